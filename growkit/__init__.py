@@ -1,0 +1,27 @@
+"""growkit grows trained transformers: wider, from one checkpoint to a larger one that computes the same function.
+
+The package imports nothing heavy until something is used, so that the command line answers at once.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from growkit.errors import CheckpointError, GrowkitError, RequestError
+from growkit.version import __version__
+
+_LAZY = {
+    "widen": "growkit.api",
+    "plan_widen": "growkit.api",
+    "grow_state_dict": "growkit.api",
+    "verify": "growkit.proof",
+    "inspect": "growkit.inspection",
+    "expand": "growkit.operators",
+}
+
+__all__ = ["CheckpointError", "GrowkitError", "RequestError", "__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'growkit' has no attribute {name!r}")

@@ -1,0 +1,207 @@
+"""What people call: the Python twins of the commands. Knows the order of things; every step lives below.
+
+import growkit
+growkit.widen("src", "out", hidden=1024)
+growkit.verify("src", "out").ok
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from growkit.checkpoint.source import Checkpoint, open_checkpoint
+from growkit.checkpoint.writer import check_target
+from growkit.errors import RequestError
+from growkit.execute import Progress, StateSource, grow_tensor
+from growkit.families import Family, family_named
+from growkit.output import optimizer_tensors, write_checkpoint
+from growkit.plan import Plan, Recipe
+from growkit.planners.infer import infer_config, infer_family
+from growkit.planners.widen import Headers, widen_plan
+
+if TYPE_CHECKING:
+    from growkit.proof import Report
+
+SHARD_BYTES = 5_000_000_000
+SHORT = {"hidden": "h", "head": "heads", "kv_head": "kv", "head_dim": "d", "ffn": "ffn"}
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What a growth did: the folder it made, the plan it followed, and the proof where one was run."""
+
+    folder: Path
+    plan: Plan
+    report: "Report | None" = None
+    unverified: str = ""
+
+
+def recipe(
+    hidden: int | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    ffn: int | None = None,
+    method: str = "fpi",
+    mapping: str = "cyclic",
+    noise: float | None = None,
+    seed: int = 0,
+    dtype: str | None = None,
+) -> Recipe:
+    """A request for a growth in width. noise defaults to 0.5 for fpi and to 0 for aki, which parts copies by itself.
+
+    Raises RequestError for a dtype that is none of float64, float32, bfloat16, float16.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise RequestError(f"--dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    sizes = {"hidden": hidden, "head": heads, "kv_head": kv_heads, "head_dim": head_dim, "ffn": ffn}
+    default = 0.0 if method == "aki" else 0.5
+    return Recipe(sizes, method, mapping, default if noise is None else noise, seed, DTYPES[dtype] if dtype else None)
+
+
+def plan_widen(source: str | Path, family: str | None = None, source_heads: int | None = None, **request: Any) -> Plan:
+    """What `widen` would do, without touching a weight. `request` as in `recipe`.
+
+    Raises CheckpointError or RequestError as `widen` does.
+    """
+    checkpoint = open_source(source, family, source_heads)
+    try:
+        return widen_plan(headers_of(checkpoint), recipe(**request))
+    finally:
+        checkpoint.close()
+
+
+def widen(
+    source: str | Path,
+    out: str | Path | None = None,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    force: bool = False,
+    verify: bool = False,
+    optimizer: str | Path | None = None,
+    allow_nonfinite: bool = False,
+    family: str | None = None,
+    source_heads: int | None = None,
+    progress: Progress = lambda _: None,
+    announce: Any = lambda _: None,
+    **request: Any,
+) -> Grown:
+    """Grow a checkpoint in width into a new Hugging Face folder.
+
+    source: folder, .safetensors file or hub id. out: the folder to make; without it, one in the current folder named
+    by what changed. request: hidden, heads, kv_heads, head_dim, ffn, method, mapping, noise, seed, dtype (see `recipe`).
+    optimizer: AdamW state as safetensors, grown by the dual map. verify: prove the result, where it fits in memory.
+    progress, announce: called with bytes written, and with the plan before work starts.
+
+    Raises CheckpointError or RequestError, having written nothing and touched nothing.
+    """
+    checkpoint = open_source(source, family, source_heads)
+    try:
+        todo = widen_plan(headers_of(checkpoint), recipe(**request))
+        folder = Path(out) if out is not None else Path(default_name(checkpoint, todo))
+        check_target(
+            folder,
+            checkpoint.folder if Path(source).is_dir() else Path(source) if Path(source).is_file() else None,
+            force,
+        )
+        state = open_checkpoint(optimizer) if optimizer is not None else None
+        if state is not None:
+            optimizer_tensors(todo, state.tensors)  # refuses what does not belong before anything is announced
+        announce(todo)
+        write_checkpoint(todo, checkpoint, folder, shard_bytes, allow_nonfinite, state, progress)
+    finally:
+        checkpoint.close()
+    grown = Grown(folder, todo)
+    return prove(source, grown, family, source_heads) if verify else grown
+
+
+def prove(source: str | Path, grown: Grown, family: str | None = None, source_heads: int | None = None) -> Grown:
+    """Verify a growth that was just made, where it fits in memory; the report, or why there is none, is in the result."""
+    from growkit import proof  # loads transformers
+
+    too_big = proof.fits_in_memory(grown.plan)
+    if too_big:
+        return replace(grown, unverified=too_big)
+    return replace(grown, report=proof.verify(open_source(source, family, source_heads), grown.folder))
+
+
+def grow_state_dict(
+    state: Mapping[str, torch.Tensor], config: Any, **request: Any
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Grow a live model's state dict: (new state, new config as a dict), on the CPU, bit for bit what `widen` writes.
+
+    config: a transformers config or its dict; `request` as in `recipe`. The model itself is not changed; build the new
+    one from the new config and load the new state. Raises CheckpointError or RequestError.
+    """
+    content = dict(config.to_dict() if hasattr(config, "to_dict") else config)
+    family = family_named(content.get("model_type"))
+    floats = {name: tensor for name, tensor in state.items()}
+    source = StateSource(floats)
+    head, embedding = _head_and_embedding(family, floats)
+    same = torch.equal(floats[head], floats[embedding]) if head and embedding else None
+    headers = Headers(
+        "the state dict",
+        {name: tuple(tensor.shape) for name, tensor in floats.items()},
+        {name: tensor.dtype for name, tensor in floats.items()},
+        content,
+        same,
+    )
+    todo = widen_plan(headers, recipe(**request))
+    return {tensor.name: grow_tensor(tensor, source, todo.recipe.seed) for tensor in todo.tensors}, todo.config
+
+
+def open_source(source: str | Path, family: str | None = None, heads: int | None = None) -> Checkpoint:
+    """Open a checkpoint and give it a config where it came without one."""
+    checkpoint = open_checkpoint(source)
+    if checkpoint.config is None:
+        shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+        checkpoint.config = infer_config(shapes, infer_family(shapes, family), heads)
+    return checkpoint
+
+
+def headers_of(checkpoint: Checkpoint) -> Headers:
+    """What planning needs of a checkpoint on disk. Compares a stored head with the embedding where both are there."""
+    assert checkpoint.config is not None, "open_source gives every checkpoint a config"
+    family = family_named(checkpoint.config.get("model_type"))
+    head, embedding = _head_and_embedding(family, checkpoint.tensors)
+    same = None
+    if head and embedding and checkpoint.config.get("tie_word_embeddings", family.tied):
+        same = _equal(checkpoint, head, embedding)
+    return Headers(
+        checkpoint.label,
+        {name: tensor.shape for name, tensor in checkpoint.tensors.items()},
+        {name: tensor.dtype for name, tensor in checkpoint.tensors.items()},
+        checkpoint.config,
+        same,
+    )
+
+
+def default_name(checkpoint: Checkpoint, todo: Plan) -> str:
+    """The folder a result gets without -o: the source's name and what changed, such as src-h1024."""
+    stem = Path(checkpoint.label).resolve().name.removesuffix(".safetensors")
+    asked = [(a.axis, a.new) for a in todo.axes if todo.recipe.sizes.get(a.axis) is not None]
+    marks = [f"{SHORT[axis]}{size}" for axis, size in asked] + (["aki"] if todo.recipe.method == "aki" else [])
+    return "-".join([stem, *marks])
+
+
+def _head_and_embedding(family: Family, names: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    by_stem = {family.stem(name): name for name in names}
+    return next((by_stem[h] for h in family.heads if h in by_stem), None), by_stem.get(family.embedding)
+
+
+def _equal(checkpoint: Checkpoint, a: str, b: str) -> bool:
+    if (
+        checkpoint.tensors[a].shape != checkpoint.tensors[b].shape
+        or checkpoint.tensors[a].dtype != checkpoint.tensors[b].dtype
+    ):
+        return False
+    rows = checkpoint.tensors[a].shape[0]
+    return all(
+        torch.equal(checkpoint.rows(a, piece), checkpoint.rows(b, piece))
+        for piece in np.array_split(np.arange(rows), max(1, rows // 1024))
+    )

@@ -1,0 +1,81 @@
+"""The files beside the weights: tokenizer, generation settings, sentence-embedding modules. Knows file names; ignorant of
+tensors' meaning.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, read_json
+from growkit.checkpoint.writer import write_json
+from growkit.errors import CheckpointError
+
+SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".bpe", ".spm", ".vocab")
+LICENSES = ("LICENSE", "NOTICE", "USE_POLICY")
+OWN = (
+    CONFIG,
+    INDEX,
+    PROVENANCE,
+    "README.md",
+    "lr_multipliers.json",
+    "trainer_state.json",
+)  # written anew or not of this model
+MODULES = "modules.json"
+POOLING_SIZES = ("word_embedding_dimension", "embedding_dimension")
+
+
+def companion_files(folder: Path) -> list[Path]:
+    """Files that belong to a model but hold no weights and no sizes, to be copied byte for byte."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and path.name not in OWN
+        and not path.name.endswith(".index.json")
+        and (path.suffix in SUFFIXES or path.name.upper().startswith(LICENSES))
+    ]
+
+
+def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
+    """(kind, folder) of each module after the transformer in a sentence-embedding model; none for other checkpoints.
+
+    Raises CheckpointError for a modules.json that is no list of modules or names a folder that is not inside.
+    """
+    if not (folder / MODULES).exists():
+        return []
+    try:
+        entries = [
+            (str(m["type"]).rsplit(".", 1)[-1], str(m["path"])) for m in json.loads((folder / MODULES).read_text())
+        ]
+    except (ValueError, TypeError, KeyError):
+        raise CheckpointError(f"{str(folder / MODULES)!r} is no list of modules with 'type' and 'path'") from None
+    modules = []
+    for kind, path in entries:
+        if kind == "Transformer" and path == "":
+            continue
+        if Path(path).name != path or kind not in ("Pooling", "Normalize", "Dense"):
+            raise CheckpointError(
+                f"{str(folder / MODULES)!r} has a {kind} module in {path!r}; growkit carries Pooling, Normalize and Dense"
+                " in folders of their own, after the transformer"
+            )
+        if (folder / path).is_dir():
+            modules.append((kind, folder / path))
+    return modules
+
+
+def copy_companions(source: Path, out: Path, hidden: tuple[int, int]) -> None:
+    """Copy companions byte for byte; pooling settings get the new width."""
+    for path in companion_files(source):
+        shutil.copyfile(path, out / path.name)
+    for kind, folder in sentence_modules(source):
+        (out / folder.name).mkdir()
+        for path in companion_files(folder):
+            shutil.copyfile(path, out / folder.name / path.name)
+        if (folder / CONFIG).exists():
+            settings = read_json(folder / CONFIG)
+            sizes = POOLING_SIZES if kind == "Pooling" else ("in_features",)
+            grown = {k: hidden[1] if k in sizes and v == hidden[0] else v for k, v in settings.items()}
+            if grown == settings:
+                shutil.copyfile(folder / CONFIG, out / folder.name / CONFIG)
+            else:
+                write_json(out / folder.name / CONFIG, grown)

@@ -1,0 +1,212 @@
+"""A checkpoint as it is found: its tensors, its config, the files beside them. Knows folders, indexes and hub ids;
+ignorant of families and of what any tensor means.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from growkit.checkpoint.headers import StoredTensor, read_header
+from growkit.errors import CheckpointError
+
+CONFIG, INDEX, SINGLE, PROVENANCE = "config.json", "model.safetensors.index.json", "model.safetensors", "growkit.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+CONVERT = (
+    'python -c "import sys, transformers as t; t.AutoModel.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])"'
+)
+
+
+@dataclass
+class Checkpoint:
+    """Tensors with the config that explains them. Reading is by row and by offset; nothing is ever held.
+
+    label: what a person calls it. folder: where its companion files lie, or None. config: None where there is none.
+    """
+
+    label: str
+    tensors: Mapping[str, StoredTensor]
+    config: dict[str, Any] | None
+    folder: Path | None
+    _files: dict[Path, int] = field(default_factory=dict, repr=False)
+
+    def rows(self, name: str, rows: np.ndarray, columns_as_rows: bool = False) -> torch.Tensor:
+        """Rows of a tensor seen as (rows, rest), in its stored dtype; `columns_as_rows` sees it transposed."""
+        tensor = self.tensors[name]
+        if columns_as_rows:
+            return self.rows(name, np.arange(_first(tensor)))[:, torch.from_numpy(rows)].T
+        width = tensor.elements // _first(tensor) * tensor.dtype.itemsize
+        buffer = bytearray(len(rows) * width)
+        view, place = memoryview(buffer), 0
+        for first, count in _runs(rows):
+            self._read(tensor, view[place : place + count * width], tensor.offset + first * width)
+            place += count * width
+        if not buffer:
+            return torch.empty((len(rows), 0), dtype=tensor.dtype)
+        return torch.frombuffer(buffer, dtype=tensor.dtype).view(len(rows), -1)
+
+    def files(self) -> list[Path]:
+        """The weight files, in a stable order."""
+        return sorted({tensor.path for tensor in self.tensors.values()})
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every weight file by name, as the hub shows it."""
+        return {path.name: file_hash(path) for path in self.files()}
+
+    def close(self) -> None:
+        """Close the weight files; reading again opens them again."""
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files.clear()
+
+    def _read(self, tensor: StoredTensor, target: memoryview, offset: int) -> None:
+        descriptor = self._files.get(tensor.path)
+        if descriptor is None:
+            # setdefault: two threads may get here at once, and the one that comes second must close its own
+            mine = os.open(tensor.path, os.O_RDONLY)
+            descriptor = self._files.setdefault(tensor.path, mine)
+            if descriptor != mine:
+                os.close(mine)
+        while target:
+            got = os.preadv(descriptor, [target], offset)
+            if got == 0:
+                raise CheckpointError(f"{str(tensor.path)!r} became shorter while it was read; fetch it again")
+            target, offset = target[got:], offset + got
+
+
+def open_checkpoint(source: str | Path) -> Checkpoint:
+    """Open a folder, a .safetensors file or a hub id; reads headers and config only.
+
+    Raises CheckpointError for anything missing, damaged, outside the folder, or not safetensors.
+    """
+    path = Path(source)
+    if path.is_dir():
+        tensors = _folder_tensors(path)
+        return Checkpoint(str(source), tensors, read_json(path / CONFIG) if (path / CONFIG).exists() else None, path)
+    if path.is_file():
+        if path.suffix in PICKLES:
+            raise _pickle(path)
+        tensors = read_header(path)
+        config = path.parent / CONFIG
+        return Checkpoint(str(source), tensors, read_json(config) if config.exists() else None, path.parent)
+    text = str(source)
+    if (
+        path.suffix
+        or text.startswith((".", "/", "~"))
+        or text.count("/") > 1
+        or (path.parent.is_dir() and "/" not in text)
+    ):
+        raise CheckpointError(
+            f"{text!r} does not exist; give a folder, a .safetensors file or a hub id such as org/name"
+        )
+    return open_checkpoint(_from_hub(text))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CheckpointError where it is missing or is none."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{str(path)!r} is no valid JSON ({error}); fetch it again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{str(path)!r} should hold a JSON object, not a {type(content).__name__}")
+    return content
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+
+
+def _hash(file: Any) -> str:
+    state = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        state.update(piece)
+    return state.hexdigest()
+
+
+def _folder_tensors(folder: Path) -> dict[str, StoredTensor]:
+    if (folder / INDEX).exists():
+        return _indexed_tensors(folder)
+    if (folder / SINGLE).exists():
+        return read_header(folder / SINGLE)
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return read_header(files[0])
+    if files:
+        raise CheckpointError(
+            f"{str(folder)!r} has {len(files)} safetensors files but neither {SINGLE} nor {INDEX}; name the one you mean"
+        )
+    pickles = [path for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
+    if pickles:
+        raise _pickle(pickles[0])
+    raise CheckpointError(f"{str(folder)!r} holds no checkpoint: expected {SINGLE} or {INDEX}")
+
+
+def _indexed_tensors(folder: Path) -> dict[str, StoredTensor]:
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{str(folder / INDEX)!r} has no 'weight_map' from tensor names to file names")
+    headers: dict[str, dict[str, StoredTensor]] = {}
+    for file in sorted(set(weight_map.values())):
+        if os.path.basename(file) != file or file in ("", ".", ".."):
+            raise CheckpointError(f"{str(folder / INDEX)!r} points outside its folder, to {file!r}; refusing to follow")
+        if not (folder / file).is_file():
+            raise CheckpointError(
+                f"{str(folder / INDEX)!r} names {file!r}, which is not there; fetch the missing shard"
+            )
+        headers[file] = read_header(folder / file)
+    tensors: dict[str, StoredTensor] = {}
+    for file, header in headers.items():
+        for name, tensor in header.items():
+            if name in tensors:
+                raise CheckpointError(f"tensor {name!r} stands in {tensors[name].path.name!r} and again in {file!r}")
+            if weight_map.get(name) != file:
+                raise CheckpointError(f"tensor {name!r} is in {file!r} but the index says {weight_map.get(name)!r}")
+            tensors[name] = tensor
+    absent = sorted(set(weight_map) - set(tensors))
+    if absent:
+        raise CheckpointError(f"the index says {absent[0]!r} is in {weight_map[absent[0]]!r}, but it is not")
+    return tensors
+
+
+def _pickle(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{str(path)!r} is a pickle, which can run code when it is read; convert it once where you trust it: {CONVERT}"
+        f" {str(path.parent)!r} NEW_FOLDER"
+    )
+
+
+def _from_hub(name: str) -> str:
+    from huggingface_hub import snapshot_download  # comes with transformers; slow to import, so only here
+
+    try:
+        return snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"])
+    except Exception as error:  # the hub client raises many kinds; each means the same to the person who typed the name
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(
+            f"{name!r} is no path here and could not be fetched from the hub ({type(error).__name__}: {reason});"
+            " check the name, your connection or your login, or download it and give the folder"
+        ) from None
+
+
+def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(first, count) of each stretch of consecutive row numbers."""
+    if len(rows):
+        ends = np.flatnonzero(np.diff(rows) != 1) + 1
+        for start, stop in zip(np.r_[0, ends], np.r_[ends, len(rows)]):
+            yield int(rows[start]), int(stop - start)
+
+
+def _first(tensor: StoredTensor) -> int:
+    """The size of the first dimension, 1 for a scalar or for nothing at all."""
+    return max(1, tensor.shape[0]) if tensor.shape else 1

@@ -1,0 +1,196 @@
+"""What the commands print: tables for people, JSON for machines. Knows rich; ignorant of how anything was found."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from growkit.api import Grown
+from growkit.inspection import Inspection
+from growkit.plan import Plan
+from growkit.proof import Report
+
+COLOURS = {"exact": "green", "near": "yellow", "approximate": "red", "refused": "dim"}
+out = Console(highlight=False)
+err = Console(highlight=False, stderr=True)
+
+
+def as_text(content: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def plan(todo: Plan, as_json: bool) -> None:
+    """The plan: axes with their maps and exactness, then sizes before and after."""
+    if as_json:
+        as_text(todo.to_json())
+        return
+    print_plan(todo, out)
+    out.print("\n[dim]Dry run: nothing was written.[/]")
+
+
+def print_plan(todo: Plan, console: Console) -> None:
+    """The tables of a plan."""
+    recipe = todo.recipe
+    console.print(
+        f"[bold]{_plain(todo.source)}[/]  {todo.family.model_type}, {recipe.method}, {recipe.mapping} mapping,"
+        f" noise {recipe.noise:g}, seed {recipe.seed}"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("axis", "from", "to", "map", "function", "why"):
+        table.add_column(heading, justify="right" if heading in ("from", "to") else "left", overflow="fold")
+    for axis in todo.axes:
+        colour = COLOURS[str(axis.exactness)] if axis.old != axis.new else "dim"
+        sizes = (f"{axis.old:,}", f"{axis.new:,}")
+        table.add_row(
+            axis.axis,
+            *sizes,
+            axis.how,
+            f"[{colour}]{axis.exactness}[/]",
+            axis.why,
+            style=None if axis.old != axis.new else "dim",
+        )
+    console.print(table)
+    console.print(_before_after(todo))
+    changed = {k: v for k, v in todo.config.items() if todo.source_config.get(k) != v}
+    console.print(f"[dim]config:[/] {_plain(json.dumps(changed))}")
+    for note in todo.notes:
+        console.print(f"[dim]note:[/] {_plain(note)}")
+    if todo.dropped:
+        console.print(
+            f"[dim]left out, transformers recomputes them:[/] {_plain(', '.join(todo.dropped[:3]))}{' …' * (len(todo.dropped) > 3)}"
+        )
+
+
+def _before_after(todo: Plan) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "before", "after", "ratio"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    rows: list[tuple[str, tuple[int, int], Callable[[int], str]]] = [
+        ("parameters", todo.parameters(), lambda n: f"{n:,}"),
+        ("weights", (todo.source_bytes, todo.bytes), size),
+        ("FLOPs per token", todo.flops_per_token(), lambda n: f"{n / 1e9:,.3g} G"),
+    ]
+    for name, (before, after), form in rows:
+        table.add_row(name, form(before), form(after), f"{after / before:.2f}x" if before else "")
+    table.add_row("peak memory", "", f"≈ {size(todo.peak_bytes)}", "")
+    return table
+
+
+@contextmanager
+def writing(as_json: bool) -> Iterator[tuple[Callable[[Plan], None], Callable[[int], None]]]:
+    """(announce, progress) for a growth: the plan when it is known, then a bar of bytes written; silent for machines."""
+    if as_json:
+        yield (lambda _: None), (lambda _: None)
+        return
+    columns = (TextColumn("growing"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("growing", total=None, visible=False)
+
+        def announce(todo: Plan) -> None:
+            print_plan(todo, out)
+            bar.update(task, total=todo.bytes, visible=True)
+
+        yield announce, lambda written: bar.advance(task, written)
+
+
+def grown(result: Grown, as_json: bool) -> None:
+    """Where the result is, and its proof."""
+    if as_json:
+        report = result.report.to_json() if result.report else None
+        as_text(
+            {"folder": str(result.folder), **result.plan.to_json(), "verify": report, "unverified": result.unverified}
+        )
+        return
+    out.print()
+    if result.report is not None:
+        report_table(result.report)
+    elif result.unverified:
+        out.print(f"[yellow]not verified:[/] {result.unverified}; run growkit verify where there is more")
+    out.print(f"[bold]wrote[/] {_plain(str(result.folder))}")
+
+
+def report(measured: Report, as_json: bool) -> None:
+    """A comparison of two checkpoints."""
+    if as_json:
+        as_text(measured.to_json())
+        return
+    report_table(measured)
+
+
+def report_table(measured: Report) -> None:
+    """The figures of a comparison and its verdict."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("compared", f"{measured.compared}, {measured.tokens} tokens of {_plain(measured.text)}")
+    table.add_row("max |difference|", f"{measured.max_difference:.3g}  ({measured.relative:.2g} of the largest value)")
+    table.add_row("mean |difference|", f"{measured.mean_difference:.3g}")
+    if measured.kl is not None and measured.top1 is not None:
+        table.add_row("KL divergence", f"{measured.kl:.3g} nats")
+        table.add_row("top-1 agreement", f"{measured.top1:.2%}")
+    if measured.cosine is not None:
+        table.add_row("cosine, mean-pooled", f"{measured.cosine:.6f}")
+    if measured.loss_source is not None and measured.loss_target is not None:
+        table.add_row("loss", f"{measured.loss_source:.4f} before, {measured.loss_target:.4f} after (nats per token)")
+    out.print(table)
+    for key in measured.keys:
+        out.print(f"[red]key[/] {_plain(key)}")
+    if measured.tolerance is None:
+        out.print(
+            f"[yellow]measured[/]  the plan says {measured.exactness}, so nothing is judged; give --tolerance to judge"
+        )
+        return
+    verdict = "[bold green]same function[/]" if measured.exactness == "exact" else "[bold green]near[/]"
+    limit = f"tolerance {measured.tolerance:.1g}"
+    out.print(
+        f"{verdict}  within {limit}"
+        if measured.ok
+        else f"[bold red]FAILED[/]  beyond {limit}, or keys that do not match"
+    )
+
+
+def inspection(found: Inspection, as_json: bool) -> None:
+    """What a checkpoint is and how it could grow."""
+    if as_json:
+        as_text(found.to_json())
+        return
+    total = sum(found.parameters.values())
+    tied = "tied" if found.tied else "not tied"
+    out.print(
+        f"[bold]{_plain(found.source)}[/]  {found.family}, {found.architecture}, head {tied}, {', '.join(found.dtypes)}"
+    )
+    sizes = Table(box=None, pad_edge=False, header_style="bold")
+    for axis in found.sizes:
+        sizes.add_column(axis, justify="right")
+    sizes.add_row(*(f"{n:,}" for n in found.sizes.values()))
+    out.print(sizes)
+    parts = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("part", "parameters", "share"):
+        parts.add_column(heading, justify="left" if heading == "part" else "right")
+    for part, count in sorted(found.parameters.items(), key=lambda item: -item[1]):
+        parts.add_row(part, f"{count:,}", f"{count / total:.1%}")
+    parts.add_row("[bold]total[/]", f"[bold]{total:,}[/]", size(found.bytes))
+    out.print(parts)
+    out.print(f"{found.flops_per_token / 1e9:,.3g} GFLOPs per token forward, attention scores left out\n")
+    growth = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("growth", "function", "why"):
+        growth.add_column(heading, overflow="fold")
+    for g in found.growths:
+        growth.add_row(g.option, f"[{COLOURS[g.exactness]}]{g.exactness}[/]", _plain(g.why))
+    out.print(growth)
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.2f} {unit}"
+    return f"{count} B"
+
+
+def _plain(text: str) -> str:
+    """Text that rich must not read as markup."""
+    return text.replace("[", r"\[")

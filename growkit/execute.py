@@ -1,0 +1,165 @@
+"""Carry a plan out: read rows, grow them, put them in their place. Knows streams and threads; ignorant of what axes mean.
+
+Two threads work on blocks of rows, each a pure function of its place, so the bytes do not depend on their order. Memory
+holds a few blocks however large the model.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from growkit.checkpoint.writer import Slot
+from growkit.errors import CheckpointError
+from growkit.operators.expand import Rule, expand_block
+from growkit.operators.seeds import generator
+from growkit.plan import TensorPlan
+
+WORKERS = 2
+Progress = Callable[[int], None]  # called with the number of bytes just written
+
+
+class Source(Protocol):
+    """Anything rows of tensors can be read from: a checkpoint on disk or a state dict in memory."""
+
+    def rows(self, name: str, rows: np.ndarray, columns_as_rows: bool = False) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class StateSource:
+    """A state dict as a source."""
+
+    state: Mapping[str, torch.Tensor]
+
+    def rows(self, name: str, rows: np.ndarray, columns_as_rows: bool = False) -> torch.Tensor:
+        tensor = self.state[name].detach().cpu()
+        matrix = tensor.reshape(tensor.shape[0], -1)
+        return (matrix.T if columns_as_rows else matrix)[torch.from_numpy(rows)]
+
+
+def grow_blocks(
+    tensor: TensorPlan, source: Source, seed: int, allow_nonfinite: bool = False
+) -> Iterator[tuple[int, Callable[[], torch.Tensor]]]:
+    """(first element, function that computes the block) for each block of a target tensor; blocks are independent.
+
+    A block is contiguous in the target, flat from its first element. Raises CheckpointError from the function for
+    weights that are not finite, before or after the cast.
+    """
+    rule = tensor.rule
+
+    def reader(name: str) -> Callable[[np.ndarray], torch.Tensor]:
+        def read(rows: np.ndarray) -> torch.Tensor:
+            block = source.rows(name, rows, rule.transposed)
+            if not allow_nonfinite:
+                _check_finite(block, name, "pass --allow-nonfinite to grow it as it is")
+            return block
+
+        return read
+
+    own = reader(tensor.name)
+    donor = reader(tensor.donor) if tensor.donor else None
+    mean = _row_mean(own, rule) if (rule.rows.mode == 1).any() else None
+
+    def block(start: int) -> torch.Tensor:
+        draws = generator(seed, f"{tensor.name}/{start}")
+        grown = expand_block(own, rule, start, tensor.dtype, draws, donor, mean)
+        if not allow_nonfinite:
+            _check_finite(grown, tensor.name, f"its values do not fit {tensor.dtype}; choose another --dtype")
+        return (grown.T if rule.transposed else grown).contiguous()
+
+    for start in range(0, rule.rows.new, rule.block_rows):
+        yield start * rule.columns.new, lambda start=start: block(start)  # type: ignore[misc]
+
+
+def grow_tensor(tensor: TensorPlan, source: Source, seed: int, allow_nonfinite: bool = False) -> torch.Tensor:
+    """One target tensor whole, in its target shape."""
+    blocks = [compute().flatten() for _, compute in grow_blocks(tensor, source, seed, allow_nonfinite)]
+    return torch.cat(blocks).view(tensor.shape) if blocks else torch.empty(tensor.shape, dtype=tensor.dtype)
+
+
+def write_tensors(
+    tensors: tuple[TensorPlan, ...],
+    source: Source,
+    folder: Path,
+    headers: Mapping[str, bytes],
+    slots: Mapping[str, Slot],
+    sizes: Mapping[str, int],
+    seed: int,
+    allow_nonfinite: bool = False,
+    progress: Progress = lambda _: None,
+) -> None:
+    """Grow tensors into safetensors files laid out beforehand.
+
+    Raises CheckpointError for weights that are not finite and OSError where the disk fails.
+    """
+    with _files(folder, headers, sizes) as descriptors, _single_threaded(), ThreadPoolExecutor(WORKERS) as pool:
+        pending: set[Future[int]] = set()
+        try:
+            for tensor in tensors:
+                slot = slots[tensor.name]
+                for first, compute in grow_blocks(tensor, source, seed, allow_nonfinite):
+                    place = slot.offset + first * tensor.dtype.itemsize
+                    pending.add(pool.submit(_put, descriptors[slot.file], place, compute))
+                    while len(pending) > WORKERS:
+                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        progress(sum(future.result() for future in done))
+            for future in pending:
+                progress(future.result())
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _put(descriptor: int, offset: int, compute: Callable[[], torch.Tensor]) -> int:
+    data = compute()
+    view = memoryview(data.flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]
+    written = 0
+    while written < len(view):
+        written += os.pwrite(descriptor, view[written:], offset + written)
+    return written
+
+
+@contextmanager
+def _files(folder: Path, headers: Mapping[str, bytes], sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    descriptors: dict[str, int] = {}
+    try:
+        for file, header in headers.items():
+            descriptors[file] = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.ftruncate(descriptors[file], sizes[file])
+            os.pwrite(descriptors[file], header, 0)
+        yield descriptors
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Blocks are small and run side by side: torch's own threads would only get in each other's way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _row_mean(own: Callable[[np.ndarray], torch.Tensor], rule: Rule) -> torch.Tensor:
+    """(source columns,) mean over the old rows, in float64, read in pieces."""
+    total = torch.zeros(rule.columns.old, dtype=torch.float64)
+    for start in range(0, rule.rows.old, rule.block_rows):
+        total += own(np.arange(start, min(start + rule.block_rows, rule.rows.old))).double().sum(dim=0)
+    return total / rule.rows.old
+
+
+def _check_finite(block: torch.Tensor, name: str, then: str) -> None:
+    # a sum is one cheap pass and finite unless something is wrong or very large; only then look at every element
+    if block.numel() and not torch.isfinite(block.sum(dtype=torch.float32)) and not torch.isfinite(block).all():
+        kind = "NaN" if torch.isnan(block).any() else "Inf"
+        raise CheckpointError(f"tensor {name!r} holds {kind}: {then}")

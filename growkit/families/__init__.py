@@ -1,0 +1,17 @@
+"""The families growkit knows, by model_type. They know names and axes; ignorant of values, maps and files."""
+
+from growkit.errors import CheckpointError
+from growkit.families import bert, gpt, llama
+from growkit.families.schema import Family
+
+FAMILIES: dict[str, Family] = {f.model_type: f for m in (bert, gpt, llama) for f in m.FAMILIES}
+
+
+def family_named(model_type: object) -> Family:
+    """The family of a config's model_type. Raises CheckpointError for one growkit does not have a table for."""
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        raise CheckpointError(
+            f"model_type {model_type!r} is not a family growkit knows; it knows {', '.join(sorted(FAMILIES))}"
+        )
+    return family

@@ -1,0 +1,119 @@
+"""Llama and its kin: pre-RMSNorm decoders with rotary positions and gated feed-forward layers. Data only."""
+
+from typing import Any
+
+from growkit.families.schema import RMS, Family, linear, norm, task_heads
+
+_SIZES = {
+    "hidden": "hidden_size",
+    "head": "num_attention_heads",
+    "kv_head": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "ffn": "intermediate_size",
+    "vocab": "vocab_size",
+    "layer": "num_hidden_layers",
+    "position": "max_position_embeddings",
+}
+
+_ATTENTION = {
+    **linear("layers.{layer}.self_attn.q_proj", "(head query_dim)", "hidden"),
+    **linear("layers.{layer}.self_attn.k_proj", "(kv_head key_dim)", "hidden"),
+    **linear("layers.{layer}.self_attn.v_proj", "(kv_head value_dim)", "hidden"),
+    **linear("layers.{layer}.self_attn.o_proj", "hidden", "(head value_dim)"),
+}
+
+_FEED_FORWARD = {
+    **linear("layers.{layer}.mlp.gate_proj", "ffn", "hidden"),
+    **linear("layers.{layer}.mlp.up_proj", "ffn", "hidden"),
+    **linear("layers.{layer}.mlp.down_proj", "hidden", "ffn"),
+}
+
+_DECODER = {
+    "embed_tokens.weight": "vocab hidden",
+    **norm("layers.{layer}.input_layernorm"),
+    **_ATTENTION,
+    **norm("layers.{layer}.post_attention_layernorm"),
+    **_FEED_FORWARD,
+    **norm("norm", before_head=True),
+    "lm_head.weight": "vocab /hidden",
+    **task_heads(),
+}
+
+# a norm over each head's own slots, shared by all heads
+_HEAD_NORM = {
+    **norm("layers.{layer}.self_attn.q_norm", "query_dim"),
+    **norm("layers.{layer}.self_attn.k_norm", "key_dim"),
+}
+
+_BRANCH_NORMS = {
+    **norm("layers.{layer}.pre_feedforward_layernorm"),
+    **norm("layers.{layer}.post_feedforward_layernorm"),
+}
+
+
+def _classes(stem: str) -> tuple[tuple[str, str], ...]:
+    """The classes transformers has for a Llama-like family, by the tensor that gives each away."""
+    return (
+        ("score.bias", f"{stem}ForTokenClassification"),
+        ("score.weight", f"{stem}ForSequenceClassification"),
+        ("qa_outputs.weight", f"{stem}ForQuestionAnswering"),
+        ("lm_head.weight", f"{stem}ForCausalLM"),
+        ("", f"{stem}Model"),
+        ("*", f"{stem}ForCausalLM"),
+    )
+
+
+def _llama_like(model_type: str, stem: str, tensors: dict[str, str] = _DECODER, **facts: Any) -> Family:
+    """A family that shares Llama's names and sizes; `facts` are what sets it apart."""
+    common: dict[str, Any] = dict(
+        norm=RMS,
+        rotary=True,
+        own_head_dim=True,
+        hidden_by_heads=False,
+        embedding="embed_tokens.weight",
+        heads=("lm_head.weight",),
+        tied=False,
+        prefixes=("model.", "transformer."),
+        buffers=("layers.{layer}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),
+    )
+    return Family(model_type, _SIZES, tensors, architectures=_classes(stem), **{**common, **facts})
+
+
+_GEMMA: dict[str, Any] = dict(gain_offset=1.0, embedding_scaled=True, tied=True, defaults={"head_dim": 256})
+
+LLAMA = _llama_like("llama", "Llama", hidden_by_heads=True)
+MISTRAL = _llama_like("mistral", "Mistral", defaults={"num_key_value_heads": 8})
+QWEN2 = _llama_like("qwen2", "Qwen2", defaults={"num_key_value_heads": 32})
+QWEN3 = _llama_like(
+    "qwen3",
+    "Qwen3",
+    {**_DECODER, **_HEAD_NORM},
+    head_norm=True,
+    defaults={"head_dim": 128, "num_key_value_heads": 32},
+)
+GEMMA = _llama_like("gemma", "Gemma", **_GEMMA)
+GEMMA2 = _llama_like(
+    "gemma2",
+    "Gemma2",
+    {**_DECODER, **_BRANCH_NORMS},
+    hidden_by_heads=True,
+    score_keys={"query_pre_attn_scalar": None},
+    **_GEMMA,
+)
+OLMO2 = _llama_like(
+    "olmo2",
+    "Olmo2",
+    {
+        # no norm before a block but one on what it puts out; q and k are normed over all heads at once, so their heads
+        # are axes of their own
+        **{name: axes for name, axes in _DECODER.items() if ".input_layernorm." not in name},
+        **norm("layers.{layer}.post_feedforward_layernorm"),
+        **linear("layers.{layer}.self_attn.q_proj", "(query_head query_dim)", "hidden"),
+        **linear("layers.{layer}.self_attn.k_proj", "(key_head key_dim)", "hidden"),
+        **norm("layers.{layer}.self_attn.q_norm", "(query_head query_dim)"),
+        **norm("layers.{layer}.self_attn.k_norm", "(key_head key_dim)"),
+    },
+    head_norm=True,
+)
+
+FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, OLMO2)

@@ -1,0 +1,141 @@
+"""What a model family is, as data. Knows names, axes and config keys; ignorant of values, maps and files.
+
+A family is a table from tensor name to axes, and a handful of facts that cannot be read off names: which norm, whether
+positions are rotary, what a tied head is tied to. Adding a family means adding a table; if it seems to need a new
+function, the notation is missing something.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from growkit.axes import Dimension, parse
+from growkit.errors import CheckpointError
+
+RMS, LAYER = "RMSNorm", "LayerNorm"
+_LAYER_NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of growkit's knowledge of the world.
+
+    model_type: as config.json says it. sizes: axis -> config key (several, where a config says it twice). tensors: name template -> axes (see growkit.axes);
+    "{layer}" stands for a layer number. prefixes: what task models put before the names of their base model.
+    norm: RMSNorm or LayerNorm. post_norm: the stream is what a norm puts out (BERT), so a norm cannot hide a filler.
+    embedding, heads: templates of the token embedding and of the output head that may be tied to it; tied: whether it is
+    when the config is silent. rotary, rotary_fraction: rotary positions, on which part of a head by default.
+    own_head_dim: head_dim is a config key of its own. hidden_by_heads: transformers insists on hidden % heads == 0.
+    head_norm: an RMSNorm runs over q and k. gain_offset: gains are stored minus this (Gemma: 1 + w).
+    embedding_scaled: the model multiplies its embeddings by sqrt(hidden). score_keys: config keys that, at the value
+    given or at any when None, fix the softmax scale instead of head_dim. position_offset: rows that the position table has
+    beyond the config's number. buffers: stored tensors that transformers
+    recomputes. refused: config key -> (the only value understood, why). defaults: config values where the key is absent.
+    architectures: (tensor name that gives a task model away, its class), first match wins; task_tensors: tables that
+    hold for one kind of class only.
+    """
+
+    model_type: str
+    sizes: Mapping[str, str]
+    tensors: Mapping[str, str]
+    norm: str
+    embedding: str
+    heads: tuple[str, ...]
+    tied: bool
+    prefixes: tuple[str, ...]
+    architectures: tuple[tuple[str, str], ...]
+    post_norm: bool = False
+    rotary: bool = False
+    rotary_fraction: float = 1.0
+    own_head_dim: bool = False
+    hidden_by_heads: bool = True
+    head_norm: bool = False
+    gain_offset: float = 0.0
+    embedding_scaled: bool = False
+    score_keys: Mapping[str, Any] = field(default_factory=dict)
+    position_offset: int = 0
+    buffers: tuple[str, ...] = ()
+    refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    task_tensors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
+        """The dimensions of a stored tensor. Raises CheckpointError for a name the family does not have."""
+        stem = self.stem(name)
+        for kind, table in self.task_tensors.items():
+            if kind in architecture and stem in table:
+                return parse(table[stem])
+        pattern = self.tensors.get(self.template(name))
+        if pattern is None:
+            raise CheckpointError(
+                f"tensor {name!r} is not one of the {self.model_type} family's: growkit does not know its axes and will"
+                " not guess; remove it from the checkpoint or check model_type in config.json"
+            )
+        return parse(pattern)
+
+    def knows(self, name: str) -> bool:
+        """Whether the name belongs to the family, as a parameter or as a buffer."""
+        return self.is_buffer(name) or self.template(name) in self.tensors
+
+    def is_buffer(self, name: str) -> bool:
+        """Whether transformers recomputes this tensor, so that it is left out of what growkit writes."""
+        return self.template(name) in self.buffers
+
+    def stem(self, name: str) -> str:
+        """The name without the prefix a task model gives its base model."""
+        return next((name[len(p) :] for p in self.prefixes if name.startswith(p)), name)
+
+    def layer_of(self, name: str) -> int | None:
+        """The layer number in a tensor's name, or None."""
+        match = _LAYER_NUMBER.search(self.stem(name))
+        return int(match[0]) if match else None
+
+    def in_layer(self, name: str, layer: int) -> str:
+        """The same tensor's name in another layer."""
+        stem = self.stem(name)
+        return name[: len(name) - len(stem)] + _LAYER_NUMBER.sub(str(layer), stem, count=1)
+
+    def architecture(self, names: list[str]) -> str:
+        """The transformers class that these tensors are a checkpoint of, for files without a config."""
+        stems = {self.stem(name) for name in names}
+        prefixed = any(name.startswith(prefix) for name in names for prefix in self.prefixes)
+        for stem, architecture in self.architectures:
+            if stem in stems or (stem == "" and not prefixed) or (stem == "*"):
+                return architecture
+        raise AssertionError("a family's list of architectures ends with '*'")
+
+    def template(self, name: str) -> str:
+        """A stored name as the tables have it: without prefix, "{layer}" for its layer number."""
+        return _LAYER_NUMBER.sub("{layer}", self.stem(name), count=1)
+
+
+def has_language_head(architecture: str) -> bool:
+    """Whether a transformers class puts a language-model head on its base model: only then can a head be tied."""
+    return architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining"))
+
+
+def linear(name: str, out: str, into: str) -> dict[str, str]:
+    """An nn.Linear: weight stored (out, in), and its bias."""
+    return {f"{name}.weight": f"{out} /{into}", f"{name}.bias": out}
+
+
+def conv1d(name: str, out: str, into: str) -> dict[str, str]:
+    """GPT-2's Conv1D: weight stored (in, out), and its bias."""
+    return {f"{name}.weight": f"/{into} {out}", f"{name}.bias": out}
+
+
+def norm(name: str, axis: str = "hidden", before_head: bool = False) -> dict[str, str]:
+    """A norm's gain and bias over an axis, under today's and BERT's first names (gamma, beta)."""
+    axis = f"/{axis}" if before_head else axis
+    gain, shift = f"~{axis}", f"+{axis}"
+    return {f"{name}.weight": gain, f"{name}.gamma": gain, f"{name}.bias": shift, f"{name}.beta": shift}
+
+
+def task_heads() -> dict[str, str]:
+    """The heads that transformers puts on any decoder: sequence and token classification, question answering."""
+    return {
+        **linear("score", "label", "hidden"),
+        **linear("classifier", "label", "hidden"),
+        **linear("qa_outputs", "label", "hidden"),
+    }

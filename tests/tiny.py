@@ -1,0 +1,108 @@
+"""Tiny stock models of every family, made on the fly, with every weight, bias and gain far from its default."""
+
+import contextlib
+import sys
+from types import ModuleType
+from unittest import mock
+
+import torch
+import transformers
+
+BASE = dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40)
+DECODER = dict(BASE, num_key_value_heads=2, max_position_embeddings=64)
+
+CONFIGS = {
+    "bert": (transformers.BertConfig, dict(BASE, max_position_embeddings=64)),
+    "roberta": (transformers.RobertaConfig, dict(BASE, max_position_embeddings=66)),
+    "distilbert": (
+        transformers.DistilBertConfig,
+        dict(vocab_size=61, dim=24, n_layers=3, n_heads=4, hidden_dim=40, max_position_embeddings=64),
+    ),
+    "gpt2": (transformers.GPT2Config, dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64)),
+    "gpt_neox": (transformers.GPTNeoXConfig, dict(BASE, max_position_embeddings=64, rotary_pct=0.5)),
+    "opt": (
+        transformers.OPTConfig,
+        dict(vocab_size=61, hidden_size=24, word_embed_proj_dim=24, ffn_dim=40, num_hidden_layers=3)
+        | dict(num_attention_heads=4, max_position_embeddings=64),
+    ),
+    "llama": (transformers.LlamaConfig, dict(DECODER, attention_bias=True, mlp_bias=True)),
+    "mistral": (transformers.MistralConfig, dict(DECODER, sliding_window=6)),
+    "qwen2": (transformers.Qwen2Config, DECODER),
+    "qwen3": (transformers.Qwen3Config, dict(DECODER, head_dim=8, attention_bias=True)),
+    "gemma": (transformers.GemmaConfig, dict(DECODER, head_dim=8)),
+    "gemma2": (transformers.Gemma2Config, dict(DECODER, head_dim=8, query_pre_attn_scalar=12, sliding_window=6)),
+    "olmo2": (transformers.Olmo2Config, DECODER),
+    "phi": (transformers.PhiConfig, dict(DECODER, partial_rotary_factor=0.7)),
+}
+ENCODERS = ("bert", "roberta", "distilbert")
+STEMS = dict(
+    bert="Bert", roberta="Roberta", distilbert="DistilBert", gpt2="GPT2", gpt_neox="GPTNeoX", opt="OPT", llama="Llama",
+    mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", gemma="Gemma", gemma2="Gemma2", olmo2="Olmo2", phi="Phi",
+)  # fmt: skip
+
+
+def language_model(family: str) -> str:
+    """The class with a language-model head."""
+    return STEMS[family] + {"gpt2": "LMHeadModel"}.get(family, "ForMaskedLM" if family in ENCODERS else "ForCausalLM")
+
+
+def shake(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Move every parameter far from its default: gains about 1 with spread, everything else a third of a normal."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        is_gain = parameter.dim() == 1 and name.endswith("weight")
+        parameter.data = ((0.8 if is_gain else 0.0) + 0.33 * noise).to(parameter.dtype)
+    return model
+
+
+def make(family: str, architecture: str | None = None, seed: int = 0, dtype=torch.float64, **changes):
+    """A shaken tiny model in eval mode; `changes` go into its config."""
+    config_class, sizes = CONFIGS[family]
+    config = config_class(**{**sizes, **changes})
+    model = getattr(transformers, architecture or language_model(family))(config)
+    return shake(model.to(dtype), seed).eval()
+
+
+def rebuild(model, state, config, dtype=torch.float64):
+    """The grown model of the same class, with every key matched."""
+    grown = type(model)(type(model.config).from_dict(config)).to(dtype).eval()
+    missing, unexpected = grown.load_state_dict(state, strict=False)
+    tied = set(getattr(grown, "all_tied_weights_keys", {}))
+    assert not unexpected and set(missing) <= tied, (missing, unexpected)
+    grown.tie_weights()
+    return grown
+
+
+def tokens(seed: int = 0, batch: int = 3, length: int = 11, vocabulary: int = 61) -> torch.Tensor:
+    """Random token ids, away from the special ones at the start of the vocabulary."""
+    return torch.randint(3, vocabulary, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest difference over the scale of the reference."""
+    return ((a - b).abs().max() / a.abs().max()).item()
+
+
+class _Double(ModuleType):
+    """torch, except that float32 is float64."""
+
+    def __getattr__(self, name: str):
+        return torch.float64 if name == "float32" else getattr(torch, name)
+
+
+@contextlib.contextmanager
+def float32_parts_in_double():
+    """Let stock code that computes parts in float32 (norms, softmax, rotary tables) compute them in float64.
+
+    With this, 1e-10 can be asked of every family: what is left is the algebra alone.
+    """
+    double = _Double("torch")
+    modules = [m for n, m in sys.modules.items() if n.startswith("transformers.models.") and ".modeling_" in n]
+    modules.append(sys.modules["transformers.modeling_rope_utils"])
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            if getattr(module, "torch", None) is torch:
+                stack.enter_context(mock.patch.object(module, "torch", double))
+        stack.enter_context(mock.patch.object(torch.Tensor, "float", torch.Tensor.double))
+        yield
