@@ -12,7 +12,7 @@ import numpy as np
 from growkit.axes import GAIN, QKV, READ, SHIFT, UNSIZED, WRITE, Dimension, base, parse
 from growkit.errors import CheckpointError
 from growkit.families import Family
-from growkit.maps import AxisMap, concatenate, identity, outer
+from growkit.maps import GATHER, MEAN, AxisMap, concatenate, identity, outer
 from growkit.operators.expand import Rule, Selection, select
 
 Maps = Mapping[str, AxisMap]
@@ -123,24 +123,28 @@ def dual_rule(name: str, shape: tuple[int, ...], growth: Growth, power: int) -> 
     """
     rule = tensor_rule(name, shape, replace(growth, noise=0.0))
     dimensions = growth.dimensions(name)
+    embedding = growth.family.stem(name) == growth.family.embedding or is_tied_head(name, growth)
     selections = []
-    for dimension, size in zip(dimensions, shape):
+    for place, (dimension, size) in enumerate(zip(dimensions, shape)):
         axis = dimension_map(dimension, size, growth.maps)
         forward = _selection(dimension, size, growth)
-        write, read = axis.sides[WRITE].amplitude, axis.sides[READ].amplitude
-        embedding = growth.family.stem(name) == growth.family.embedding or is_tied_head(name, growth)
-        scale = growth.embedding_scale if embedding and dimension.role == WRITE else 1.0
+        write, read = axis.sides[WRITE], axis.sides[READ]
+        # as in tensor_rule, only the last dimension of an embedding is the hidden one
+        scale = growth.embedding_scale if embedding and place == len(shape) - 1 else 1.0
         factor = head_factor(axis, growth) if dimension.before_head and growth.tied else 1.0
         with np.errstate(divide="ignore", invalid="ignore"):
             amplitude = {
-                WRITE: read / scale,
-                READ: write,
-                GAIN: write * read / (axis.sides[GAIN].amplitude * factor),
-                SHIFT: read / factor,
+                WRITE: read.amplitude / scale,
+                READ: write.amplitude,
+                GAIN: write.amplitude * read.amplitude / (axis.sides[GAIN].amplitude * factor),
+                SHIFT: read.amplitude / factor,
             }[dimension.role]
-        carried = forward.carried & np.isfinite(amplitude)
+        # an entry inherits history only if it is written and read as its source is: a filler's gain, or a copy that
+        # nothing reads, gets gradients of its own, and a second moment of 0 would make its first steps huge
+        carried = forward.carried & (write.mode == GATHER) & (read.mode == GATHER)
+        carried &= np.isfinite(amplitude) & (amplitude != 0)
         amplitude = np.where(carried, amplitude, 1.0 if power == 2 else 0.0) ** power
-        mode = np.where(carried, 0, 1 if power == 2 else 0).astype(np.int8)
+        mode = np.where(carried, GATHER, MEAN if power == 2 else GATHER).astype(np.int8)
         selections.append(replace(forward, amplitude=amplitude, mode=mode))
     rows, columns = (selections[0], rule.columns) if len(shape) == 1 else selections[:: -1 if rule.transposed else 1]
     return replace(rule, rows=rows, columns=columns, role=WRITE, offset=0.0)

@@ -19,7 +19,7 @@ CONFIGS = {
         dict(vocab_size=61, dim=24, n_layers=3, n_heads=4, hidden_dim=40, max_position_embeddings=64),
     ),
     "gpt2": (transformers.GPT2Config, dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64)),
-    "gpt_neox": (transformers.GPTNeoXConfig, dict(BASE, max_position_embeddings=64, rotary_pct=0.5)),
+    "gpt_neox": (transformers.GPTNeoXConfig, dict(BASE, max_position_embeddings=64, rotary_pct=0.7)),
     "opt": (
         transformers.OPTConfig,
         dict(vocab_size=61, hidden_size=24, word_embed_proj_dim=24, ffn_dim=40, num_hidden_layers=3)
@@ -44,6 +44,10 @@ STEMS = dict(
 def language_model(family: str) -> str:
     """The class with a language-model head."""
     return STEMS[family] + {"gpt2": "LMHeadModel"}.get(family, "ForMaskedLM" if family in ENCODERS else "ForCausalLM")
+
+
+for _family in CONFIGS:
+    getattr(transformers, language_model(_family))  # imports its code now, so that it can be patched below
 
 
 def shake(model: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -88,7 +92,7 @@ class _Double(ModuleType):
     """torch, except that float32 is float64."""
 
     def __getattr__(self, name: str):
-        return torch.float64 if name == "float32" else getattr(torch, name)
+        return torch.float64 if name in ("float32", "float") else getattr(torch, name)
 
 
 @contextlib.contextmanager
@@ -105,4 +109,6 @@ def float32_parts_in_double():
             if getattr(module, "torch", None) is torch:
                 stack.enter_context(mock.patch.object(module, "torch", double))
         stack.enter_context(mock.patch.object(torch.Tensor, "float", torch.Tensor.double))
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float64)
         yield

@@ -76,7 +76,9 @@ GPT_NEOX = Family(
         ("classifier.weight", "GPTNeoXForTokenClassification"),
         ("qa_outputs.weight", "GPTNeoXForQuestionAnswering"),
         ("embed_out.weight", "GPTNeoXForCausalLM"),
-        ("*", "GPTNeoXModel"),
+        ("lm_head.weight", "GPTNeoXForCausalLM"),
+        ("", "GPTNeoXModel"),
+        ("*", "GPTNeoXForCausalLM"),
     ),
     buffers=(
         "layers.{layer}.attention.bias",

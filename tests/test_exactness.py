@@ -1,0 +1,205 @@
+"""The promise: what the plan calls exact computes the same function, and what it does not call exact differs.
+
+Every family, every kind of growth, tied and untied heads, whole sequences and token by token through the cache, on stock
+models in float64. Stock code computes norms, softmax or rotary tables in float32 in most families: there 1e-5 is asked of
+it as it is, and 1e-10 once those parts are computed in float64 too, which leaves nothing but growkit's algebra.
+"""
+
+from functools import lru_cache
+
+import pytest
+import tiny
+import torch
+
+from growkit import GrowkitError, grow_state_dict
+from growkit.api import recipe
+from growkit.families import FAMILIES
+from growkit.planners.widen import Headers, widen_plan
+
+STOCK, ALGEBRA, DIFFERS = 1e-5, 1e-10, 1e-6
+PURE_FLOAT64 = {"bert", "roberta", "distilbert", "gpt2", "opt"}  # stock code is float64 throughout
+
+# growths every family can do, and what is expected of each kind of family: (post-LayerNorm, pre-LayerNorm, RMSNorm)
+EVERYWHERE = {
+    "hidden x2": (dict(hidden=48), "exact exact exact"),
+    "hidden x3": (dict(hidden=72), "exact exact exact"),
+    "hidden x1.5": (dict(hidden=36), "near exact exact"),
+    "hidden x2.5": (dict(hidden=60, heads=10, kv_heads=None), "near exact exact"),
+    "ffn any": (dict(ffn=101), "exact exact exact"),
+    "ffn any, random": (dict(ffn=101, mapping="random", seed=5), "exact exact exact"),
+    "all at once": (dict(hidden=48, ffn=131), "exact exact exact"),
+    "head_dim x2": (dict(head_dim="x2"), "exact exact exact"),
+    "no split": (dict(hidden=48, noise=0.0), "exact exact exact"),
+    "large split": (dict(hidden=72, noise=0.9), "exact exact exact"),
+    "random x2": (dict(hidden=48, mapping="random"), "approximate approximate exact"),
+    "random x1.5": (dict(hidden=36, mapping="random", seed=3), "approximate approximate exact"),
+    "aki x2": (dict(hidden=48, method="aki"), "approximate approximate approximate"),
+}
+# growths of axes that only some families have free
+SOME = {
+    "heads in groups": (dict(heads=6), ("mistral", "qwen2", "qwen3", "gemma", "olmo2", "phi")),
+    "heads alone": (dict(heads=8), ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2", "phi")),
+    "heads alone, random": (dict(heads=8, mapping="random"), ("llama", "qwen3", "olmo2", "phi")),
+    "kv heads to heads": (dict(kv_heads=4), ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2", "phi")),
+    "kv heads uneven": (dict(heads=6, kv_heads=6), ("mistral", "qwen2", "qwen3", "gemma", "olmo2", "phi")),
+    "kv heads dealt": (dict(heads=8, kv_heads=4), ("llama", "qwen2", "qwen3", "gemma2", "olmo2", "phi")),
+    "groups widen": (dict(heads=12, kv_heads=4), ("llama", "qwen3", "gemma2", "olmo2", "phi")),
+    "head_dim by theta": (dict(head_dim="+4"), ("llama", "mistral", "qwen2", "gemma", "gemma2")),
+    "head_dim uneven": (dict(head_dim="+4"), ("gpt2", "opt", "gpt_neox", "phi")),
+    "hidden kept, heads fewer wider": (dict(hidden=48, heads=4), tuple(tiny.CONFIGS)),
+}
+
+
+@lru_cache(maxsize=4)
+def source(family: str, tied: bool, seed: int, **_):
+    with tiny.float32_parts_in_double():
+        return tiny.make(family, tie_word_embeddings=tied, seed=seed)
+
+
+def resolved(model, growth: dict) -> dict:
+    """The request with head_dim written relative to the model's own made absolute."""
+    config = model.config
+    own = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    sizes = {"x2": 2 * own, "+4": own + 4}
+    return {axis: sizes.get(size, size) for axis, size in growth.items()}
+
+
+def grow(model, growth: dict):
+    """(plan, grown model) of a live model."""
+    state = model.state_dict()
+    new, config = grow_state_dict(state, model.config, **growth)
+    headers = Headers(
+        "tiny",
+        {name: tuple(tensor.shape) for name, tensor in state.items()},
+        {name: tensor.dtype for name, tensor in state.items()},
+        model.config.to_dict(),
+    )
+    return widen_plan(headers, recipe(**growth)), tiny.rebuild(model, new, config)
+
+
+def kind(family: str) -> int:
+    row = FAMILIES[family]
+    return 0 if row.post_norm else 1 if row.norm == "LayerNorm" else 2
+
+
+def logits(model, ids):
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def stepwise(model, ids):
+    """Logits token by token through the key-value cache."""
+    cache, steps = None, []
+    with torch.no_grad():
+        for position in range(ids.shape[1]):
+            output = model(input_ids=ids[:, position : position + 1], past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            steps.append(output.logits)
+    return torch.cat(steps, dim=1)
+
+
+def check(family: str, growth: dict, expected: str, tied: bool, seed: int) -> None:
+    model = source(family, tied, seed)
+    with tiny.float32_parts_in_double():
+        plan, grown = grow(model, resolved(model, growth))
+    assert str(plan.exactness) == expected
+    ids = tiny.tokens(seed)
+    with tiny.float32_parts_in_double():
+        algebra = tiny.relative(logits(model, ids), logits(grown, ids))
+        cached = tiny.relative(logits(model, ids), stepwise(grown, ids)) if family not in tiny.ENCODERS else 0.0
+    if expected != "exact":
+        assert algebra > DIFFERS, "the plan warns of a difference that is not there"
+        return
+    assert algebra <= ALGEBRA and cached <= ALGEBRA
+    assert tiny.relative(logits(model, ids), logits(grown, ids)) <= (ALGEBRA if family in PURE_FLOAT64 else STOCK)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("name", EVERYWHERE)
+@pytest.mark.parametrize("family", tiny.CONFIGS)
+def test_every_family(family, name, tied):
+    growth, expected = EVERYWHERE[name]
+    growth = {axis: size for axis, size in growth.items() if size is not None}
+    if name == "hidden x2.5" and not FAMILIES[family].own_head_dim:
+        del growth["heads"]
+    check(family, growth, expected.split()[kind(family)], tied, seed=0)
+
+
+@pytest.mark.parametrize(("name", "family"), [(name, f) for name, (_, families) in SOME.items() for f in families])
+def test_free_axes(name, family):
+    growth, _ = SOME[name]
+    for tied in (True, False):
+        check(family, growth, "exact", tied, seed=1)
+
+
+@pytest.mark.parametrize("family", tiny.CONFIGS)
+def test_seeds(family):
+    for seed in (2, 3):
+        check(family, dict(hidden=48, ffn=119, seed=seed), "exact", tied=bool(seed % 2), seed=seed)
+
+
+@pytest.mark.parametrize("rope", ["linear", "llama3", "yarn"])
+@pytest.mark.parametrize("head_dim", [12, 10])
+def test_rotary_scaling_keeps_its_meaning(rope, head_dim):
+    scaling = {"rope_type": rope, "rope_theta": 10000.0, "factor": 4.0}
+    if rope == "llama3":
+        scaling |= dict(low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
+    if rope == "yarn":
+        scaling |= dict(original_max_position_embeddings=16)
+    with tiny.float32_parts_in_double():
+        model = tiny.make("llama", rope_parameters=scaling)
+        _, grown = grow(model, dict(head_dim=head_dim))
+        ids = tiny.tokens(length=40)
+        assert tiny.relative(logits(model, ids), logits(grown, ids)) <= ALGEBRA
+    if rope == "yarn" or head_dim == 10:
+        assert grown.config.rope_parameters["rope_theta"] != 10000.0
+
+
+@pytest.mark.parametrize("rope", ["dynamic", "longrope"])
+def test_rotary_kinds_that_head_dim_cannot_grow_under(rope):
+    config = tiny.make("llama").config.to_dict()
+    config["rope_parameters"] = {"rope_type": rope, "rope_theta": 10000.0, "factor": 2.0}
+    state = tiny.make("llama").state_dict()
+    with pytest.raises(GrowkitError, match=f"rope type '{rope}'"):
+        grow_state_dict(state, config, head_dim=12)
+    grow_state_dict(state, config, hidden=48)  # any other axis is free
+
+
+def test_left_padding_and_batches_agree():
+    model = source("llama", False, 0)
+    with tiny.float32_parts_in_double():
+        _, grown = grow(model, dict(hidden=36))
+        ids, mask = tiny.tokens(length=12), torch.ones(3, 12, dtype=torch.long)
+        mask[0, :5] = mask[1, :2] = 0
+        with torch.no_grad():
+            ours, theirs = (m(input_ids=ids, attention_mask=mask).logits[mask.bool()] for m in (model, grown))
+    assert tiny.relative(ours, theirs) <= ALGEBRA
+
+
+def test_gpt2_without_score_scaling():
+    with tiny.float32_parts_in_double():
+        model = tiny.make("gpt2", scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True)
+        _, grown = grow(model, dict(head_dim=10))
+        ids = tiny.tokens()
+        assert tiny.relative(logits(model, ids), logits(grown, ids)) <= ALGEBRA
+
+
+CONTROLS = {
+    "tied head without the last norm's factor": ("gpt2", "transformer.ln_f.weight"),
+    "Gemma without the embedding's scale": ("gemma", "model.embed_tokens.weight"),
+    "key slots not scaled": ("bert", "bert.encoder.layer.0.attention.self.key.weight"),
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_that_must_fail(name):
+    """Taking back one correction ruins the result: the checks above can fail."""
+    family, tensor = CONTROLS[name]
+    growth = dict(hidden=48, heads=4) if family == "bert" else dict(hidden=48)
+    model = source(family, True, 0)
+    with tiny.float32_parts_in_double():
+        _, grown = grow(model, growth)
+        parameter = dict(grown.named_parameters())[tensor]
+        parameter.data *= 2 ** (0.5 if family != "gpt2" else 1)
+        ids = tiny.tokens()
+        assert tiny.relative(logits(model, ids), logits(grown, ids)) > 1e-2
