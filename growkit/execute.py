@@ -17,7 +17,7 @@ import torch
 
 from growkit.checkpoint.writer import Slot
 from growkit.errors import CheckpointError
-from growkit.operators.expand import Rule, expand_block
+from growkit.operators.blocks import Rule, expand_block
 from growkit.operators.seeds import generator
 from growkit.plan import TensorPlan
 

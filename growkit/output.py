@@ -20,7 +20,7 @@ from growkit.checkpoint.writer import SINGLE, check_space, layout, new_folder, w
 from growkit.errors import CheckpointError
 from growkit.execute import Progress, write_tensors
 from growkit.maps import GATHER, AxisMap, axis_map, identity
-from growkit.operators.expand import Rule, select
+from growkit.operators.blocks import Rule, select
 from growkit.plan import FORMAT, Plan, TensorPlan
 from growkit.rules import check_shape, dual_rule, grown_shape, rate_multipliers, tensor_rule
 from growkit.version import __version__

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from growkit.families import Family
-from growkit.operators.expand import Rule
+from growkit.operators.blocks import Rule
 from growkit.rules import Growth
 
 FORMAT = 1  # of the JSON a plan and growkit.json hold

@@ -13,7 +13,7 @@ from growkit.axes import GAIN, QKV, READ, SHIFT, UNSIZED, WRITE, Dimension, base
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.maps import GATHER, MEAN, AxisMap, concatenate, identity, outer
-from growkit.operators.expand import Rule, Selection, select
+from growkit.operators.blocks import Rule, Selection, select
 
 Maps = Mapping[str, AxisMap]
 

@@ -122,7 +122,9 @@ def _slots(family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes) ->
     score = 1.0 if fixed else float(np.sqrt(target / size))
     rotary = rotary_size(family, config, old)
     if rotary % 2:
-        raise RequestError(f"head_dim cannot grow with {rotary} rotary slots of {size}: they turn in pairs, and one has none")
+        raise RequestError(
+            f"head_dim cannot grow with {rotary} rotary slots of {size}: they turn in pairs, and one has none"
+        )
     if rotary < size:
         edits = {"partial_rotary_factor": _fraction(rotary, target)} if rotary else {}
         return copied_slots(size, target, rotary, score), edits
