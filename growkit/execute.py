@@ -38,6 +38,7 @@ class StateSource:
     state: Mapping[str, torch.Tensor]
 
     def rows(self, name: str, rows: np.ndarray, columns_as_rows: bool = False) -> torch.Tensor:
+        """Rows of a tensor seen as (rows, rest), or of its transpose."""
         tensor = self.state[name].detach().cpu()
         matrix = tensor.reshape(tensor.shape[0], -1)
         return (matrix.T if columns_as_rows else matrix)[torch.from_numpy(rows)]

@@ -126,7 +126,7 @@ def optimizer_tensors(plan: Plan, stored: Mapping[str, StoredTensor]) -> tuple[T
 
     Raises CheckpointError for entries that are no such state of this checkpoint's parameters.
     """
-    targets = {tensor.name: tensor for tensor in plan.tensors}
+    targets = {name: tensor for tensor in plan.tensors for name in _names(tensor, plan)}
     found = []
     for name, entry in stored.items():
         parameter, _, kind = name.rpartition(".")
@@ -139,12 +139,13 @@ def optimizer_tensors(plan: Plan, stored: Mapping[str, StoredTensor]) -> tuple[T
                 f"optimizer entry {name!r} is no exp_avg, exp_avg_sq or step of a parameter of {plan.source!r}; name entries"
                 " <parameter>.exp_avg and <parameter>.exp_avg_sq"
             )
-        if entry.shape != plan.source_shapes[parameter]:
-            raise CheckpointError(
-                f"optimizer entry {name!r} has shape {list(entry.shape)}, its parameter {list(plan.source_shapes[parameter])}"
-            )
         target = targets[parameter]
-        rule = dual_rule(parameter, entry.shape, plan.growth, MOMENTS[kind])
+        shape = plan.source_shapes[target.name]
+        if entry.shape != shape:
+            raise CheckpointError(
+                f"optimizer entry {name!r} has shape {list(entry.shape)}, its parameter {list(shape)}"
+            )
+        rule = dual_rule(target.name, shape, plan.growth, MOMENTS[kind])
         donor = f"{target.donor}.{kind}" if target.donor else None
         found.append(TensorPlan(name, target.shape, entry.dtype, rule, donor if donor in stored else None))
     return tuple(found)
@@ -156,11 +157,18 @@ def learning_rates(plan: Plan) -> dict[str, Any]:
     With weights grown by w and gradients by g: lr * w, weight_decay / w, eps * g (reference/arXiv 2602.10545). Tensors
     whose entries have different multipliers get their root mean square.
     """
-    rates = {}
+    rates: dict[str, dict[str, float]] = {}
     for tensor in plan.tensors:
         weight, gradient = rate_multipliers(tensor.name, plan.source_shapes[tensor.name], plan.growth)
-        rates[tensor.name] = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
+        multipliers = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
+        rates |= dict.fromkeys(_names(tensor, plan), multipliers)
     return {"format": FORMAT, "optimizer": "AdamW", "multipliers": rates}
+
+
+def _names(tensor: TensorPlan, plan: Plan) -> tuple[str, ...]:
+    """What a parameter is called: as it is stored, and a head also as live models name it (GPT-NeoX has two names)."""
+    is_head = plan.family.stem(tensor.name) in plan.family.heads
+    return (tensor.name, *plan.family.heads) if is_head else (tensor.name,)
 
 
 def model_card(plan: Plan) -> str:

@@ -2,11 +2,7 @@
 checkpoint was made, except that growkit.json says what to expect and how a grown hidden axis is read.
 """
 
-import json
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +11,12 @@ import torch
 
 from growkit.axes import READ
 from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint, read_json
-from growkit.errors import CheckpointError, RequestError
-from growkit.families import family_named
-from growkit.families.schema import has_language_head
+from growkit.errors import CheckpointError
 from growkit.maps import GATHER, AxisMap
-from growkit.operators.seeds import generator
 from growkit.output import map_from_json
 from growkit.plan import Plan
+from growkit.running import Results, loadable, sequences_for, tokenizer_of
 
-SEQUENCES, LENGTH = 8, 64
 # largest difference over the largest value that rounding explains, by the dtype that is stored
 EXACT_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 NEAR_TOLERANCE = 0.25
@@ -88,13 +81,13 @@ def verify(
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     provenance = _provenance(after)
     exactness = provenance.get("exactness", "exact")
-    with _loadable(before) as folder:
-        tokenizer = _tokenizer(folder) if text is not None else None
+    with loadable(before) as folder:
+        tokenizer = tokenizer_of(folder) if text is not None else None
         config = read_json(folder / CONFIG)
-        sequences = _sequences(config, tokenizer, text, seed)
-        reference = _Results(config, folder, dtype, sequences, tokenizer, seed)
-    with _loadable(after) as folder:
-        result = _Results(read_json(folder / CONFIG), folder, dtype, sequences, tokenizer, seed)
+        sequences = sequences_for(config, tokenizer, text, seed)
+        reference = Results(config, folder, dtype, sequences, tokenizer, seed)
+    with loadable(after) as folder:
+        result = Results(read_json(folder / CONFIG), folder, dtype, sequences, tokenizer, seed)
     maps = {axis: map_from_json(entry) for axis, entry in provenance.get("maps", {}).items()}
     compared, ours, theirs = _comparable(reference.outputs, result.outputs, maps, str(target))
     difference = (ours - theirs).abs()
@@ -134,36 +127,6 @@ def fits_in_memory(plan: Plan) -> str:
     return f"verifying needs about {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free"
 
 
-class _Results:
-    """What one checkpoint makes of the sequences."""
-
-    def __init__(
-        self, config: dict[str, Any], folder: Path, dtype: torch.dtype, sequences: list, tokenizer: Any, seed: int
-    ):
-        model, self.keys = _load(config, folder, dtype)
-        family = family_named(config.get("model_type"))
-        self.loss: float | None = None
-        self.vocabulary_output = ""
-        collected: dict[str, list[torch.Tensor]] = {}
-        losses: list[torch.Tensor] = []
-        masked = not _is_causal(config)
-        for number, ids in enumerate(sequences):
-            inputs, labels = _masked(ids, config, tokenizer, seed, number) if masked else (ids, ids)
-            with torch.no_grad():
-                output = model(input_ids=inputs[None], attention_mask=torch.ones_like(inputs[None]))
-            for name, value in output.items():
-                if isinstance(value, torch.Tensor) and value.is_floating_point() and name != "loss":
-                    collected.setdefault(name, []).append(value[0].double())
-                    if value.shape[-1] == config.get("vocab_size") and value.dim() == 3:
-                        self.vocabulary_output = name
-                        losses.append(_loss(value[0], labels, shift=not masked))
-        if not collected:
-            raise CheckpointError(f"a {type(model).__name__} of family {family.model_type} put out nothing to compare")
-        self.outputs = {name: torch.stack(values) for name, values in collected.items()}
-        if losses and has_language_head(type(model).__name__):
-            self.loss = torch.cat(losses).mean().item()
-
-
 def _comparable(
     ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], maps: dict[str, AxisMap], target: str
 ) -> tuple[str, torch.Tensor, torch.Tensor]:
@@ -200,73 +163,6 @@ def collapse(values: torch.Tensor, axis: AxisMap) -> torch.Tensor:
     return result.index_add(-1, torch.from_numpy(axis.index), values * weight)
 
 
-def _load(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
-    """A stock model in eval mode, and the keys that transformers missed or did not expect."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    names = config.get("architectures") or ["AutoModel"]
-    model_class = getattr(transformers, names[0], transformers.AutoModel)
-    try:
-        model, info = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True, local_files_only=True)
-    except Exception as error:  # transformers raises many kinds; each means that this folder does not load
-        raise CheckpointError(
-            f"transformers cannot load {str(folder)!r}: {str(error).strip().splitlines()[0]}"
-        ) from None
-    wrong = [f"{kind[:-5]}: {key}" for kind in ("missing_keys", "unexpected_keys") for key in sorted(info[kind])]
-    family = family_named(config.get("model_type"))
-    # what transformers recomputes is no parameter; a pooler that was never stored is transformers' own addition
-    return model.eval(), [key for key in wrong if not family.is_buffer(key.split(": ")[1]) and "pooler." not in key]
-
-
-def _is_causal(config: dict[str, Any]) -> bool:
-    return not family_named(config.get("model_type")).post_norm
-
-
-def _sequences(config: dict[str, Any], tokenizer: Any, text: str | Path | None, seed: int) -> list[torch.Tensor]:
-    """Token sequences (length,): pieces of the text spread over its length, or random ids away from special ones."""
-    family = family_named(config.get("model_type"))
-    positions = config.get(family.sizes["position"]) or LENGTH
-    length = min(LENGTH, positions - 2)
-    vocabulary = config[family.sizes["vocab"]]
-    if text is None:
-        special = {config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")}
-        allowed = torch.tensor([i for i in range(vocabulary) if i not in special])
-        draws = torch.randint(len(allowed), (SEQUENCES, length), generator=generator(seed, "verify"))
-        return list(allowed[draws])
-    try:
-        content = Path(text).read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise RequestError(f"cannot read text from {str(text)!r}: {error}") from None
-    ids = tokenizer(content[:2_000_000], add_special_tokens=False, verbose=False)["input_ids"]
-    if len(ids) < 2:
-        raise RequestError(f"{str(text)!r} is too short: it makes {len(ids)} tokens")
-    if max(ids) >= vocabulary:
-        raise CheckpointError(f"the tokenizer makes token {max(ids)}, but the model has a vocabulary of {vocabulary}")
-    length = min(length, len(ids))
-    starts = torch.linspace(0, len(ids) - length, SEQUENCES).long().unique()
-    return [torch.tensor(ids[s : s + length]) for s in starts.tolist()]
-
-
-def _masked(
-    ids: torch.Tensor, config: dict[str, Any], tokenizer: Any, seed: int, number: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """15 % of a sequence hidden behind the mask token where there is one, and the ids with -100 elsewhere as labels."""
-    mask = getattr(tokenizer, "mask_token_id", None)
-    if mask is None:
-        return ids, ids
-    chosen = torch.rand(ids.shape, generator=generator(seed, f"mask {number}")) < 0.15
-    return torch.where(chosen, mask, ids), torch.where(chosen, ids, -100)
-
-
-def _loss(logits: torch.Tensor, labels: torch.Tensor, shift: bool) -> torch.Tensor:
-    """(positions,) nats per predicted token."""
-    logits, labels = (logits[:-1], labels[1:]) if shift else (logits, labels)
-    losses = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none", ignore_index=-100)
-    return losses[labels != -100]
-
-
 def _kl(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     p, q = ours.log_softmax(-1), theirs.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1).mean().item()
@@ -282,42 +178,6 @@ def _cosine(ours: torch.Tensor, theirs: torch.Tensor, sequences: list[torch.Tens
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
     path = checkpoint.folder / PROVENANCE if checkpoint.folder else None
     return read_json(path) if path is not None and path.exists() else {}
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # as for models
-        raise RequestError(
-            f"--text needs the source's tokenizer, which does not load: {str(error).splitlines()[0]}"
-        ) from None
-
-
-@contextmanager
-def _loadable(checkpoint: Checkpoint) -> Iterator[Path]:
-    """A folder transformers can load: the checkpoint's own, or links to its one file beside the config it lacked."""
-    folder = checkpoint.folder
-    files = checkpoint.files()
-    whole = (
-        folder is not None and (folder / CONFIG).exists() and (len(files) > 1 or files[0].name == "model.safetensors")
-    )
-    if whole and folder is not None:
-        yield folder
-        return
-    if checkpoint.config is None:
-        raise CheckpointError(
-            f"{checkpoint.label!r} has no config.json, so transformers cannot load it; put one beside it"
-        )
-    with tempfile.TemporaryDirectory(prefix="growkit-") as name:
-        temporary = Path(name)
-        (temporary / CONFIG).write_text(json.dumps(checkpoint.config))
-        for path in folder.iterdir() if folder else ():
-            if path.is_file() and path.suffix in (".json", ".txt", ".model") and not (temporary / path.name).exists():
-                os.symlink(path.resolve(), temporary / path.name)
-        os.symlink(files[0].resolve(), temporary / "model.safetensors")
-        yield temporary
 
 
 def _available_bytes() -> float:

@@ -73,7 +73,7 @@ def _before_after(todo: Plan) -> Table:
     rows: list[tuple[str, tuple[int, int], Callable[[int], str]]] = [
         ("parameters", todo.parameters(), lambda n: f"{n:,}"),
         ("weights", (todo.source_bytes, todo.bytes), size),
-        ("FLOPs per token", todo.flops_per_token(), lambda n: f"{n / 1e9:,.3g} G"),
+        ("FLOPs per token", todo.flops_per_token(), count),
     ]
     for name, (before, after), form in rows:
         table.add_row(name, form(before), form(after), f"{after / before:.2f}x" if before else "")
@@ -106,12 +106,12 @@ def grown(result: Grown, as_json: bool) -> None:
             {"folder": str(result.folder), **result.plan.to_json(), "verify": report, "unverified": result.unverified}
         )
         return
-    out.print()
     if result.report is not None:
+        out.print()
         report_table(result.report)
     elif result.unverified:
         out.print(f"[yellow]not verified:[/] {result.unverified}; run growkit verify where there is more")
-    out.print(f"[bold]wrote[/] {_plain(str(result.folder))}")
+    out.print(f"[bold]wrote[/] {_plain(str(result.folder))}", soft_wrap=True)
 
 
 def report(measured: Report, as_json: bool) -> None:
@@ -174,7 +174,7 @@ def inspection(found: Inspection, as_json: bool) -> None:
         parts.add_row(part, f"{count:,}", f"{count / total:.1%}")
     parts.add_row("[bold]total[/]", f"[bold]{total:,}[/]", size(found.bytes))
     out.print(parts)
-    out.print(f"{found.flops_per_token / 1e9:,.3g} GFLOPs per token forward, attention scores left out\n")
+    out.print(f"{count(found.flops_per_token)}FLOPs per token forward, attention scores left out\n")
     growth = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("growth", "function", "why"):
         growth.add_column(heading, overflow="fold")
@@ -183,12 +183,17 @@ def inspection(found: Inspection, as_json: bool) -> None:
     out.print(growth)
 
 
-def size(count: int) -> str:
-    """Bytes for people."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.2f} {unit}"
-    return f"{count} B"
+def count(number: int) -> str:
+    """A large number for people, with its decimal prefix: 21.5 M."""
+    for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= scale:
+            return f"{number / scale:.3g} {prefix}"
+    return f"{number} "
+
+
+def size(number: int) -> str:
+    """Bytes for people: 90.9 MB."""
+    return f"{count(number)}B"
 
 
 def _plain(text: str) -> str:
