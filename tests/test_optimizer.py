@@ -1,98 +1,79 @@
-"""Optimizer state grows by the dual map: the grown model's gradients are the source's gradients grown with the roles of
-writing and reading exchanged, so training goes on as if nothing had happened.
+"""Optimizer state grows by the dual map: the grown model's gradients are the source's, grown with the roles of writing and
+reading exchanged, so training can go on as if nothing had happened.
 
-Four laws, on stock models in float64. The chain rule: growth is linear and keeps the loss, so gradients pulled back
-through it are the source's; it holds for every exact growth. Duality: copy for copy, where copies are read alike; and
-where they are not (noise, dealt key-value heads, filled or normed slots) it is shown not to hold. Moments: first ones by
-the dual map, second ones by its square, and entries without a history get none of the first and the mean of the second.
-Dynamics: with the state and the multipliers that `widen` writes, AdamW takes the source's steps, and leaving out any one
-multiplier does not.
+Laws on stock models in float64. Duality: copy for copy, where all copies are read alike. Chain rule: growth is linear and
+keeps the loss, so gradients pulled back through it are the source's; this holds for every exact growth, also where
+duality is shown not to (noise, dealt key-value heads, fillers, slots under a norm). Moments: the first by the dual map,
+the second by its square; entries without a history get none of the first and the mean of the second. Dynamics: with the
+state and the multipliers that `widen` writes, AdamW takes the source's steps; leaving out any one multiplier, it does not.
 """
 
+import json
 from functools import lru_cache
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
+import growkit
 from growkit.api import recipe
 from growkit.execute import StateSource, grow_tensor
 from growkit.plan import TensorPlan
 from growkit.planners.widen import Headers, widen_plan
 from growkit.rules import dual_rule, rate_multipliers
 
+torch.set_num_threads(1)  # on tensors this small, threads only wait for one another
+
+EVERY = tuple(tiny.CONFIGS)
 FREE_HEADS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2", "phi")
 RMS_NORM = tuple(f for f in FREE_HEADS if f != "phi")
-ROTARY_ALONE = ("llama", "mistral", "qwen2", "gemma", "gemma2")  # rotary slots with no norm over q and k
-FILLED = ("gpt2", "gpt_neox", "opt", "phi")
-EVERY = tuple(tiny.CONFIGS)
 
-# growths whose copies are all read alike: the families they are possible in
+# growths whose copies are all read alike, and the families that can do them
 CANONICAL = {
     "hidden x2": (dict(hidden=48), EVERY),
-    "hidden x3": (dict(hidden=72), EVERY),
-    "ffn uneven": (dict(ffn=101), EVERY),
-    "ffn random": (dict(ffn=101, mapping="random"), EVERY),
-    "hidden x1.5, isometric": (dict(hidden=36, heads=6, kv_heads=3), ("llama", "mistral", "qwen2", "qwen3", "gemma")),
+    "hidden x3": (dict(hidden=72), ("bert", "gpt2", "llama", "gemma", "olmo2")),
+    "ffn uneven, random": (dict(ffn=101, mapping="random"), ("distilbert", "gpt2", "gemma2", "phi")),
     "hidden x1.67, isometric": (dict(hidden=40, heads=4), RMS_NORM),
-    "heads x2": (dict(heads=8), FREE_HEADS),
-    "heads inside groups": (dict(heads=8, kv_heads=2), FREE_HEADS),
-    "heads by whole groups": (dict(heads=12, kv_heads=6), FREE_HEADS),
-    "groups doubled and widened": (dict(heads=12, kv_heads=4), FREE_HEADS),
+    "hidden x2, isometric random": (dict(hidden=48, mapping="random"), ("llama", "gemma2", "olmo2")),
+    "heads x2": (dict(heads=8), ("mistral", "qwen3", "gemma2", "olmo2", "phi")),
+    "heads inside groups": (dict(heads=8, kv_heads=2), ("llama", "qwen3", "olmo2")),
+    "groups doubled and widened": (dict(heads=12, kv_heads=4), ("llama", "qwen3", "olmo2")),
     "head_dim x2, plain slots": (dict(hidden=48, head_dim=12), ("bert", "gpt2", "gpt_neox", "opt")),
     "head_dim uneven, plain slots": (dict(head_dim=11), ("phi",)),
     "head_dim x2, by index": (dict(head_dim=12), ("mistral", "qwen2")),
-    "head_dim by theta": (dict(head_dim=10), ROTARY_ALONE),
+    "head_dim by theta": (dict(head_dim=10), ("llama", "gemma", "gemma2")),
 }
-# exact growths whose copies are read differently, or beside fillers: only the chain rule holds
+# exact growths whose copies are read differently, or stand beside fillers: only the chain rule holds
 UNEVEN = {
     "noise on the residual axis": (dict(hidden=48, noise=0.5), EVERY),
-    "noise on inner axes": (dict(ffn=131, noise=0.9), EVERY),
+    "noise on inner axes": (dict(ffn=131, noise=0.9), ("roberta", "gpt2", "gemma", "phi")),
     "isometric with noise": (dict(hidden=40, heads=4, noise=0.5), RMS_NORM),
-    "groups dealt out": (dict(heads=4, kv_heads=4, noise=0.0), FREE_HEADS),
-    "mean filler": (dict(hidden=36, noise=0.0), FILLED),
-    "normed slots": (dict(heads=4, head_dim=24, noise=0.0), ("qwen3", "olmo2")),
+    "groups dealt out": (dict(heads=4, kv_heads=4, noise=0.0), ("llama", "gemma2", "olmo2", "phi")),
+    "mean filler": (dict(hidden=36, noise=0.0), ("gpt2", "gpt_neox", "opt", "phi")),
+    "slots under a norm": (dict(heads=4, head_dim=24, noise=0.0), ("qwen3", "olmo2")),
 }
+# growths with entries that nothing of the source stands behind
+NEW_ENTRIES = [("gpt2", dict(hidden=36)), ("bert", dict(hidden=40, heads=4)), ("mistral", dict(head_dim=12))]
+NEW_ENTRIES += [("qwen3", dict(head_dim=16)), ("gemma", dict(head_dim=10)), ("olmo2", dict(head_dim=12))]
+RATE, DECAY, EPSILON = 1e-2, 0.1, 1e-4
 
 
 def cases(table: dict) -> list:
-    return [pytest.param(f, growth, id=f"{name}-{f}") for name, (growth, families) in table.items() for f in families]
+    rows = [(f, growth, f"{f}-{name}") for name, (growth, families) in table.items() for f in families]
+    return [pytest.param(*row, id=name) for *row, name in sorted(rows, key=lambda row: EVERY.index(row[0]))]
 
 
 def plan_of(model, **growth):
-    """The plan for a live model, and its parameters by name as they stand in it."""
     state, config = model.state_dict(), model.config.to_dict()
-    if config["model_type"] == "gpt2":
-        growth = {axis: 2 * size if axis == "ffn" else size for axis, size in growth.items()}  # its own is 4 * hidden
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    dtypes = {name: tensor.dtype for name, tensor in state.items()}
-    tied = config.get("tie_word_embeddings", True)
-    return widen_plan(Headers("tiny", shapes, dtypes, config, tied or None), recipe(**growth))
+    return widen_plan(Headers("tiny", shapes, {n: t.dtype for n, t in state.items()}, config), recipe(**growth))
 
 
 def grown_by(plan, state: dict) -> dict[str, torch.Tensor]:
-    """Tensors of the source grown as weights are."""
+    """Tensors of the source, grown as its weights are."""
     return {t.name: grow_tensor(t, StateSource(state), plan.recipe.seed) for t in plan.tensors if t.name in state}
-
-
-def loss_of(model, seed: int) -> torch.Tensor:
-    ids = tiny.tokens(seed)
-    return torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-
-
-def gradients(model) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    with tiny.float32_parts_in_double():
-        loss_of(model, seed=0).backward()
-    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
-
-
-@lru_cache(maxsize=4)
-def source(family: str, tied: bool):
-    with tiny.float32_parts_in_double():
-        model = tiny.make(family, tie_word_embeddings=tied)
-    return model, gradients(model)
 
 
 def dual(plan, tensors: dict, power: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -106,111 +87,205 @@ def dual(plan, tensors: dict, power: int) -> dict[str, tuple[torch.Tensor, torch
     return result
 
 
-def grown_gradients(family: str, tied: bool, growth: dict):
-    """(plan, gradients of the source, gradients of the grown model, the scale below which both are rounding)."""
-    model, before = source(family, tied)
-    plan = plan_of(model, **growth)
+def loss_of(model, seed: int) -> torch.Tensor:
+    ids = tiny.tokens(seed)
+    return torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
     with tiny.float32_parts_in_double():
-        grown = tiny.rebuild(model, grown_by(plan, model.state_dict()), plan.config)
-    after = gradients(grown)
-    return plan, before, after, 1e-5 * max(g.abs().max() for g in after.values())
+        loss_of(model, seed=0).backward()
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
 
 
-def duality_gap(family: str, tied: bool, growth: dict) -> float:
-    """The largest difference between dual gradients and the grown model's own, relative to each tensor."""
-    plan, before, after, floor = grown_gradients(family, tied, growth)
-    expected = dual(plan, before, power=1)
-    assert expected.keys() == after.keys()
-    assert any(carried.sum() > before[name].numel() for name, (_, carried) in expected.items()), "nothing grew"
-    return max(
-        ((value - after[name])[carried].abs().max() / after[name].abs().max().clamp(min=floor)).item()
-        for name, (value, carried) in expected.items()
-        if carried.any()
-    )
+@lru_cache(maxsize=2)
+def source(family: str, tied: bool):
+    with tiny.float32_parts_in_double():
+        # an even number of ffn units below every request, also in GPT-2, whose own is 4 * hidden
+        model = tiny.make(family, tie_word_embeddings=tied, **({"n_inner": 40} if family == "gpt2" else {}))
+    return model, gradients(model)
+
+
+class Both:
+    """A source and its growth: the plan, the gradients of both, and a floor below which gradients are rounding."""
+
+    def __init__(self, family: str, tied: bool, growth: dict):
+        model, self.before = source(family, tied)
+        self.plan = plan_of(model, **growth)
+        with tiny.float32_parts_in_double():
+            grown = tiny.rebuild(model, grown_by(self.plan, model.state_dict()), self.plan.config)
+        self.after = gradients(grown)
+        assert sum(g.numel() for g in self.after.values()) > sum(g.numel() for g in self.before.values())
+        self.floor = 1e-5 * max(g.abs().max() for g in self.after.values())
+        self.dual = dual(self.plan, self.before, power=1)
+
+    def duality_gap(self) -> float:
+        """The largest difference between dual gradients and the grown model's own, relative to each tensor."""
+        differences = [
+            (value - self.after[name])[carried].abs().max() / self.after[name].abs().max().clamp(min=self.floor)
+            for name, (value, carried) in self.dual.items()
+        ]
+        return max(differences).item()
 
 
 @pytest.mark.parametrize(("family", "growth"), cases(CANONICAL))
-def test_gradients_are_the_dual_growth_of_the_sources(family, growth):
-    for tied in (True, False) if "hidden" in growth else (True,):
-        assert duality_gap(family, tied, {**growth, "noise": 0.0}) < 1e-9
+def test_gradients_are_the_dual_growth_of_the_sources_and_their_squares_the_square(family, growth):
+    for tied in (True, False) if growth.get("hidden") == 48 else (True,):
+        both = Both(family, tied, {**growth, "noise": 0.0})
+        assert both.duality_gap() < 1e-9
+        second = dual(both.plan, {name: g**2 for name, g in both.before.items()}, power=2)
+        for name, (first, carried) in both.dual.items():
+            assert torch.allclose(first[carried] ** 2, second[name][0][carried], rtol=1e-14, atol=0), name
 
 
 @pytest.mark.parametrize(("family", "growth"), cases(UNEVEN))
-def test_duality_holds_in_sum_where_copies_are_read_differently(family, growth):
-    """And not copy for copy: whoever grows moments of such a growth by the dual map gets an approximation."""
-    plan, before, after, floor = grown_gradients(family, True, growth)
+def test_duality_holds_only_in_sum_where_copies_are_read_differently(family, growth):
+    """For these growths the dual map of moments is an approximation."""
+    both = Both(family, True, growth)
     generator = torch.Generator().manual_seed(1)
-    directions = {n: torch.randn(g.shape, generator=generator, dtype=g.dtype) for n, g in before.items()}
-    origin = grown_by(plan, {name: torch.zeros_like(g) for name, g in before.items()})  # not 0 for Gemma's 1 + w
-    moved = grown_by(plan, directions)
-    for name, gradient in before.items():
-        step = moved[name] - origin[name]
-        slope = ((gradient * directions[name]).sum() - (after[name] * step).sum()).abs()
-        assert slope < 1e-9 * (gradient.norm() * directions[name].norm()).clamp(min=floor), name
-    if family not in ("bert", "roberta", "distilbert") or "hidden" in growth:
-        assert duality_gap(family, True, growth) > 1e-3
+    directions = {n: torch.randn(g.shape, generator=generator, dtype=g.dtype) for n, g in both.before.items()}
+    origin = grown_by(both.plan, {name: torch.zeros_like(g) for name, g in directions.items()})  # Gemma's gain is 1 + w
+    moved = grown_by(both.plan, directions)
+    for name, gradient in both.before.items():
+        slope = (gradient * directions[name]).sum()
+        grown_slope = (both.after[name] * (moved[name] - origin[name])).sum()
+        scale = directions[name].norm() * gradient.norm().clamp(min=both.floor)
+        assert (slope - grown_slope).abs() < 1e-9 * scale, name
+    assert both.duality_gap() > 1e-3
+
+
+@pytest.mark.parametrize(("family", "growth"), NEW_ENTRIES)
+def test_entries_without_history_get_the_mean(family, growth):
+    """With a kept step, a second moment of 0 makes the first update 3.16 times the learning rate; the mean does not."""
+    both = Both(family, True, {**growth, "noise": 0.0})
+    second, largest = dual(both.plan, {name: g**2 for name, g in both.before.items()}, power=2), 0.0
+    for name, (first, carried) in both.dual.items():
+        moment, gradient = second[name][0], both.after[name]
+        assert (first[~carried] == 0).all(), name
+        new = ~carried & (gradient.abs() > both.floor)
+        update = 0.1 * gradient.abs() / (0.999 * moment + 0.001 * gradient**2).sqrt()
+        largest = max(largest, *update[new].tolist(), 0.0)
+    assert 0.01 < largest < 1
+
+    if family == "gpt2":  # Conv1D: stored (read, written); the filler is what c_proj writes and c_fc reads
+        written, read = (f"transformer.h.1.mlp.{name}.weight" for name in ("c_proj", "c_fc"))
+        means = {name: both.before[name] ** 2 for name in (written, read)}
+        units = torch.arange(60) % 40
+        alone = torch.where(units < 20, 0.25, 1.0)  # a unit with two copies has half the gradient in each
+        assert torch.allclose(second[written][0][:, 24:], means[written].mean(1)[units, None].expand(60, 12))
+        assert torch.allclose(second[read][0][24:], (means[read].mean(0)[units] * alone).expand(12, 60))
+
+
+def test_multipliers_are_those_of_the_reference():
+    """Section 8.1's table for a doubled model with a tied head: (weight, gradient)."""
+    model, before = source("llama", True)
+    growth, layer = plan_of(model, hidden=48).growth, "model.layers.0."
+    half, whole = (1 / 2, 1 / 2), (1, 1 / 2)
+    table = {f"{layer}self_attn.{name}_proj.weight": half for name in "qkvo"}
+    table |= {f"{layer}mlp.{name}_proj.weight": half for name in ("gate", "up", "down")}
+    table |= {f"{layer}input_layernorm.weight": whole, f"{layer}self_attn.q_proj.bias": whole}
+    table |= {"model.embed_tokens.weight": whole, "model.norm.weight": (1 / 2, 1)}
+    for name, multipliers in table.items():
+        assert rate_multipliers(name, tuple(before[name].shape), growth) == pytest.approx(multipliers), name
+
+
+def adamw(model, multipliers: dict) -> torch.optim.AdamW:
+    groups = []
+    for name, parameter in model.named_parameters():
+        factor = multipliers.get(name, dict(lr=1.0, weight_decay=1.0, eps=1.0))
+        # Gemma stores gains minus 1 and decay pulls at what is stored: no multiplier makes that the same for a new gain
+        decay = 0.0 if parameter.dim() == 1 and "Gemma" in type(model).__name__ else DECAY * factor["weight_decay"]
+        groups.append(dict(params=[parameter], lr=RATE * factor["lr"], weight_decay=decay, eps=EPSILON * factor["eps"]))
+    return torch.optim.AdamW(groups)
+
+
+def train(model, optimizer, seeds) -> torch.Tensor:
+    """Logits after one step on each batch."""
+    for seed in seeds:
+        optimizer.zero_grad()
+        loss_of(model, seed).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return model(tiny.tokens(99)).logits
+
+
+def save_trained(model, folder):
+    """Three steps of training, then model and optimizer on disk."""
+    optimizer = adamw(model, {})
+    train(model, optimizer, range(3))
+    model.save_pretrained(folder)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    state = {
+        f"{names[p]}.{kind}": value.clone() for p, entry in optimizer.state.items() for kind, value in entry.items()
+    }
+    save_file(state, folder / "state.safetensors")
+    return optimizer, state
 
 
 @pytest.mark.parametrize("family", EVERY)
-def test_second_moments_grow_by_the_square(family):
-    model, before = source(family, True)
-    plan = plan_of(model, hidden=72, noise=0.0)
-    squares = dual(plan, {name: g**2 for name, g in before.items()}, power=2)
-    for name, (value, carried) in dual(plan, before, power=1).items():
-        assert carried.all() and tiny.relative(value**2 + 1e-300, squares[name][0] + 1e-300) < 1e-14, name
+def test_training_goes_on_as_the_source_would_have(family, tmp_path):
+    tied, width = {"gpt2": (True, 72), "llama": (False, 72), "gpt_neox": (False, 48)}.get(family, (True, 48))
+    with tiny.float32_parts_in_double():
+        model = tiny.make(family, tie_word_embeddings=tied)
+        optimizer, state = save_trained(model, tmp_path)
+        growkit.widen(tmp_path, tmp_path / "out", hidden=width, noise=0.0, optimizer=tmp_path / "state.safetensors")
+        grown_state = load_file(tmp_path / "out" / "optimizer.safetensors")
+        multipliers = json.loads((tmp_path / "out" / "lr_multipliers.json").read_text())["multipliers"]
+        expected = train(model, optimizer, range(3, 8))
+
+        def distance(left_out: str = "nothing") -> float:
+            grown = type(model).from_pretrained(tmp_path / "out", dtype=torch.float64)
+            assert {name for name, _ in grown.named_parameters()} <= multipliers.keys()
+            factors = {name: {**factor, left_out: 1.0} for name, factor in multipliers.items()}
+            again = adamw(grown, factors)
+            for name, parameter in grown.named_parameters():
+                entry = {kind: grown_state[f"{name}.{kind}"].clone() for kind in ("step", "exp_avg", "exp_avg_sq")}
+                again.state[parameter] = entry
+            return tiny.relative(expected, train(grown, again, range(3, 8)))
+
+        assert grown_state.keys() == state.keys()
+        assert distance() < 1e-9
+        for left_out in ("lr", "weight_decay", "eps") if family in ("bert", "llama", "gemma") else ():
+            assert distance(left_out) > 1e-4, left_out
 
 
-def test_multipliers_of_a_doubled_model():
-    """Reference section 8.1's table, for tensors that each stand for a kind: (weight, gradient)."""
-    model, before = source("llama", True)
-    growth = plan_of(model, hidden=48).growth
-    layer = "model.layers.0."
-    table = {
-        "model.embed_tokens.weight": (1, 1 / 2),
-        **dict.fromkeys((f"{layer}self_attn.{p}_proj.weight" for p in "qkvo"), (1 / 2, 1 / 2)),
-        **dict.fromkeys((f"{layer}mlp.{p}_proj.weight" for p in ("gate", "up", "down")), (1 / 2, 1 / 2)),
-        f"{layer}self_attn.q_proj.bias": (1, 1 / 2),
-        f"{layer}input_layernorm.weight": (1, 1 / 2),
-        "model.norm.weight": (1 / 2, 1),
-    }
-    assert {n: rate_multipliers(n, tuple(before[n].shape), growth) for n in table} == pytest.approx(table)
-
-
-def test_entries_without_history_start_from_the_mean():
-    """Filler rows of a writer, filler columns of a reader, a filler's gain, and keys that were zero."""
-    model, before = source("gpt2", True)
-    plan = plan_of(model, hidden=36, noise=0.0)
-    layer, heads = "transformer.h.1.", torch.arange(36) % 24
-    for power, mean in ((1, lambda v, _: torch.zeros_like(v.sum(0))), (2, torch.mean)):
-        moments = {name: g.abs() ** power for name, g in before.items()}
-        grown = dual(plan, moments, power)
-        writer, reader, gain = (f"{layer}{n}.weight" for n in ("attn.c_proj", "mlp.c_fc", "ln_1"))
-        read = torch.where(heads < 12, 1.0, 1.0)  # rows of c_proj read heads, whose copies' write amplitude is 1
-        wanted = mean(moments[writer], 1)[heads] * read
-        assert torch.allclose(grown[writer][0][:, 24:], wanted[:, None].expand(36, 12))
-        assert torch.allclose(grown[gain][0][24:], mean(moments[gain], 0).expand(12))
-        columns = torch.arange(144) % 96
-        shared = torch.where(columns < 48, 0.5, 1.0) ** power  # what reads a unit is divided among its copies
-        assert torch.allclose(grown[reader][0][24:], (mean(moments[reader], 0)[columns] * shared).expand(12, 144))
-        assert not any(grown[name][1].all() for name in (writer, reader, gain))
-    model, before = source("mistral", True)
-    plan = plan_of(model, head_dim=12, noise=0.0)
-    keys = "model.layers.0.self_attn.k_proj.weight"
-    value = dual(plan, {keys: before[keys] ** 2}, power=2)[keys][0].view(2, 12, 24)
-    assert torch.allclose(value[:, 1::2], (before[keys] ** 2).mean(0).expand(2, 6, 24))
-    assert torch.equal(value[:, ::2], (before[keys] ** 2).view(2, 6, 24))
+def test_state_is_written_beside_the_weights(tmp_path):
+    _, state = save_trained(tiny.make("qwen2", dtype=torch.float32), tmp_path)
+    dtypes = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32, "step": torch.int64}
+    state = {name: tensor.to(dtypes[name.rsplit(".", 1)[1]]) for name, tensor in state.items()}
+    state["model.norm.weight.step"] += 1000
+    save_file(state, tmp_path / "state.safetensors")
+    growkit.widen(tmp_path, tmp_path / "out", hidden=48, ffn=90, optimizer=tmp_path / "state.safetensors")
+    grown, weights = (load_file(tmp_path / "out" / f"{name}.safetensors") for name in ("optimizer", "model"))
+    assert grown.keys() == state.keys()
+    for name, tensor in grown.items():
+        parameter, kind = name.rsplit(".", 1)
+        assert tensor.dtype == dtypes[kind]
+        assert torch.equal(tensor, state[name]) if kind == "step" else tensor.shape == weights[parameter].shape, name
 
 
 @pytest.mark.parametrize(
-    ("family", "growth"),
-    [("gpt2", dict(hidden=36)), ("bert", dict(hidden=40, heads=4)), ("mistral", dict(head_dim=12))]
-    + [("qwen3", dict(head_dim=16)), ("llama", dict(hidden=48)), ("olmo2", dict(head_dim=12))],
+    ("entry", "value", "said"),
+    [
+        ("model.layers.9.mlp.up_proj.weight.exp_avg", torch.zeros(40, 24), "no exp_avg, exp_avg_sq or step"),
+        ("model.norm.weight.max_exp_avg_sq", torch.zeros(24), "no exp_avg, exp_avg_sq or step"),
+        ("model.norm.weight.step", torch.zeros(2), "no exp_avg, exp_avg_sq or step"),
+        ("model.norm.weight.exp_avg", torch.zeros(23), r"shape \[23\], its parameter \[24\]"),
+        ("model.norm.weight.exp_avg", torch.full((24,), float("nan")), "holds NaN"),
+    ],
 )
-def test_no_first_step_is_out_of_proportion(family, growth):
-    """A second moment of 0 under a kept step makes the first update 3.16 times the learning rate; the mean does not."""
-    plan, before, after, floor = grown_gradients(family, True, growth)
-    second = dual(plan, {name: g**2 for name, g in before.items()}, power=2)
-    for name, gradient in after.items():
-        if gradient.abs().max() > floor:
-            update = 0.1 * gradient.abs() / (0.999 * second[name][0] + 0.001 * gradient**2).sqrt()
-            assert update[gradient.abs() > floor].max() < 3, name
+def test_a_state_that_does_not_belong_is_refused(entry, value, said, tmp_path):
+    tiny.make("llama", dtype=torch.float32).save_pretrained(tmp_path / "source")
+    save_file({entry: value}, tmp_path / "state.safetensors")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(growkit.CheckpointError, match=said):
+        growkit.widen(tmp_path / "source", tmp_path / "out", hidden=48, optimizer=tmp_path / "state.safetensors")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.xfail(strict=True, reason="the optimizer's shards are written over the model's index")
+def test_a_state_larger_than_a_shard_leaves_the_model_loadable(tmp_path):
+    model = tiny.make("llama", dtype=torch.float32)
+    save_trained(model, tmp_path)
+    growkit.widen(tmp_path, tmp_path / "out", hidden=48, optimizer=tmp_path / "state.safetensors", shard_bytes=1 << 17)
+    assert growkit.verify(tmp_path, tmp_path / "out").ok

@@ -90,7 +90,7 @@ def make_source(folder: Path, shape: dict) -> int:
     for file, header in headers.items():
         with open(folder / file, "wb") as target:
             target.write(header)
-            for name, _, dimensions in (entry for entry in entries if slots[entry[0]].file == file):
+            for _, _, dimensions in (entry for entry in entries if slots[entry[0]].file == file):
                 count = torch.Size(dimensions).numel()
                 values = (
                     pattern.repeat(-(-count // len(pattern)))[:count]

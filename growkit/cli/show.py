@@ -170,8 +170,8 @@ def inspection(found: Inspection, as_json: bool) -> None:
     parts = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("part", "parameters", "share"):
         parts.add_column(heading, justify="left" if heading == "part" else "right")
-    for part, count in sorted(found.parameters.items(), key=lambda item: -item[1]):
-        parts.add_row(part, f"{count:,}", f"{count / total:.1%}")
+    for part, weights in sorted(found.parameters.items(), key=lambda item: -item[1]):
+        parts.add_row(part, f"{weights:,}", f"{weights / total:.1%}")
     parts.add_row("[bold]total[/]", f"[bold]{total:,}[/]", size(found.bytes))
     out.print(parts)
     out.print(f"{count(found.flops_per_token)}FLOPs per token forward, attention scores left out\n")
