@@ -101,6 +101,7 @@ def widen(
     Raises CheckpointError or RequestError, having written nothing and touched nothing.
     """
     checkpoint = open_source(source, family, source_heads)
+    state = open_checkpoint(optimizer) if optimizer is not None else None
     try:
         todo = widen_plan(headers_of(checkpoint), recipe(**request))
         folder = Path(out) if out is not None else Path(default_name(checkpoint, todo))
@@ -109,13 +110,14 @@ def widen(
             checkpoint.folder if Path(source).is_dir() else Path(source) if Path(source).is_file() else None,
             force,
         )
-        state = open_checkpoint(optimizer) if optimizer is not None else None
         if state is not None:
             optimizer_tensors(todo, state.tensors)  # refuses what does not belong before anything is announced
         announce(todo)
         write_checkpoint(todo, checkpoint, folder, shard_bytes, allow_nonfinite, state, progress)
     finally:
-        checkpoint.close()
+        for opened in (checkpoint, state):
+            if opened is not None:
+                opened.close()
     grown = Grown(folder, todo)
     return prove(source, grown, family, source_heads) if verify else grown
 

@@ -10,8 +10,9 @@ An AxisMap is one rule seen from four roles. For new index j with source s(j):
 
 The function is kept across an axis when, for every source i, the sum of write*read over the copies of i is 1
 (completeness; Net2Net arXiv 1511.05641, LiGO arXiv 2303.00980 appendix A). Each role also has a mode per index: GATHER
-(the rules above), MEAN (the mean over the whole old axis instead of one entry), or FREE (nothing depends on the value,
-so it is filled with randomly signed copies rather than zeros, which would leave a dead saddle).
+(the rules above), MEAN (the mean over the whole old axis instead of one entry), FREE (nothing depends on the value, so
+it is filled with randomly signed copies rather than zeros, which would leave a dead saddle), or BALANCED (only the sum
+over all such entries counts and is 0: randomly signed copies less their mean).
 
 The residual stream never needs an edited norm epsilon here: copies are scaled so that the statistic a norm takes over
 the axis is unchanged (sum over all j of write[j]**2 * x[s(j)]**2, divided by the new size, equals the old mean square).
@@ -24,7 +25,7 @@ import numpy as np
 
 from growkit.axes import GAIN, READ, SHIFT, WRITE
 
-GATHER, MEAN, FREE = 0, 1, 2
+GATHER, MEAN, FREE, BALANCED = 0, 1, 2, 3
 Values = float | np.ndarray
 
 
@@ -153,24 +154,23 @@ def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
     A filler that always equals the stream's mean leaves LayerNorm's mean as it is; scaling the copies by
     sqrt(new / (old * k)) leaves its variance as it is, so epsilon need not change. Pre-norm, the normalised filler is
     exactly 0: its bias must be 0 and what reads it is free. Post-norm, the norm's own output is the stream: the filler
-    gets gain 0 and the mean of the biases, and readers ignore it; the token-wise part of that mean is lost, which is why
-    the result is near and not exact.
+    gets gain 0 and the mean of the biases, so all of it holds one value, and what reads it must sum to 0; the token-wise
+    part of that mean is lost, which is why the result is near and not exact.
     """
     whole = new // old
     index = cyclic_index(old, new)
     filler = np.arange(new) >= whole * old
     amplitude = np.sqrt(new / (old * whole))
     mean = np.where(filler, MEAN, GATHER)
-    read = np.where(filler & post_norm, 0.0, 1.0 / (whole * amplitude))
     return axis_map(
         "copies + mean filler",
         old,
         index,
         write=amplitude,
-        read=read,
+        read=1.0 / (whole * amplitude),
         gain=np.where(filler & post_norm, 0.0, 1.0),
         shift=np.where(filler & (not post_norm), 0.0, amplitude),
-        modes={WRITE: mean, READ: np.where(filler & (not post_norm), FREE, GATHER), SHIFT: mean * post_norm},
+        modes={WRITE: mean, READ: np.where(filler, BALANCED if post_norm else FREE, GATHER), SHIFT: mean * post_norm},
     )
 
 

@@ -4,6 +4,7 @@ holds; ignorant of how maps were chosen.
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -43,7 +44,8 @@ def write_checkpoint(
     jobs += [(_dense_tensors(module, plan), module, folder, SINGLE) for folder, module in _dense_modules(source)]
     if optimizer is not None:
         jobs.append((optimizer_tensors(plan, optimizer.tensors), optimizer, "", OPTIMIZER))
-    layouts = [layout([(t.name, t.dtype, t.shape) for t in tensors], shard_bytes, name) for tensors, _, _, name in jobs]
+    limits = [shard_bytes] + [sys.maxsize] * (len(jobs) - 1)  # only the model is ever divided: one folder has one index
+    layouts = [layout([(t.name, t.dtype, t.shape) for t in job[0]], limit, job[3]) for job, limit in zip(jobs, limits)]
     check_space(out, sum(sum(sizes.values()) for _, _, sizes in layouts))
     with new_folder(out) as folder, ThreadPoolExecutor(1) as pool:
         hashes = pool.submit(source.hashes)  # reads the files once more, while the weights are grown
@@ -155,7 +157,8 @@ def learning_rates(plan: Plan) -> dict[str, Any]:
     """Per-parameter multipliers that make AdamW on the grown model step as it did on the small one.
 
     With weights grown by w and gradients by g: lr * w, weight_decay / w, eps * g (reference/arXiv 2602.10545). Tensors
-    whose entries have different multipliers get their root mean square.
+    whose entries have different multipliers get their root mean square: outputs then follow the source's exactly only at
+    whole multiples with noise 0, and on average elsewhere. Gemma's gains must not decay: what decays is gain - 1.
     """
     rates: dict[str, dict[str, float]] = {}
     for tensor in plan.tensors:

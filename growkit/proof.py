@@ -31,7 +31,8 @@ class Report:
     absolute value in the source. relative: max_difference / scale, judged against tolerance (None: measured, not
     judged). kl: mean Kullback-Leibler divergence from the source's distribution, nats; top1: share of positions where
     both choose alike; loss_source, loss_target: mean nats per token; cosine: of mean-pooled hidden states; each None
-    where it has no meaning for the model. keys: names transformers missed or did not expect in the result.
+    where it has no meaning for the model. keys: names transformers missed or did not expect in the result but
+    not in the source.
     """
 
     source: str
@@ -114,13 +115,13 @@ def verify(
         reference.loss,
         result.loss,
         None if distributions else _cosine(ours, theirs, sequences),
-        tuple(result.keys),
+        tuple(key for key in result.keys if key not in reference.keys),
     )
 
 
 def fits_in_memory(plan: Plan) -> str:
     """Why a result is too large to verify here, or '' where it fits: the larger model in float32 and some room."""
-    needed = 1.3 * 4 * max(plan.parameters()) + 1e9
+    needed = 1.5 * 4 * max(plan.parameters()) + 1e9
     available = _available_bytes()
     if needed <= available:
         return ""

@@ -120,7 +120,8 @@ def _load(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tuple[Any
     """A stock model in eval mode, and the keys that transformers missed or did not expect."""
     import transformers
 
-    transformers.logging.set_verbosity_error()
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # what it would warn of is in the report
     transformers.logging.disable_progress_bar()
     names = config.get("architectures") or ["AutoModel"]
     model_class = getattr(transformers, names[0], transformers.AutoModel)
@@ -130,10 +131,12 @@ def _load(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tuple[Any
         raise CheckpointError(
             f"transformers cannot load {str(folder)!r}: {str(error).strip().splitlines()[0]}"
         ) from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)
     wrong = [f"{kind[:-5]}: {key}" for kind in ("missing_keys", "unexpected_keys") for key in sorted(info[kind])]
     family = family_named(config.get("model_type"))
-    # what transformers recomputes is no parameter; a pooler that was never stored is transformers' own addition
-    return model.eval(), [key for key in wrong if not family.is_buffer(key.split(": ")[1]) and "pooler." not in key]
+    # what transformers recomputes is no parameter
+    return model.eval(), [key for key in wrong if not family.is_buffer(key.split(": ")[1])]
 
 
 def _is_causal(config: dict[str, Any]) -> bool:

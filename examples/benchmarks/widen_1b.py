@@ -22,10 +22,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
-from growkit.checkpoint.writer import layout, write_index, write_json
-
 BIG = dict(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32)
 SMALL = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8)
 IN_MEMORY = """
@@ -53,8 +49,12 @@ target.save_pretrained(sys.argv[2])
 """
 
 
-def make_source(folder: Path, shape: dict) -> int:
-    """Random bfloat16 weights in shards of 700 MB, without ever holding the model; the number of parameters."""
+def make_source(folder: Path, shape: dict) -> None:
+    """Random bfloat16 weights in shards of 700 MB, without ever holding the model."""
+    import torch  # here, because a process that starts others lends them its own size in the kernel's account
+
+    from growkit.checkpoint.writer import layout, write_index, write_json
+
     hidden, ffn, heads, vocabulary, kv = (
         shape["hidden_size"],
         shape["intermediate_size"],
@@ -103,7 +103,6 @@ def make_source(folder: Path, shape: dict) -> int:
     write_json(folder / "config.json", config | dict(tie_word_embeddings=False) | shape)
     total = sum(torch.Size(dimensions).numel() for _, _, dimensions in entries)
     write_index(folder, slots, 2 * total)
-    return total
 
 
 def run(command: list[str]) -> tuple[float, float]:
@@ -126,12 +125,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="an empty or absent folder with about 25 GB free")
     parser.add_argument("--small", action="store_true", help="a 70 M shape instead of 1.1 B")
+    parser.add_argument("--make", action="store_true", help="only make the source")
     parser.add_argument("--no-peer", action="store_true", help="leave out the in-memory way (needs 15 GB of memory)")
     arguments = parser.parse_args()
     source, target = arguments.work / "source", arguments.work / "grown"
-    shutil.rmtree(arguments.work, ignore_errors=True)
     shape = SMALL if arguments.small else BIG
-    parameters = make_source(source, shape)
+    if arguments.make:
+        make_source(source, shape)
+        return
+    shutil.rmtree(arguments.work, ignore_errors=True)
+    subprocess.run([sys.executable, *sys.argv, "--make"], check=True)
+    parameters = folder_bytes(source) / 2
     wide = str(2 * shape["hidden_size"])
     growkit = [
         sys.executable,

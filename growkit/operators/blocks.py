@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from growkit.axes import READ
-from growkit.maps import FREE, GATHER, MEAN, AxisMap, Side, copy_rank
+from growkit.maps import BALANCED, FREE, GATHER, MEAN, AxisMap, Side, copy_rank
 
 BLOCK_ELEMENTS = 1 << 20  # grown elements per block: small enough for cache and memory, large enough for speed
 
@@ -161,11 +161,14 @@ def _expand_columns(block: torch.Tensor, rule: Rule, dtype: torch.dtype, generat
     silent = columns.mode[~columns.carried]
     if len(silent):
         chosen = np.flatnonzero(~columns.carried)
-        mean, free = chosen[silent == MEAN], chosen[silent == FREE]
+        mean, free, balanced = (chosen[silent == mode] for mode in (MEAN, FREE, BALANCED))
         grown[:, chosen] = 0
         scale = torch.from_numpy(columns.amplitude[mean]).to(block.dtype)
         grown[:, mean] = (unscaled.mean(dim=1, keepdim=True) * scale).to(dtype)
         grown[:, free] = _random_signs(block[:, columns.index[free]], generator).to(dtype)
+        if len(balanced):
+            values = _random_signs(block[:, columns.index[balanced]], generator)
+            grown[:, balanced] = (values - values.mean(dim=1, keepdim=True)).to(dtype)
     return grown
 
 

@@ -3,6 +3,7 @@ tensors, maps and files.
 """
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
@@ -188,7 +189,7 @@ def _nearest(asked: Mapping[str, int], old: Sizes, works: Callable[[Mapping[str,
 
 def target_config(family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes) -> dict[str, Any]:
     """The config with the new sizes written where it had the old ones; everything else as it was."""
-    grown = dict(config)
+    grown = deepcopy(dict(config))  # rotary settings are nested, and the source stays as it is
     for axis, keys in family.sizes.items():
         for key in keys.split():
             implied = {"head_dim": new["hidden"] // new["head"], "kv_head": new["head"], "ffn": 4 * new["hidden"]}
