@@ -202,7 +202,7 @@ def _equal(checkpoint: Checkpoint, a: str, b: str) -> bool:
         or checkpoint.tensors[a].dtype != checkpoint.tensors[b].dtype
     ):
         return False
-    rows = checkpoint.tensors[a].shape[0]
+    rows = checkpoint.tensors[a].shape[0] if checkpoint.tensors[a].shape else 1
     return all(
         torch.equal(checkpoint.rows(a, piece), checkpoint.rows(b, piece))
         for piece in np.array_split(np.arange(rows), max(1, rows // 1024))

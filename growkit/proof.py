@@ -88,7 +88,13 @@ def verify(
         sequences = sequences_for(config, tokenizer, text, seed)
         reference = Results(config, folder, dtype, sequences, tokenizer, seed)
     with loadable(after) as folder:
-        result = Results(read_json(folder / CONFIG), folder, dtype, sequences, tokenizer, seed)
+        grown_config = read_json(folder / CONFIG)
+        if grown_config.get("vocab_size") != config.get("vocab_size"):
+            raise CheckpointError(
+                f"{str(target)!r} has a vocabulary of {grown_config.get('vocab_size')}, the source of"
+                f" {config.get('vocab_size')}; only models of one vocabulary can be compared"
+            )
+        result = Results(grown_config, folder, dtype, sequences, tokenizer, seed)
     maps = {axis: map_from_json(entry) for axis, entry in provenance.get("maps", {}).items()}
     compared, ours, theirs = _comparable(reference.outputs, result.outputs, maps, str(target))
     difference = (ours - theirs).abs()
@@ -136,6 +142,10 @@ def _comparable(
     names = heads or [name for name in ours if name in AXIS_OF]
     a, b = [], []
     for name in names:
+        if name not in theirs:
+            raise CheckpointError(
+                f"the source puts out {name}, {target!r} only {', '.join(theirs)}; verify models of one class"
+            )
         mine, grown = ours[name], theirs[name]
         if mine.shape != grown.shape and name in AXIS_OF:
             axis = maps.get(AXIS_OF[name])

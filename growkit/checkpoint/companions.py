@@ -2,11 +2,11 @@
 tensors' meaning.
 """
 
-import json
 import shutil
 from pathlib import Path
 
-from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, read_json
+from growkit.checkpoint.headers import reading
+from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, read_json, read_json_value
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 
@@ -17,6 +17,7 @@ OWN = (
     INDEX,
     PROVENANCE,
     "README.md",
+    "adapter_config.json",
     "lr_multipliers.json",
     "trainer_state.json",
 )  # written anew or not of this model
@@ -26,14 +27,15 @@ POOLING_SIZES = ("word_embedding_dimension", "embedding_dimension")
 
 def companion_files(folder: Path) -> list[Path]:
     """Files that belong to a model but hold no weights and no sizes, to be copied byte for byte."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-        and path.name not in OWN
-        and not path.name.endswith(".index.json")
-        and (path.suffix in SUFFIXES or path.name.upper().startswith(LICENSES))
-    ]
+    with reading(folder):
+        return [
+            path
+            for path in sorted(folder.iterdir())
+            if path.is_file()
+            and path.name not in OWN
+            and not path.name.endswith(".index.json")
+            and (path.suffix in SUFFIXES or path.name.upper().startswith(LICENSES))
+        ]
 
 
 def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
@@ -44,19 +46,18 @@ def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
     if not (folder / MODULES).exists():
         return []
     try:
-        entries = [
-            (str(m["type"]).rsplit(".", 1)[-1], str(m["path"])) for m in json.loads((folder / MODULES).read_text())
-        ]
-    except (ValueError, TypeError, KeyError):
+        entries = [(str(m["type"]).rsplit(".", 1)[-1], str(m["path"])) for m in read_json_value(folder / MODULES)]
+    except (TypeError, KeyError):
         raise CheckpointError(f"{str(folder / MODULES)!r} is no list of modules with 'type' and 'path'") from None
-    modules = []
+    modules: list[tuple[str, Path]] = []
     for kind, path in entries:
         if kind == "Transformer" and path == "":
             continue
-        if Path(path).name != path or kind not in ("Pooling", "Normalize", "Dense"):
+        known = kind in ("Pooling", "Normalize", "Dense") and kind not in [k for k, _ in modules]
+        if not known or Path(path).name != path or path in ("", ".."):
             raise CheckpointError(
-                f"{str(folder / MODULES)!r} has a {kind} module in {path!r}; growkit carries Pooling, Normalize and Dense"
-                " in folders of their own, after the transformer"
+                f"{str(folder / MODULES)!r} has a {kind} module in {path!r}; growkit carries one Pooling, one Normalize"
+                " and one Dense in folders of their own, after the transformer"
             )
         if (folder / path).is_dir():
             modules.append((kind, folder / path))
@@ -66,16 +67,23 @@ def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
 def copy_companions(source: Path, out: Path, hidden: tuple[int, int]) -> None:
     """Copy companions byte for byte; pooling settings get the new width."""
     for path in companion_files(source):
-        shutil.copyfile(path, out / path.name)
+        _copy(path, out / path.name)
     for kind, folder in sentence_modules(source):
         (out / folder.name).mkdir()
         for path in companion_files(folder):
-            shutil.copyfile(path, out / folder.name / path.name)
+            _copy(path, out / folder.name / path.name)
         if (folder / CONFIG).exists():
             settings = read_json(folder / CONFIG)
             sizes = POOLING_SIZES if kind == "Pooling" else ("in_features",)
             grown = {k: hidden[1] if k in sizes and v == hidden[0] else v for k, v in settings.items()}
             if grown == settings:
-                shutil.copyfile(folder / CONFIG, out / folder.name / CONFIG)
+                _copy(folder / CONFIG, out / folder.name / CONFIG)
             else:
                 write_json(out / folder.name / CONFIG, grown)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with reading(source):
+        original = open(source, "rb")  # noqa: SIM115 - what fails here is the source, what fails below the output
+    with original, open(target, "wb") as copy:
+        shutil.copyfileobj(original, copy)

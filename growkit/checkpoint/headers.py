@@ -6,6 +6,8 @@ believed: growkit reads rows by offset, so an offset that lies would be garbage 
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -57,24 +59,26 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     Raises CheckpointError for a file that is missing, unreadable, truncated, or whose header is no valid safetensors
     header: duplicate names, unknown dtypes, sizes that do not match, overlaps, holes, misaligned or trailing bytes.
     """
-    try:
+    with reading(path), open(path, "rb") as file:
         size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-                raise _damaged(path, f"its header should have {length} bytes but the file has {size}; it is truncated")
-            text = file.read(length)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+        if size < 8:
+            raise _damaged(path, f"it has {size} bytes, too few for a header")
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise _damaged(path, f"its header should have {length} bytes, where {MAX_HEADER_BYTES} is the most allowed")
+        if length > size - 8:
+            raise _damaged(path, f"its header should have {length} bytes but the file has {size}; it is truncated")
+        text = file.read(length)
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"its header is no valid JSON ({error})") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no JSON object")
     header.pop("__metadata__", None)
     start = 8 + length
-    tensors = sorted((_entry(path, name, entry, start) for name, entry in header.items()), key=lambda t: t.offset)
+    entries = (_entry(path, name, entry, start) for name, entry in header.items())
+    tensors = sorted(entries, key=lambda tensor: (tensor.offset, tensor.bytes))  # an empty one before what follows it
     end = start
     for tensor in tensors:
         if tensor.offset != end:
@@ -101,6 +105,15 @@ def header_bytes(tensors: list[tuple[str, torch.dtype, tuple[int, ...]]]) -> tup
     return len(text).to_bytes(8, "little") + text, {name: start + offset for name, offset in offsets.items()}
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file that cannot be read, where the system says no more than why."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+
+
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in pairs:
@@ -113,7 +126,9 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _entry(path: Path, name: str, entry: object, start: int) -> StoredTensor:
     try:
         code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[index]
-        sound = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+        sound = (
+            type(code) is str and type(shape) is list and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+        )
     except (TypeError, KeyError, ValueError):
         sound = False
     if not sound:

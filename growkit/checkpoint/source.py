@@ -5,21 +5,27 @@ ignorant of families and of what any tensor means.
 import hashlib
 import json
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from growkit.checkpoint.headers import StoredTensor, read_header
+from growkit.checkpoint.headers import StoredTensor, read_header, reading
 from growkit.errors import CheckpointError
 
 CONFIG, INDEX, SINGLE, PROVENANCE = "config.json", "model.safetensors.index.json", "model.safetensors", "growkit.json"
+UNFINISHED = "UNFINISHED"  # in a folder that growkit is making, or was when it was stopped
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+FILES = (".safetensors", ".json", *PICKLES)  # endings that a hub id does not have, though it may have dots
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 CONVERT = (
-    'python -c "import sys, transformers as t; t.AutoModel.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])"'
+    'python -c "import sys, transformers as t; kind = t.AutoConfig.from_pretrained(sys.argv[1]).architectures[0];'
+    " getattr(t, kind).from_pretrained(sys.argv[1], dtype='auto').save_pretrained(sys.argv[2])\""
 )
 
 
@@ -27,7 +33,8 @@ CONVERT = (
 class Checkpoint:
     """Tensors with the config that explains them. Reading is by row and by offset; nothing is ever held.
 
-    label: what a person calls it. folder: where its companion files lie, or None. config: None where there is none.
+    label: what a person calls it. folder: where its companion files lie, or None (a bare file: what lies beside it need
+    not belong to it). config: None where there is none.
     """
 
     label: str
@@ -66,18 +73,19 @@ class Checkpoint:
         self._files.clear()
 
     def _read(self, tensor: StoredTensor, target: memoryview, offset: int) -> None:
-        descriptor = self._files.get(tensor.path)
-        if descriptor is None:
-            # setdefault: two threads may get here at once, and the one that comes second must close its own
-            mine = os.open(tensor.path, os.O_RDONLY)
-            descriptor = self._files.setdefault(tensor.path, mine)
-            if descriptor != mine:
-                os.close(mine)
-        while target:
-            got = os.preadv(descriptor, [target], offset)
-            if got == 0:
-                raise CheckpointError(f"{str(tensor.path)!r} became shorter while it was read; fetch it again")
-            target, offset = target[got:], offset + got
+        with reading(tensor.path):
+            descriptor = self._files.get(tensor.path)
+            if descriptor is None:
+                # setdefault: two threads may get here at once, and the one that comes second must close its own
+                mine = os.open(tensor.path, os.O_RDONLY)
+                descriptor = self._files.setdefault(tensor.path, mine)
+                if descriptor != mine:
+                    os.close(mine)
+            while target:
+                got = os.preadv(descriptor, [target], offset)
+                if got == 0:
+                    raise CheckpointError(f"{str(tensor.path)!r} became shorter while it was read; fetch it again")
+                target, offset = target[got:], offset + got
 
 
 def open_checkpoint(source: str | Path) -> Checkpoint:
@@ -85,45 +93,39 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 
     Raises CheckpointError for anything missing, damaged, outside the folder, or not safetensors.
     """
-    path = Path(source)
-    if path.is_dir():
-        tensors = _folder_tensors(path)
-        return Checkpoint(str(source), tensors, read_json(path / CONFIG) if (path / CONFIG).exists() else None, path)
-    if path.is_file():
-        if path.suffix in PICKLES:
-            raise _pickle(path)
-        tensors = read_header(path)
-        config = path.parent / CONFIG
-        return Checkpoint(str(source), tensors, read_json(config) if config.exists() else None, path.parent)
-    text = str(source)
-    if (
-        path.suffix
-        or text.startswith((".", "/", "~"))
-        or text.count("/") > 1
-        or (path.parent.is_dir() and "/" not in text)
-    ):
+    path, text = Path(source), str(source)
+    with reading(path):
+        found = _on_disk(path, text) if text else None
+    if found is not None:
+        return found
+    if not HUB_ID.fullmatch(text) or path.suffix in FILES:
         raise CheckpointError(
             f"{text!r} does not exist; give a folder, a .safetensors file or a hub id such as org/name"
         )
-    return open_checkpoint(_from_hub(text))
+    return replace(open_checkpoint(_from_hub(text)), label=text)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError where it is missing or is none."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise CheckpointError(f"{str(path)!r} is no valid JSON ({error}); fetch it again") from None
+    content = read_json_value(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{str(path)!r} should hold a JSON object, not a {type(content).__name__}")
     return content
 
 
+def read_json_value(path: Path) -> Any:
+    """Any JSON value from a file. Raises CheckpointError where there is none."""
+    with reading(path):
+        text = path.read_bytes()
+    try:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{str(path)!r} is no valid JSON ({error}); fetch it again") from None
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
 
 
@@ -132,6 +134,23 @@ def _hash(file: Any) -> str:
     while piece := file.read(1 << 20):
         state.update(piece)
     return state.hexdigest()
+
+
+def _on_disk(path: Path, label: str) -> Checkpoint | None:
+    """A folder or a file as a checkpoint; None where there is neither."""
+    if not path.is_dir() and not path.is_file():
+        return None
+    folder = path if path.is_dir() else path.parent
+    if (folder / UNFINISHED).exists():
+        raise CheckpointError(
+            f"{label!r} is unfinished: growkit is at it, or was stopped; run what was to make it again"
+        )
+    if path.is_file() and path.suffix in PICKLES:
+        raise _pickle(path)
+    tensors = _folder_tensors(path) if path.is_dir() else read_header(path)
+    config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else None
+    bare = path.is_file() and config is None
+    return Checkpoint(label, tensors, config, None if bare else folder)
 
 
 def _folder_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -182,7 +201,7 @@ def _indexed_tensors(folder: Path) -> dict[str, StoredTensor]:
 def _pickle(path: Path) -> CheckpointError:
     return CheckpointError(
         f"{str(path)!r} is a pickle, which can run code when it is read; convert it once where you trust it: {CONVERT}"
-        f" {str(path.parent)!r} NEW_FOLDER"
+        f" {shlex.quote(str(path.parent))} NEW_FOLDER"
     )
 
 

@@ -1,7 +1,8 @@
 """A checkpoint as it is written: sized before, streamed, and there only when whole. Knows files; ignorant of meaning.
 
 Work happens in OUT.partial beside OUT, held by a lock. Everything is on disk before the folder gets its name, so a run
-that is killed leaves at most a folder that says what it is and that the next run clears away.
+that is killed leaves at most a folder that says what it is, by a file UNFINISHED in it, and that the next run clears
+away. A folder of that name without that file is somebody's own and stays.
 """
 
 import fcntl
@@ -9,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.headers import header_bytes
-from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE
+from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE, UNFINISHED
 from growkit.errors import RequestError
 
 Shape = tuple[int, ...]
@@ -80,23 +81,40 @@ def check_target(out: Path, source: Path | None, force: bool) -> None:
 
     Raises RequestError; `force` allows replacing a checkpoint, and only that.
     """
-    target = out.resolve()
-    if source is not None:
-        origin = source.resolve()
-        if target == origin or target in origin.parents:
-            raise RequestError(f"output {str(out)!r} is or contains the source {str(source)!r}; choose another with -o")
+    try:
+        _check_target(out, source, force)
+    except OSError as error:
+        raise RequestError(f"cannot write {str(out)!r}: {error.strerror or error}; choose another with -o") from None
+
+
+def _check_target(out: Path, source: Path | None, force: bool) -> None:
+    target, origin = out.resolve(), source.resolve() if source is not None else None
+    if origin is not None and (target == origin or target in origin.parents):
+        raise RequestError(f"output {str(out)!r} is or contains the source {str(source)!r}; choose another with -o")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise RequestError(f"output {str(out)!r} exists and is no folder; choose another with -o")
     if out.is_dir() and any(out.iterdir()):
         if not force:
             raise RequestError(f"output {str(out)!r} exists; choose another with -o, or replace it with --force")
-        if not any((out / file).exists() for file in (CONFIG, PROVENANCE, SINGLE, INDEX)):
-            raise RequestError(
-                f"output {str(out)!r} is no checkpoint, so --force will not delete it; choose another with -o"
-            )
+        why = _why_it_stays(target, origin)
+        if why:
+            raise RequestError(f"output {str(out)!r} {why}, so --force will not delete it; choose another with -o")
+    _check_work_folders(target, origin)
     place = next(parent for parent in target.parents if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise RequestError(f"cannot write in {str(place)!r}; choose another output with -o")
+
+
+def _why_it_stays(target: Path, source: Path | None) -> str:
+    """What keeps a folder from being replaced, or ''."""
+    if source is not None and source in target.parents:
+        return "is inside the source"
+    if target == Path.cwd() or target in Path.cwd().parents:
+        return "is or contains the current folder"
+    weights = (target / SINGLE).exists() or (target / INDEX).exists()
+    if not (target / PROVENANCE).exists() and not (weights and (target / CONFIG).exists()):
+        return "is no checkpoint"
+    return ""
 
 
 def check_space(out: Path, needed: int) -> None:
@@ -116,38 +134,82 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     Raises RequestError where another process is writing the same output or the disk fails.
     """
-    out = out.absolute()
-    partial = out.with_name(f"{out.name}.partial")
-    replaced = out.with_name(f"{out.name}.replaced.partial")
+    out = out.resolve()
+    partial, replaced = _work_folders(out)
+    made = [parent for parent in out.parents if not parent.exists()]  # innermost first
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir(exist_ok=True)
-        lock = os.open(partial, os.O_RDONLY)
-    except OSError as error:
-        raise RequestError(f"cannot write {str(out)!r}: {error.strerror or error}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise RequestError(f"another growkit is writing {str(out)!r}; wait for it or choose another with -o") from None
-    try:
-        _clear(partial)  # what a killed run left
-        _remove(replaced)
-        yield partial
-        for path in partial.rglob("*"):
-            _sync(path)
-        _sync(partial)
-        if out.exists():
-            os.rename(out, replaced)
-        os.rename(partial, out)
-        _sync(out.parent)
-        _remove(replaced)
-    except OSError as error:
-        _remove(partial)
-        raise RequestError(f"could not write {str(out)!r}: {error.strerror or error}; nothing was kept") from None
-    except BaseException:
-        _remove(partial)
+        with _locked(out):
+            there = out.exists()
+            try:
+                _clear(partial)  # what a stopped run left
+                _remove(replaced)
+                (partial / UNFINISHED).write_text("growkit was stopped while it made this folder: delete it\n")
+                yield partial
+                for path in partial.rglob("*"):
+                    _sync(path)
+                (partial / UNFINISHED).unlink()
+                _sync(partial)
+                if there and out.exists():
+                    os.rename(out, replaced)
+                os.rename(partial, out)  # fails where there was no output and now is one that holds something
+            except BaseException:
+                if replaced.exists() and not out.exists():
+                    os.rename(replaced, out)
+                _remove(partial)
+                raise
+            with suppress(OSError):  # the result is there: what is left is tidying
+                _sync(out.parent)
+                if replaced.exists():
+                    (replaced / UNFINISHED).write_text(
+                        "growkit has put a newer folder in the place of this: delete it\n"
+                    )
+                    _remove(replaced)
+    except BaseException as error:
+        for parent in made:
+            with suppress(OSError):  # not empty: somebody uses it
+                parent.rmdir()
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise RequestError(f"could not write {str(out)!r}: {reason}; nothing was kept") from None
         raise
+
+
+def _work_folders(out: Path) -> tuple[Path, Path]:
+    """Where a result is made, and where what it replaces waits until it is there."""
+    return out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.replaced.partial")
+
+
+def _check_work_folders(out: Path, source: Path | None = None) -> None:
+    """Refuse to clear a folder that only looks like what a stopped run leaves, or that the source is in."""
+    for folder in _work_folders(out):
+        try:
+            os.lstat(folder)
+        except FileNotFoundError:
+            continue
+        plain = folder.is_dir() and not folder.is_symlink()
+        marked = plain and ((folder / UNFINISHED).exists() or not any(folder.iterdir()))
+        if not marked or (source is not None and (folder == source or folder in source.parents)):
+            raise RequestError(
+                f"{str(folder)!r} is in the way and may hold something of yours; move it, or choose another output with -o"
+            )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Make the folder to work in and hold it against other processes; the lock ends with the process."""
+    partial, _ = _work_folders(out)
+    _check_work_folders(out)
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.path.samestat(os.fstat(lock), os.stat(partial))
+        except OSError:
+            same = False  # held by another, or finished by another since it was opened
+        if not same:
+            raise RequestError(f"another growkit is writing {str(out)!r}; wait for it or choose another with -o")
+        yield
     finally:
         os.close(lock)
 

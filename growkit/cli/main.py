@@ -1,5 +1,7 @@
 """The commands of `growkit`. Knows options and exit codes; everything else is the library's."""
 
+import io
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from growkit.errors import GrowkitError
+from growkit.errors import GrowkitError, RequestError
 from growkit.version import __version__
 
 app = typer.Typer(
@@ -25,35 +27,35 @@ SIZES, HOW, OUTPUT, SOURCE = "What to grow", "How", "Output", "When the source h
 
 @contextmanager
 def people_errors() -> Iterator[None]:
-    """Turn what growkit refuses into one sentence and an exit code."""
+    """Turn what growkit refuses, and what the system does, into one sentence and an exit code."""
     from rich.console import Console
+    from rich.markup import escape
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     try:
         yield
-    except GrowkitError as error:
-        console.print(f"[bold red]growkit:[/] {_escape(str(error))}")
+    except BrokenPipeError:
+        raise  # whoever read the output has seen enough
+    except (GrowkitError, OSError, MemoryError) as error:
+        reason = f"not enough memory ({error})" if isinstance(error, MemoryError) else str(error)
+        console.print(f"[bold red]growkit:[/] {escape(reason)}")
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
         console.print("[bold yellow]growkit:[/] interrupted; nothing was kept")
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
 def _bytes(text: str) -> int:
-    """'5GB', '500MB' or a number of bytes."""
+    """'5GB', '500MB' or a number of bytes. Raises RequestError for what is no such size."""
     units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "B": 1, "": 1}
     number = text.strip().rstrip("KMGIBkmgib")
     unit = text.strip()[len(number) :].upper()
     try:
         size = int(float(number) * units[unit])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         size = 0
     if size < 1:
-        raise typer.BadParameter(f"{text!r} is no size such as 5GB, 500MB or 1000000")
+        raise RequestError(f"--shard-size {text!r} is no size such as 5GB, 500MB or 1000000")
     return size
 
 
@@ -101,8 +103,8 @@ def widen(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, method=method, mapping=mapping,
         noise=noise, seed=seed, dtype=dtype,
     )  # fmt: skip
-    shard_bytes = _bytes(shard_size)
     with people_errors():
+        shard_bytes = _bytes(shard_size)
         from growkit import api
         from growkit.cli import show
 
@@ -159,4 +161,7 @@ def inspect(
 
 def main() -> None:
     """Entry point of the `growkit` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show must not end a run
     app(prog_name="growkit")

@@ -1,11 +1,13 @@
 """What the commands print: tables for people, JSON for machines. Knows rich; ignorant of how anything was found."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -15,13 +17,21 @@ from growkit.plan import Plan
 from growkit.proof import Report
 
 COLOURS = {"exact": "green", "near": "yellow", "approximate": "red", "refused": "dim"}
-out = Console(highlight=False)
-err = Console(highlight=False, stderr=True)
+out = Console(highlight=False, emoji=False)
+err = Console(highlight=False, emoji=False, stderr=True)
 
 
 def as_text(content: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(content, indent=2, ensure_ascii=False))
+    """One JSON document on standard output, strict (null for what is not finite) and in ASCII, for any terminal."""
+    print(json.dumps(_finite(content), indent=2, allow_nan=False))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def plan(todo: Plan, as_json: bool) -> None:
@@ -37,7 +47,7 @@ def print_plan(todo: Plan, console: Console) -> None:
     """The tables of a plan."""
     recipe = todo.recipe
     console.print(
-        f"[bold]{_plain(todo.source)}[/]  {todo.family.model_type}, {recipe.method}, {recipe.mapping} mapping,"
+        f"[bold]{escape(todo.source)}[/]  {todo.family.model_type}, {recipe.method}, {recipe.mapping} mapping,"
         f" noise {recipe.noise:g}, seed {recipe.seed}"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -57,12 +67,12 @@ def print_plan(todo: Plan, console: Console) -> None:
     console.print(table)
     console.print(_before_after(todo))
     changed = {k: v for k, v in todo.config.items() if todo.source_config.get(k) != v}
-    console.print(f"[dim]config:[/] {_plain(json.dumps(changed))}")
+    console.print(f"[dim]config:[/] {escape(json.dumps(changed))}")
     for note in todo.notes:
-        console.print(f"[dim]note:[/] {_plain(note)}")
+        console.print(f"[dim]note:[/] {escape(note)}")
     if todo.dropped:
         console.print(
-            f"[dim]left out, transformers recomputes them:[/] {_plain(', '.join(todo.dropped[:3]))}{' …' * (len(todo.dropped) > 3)}"
+            f"[dim]left out, transformers recomputes them:[/] {escape(', '.join(todo.dropped[:3]))}{' ...' * (len(todo.dropped) > 3)}"
         )
 
 
@@ -77,7 +87,7 @@ def _before_after(todo: Plan) -> Table:
     ]
     for name, (before, after), form in rows:
         table.add_row(name, form(before), form(after), f"{after / before:.2f}x" if before else "")
-    table.add_row("peak memory", "", f"≈ {size(todo.peak_bytes)}", "")
+    table.add_row("peak memory", "", f"about {size(todo.peak_bytes)}", "")
     return table
 
 
@@ -88,7 +98,7 @@ def writing(as_json: bool) -> Iterator[tuple[Callable[[Plan], None], Callable[[i
         yield (lambda _: None), (lambda _: None)
         return
     columns = (TextColumn("growing"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("growing", total=None, visible=False)
 
         def announce(todo: Plan) -> None:
@@ -111,7 +121,7 @@ def grown(result: Grown, as_json: bool) -> None:
         report_table(result.report)
     elif result.unverified:
         out.print(f"[yellow]not verified:[/] {result.unverified}; run growkit verify where there is more")
-    out.print(f"[bold]wrote[/] {_plain(str(result.folder))}", soft_wrap=True)
+    out.print(f"[bold]wrote[/] {escape(str(result.folder))}", soft_wrap=True)
 
 
 def report(measured: Report, as_json: bool) -> None:
@@ -125,7 +135,7 @@ def report(measured: Report, as_json: bool) -> None:
 def report_table(measured: Report) -> None:
     """The figures of a comparison and its verdict."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("compared", f"{measured.compared}, {measured.tokens} tokens of {_plain(measured.text)}")
+    table.add_row("compared", f"{measured.compared}, {measured.tokens} tokens of {escape(measured.text)}")
     table.add_row("max |difference|", f"{measured.max_difference:.3g}  ({measured.relative:.2g} of the largest value)")
     table.add_row("mean |difference|", f"{measured.mean_difference:.3g}")
     if measured.kl is not None and measured.top1 is not None:
@@ -137,14 +147,14 @@ def report_table(measured: Report) -> None:
         table.add_row("loss", f"{measured.loss_source:.4f} before, {measured.loss_target:.4f} after (nats per token)")
     out.print(table)
     for key in measured.keys:
-        out.print(f"[red]key[/] {_plain(key)}")
+        out.print(f"[red]key[/] {escape(key)}")
     if measured.tolerance is None:
         out.print(
             f"[yellow]measured[/]  the plan says {measured.exactness}, so nothing is judged; give --tolerance to judge"
         )
         return
     verdict = "[bold green]same function[/]" if measured.exactness == "exact" else "[bold green]near[/]"
-    limit = f"tolerance {measured.tolerance:.1g}"
+    limit = f"tolerance {measured.tolerance:.2g}"
     out.print(
         f"{verdict}  within {limit}"
         if measured.ok
@@ -160,7 +170,7 @@ def inspection(found: Inspection, as_json: bool) -> None:
     total = sum(found.parameters.values())
     tied = "tied" if found.tied else "not tied"
     out.print(
-        f"[bold]{_plain(found.source)}[/]  {found.family}, {found.architecture}, head {tied}, {', '.join(found.dtypes)}"
+        f"[bold]{escape(found.source)}[/]  {found.family}, {found.architecture}, head {tied}, {', '.join(found.dtypes)}"
     )
     sizes = Table(box=None, pad_edge=False, header_style="bold")
     for axis in found.sizes:
@@ -179,7 +189,7 @@ def inspection(found: Inspection, as_json: bool) -> None:
     for heading in ("growth", "function", "why"):
         growth.add_column(heading, overflow="fold")
     for g in found.growths:
-        growth.add_row(g.option, f"[{COLOURS[g.exactness]}]{g.exactness}[/]", _plain(g.why))
+        growth.add_row(g.option, f"[{COLOURS[g.exactness]}]{g.exactness}[/]", escape(g.why))
     out.print(growth)
 
 
@@ -194,8 +204,3 @@ def count(number: int) -> str:
 def size(number: int) -> str:
     """Bytes for people: 90.9 MB."""
     return f"{count(number)}B"
-
-
-def _plain(text: str) -> str:
-    """Text that rich must not read as markup."""
-    return text.replace("[", r"\[")

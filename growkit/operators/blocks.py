@@ -128,7 +128,9 @@ def expand_block(
         block[torch.from_numpy(mode == MEAN)] = row_mean.to(compute)
     if rule.offset:
         block = block + rule.offset
-    block = block * torch.from_numpy(rule.rows.amplitude[rows]).to(compute)[:, None]
+    amplitude = rule.rows.amplitude[rows]
+    if (amplitude != 1).any():
+        block = block * torch.from_numpy(amplitude).to(compute)[:, None]
     if (mode == FREE).any():
         free = torch.from_numpy(np.flatnonzero(mode == FREE))
         block[free] = _random_signs(block[free], generator)

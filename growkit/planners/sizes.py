@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
+from growkit.axes import SIZED
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 
@@ -31,9 +32,9 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
         for key in keys.split():
             value = config.get(key)
             value = family.defaults.get(key) if key not in config else value
-            if value is None and axis in ("head_dim", "kv_head", "ffn"):
+            if axis not in (*SIZED, "layer") or (value is None and axis in ("head_dim", "kv_head", "ffn")):
                 continue
-            if type(value) is not int or value < 1:
+            if type(value) is not int or not 1 <= value < 2**31:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
             if sizes.setdefault(axis, value) != value:
                 raise CheckpointError(
@@ -64,11 +65,23 @@ def rotary_size(family: Family, config: Mapping[str, Any], sizes: Sizes) -> int:
 
 
 def rope_value(config: Mapping[str, Any], keys: tuple[str, ...], default: Any) -> Any:
-    """A rotary setting under any of its names, in the config or in its rope dictionary."""
+    """A rotary setting under any of its names, in the config or in its rope dictionary.
+
+    Raises CheckpointError for a dictionary that is none or a value that is not of the default's kind.
+    """
+    for name in ROPE_DICTS:
+        if not isinstance(config.get(name) or {}, dict):
+            raise CheckpointError(f"config.json should hold an object under {name!r}, not {config[name]!r}")
     for place in (*(config.get(name) or {} for name in ROPE_DICTS), config):
         for key in keys:
-            if place.get(key) is not None:
-                return place[key]
+            value = place.get(key)
+            if value is None:
+                continue
+            if not isinstance(value, str if isinstance(default, str) else int | float):
+                raise CheckpointError(
+                    f"config.json has {key!r} as {value!r}, where {default!r} is an example of what it should be"
+                )
+            return value
     return default
 
 

@@ -52,7 +52,7 @@ def widen_plan(headers: Headers, recipe: Recipe) -> Plan:
     if headers.head_is_copy is False:
         config["tie_word_embeddings"] = False  # two different tensors cannot be tied; transformers would not either
     growth = Growth(family, maps, tied, recipe.noise, architecture_of(family, headers))
-    check_layers(family, headers, old["layer"])
+    check_tensors(growth, headers, old["layer"])
     tensors = tuple(
         _tensor_plan(name, headers, growth, recipe, old["layer"])
         for name in headers.shapes
@@ -95,17 +95,36 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
             )
 
 
-def check_layers(family: Family, headers: Headers, layers: int) -> None:
-    """Raises CheckpointError where config and tensors disagree on the number of layers."""
+def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
+    """Raises CheckpointError where a tensor the model needs is not there, or layers are not as many as the config says."""
+    family = growth.family
     found = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
     if found != set(range(layers)):
         raise CheckpointError(f"config.json says {layers} layers but {headers.label!r} has tensors of {len(found)}")
+    there = {family.stem(name).replace(".gamma", ".weight") for name in headers.shapes}
+    needed = [name for name in family.tensors if name.endswith(".weight") and "{layer}" in name]
+    needed = [name.replace("{layer}", str(layer)) for layer in range(layers) for name in needed] + [family.embedding]
+    needed += [name for name, axes in family.tensors.items() if axes == "~/hidden" and name.endswith(".weight")]
+    if has_language_head(growth.architecture) and not growth.tied and not there & set(family.heads):
+        needed.append(family.heads[0])
+    missing = [name for name in needed if name not in there]
+    if missing:
+        prefix = next((p for p in family.prefixes for name in headers.shapes if name.startswith(p)), "")
+        name = missing[0] if missing[0] in family.heads else prefix + missing[0]
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise CheckpointError(
+            f"{headers.label!r} lacks tensor {name!r}{more}, which a {growth.architecture} needs; fetch the checkpoint again"
+        )
 
 
 def architecture_of(family: Family, headers: Headers) -> str:
     """The transformers class this checkpoint is of: what its config says, or what its tensors say."""
     stated = headers.config.get("architectures")
-    return stated[0] if isinstance(stated, list) and stated else family.architecture(list(headers.shapes))
+    if not stated:
+        return family.architecture(list(headers.shapes))
+    if not isinstance(stated, list) or not isinstance(stated[0], str):
+        raise CheckpointError(f"config.json should list a class name under 'architectures', not {stated!r}")
+    return stated[0]
 
 
 def is_tied(family: Family, headers: Headers) -> bool:
