@@ -51,22 +51,22 @@ def print_plan(todo: Plan, console: Console) -> None:
         f" noise {recipe.noise:g}, seed {recipe.seed}"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("axis", "from", "to", "map", "function", "why"):
-        table.add_column(heading, justify="right" if heading in ("from", "to") else "left", overflow="fold")
+    for heading in ("axis", "from", "to", "map", "function"):
+        table.add_column(heading, justify="right" if heading in ("from", "to") else "left")
     for axis in todo.axes:
-        colour = COLOURS[str(axis.exactness)] if axis.old != axis.new else "dim"
-        sizes = (f"{axis.old:,}", f"{axis.new:,}")
-        table.add_row(
-            axis.axis,
-            *sizes,
-            axis.how,
-            f"[{colour}]{axis.exactness}[/]",
-            axis.why,
-            style=None if axis.old != axis.new else "dim",
-        )
+        grows = axis.old != axis.new
+        colour = COLOURS[str(axis.exactness)] if grows else "dim"
+        row = (axis.axis, f"{axis.old:,}", f"{axis.new:,}", axis.how, f"[{colour}]{axis.exactness}[/]")
+        table.add_row(*row, style=None if grows else "dim")
     console.print(table)
+    console.print()
+    for axis in todo.axes:
+        if axis.old != axis.new:
+            console.print(f"  [dim]{axis.axis}:[/] {axis.why}")
+    console.print()
     console.print(_before_after(todo))
     changed = {k: v for k, v in todo.config.items() if todo.source_config.get(k) != v}
+    console.print()
     console.print(f"[dim]config:[/] {escape(json.dumps(changed))}")
     for note in todo.notes:
         console.print(f"[dim]note:[/] {escape(note)}")
@@ -187,7 +187,7 @@ def inspection(found: Inspection, as_json: bool) -> None:
     out.print(f"{count(found.flops_per_token)}FLOPs per token forward, attention scores left out\n")
     growth = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("growth", "function", "why"):
-        growth.add_column(heading, overflow="fold")
+        growth.add_column(heading, overflow="fold", no_wrap=heading != "why")
     for g in found.growths:
         growth.add_row(g.option, f"[{COLOURS[g.exactness]}]{g.exactness}[/]", escape(g.why))
     out.print(growth)

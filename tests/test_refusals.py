@@ -1,0 +1,351 @@
+"""Bad input gets one sentence, exit code 2, nothing written and an untouched source; a result is there whole or not at
+all. Every line of a table is one way to get it wrong and a part of the sentence that must come back.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from growkit.cli import app
+
+UP = "model.layers.1.mlp.up_proj.weight"
+WIDEN = ["widen", "src", "--hidden", "48", "--no-verify"]
+
+
+def tree(folder="."):
+    """Everything below a folder: paths, and hashes of what is in files."""
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(Path(folder).rglob("*"))
+    }
+
+
+def run(*args):
+    """A command in this process, with its result."""
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def refused(*args, says, plan_shown=False):
+    """The one sentence a command refuses with, having changed nothing below the current folder."""
+    before = tree()
+    result = run(*args)
+    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("growkit: "), result.stderr
+    assert says in lines[0]
+    assert plan_shown or not result.stdout
+    assert tree() == before
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    tiny.make("llama", dtype=torch.float32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def src(llama, tmp_path, monkeypatch):
+    """A fresh copy of a tiny model as `src` in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(llama, "src"))
+
+
+def cases(table):
+    """Lines of a table as test cases, each named by the sentence it expects."""
+    return [pytest.param(*line, id=re.sub(r"\W+", "-", line[-1])[:50]) for line in table]
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not KeyError}))
+
+
+def edit_weights(folder, change):
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+CONFIGS = [  # changes (KeyError: left out), part of the sentence
+    ({"model_type": "mamba"}, "model_type 'mamba' is not a family growkit knows; it knows bert, distilbert"),
+    ({"model_type": KeyError}, "model_type None is not a family"),
+    ({"model_type": ["llama"]}, "model_type ['llama'] is not a family"),
+    ({"hidden_size": "24"}, "should give 'hidden_size' as a positive whole number, not '24'"),
+    ({"hidden_size": KeyError}, "should give 'hidden_size' as a positive whole number, not None"),
+    ({"hidden_size": 24.0}, "'hidden_size' as a positive whole number, not 24.0"),
+    ({"num_hidden_layers": True}, "'num_hidden_layers' as a positive whole number, not True"),
+    ({"num_attention_heads": 0}, "'num_attention_heads' as a positive whole number, not 0"),
+    ({"num_attention_heads": 3}, "3 heads for 2 kv heads, which does not divide"),
+    ({"num_hidden_layers": 4}, "says 4 layers but 'src' has tensors of 3"),
+    ({"num_hidden_layers": 2}, "says 2 layers but 'src' has tensors of 3"),
+    ({"intermediate_size": 44}, "down_proj.weight' has shape [24, 40] but config.json says [24, 44] (hidden x ffn)"),
+    ({"vocab_size": 60}, "has shape [61, 24] but config.json says [60, 24] (vocab x hidden); one of them is wrong"),
+    ({"quantization_config": {"quant_method": "gptq"}}, "is quantised (gptq); grow the full-precision one"),
+    ({"quantization_config": True}, "is quantised (quantised); grow the full-precision one"),
+]
+
+
+@pytest.mark.parametrize("changes, says", cases(CONFIGS))
+def test_config_that_does_not_fit(src, changes, says):
+    edit_config(src, **changes)
+    refused(*WIDEN, says=says)
+    refused("widen", "src", "--hidden", "48", "--dry-run", says=says)
+
+
+NONSENSE = [
+    ({"rope_parameters": "x"}, "rope_parameters"),
+    ({"rope_parameters": {"rope_type": "default", "rope_theta": "x"}}, "rope_theta"),
+    ({"partial_rotary_factor": "x"}, "partial_rotary_factor"),
+    ({"architectures": [5], "tie_word_embeddings": True}, "architectures"),
+    ({"vocab_size": 10**30}, "vocab_size"),
+]
+
+
+@pytest.mark.parametrize("changes, says", cases(NONSENSE))
+def test_config_that_is_nonsense(src, changes, says):
+    edit_config(src, **changes)
+    refused("widen", "src", "--head-dim", "8", says=says)
+
+
+def put(**tensors):
+    return lambda state: state.update({name.replace("__", "."): tensor for name, tensor in tensors.items()})
+
+
+WEIGHTS = [  # change of the state dict, options, part of the sentence
+    (put(model__surprise=torch.ones(3)), [], "tensor 'model.surprise' is not one of the llama family's"),
+    (put(model__norm__weight=torch.ones(25)), [], "'model.norm.weight' has shape [25] but config.json says [24]"),
+    (put(model__norm__weight=torch.ones(2, 24)), [], "has shape [2, 24] but config.json says 1 dimensions (hidden)"),
+    (put(**{UP: torch.ones(40, 24, dtype=torch.int8)}), [], f"tensor '{UP}' has dtype int8, which is no full-prec"),
+    (put(**{UP: torch.ones(40, 24).to(torch.float8_e4m3fn)}), [], f"tensor '{UP}' has dtype float8_e4m3fn"),
+]
+VALUES = [
+    (lambda state: state[UP][3].fill_(torch.nan), [], f"'{UP}' holds NaN: pass --allow-nonfinite"),
+    (lambda state: state[UP][39, 23].fill_(torch.inf), [], f"'{UP}' holds Inf: pass --allow-nonfinite"),
+    (lambda state: state["model.norm.weight"][0].fill_(-torch.inf), [], "'model.norm.weight' holds Inf"),
+    (lambda state: state[UP][0, 0].fill_(1e5), ["--dtype", "float16"], "float16; choose another --dtype"),
+]
+
+
+@pytest.mark.parametrize("change, options, says", cases(WEIGHTS + VALUES))
+def test_weights_that_cannot_be_grown(src, change, options, says):
+    edit_weights(src, change)
+    refused(*WIDEN, *options, says=says, plan_shown=(change, options, says) in VALUES)
+
+
+@pytest.mark.parametrize("name", [UP, "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"])
+def test_weights_that_are_not_there(src, name):
+    edit_weights(src, lambda state: state.pop(name))
+    refused(*WIDEN, says=name)
+
+
+def test_tied_head_without_dimensions(src):
+    edit_config(src, tie_word_embeddings=True)
+    edit_weights(src, put(model__embed_tokens__weight=torch.ones(()), lm_head__weight=torch.ones(())))
+    refused(*WIDEN, says="but config.json says")
+
+
+def test_weights_that_are_not_finite_can_be_grown_on_request(src):
+    edit_weights(src, VALUES[0][0])
+    assert run(*WIDEN, "--allow-nonfinite", "-o", "out").exit_code == 0
+    broken = {name: int(t.isnan().sum()) for name, t in load_file("out/model.safetensors").items() if t.isnan().any()}
+    assert broken == {UP: 2 * 48}, "one row of NaN has two copies and reaches no other tensor"
+
+
+def checkpoint(folder):
+    """What --force may replace."""
+    Path(folder).mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (Path(folder) / name).write_text("old")
+
+
+def thesis(folder):
+    """What nothing may touch."""
+    Path(folder).mkdir(parents=True)
+    (Path(folder) / "thesis.txt").write_text("years of work")
+
+
+OUTPUTS = [  # what is there, output and options, part of the sentence
+    (lambda: checkpoint("out"), "out", "output 'out' exists; choose another with -o, or replace it with --force"),
+    (lambda: thesis("out"), "out --force", "output 'out' is no checkpoint, so --force will not delete it"),
+    (lambda: (thesis("out"), Path("out/config.json").touch()), "out --force", "output 'out' is no checkpoint"),
+    (lambda: None, "src", "output 'src' is or contains the source 'src'"),
+    (lambda: None, "src --force", "output 'src' is or contains the source 'src'"),
+    (lambda: Path("loop").symlink_to("src"), "loop/../src --force", "is or contains the source 'src'"),
+    (lambda: None, ". --force", "output '.' is or contains the source 'src'"),
+    (lambda: None, "/ --force", "output '/' is or contains the source 'src'"),
+    (lambda: checkpoint("src/2_Dense"), "src/2_Dense --force", "output 'src/2_Dense' is inside the source, so --force"),
+    (lambda: Path("out").touch(), "out --force", "output 'out' exists and is no folder"),
+    (lambda: (checkpoint("old"), Path("out").symlink_to("old")), "out --force", "output 'out' exists and is no folder"),
+    (lambda: Path("out").symlink_to("nowhere"), "out", "output 'out' exists and is no folder"),
+    (lambda: Path("file").touch(), "file/out", "cannot write 'file/out': Not a directory"),
+    (lambda: None, "x" * 300, "File name too long; choose another with -o"),
+    (lambda: None, "x" * 250, "File name too long"),  # its work folder's
+    (lambda: thesis("out.partial"), "out", "out.partial' is in the way and may hold something of yours; move it"),
+    (lambda: thesis("out.replaced.partial"), "out", "out.replaced.partial' is in the way and may hold something"),
+    (lambda: (thesis("home"), Path("out.partial").symlink_to("home")), "out", "out.partial' is in the way"),
+    (lambda: Path("out.partial").touch(), "out", "out.partial' is in the way"),
+]
+
+
+@pytest.mark.parametrize("prepare, output, says", cases(OUTPUTS))
+def test_output_that_would_hurt(src, prepare, output, says):
+    prepare()
+    refused(*WIDEN, "-o", *output.split(), says=says)
+
+
+@pytest.mark.parametrize("name", ["out.partial", "out.replaced.partial"])
+def test_source_that_has_the_name_of_a_work_folder(src, name):
+    src.rename(name)
+    widen = ["widen", name, "--hidden", "48", "-o", "out"]
+    refused(*widen, says=f"{name}' is in the way")
+    (Path(name) / "UNFINISHED").touch()  # marked as left by a run that was stopped
+    refused(*widen, says=f"'{name}' is unfinished: growkit is at it, or was stopped")
+    shutil.move(shutil.copytree(name, "moved"), f"{name}/inside")
+    os.remove(f"{name}/inside/UNFINISHED")
+    refused("widen", f"{name}/inside", *widen[2:], says=f"{name}' is in the way")
+
+
+def test_force_does_not_delete_the_folder_one_stands_in(src, monkeypatch):
+    checkpoint("here")
+    monkeypatch.chdir("here")
+    refused("widen", "../src", "--hidden", "48", "-o", ".", "--force", says="is or contains the current folder")
+
+
+def test_output_inside_the_source_leaves_the_source_as_it_was(src):
+    before = tree("src")
+    assert run(*WIDEN, "-o", "src/out").exit_code == 0
+    after = tree("src")
+    assert {path: after[path] for path in before} == before
+    assert all(path.startswith("src/out") for path in set(after) - set(before))
+
+
+def test_place_that_may_not_be_written(src, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root, permission bits would stop nobody
+    refused(*WIDEN, "-o", "out", says="cannot write in ")
+
+
+def test_disk_that_is_too_small(src, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    refused(*WIDEN, "-o", "out", says="0.00 GB free; make room or choose another disk with -o", plan_shown=True)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 7])
+@pytest.mark.parametrize("force", [False, True])
+def test_disk_that_is_full_in_mid_run(src, monkeypatch, writes, force):
+    if force:
+        checkpoint("a/b/out")
+    real, left = os.pwrite, iter(range(writes))
+
+    def pwrite(*args):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*args)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    options = ["--force"] if force else []
+    says = "out': No space left on device; nothing was kept"
+    refused(*WIDEN, "-o", "a/b/out", *options, says=says, plan_shown=True)  # what was there still is, byte for byte
+
+
+def test_replaced_folder_comes_back_when_the_new_one_cannot_take_its_name(src, monkeypatch):
+    checkpoint("out")
+    real = os.rename
+
+    def rename(old, new):
+        if str(old).endswith("out.partial"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(old, new)
+
+    monkeypatch.setattr(os, "rename", rename)
+    refused(*WIDEN, "-o", "out", "--force", says="Input/output error; nothing was kept", plan_shown=True)
+
+
+def test_what_appears_under_the_name_while_work_goes_on_is_not_deleted(src, monkeypatch):
+    real = os.ftruncate
+    monkeypatch.setattr(os, "ftruncate", lambda *args: (Path("out").exists() or thesis("out"), real(*args)))
+    result = run(*WIDEN, "-o", "out")
+    assert result.exit_code == 2 and "Directory not empty" in result.stderr
+    assert os.listdir("out") == ["thesis.txt"] and not Path("out.partial").exists()
+
+
+def test_force_replaces_a_checkpoint_whole(src):
+    checkpoint("out")
+    Path("out/stale.safetensors").write_text("from a longer model")
+    assert run(*WIDEN, "-o", "out", "--force").exit_code == 0
+    assert run(*WIDEN, "-o", "fresh").exit_code == 0
+    assert list(tree("out").values()) == list(tree("fresh").values())
+    assert sorted(os.listdir()) == ["fresh", "out", "src"]
+
+
+SLOW = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background starts its children without it
+write = os.pwrite
+os.pwrite = lambda *args: (time.sleep(0.1), write(*args))[1]
+sys.argv = ["growkit", *sys.argv[1:]]
+from growkit.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def caught(src):
+    """A growth in another process, caught while it writes."""
+    command = [sys.executable, "-c", SLOW, *WIDEN, "-o", "out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not Path("out.partial/model.safetensors").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_interrupted_run_leaves_nothing(src, caught):
+    before = tree("src")
+    caught.send_signal(signal.SIGINT)
+    _, said = caught.communicate(timeout=30)
+    assert caught.returncode == 130 and said.strip() == "growkit: interrupted; nothing was kept"
+    assert os.listdir() == ["src"] and tree("src") == before
+
+
+def test_killed_run_leaves_what_the_next_run_clears_away(src, caught):
+    before = tree("src")
+    result = run(*WIDEN, "-o", "out")  # meanwhile, a second one
+    assert result.exit_code == 2 and "another growkit is writing" in result.stderr
+    caught.kill()
+    caught.wait()
+    assert sorted(os.listdir()) == ["out.partial", "src"] and "UNFINISHED" in os.listdir("out.partial")
+    assert "config.json" not in os.listdir("out.partial")
+    for leftover in ("out.partial", "out.partial/model.safetensors"):
+        refused(
+            "inspect",
+            leftover,
+            "--family",
+            "llama",
+            "--source-heads",
+            "4",
+            says=f"'{leftover}' is unfinished: growkit is at it, or was stopped",
+        )
+    assert run(*WIDEN, "-o", "out").exit_code == 0
+    assert run(*WIDEN, "-o", "fresh").exit_code == 0
+    assert list(tree("out").values()) == list(tree("fresh").values())
+    assert sorted(os.listdir()) == ["fresh", "out", "src"] and tree("src") == before
