@@ -7,6 +7,7 @@ byte-level BPE; the widened copies are stock checkpoints that transformers loads
 """
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -91,7 +92,7 @@ def main() -> None:
     for width in wide:
         target = str(arguments.out / f"small-h{width}")
         shell("widen", str(source), "--hidden", width, "-o", target, "--no-verify")
-        shell("verify", str(source), target, "--text", str(TEXT))
+        shell("verify", str(source), target, "--text", os.path.relpath(TEXT))
     console.print("[bold]The same words from all of them:[/]")
     for name, folder in [("source", source), *((what, arguments.out / f"small-h{w}") for w, what in wide.items())]:
         console.print(f"  [dim]{name}:[/] {continuation(folder)}")

@@ -15,8 +15,8 @@ from growkit.operators.blocks import Rule
 from growkit.rules import Growth
 
 FORMAT = 1  # of the JSON a plan and growkit.json hold
-PROCESS_BYTES = 330_000_000  # a Python process with torch imported, measured
-BLOCK_BYTES = 60_000_000  # two blocks in flight with their temporaries, measured
+PROCESS_BYTES = 230_000_000  # a Python process with torch imported, measured
+BLOCK_BYTES = 100_000_000  # two blocks in flight with their temporaries, measured
 
 
 class Exactness(IntEnum):
