@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from growkit.checkpoint.source import Checkpoint, open_checkpoint
+from growkit.checkpoint.source import Checkpoint, open_checkpoint, open_state
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.execute import Progress, StateSource, grow_tensor
@@ -101,7 +101,7 @@ def widen(
     Raises CheckpointError or RequestError, having written nothing and touched nothing.
     """
     checkpoint = open_source(source, family, source_heads)
-    state = open_checkpoint(optimizer) if optimizer is not None else None
+    state = open_state(Path(optimizer)) if optimizer is not None else None
     try:
         todo = widen_plan(headers_of(checkpoint), recipe(**request))
         folder = Path(out) if out is not None else Path(default_name(checkpoint, todo))
@@ -110,6 +110,8 @@ def widen(
             checkpoint.folder if Path(source).is_dir() else Path(source) if Path(source).is_file() else None,
             force,
         )
+        if optimizer is not None:
+            check_target(folder, Path(optimizer), force)
         if state is not None:
             optimizer_tensors(todo, state.tensors)  # refuses what does not belong before anything is announced
         announce(todo)

@@ -71,7 +71,11 @@ def grow_blocks(
         draws = generator(seed, f"{tensor.name}/{start}")
         grown = expand_block(own, rule, start, tensor.dtype, draws, donor, mean)
         if not allow_nonfinite:
-            _check_finite(grown, tensor.name, f"its values do not fit {tensor.dtype}; choose another --dtype")
+            _check_finite(
+                grown,
+                tensor.name,
+                f"its values do not fit {str(tensor.dtype).removeprefix('torch.')}; choose another --dtype",
+            )
         return (grown.T if rule.transposed else grown).contiguous()
 
     for start in range(0, rule.rows.new, rule.block_rows):

@@ -72,7 +72,7 @@ def inspect(source: str | Path, family: str | None = None, source_heads: int | N
         headers.label,
         kind.model_type,
         architecture_of(kind, headers),
-        sizes,
+        {axis: sizes[axis] for axis in (*OPTIONS, "vocab", "layer")},
         dict(parts),
         dict(dtypes),
         sum(prod(shape) * headers.dtypes[name].itemsize for name, shape in weights.items()),

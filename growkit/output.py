@@ -109,15 +109,25 @@ def map_to_json(axis: AxisMap) -> dict[str, Any]:
     return {"old": axis.old, "new": axis.new, "name": axis.name, "runs": runs}
 
 
+def maps_from_json(content: Any) -> dict[str, AxisMap]:
+    """All maps of a growkit.json. Raises CheckpointError for what holds none."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{PROVENANCE} holds a map that cannot be read; verify against an intact result")
+    return {axis: map_from_json(entry) for axis, entry in content.items()}
+
+
 def map_from_json(entry: Mapping[str, Any]) -> AxisMap:
     """The inverse of map_to_json, for the roles it keeps. Raises CheckpointError for what is no such map."""
     try:
         runs = entry["runs"]
+        sound = all(first >= 0 and length >= 0 and first + length <= entry["old"] for first, length, *_ in runs)
+        if not sound or sum(run[1] for run in runs) != entry["new"]:
+            raise ValueError("its runs leave the axis")
         index = np.concatenate([np.arange(first, first + length) for first, length, *_ in runs])
         write, read, carried = (np.repeat([run[k] for run in runs], [run[1] for run in runs]) for k in (2, 3, 4))
         mode = np.where(carried, 0, 1)
         return axis_map(entry["name"], entry["old"], index, write, read, modes={WRITE: mode, READ: mode})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{PROVENANCE} holds a map that cannot be read ({error}); verify against an intact result"
         ) from None

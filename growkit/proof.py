@@ -11,10 +11,11 @@ import torch
 
 from growkit.axes import READ
 from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint, read_json
-from growkit.errors import CheckpointError
+from growkit.errors import CheckpointError, RequestError
+from growkit.families import family_named
 from growkit.maps import GATHER, AxisMap
-from growkit.output import map_from_json
-from growkit.plan import Plan
+from growkit.output import maps_from_json
+from growkit.plan import Exactness, Plan
 from growkit.running import Results, loadable, sequences_for, tokenizer_of
 
 # largest difference over the largest value that rounding explains, by the dtype that is stored
@@ -82,6 +83,10 @@ def verify(
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     provenance = _provenance(after)
     exactness = provenance.get("exactness", "exact")
+    if exactness not in list(map(str, Exactness)):
+        raise CheckpointError(f"{PROVENANCE} says exactness {exactness!r}; verify against an intact result")
+    if text is not None and not Path(text).is_file():
+        raise RequestError(f"cannot read text from {str(text)!r}: no such file")
     with loadable(before) as folder:
         tokenizer = tokenizer_of(folder) if text is not None else None
         config = read_json(folder / CONFIG)
@@ -89,13 +94,19 @@ def verify(
         reference = Results(config, folder, dtype, sequences, tokenizer, seed)
     with loadable(after) as folder:
         grown_config = read_json(folder / CONFIG)
+        positions = family_named(grown_config.get("model_type")).sizes["position"]
+        shortest = grown_config.get(positions)
+        if isinstance(shortest, int) and any(len(sequence) > shortest for sequence in sequences):
+            raise CheckpointError(
+                f"{str(target)!r} has {shortest} positions, fewer than the source; nothing to compare them on"
+            )
         if grown_config.get("vocab_size") != config.get("vocab_size"):
             raise CheckpointError(
                 f"{str(target)!r} has a vocabulary of {grown_config.get('vocab_size')}, the source of"
                 f" {config.get('vocab_size')}; only models of one vocabulary can be compared"
             )
         result = Results(grown_config, folder, dtype, sequences, tokenizer, seed)
-    maps = {axis: map_from_json(entry) for axis, entry in provenance.get("maps", {}).items()}
+    maps = maps_from_json(provenance.get("maps", {}))
     compared, ours, theirs = _comparable(reference.outputs, result.outputs, maps, str(target))
     difference = (ours - theirs).abs()
     scale = ours.abs().max().item()

@@ -105,6 +105,13 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     return replace(open_checkpoint(_from_hub(text)), label=text)
 
 
+def open_state(path: Path) -> Checkpoint:
+    """Open one .safetensors file for its tensors alone. Raises CheckpointError where it is none."""
+    if not path.is_file():
+        raise CheckpointError(f"{str(path)!r} does not exist; give a .safetensors file")
+    return Checkpoint(str(path), read_header(path), None, None)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError where it is missing or is none."""
     content = read_json_value(path)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -62,7 +63,7 @@ def print_plan(todo: Plan, console: Console) -> None:
     console.print()
     for axis in todo.axes:
         if axis.old != axis.new:
-            console.print(f"  [dim]{axis.axis}:[/] {axis.why}")
+            console.print(Padding(f"[dim]{axis.axis}:[/] {axis.why}", (0, 0, 0, 2)))
     console.print()
     console.print(_before_after(todo))
     changed = {k: v for k, v in todo.config.items() if todo.source_config.get(k) != v}
@@ -155,11 +156,8 @@ def report_table(measured: Report) -> None:
         return
     verdict = "[bold green]same function[/]" if measured.exactness == "exact" else "[bold green]near[/]"
     limit = f"tolerance {measured.tolerance:.2g}"
-    out.print(
-        f"{verdict}  within {limit}"
-        if measured.ok
-        else f"[bold red]FAILED[/]  beyond {limit}, or keys that do not match"
-    )
+    why = "transformers missed keys or found unknown ones" if measured.keys else f"beyond {limit}"
+    out.print(f"{verdict}  within {limit}" if measured.ok else f"[bold red]FAILED[/]  {why}")
 
 
 def inspection(found: Inspection, as_json: bool) -> None:

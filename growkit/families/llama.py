@@ -74,6 +74,10 @@ def _llama_like(model_type: str, stem: str, tensors: dict[str, str] = _DECODER, 
         heads=("lm_head.weight",),
         tied=False,
         prefixes=("model.", "transformer."),
+        switches={
+            "attention_bias": "layers.{layer}.self_attn.q_proj.bias",
+            "mlp_bias": "layers.{layer}.mlp.up_proj.bias",
+        },
         buffers=("layers.{layer}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),
     )
     return Family(model_type, _SIZES, tensors, architectures=_classes(stem), **{**common, **facts})
@@ -83,7 +87,7 @@ _GEMMA: dict[str, Any] = dict(gain_offset=1.0, embedding_scaled=True, tied=True,
 
 LLAMA = _llama_like("llama", "Llama", hidden_by_heads=True)
 MISTRAL = _llama_like("mistral", "Mistral", defaults={"num_key_value_heads": 8})
-QWEN2 = _llama_like("qwen2", "Qwen2", defaults={"num_key_value_heads": 32})
+QWEN2 = _llama_like("qwen2", "Qwen2", switches={}, defaults={"num_key_value_heads": 32})
 QWEN3 = _llama_like(
     "qwen3",
     "Qwen3",

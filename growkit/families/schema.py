@@ -32,6 +32,7 @@ class Family:
     given or at any when None, fix the softmax scale instead of head_dim. position_offset: rows that the position table has
     beyond the config's number. buffers: stored tensors that transformers
     recomputes. refused: config key -> (the only value understood, why). defaults: config values where the key is absent.
+    switches: config key that must be true where a template is stored, for files without a config.
     architectures: (tensor name that gives a task model away, its class), first match wins; task_tensors: tables that
     hold for one kind of class only.
     """
@@ -45,6 +46,7 @@ class Family:
     tied: bool
     prefixes: tuple[str, ...]
     architectures: tuple[tuple[str, str], ...]
+    switches: Mapping[str, str] = field(default_factory=dict)
     post_norm: bool = False
     rotary: bool = False
     rotary_fraction: float = 1.0

@@ -67,6 +67,8 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
             config |= dict.fromkeys(keys.split(), sizes[axis])
     if "position" in sizes:
         config[family.sizes["position"]] = sizes["position"] - family.position_offset
+    templates = {family.template(name) for name in shapes}
+    config |= {switch: template in templates for switch, template in family.switches.items()}
     has_head = any(family.stem(name) in family.heads for name in shapes)
     config["tie_word_embeddings"] = has_language_head(config["architectures"][0]) and not has_head
     return config

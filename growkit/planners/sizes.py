@@ -17,6 +17,7 @@ OPTIONS = {
     "head_dim": "--head-dim",
     "ffn": "--ffn",
 }
+LARGEST = 1 << 24  # of any axis: far beyond every model, far below what would exhaust memory
 ROPE_DICTS = ("rope_parameters", "rope_scaling")
 
 Sizes = dict[str, int]
@@ -34,7 +35,7 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
             value = family.defaults.get(key) if key not in config else value
             if axis not in (*SIZED, "layer") or (value is None and axis in ("head_dim", "kv_head", "ffn")):
                 continue
-            if type(value) is not int or not 1 <= value < 2**31:
+            if type(value) is not int or not 1 <= value <= LARGEST:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
             if sizes.setdefault(axis, value) != value:
                 raise CheckpointError(
@@ -61,6 +62,10 @@ def rotary_size(family: Family, config: Mapping[str, Any], sizes: Sizes) -> int:
     if not family.rotary:
         return 0
     fraction = rope_value(config, ("partial_rotary_factor", "rotary_pct"), family.rotary_fraction)
+    if not 0 < fraction <= 1:
+        raise CheckpointError(
+            f"config.json has partial_rotary_factor {fraction}, which should be above 0 and at most 1"
+        )
     return int(sizes["head_dim"] * fraction)
 
 
@@ -77,7 +82,8 @@ def rope_value(config: Mapping[str, Any], keys: tuple[str, ...], default: Any) -
             value = place.get(key)
             if value is None:
                 continue
-            if not isinstance(value, str if isinstance(default, str) else int | float):
+            number = isinstance(value, int | float) and 0 < value < float("inf")
+            if not (isinstance(value, str) if isinstance(default, str) else number):
                 raise CheckpointError(
                     f"config.json has {key!r} as {value!r}, where {default!r} is an example of what it should be"
                 )
@@ -101,6 +107,9 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
             raise RequestError(f"{family.model_type} has no kv heads of their own; use --heads")
         if size < old[axis]:
             raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
+    for axis, size in asked.items():
+        if size > LARGEST:
+            raise RequestError(f"{OPTIONS[axis]} {size} is more than growkit plans for, {LARGEST}")
     resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden
 
     def attempt(values: Mapping[str, int]) -> Sizes | str:
