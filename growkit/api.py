@@ -162,6 +162,11 @@ def grow_state_dict(
 def open_source(source: str | Path, family: str | None = None, heads: int | None = None) -> Checkpoint:
     """Open a checkpoint and give it a config where it came without one."""
     checkpoint = open_checkpoint(source)
+    if checkpoint.config is not None and family not in (None, checkpoint.config.get("model_type")):
+        raise RequestError(
+            f"--family {family!r} contradicts config.json, which says {checkpoint.config.get('model_type')!r}; it is for"
+            " files without a config"
+        )
     if checkpoint.config is None:
         shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
         checkpoint.config = infer_config(shapes, infer_family(shapes, family), heads)
@@ -187,7 +192,7 @@ def headers_of(checkpoint: Checkpoint) -> Headers:
 
 def default_name(checkpoint: Checkpoint, todo: Plan) -> str:
     """The folder a result gets without -o: the source's name and what changed, such as src-h1024."""
-    stem = Path(checkpoint.label).resolve().name.removesuffix(".safetensors")
+    stem = checkpoint.name.removesuffix(".safetensors")
     asked = [(a.axis, a.new) for a in todo.axes if todo.recipe.sizes.get(a.axis) is not None]
     marks = [f"{SHORT[axis]}{size}" for axis, size in asked] + (["aki"] if todo.recipe.method == "aki" else [])
     return "-".join([stem, *marks])

@@ -136,7 +136,7 @@ def _files(folder: Path, headers: Mapping[str, bytes], sizes: Mapping[str, int])
     try:
         for file, header in headers.items():
             descriptors[file] = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            os.ftruncate(descriptors[file], sizes[file])
+            os.posix_fallocate(descriptors[file], 0, sizes[file])  # a full disk shows now, not at the end
             os.pwrite(descriptors[file], header, 0)
         yield descriptors
     finally:

@@ -5,10 +5,12 @@ holds; ignorant of how maps were chosen.
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -47,8 +49,9 @@ def write_checkpoint(
     limits = [shard_bytes] + [sys.maxsize] * (len(jobs) - 1)  # only the model is ever divided: one folder has one index
     layouts = [layout([(t.name, t.dtype, t.shape) for t in job[0]], limit, job[3]) for job, limit in zip(jobs, limits)]
     check_space(out, sum(sum(sizes.values()) for _, _, sizes in layouts))
-    with new_folder(out) as folder, ThreadPoolExecutor(1) as pool:
-        hashes = pool.submit(source.hashes)  # reads the files once more, while the weights are grown
+    stop = Event()
+    with new_folder(out) as folder, ThreadPoolExecutor(1) as pool, _setting(stop):
+        hashes = pool.submit(source.hashes, stop.is_set)  # reads the files once more, while the weights are grown
         if source.folder is not None:
             copy_companions(source.folder, folder, (plan.growth.maps["hidden"].old, plan.growth.maps["hidden"].new))
         for (tensors, origin, place, _), (headers, slots, sizes) in zip(jobs, layouts):
@@ -58,16 +61,26 @@ def write_checkpoint(
             write_index(folder / place, slots, sum(tensor.bytes for tensor in tensors))
         if optimizer is not None:
             write_json(folder / MULTIPLIERS, learning_rates(plan))
-        provenance = {**describe(plan), "source": {"name": Path(plan.source).name, "files": hashes.result()}}
+        provenance = {**describe(plan), "source": {"name": source.name, "files": hashes.result()}}
         parent = source.folder / PROVENANCE if source.folder else None
         if parent is not None and parent.exists():
             provenance["parent"] = {
                 k: read_json(parent).get(k) for k in ("source", "request", "exactness", "maps_digest")
             }
         (folder / PROVENANCE).write_text(provenance_text(provenance), "utf-8")
-        (folder / "README.md").write_text(model_card(plan), "utf-8")
+        (folder / "README.md").write_text(model_card(plan, source.name), "utf-8")
         # last: a folder without a config is no model to anyone
         write_json(folder / CONFIG, plan.config)
+
+
+@contextmanager
+def _setting(stop: Event) -> Iterator[None]:
+    """Set an event where the block fails or is interrupted, so that nobody waits for work in vain."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -184,7 +197,7 @@ def _names(tensor: TensorPlan, plan: Plan) -> tuple[str, ...]:
     return (tensor.name, *plan.family.heads) if is_head else (tensor.name,)
 
 
-def model_card(plan: Plan) -> str:
+def model_card(plan: Plan, name: str) -> str:
     """A short README.md for the result."""
     before, after = plan.parameters()
     rows = "\n".join(f"| {a.axis} | {a.old} | {a.new} | {a.how} | {a.exactness} |" for a in plan.axes if a.old != a.new)
@@ -195,8 +208,8 @@ def model_card(plan: Plan) -> str:
     }[str(plan.exactness)]
     request = json.dumps(plan.recipe.to_json(), ensure_ascii=False)
     return (
-        f"---\nlibrary_name: transformers\ntags:\n- growkit\n---\n\n# {Path(plan.source).name}, widened\n\n"
-        f"Grown by growkit {__version__} from `{Path(plan.source).name}`"
+        f"---\nlibrary_name: transformers\ntags:\n- growkit\n---\n\n# {name}, widened\n\n"
+        f"Grown by growkit {__version__} from `{name}`"
         f" ({plan.family.model_type}, {before:,} parameters) to {after:,} parameters. {claim}\n\n"
         f"| axis | from | to | how | function |\n|---|---|---|---|---|\n{rows}\n\n"
         f"Request: `{request}`. Maps, hashes of the source and exactness per axis: `{PROVENANCE}`.\n"

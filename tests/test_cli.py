@@ -202,7 +202,7 @@ def bare(models, tmp_path, monkeypatch):
 
 
 BARE = [
-    ("llama.safetensors", "llama, mistral, qwen2, qwen3, which compute differently: say which with --family"),
+    ("llama.safetensors", "gemma, llama, mistral, qwen2, which compute differently: say which with --family"),
     (
         "llama.safetensors --family llama",
         "number of attention heads cannot be seen in shapes: give it with --source-heads",

@@ -296,8 +296,8 @@ def test_replaced_folder_comes_back_when_the_new_one_cannot_take_its_name(src, m
 
 
 def test_what_appears_under_the_name_while_work_goes_on_is_not_deleted(src, monkeypatch):
-    real = os.ftruncate
-    monkeypatch.setattr(os, "ftruncate", lambda *args: (Path("out").exists() or thesis("out"), real(*args)))
+    real = os.posix_fallocate
+    monkeypatch.setattr(os, "posix_fallocate", lambda *args: (Path("out").exists() or thesis("out"), real(*args)))
     result = run(*WIDEN, "-o", "out")
     assert result.exit_code == 2 and "Directory not empty" in result.stderr
     assert os.listdir("out") == ["thesis.txt"] and not Path("out.partial").exists()

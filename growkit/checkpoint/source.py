@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,14 @@ class Checkpoint:
         """The weight files, in a stable order."""
         return sorted({tensor.path for tensor in self.tensors.values()})
 
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of every weight file by name, as the hub shows it."""
-        return {path.name: file_hash(path) for path in self.files()}
+    @property
+    def name(self) -> str:
+        """The last part of the label, for titles and records."""
+        return Path(self.label).resolve().name.encode("utf-8", "replace").decode()
+
+    def hashes(self, stopped: Callable[[], bool] = lambda: False) -> dict[str, str]:
+        """SHA-256 of every weight file by name, as the hub shows it; given up as soon as `stopped` says so."""
+        return {path.name: file_hash(path, stopped) for path in self.files()}
 
     def close(self) -> None:
         """Close the weight files; reading again opens them again."""
@@ -130,16 +135,12 @@ def read_json_value(path: Path) -> Any:
         raise CheckpointError(f"{str(path)!r} is no valid JSON ({error}); fetch it again") from None
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with reading(path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
-
-
-def _hash(file: Any) -> str:
+def file_hash(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
+    """SHA-256 of a file, in hexadecimal; of what was read so far where `stopped` says so."""
     state = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        state.update(piece)
+    with reading(path), open(path, "rb") as file:
+        while not stopped() and (piece := file.read(1 << 20)):
+            state.update(piece)
     return state.hexdigest()
 
 

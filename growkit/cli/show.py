@@ -156,6 +156,8 @@ def report_table(measured: Report) -> None:
         return
     verdict = "[bold green]same function[/]" if measured.exactness == "exact" else "[bold green]near[/]"
     limit = f"tolerance {measured.tolerance:.2g}"
+    if math.isinf(measured.relative):
+        limit = "anything: what comes out is not finite"
     why = "transformers missed keys or found unknown ones" if measured.keys else f"beyond {limit}"
     out.print(f"{verdict}  within {limit}" if measured.ok else f"[bold red]FAILED[/]  {why}")
 

@@ -6,7 +6,7 @@ function, the notation is missing something.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,15 @@ class Family:
     def stem(self, name: str) -> str:
         """The name without the prefix a task model gives its base model."""
         return next((name[len(p) :] for p in self.prefixes if name.startswith(p)), name)
+
+    def lacking(self, names: Iterable[str], layers: int) -> list[str]:
+        """Stems of the weights that a base model of so many layers needs and that are not among the names."""
+        there = {self.stem(name).replace(".gamma", ".weight") for name in names}
+        weights = [name for name in self.tensors if name.endswith(".weight")]
+        in_layers = [name for name in weights if "{layer}" in name]
+        needed = [name.replace("{layer}", str(layer)) for layer in range(layers) for name in in_layers]
+        needed += [self.embedding, *(name for name in weights if self.tensors[name] == "~/hidden")]
+        return [name for name in needed if name not in there]
 
     def layer_of(self, name: str) -> int | None:
         """The layer number in a tensor's name, or None."""

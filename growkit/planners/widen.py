@@ -101,13 +101,10 @@ def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
     found = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
     if found != set(range(layers)):
         raise CheckpointError(f"config.json says {layers} layers but {headers.label!r} has tensors of {len(found)}")
-    there = {family.stem(name).replace(".gamma", ".weight") for name in headers.shapes}
-    needed = [name for name in family.tensors if name.endswith(".weight") and "{layer}" in name]
-    needed = [name.replace("{layer}", str(layer)) for layer in range(layers) for name in needed] + [family.embedding]
-    needed += [name for name, axes in family.tensors.items() if axes == "~/hidden" and name.endswith(".weight")]
-    if has_language_head(growth.architecture) and not growth.tied and not there & set(family.heads):
-        needed.append(family.heads[0])
-    missing = [name for name in needed if name not in there]
+    missing = family.lacking(headers.shapes, layers)
+    stems = {family.stem(name) for name in headers.shapes}
+    if has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):
+        missing.append(family.heads[0])
     if missing:
         prefix = next((p for p in family.prefixes for name in headers.shapes if name.startswith(p)), "")
         name = missing[0] if missing[0] in family.heads else prefix + missing[0]
