@@ -5,23 +5,23 @@ growkit.widen("src", "out", hidden=1024)
 growkit.verify("src", "out").ok
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from growkit.checkpoint.source import Checkpoint, open_checkpoint, open_state
+from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.execute import Progress, StateSource, grow_tensor
-from growkit.families import Family, family_named
+from growkit.families import family_named
 from growkit.output import optimizer_tensors, write_checkpoint
 from growkit.plan import Plan, Recipe
-from growkit.planners.infer import infer_config, infer_family
 from growkit.planners.widen import Headers, widen_plan
+from growkit.sources import head_and_embedding, headers_of, open_source
 
 if TYPE_CHECKING:
     from growkit.proof import Report
@@ -64,16 +64,59 @@ def recipe(
     return Recipe(sizes, method, mapping, default if noise is None else noise, seed, DTYPES[dtype] if dtype else None)
 
 
-def plan_widen(source: str | Path, family: str | None = None, source_heads: int | None = None, **request: Any) -> Plan:
-    """What `widen` would do, without touching a weight. `request` as in `recipe`.
+def plan_widen(
+    source: str | Path,
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+    optimizer: str | Path | None = None,
+    family: str | None = None,
+    source_heads: int | None = None,
+    **request: Any,
+) -> Plan:
+    """What `widen` would do, without writing anything; it refuses what `widen` would. `request` as in `recipe`."""
+    with _prepared(source, out, force, optimizer, family, source_heads, request) as prepared:
+        return prepared.plan
 
-    Raises CheckpointError or RequestError as `widen` does.
-    """
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that is settled before a byte is written."""
+
+    source: Checkpoint
+    state: Checkpoint | None
+    plan: Plan
+    folder: Path
+
+
+@contextmanager
+def _prepared(
+    source: str | Path,
+    out: str | Path | None,
+    force: bool,
+    optimizer: str | Path | None,
+    family: str | None,
+    source_heads: int | None,
+    request: Mapping[str, Any],
+) -> Iterator[_Prepared]:
+    """Open, plan and check everything that can be checked; close what was opened."""
     checkpoint = open_source(source, family, source_heads)
+    state = open_state(Path(optimizer)) if optimizer is not None else None
     try:
-        return widen_plan(headers_of(checkpoint), recipe(**request))
+        todo = widen_plan(headers_of(checkpoint), recipe(**request))
+        folder = Path(out) if out is not None else Path(default_name(checkpoint, todo))
+        for origin in (source, optimizer):
+            if origin is not None and Path(origin).exists():
+                check_target(folder, Path(origin), force)
+        if not Path(source).exists():
+            check_target(folder, None, force)
+        if state is not None:
+            optimizer_tensors(todo, state.tensors)  # refuses what does not belong
+        yield _Prepared(checkpoint, state, todo, folder)
     finally:
-        checkpoint.close()
+        for opened in (checkpoint, state):
+            if opened is not None:
+                opened.close()
 
 
 def widen(
@@ -88,7 +131,7 @@ def widen(
     family: str | None = None,
     source_heads: int | None = None,
     progress: Progress = lambda _: None,
-    announce: Any = lambda _: None,
+    announce: Callable[[Plan], None] = lambda _: None,
     **request: Any,
 ) -> Grown:
     """Grow a checkpoint in width into a new Hugging Face folder.
@@ -100,27 +143,10 @@ def widen(
 
     Raises CheckpointError or RequestError, having written nothing and touched nothing.
     """
-    checkpoint = open_source(source, family, source_heads)
-    state = open_state(Path(optimizer)) if optimizer is not None else None
-    try:
-        todo = widen_plan(headers_of(checkpoint), recipe(**request))
-        folder = Path(out) if out is not None else Path(default_name(checkpoint, todo))
-        check_target(
-            folder,
-            checkpoint.folder if Path(source).is_dir() else Path(source) if Path(source).is_file() else None,
-            force,
-        )
-        if optimizer is not None:
-            check_target(folder, Path(optimizer), force)
-        if state is not None:
-            optimizer_tensors(todo, state.tensors)  # refuses what does not belong before anything is announced
-        announce(todo)
-        write_checkpoint(todo, checkpoint, folder, shard_bytes, allow_nonfinite, state, progress)
-    finally:
-        for opened in (checkpoint, state):
-            if opened is not None:
-                opened.close()
-    grown = Grown(folder, todo)
+    with _prepared(source, out, force, optimizer, family, source_heads, request) as ready:
+        announce(ready.plan)
+        write_checkpoint(ready.plan, ready.source, ready.folder, shard_bytes, allow_nonfinite, ready.state, progress)
+    grown = Grown(ready.folder, ready.plan)
     return prove(source, grown, family, source_heads) if verify else grown
 
 
@@ -131,7 +157,7 @@ def prove(source: str | Path, grown: Grown, family: str | None = None, source_he
     too_big = proof.fits_in_memory(grown.plan)
     if too_big:
         return replace(grown, unverified=too_big)
-    return replace(grown, report=proof.verify(open_source(source, family, source_heads), grown.folder))
+    return replace(grown, report=proof.verify(source, grown.folder, family=family, source_heads=source_heads))
 
 
 def grow_state_dict(
@@ -144,50 +170,20 @@ def grow_state_dict(
     """
     content = dict(config.to_dict() if hasattr(config, "to_dict") else config)
     family = family_named(content.get("model_type"))
-    floats = {name: tensor for name, tensor in state.items()}
-    source = StateSource(floats)
-    head, embedding = _head_and_embedding(family, floats)
-    same = torch.equal(floats[head], floats[embedding]) if head and embedding else None
+    tensors = dict(state)
+    head, embedding = head_and_embedding(family, tensors)
     headers = Headers(
         "the state dict",
-        {name: tuple(tensor.shape) for name, tensor in floats.items()},
-        {name: tensor.dtype for name, tensor in floats.items()},
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {name: tensor.dtype for name, tensor in tensors.items()},
         content,
-        same,
+        torch.equal(tensors[head], tensors[embedding]) if head and embedding else None,
+        # names without a prefix are a base model's own, whatever class its config remembers
+        body=head is None and not any(name.startswith(family.prefixes) for name in tensors),
     )
+    source = StateSource(tensors)
     todo = widen_plan(headers, recipe(**request))
     return {tensor.name: grow_tensor(tensor, source, todo.recipe.seed) for tensor in todo.tensors}, todo.config
-
-
-def open_source(source: str | Path, family: str | None = None, heads: int | None = None) -> Checkpoint:
-    """Open a checkpoint and give it a config where it came without one."""
-    checkpoint = open_checkpoint(source)
-    if checkpoint.config is not None and family not in (None, checkpoint.config.get("model_type")):
-        raise RequestError(
-            f"--family {family!r} contradicts config.json, which says {checkpoint.config.get('model_type')!r}; it is for"
-            " files without a config"
-        )
-    if checkpoint.config is None:
-        shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-        checkpoint.config = infer_config(shapes, infer_family(shapes, family), heads)
-    return checkpoint
-
-
-def headers_of(checkpoint: Checkpoint) -> Headers:
-    """What planning needs of a checkpoint on disk. Compares a stored head with the embedding where both are there."""
-    assert checkpoint.config is not None, "open_source gives every checkpoint a config"
-    family = family_named(checkpoint.config.get("model_type"))
-    head, embedding = _head_and_embedding(family, checkpoint.tensors)
-    same = None
-    if head and embedding and checkpoint.config.get("tie_word_embeddings", family.tied):
-        same = _equal(checkpoint, head, embedding)
-    return Headers(
-        checkpoint.label,
-        {name: tensor.shape for name, tensor in checkpoint.tensors.items()},
-        {name: tensor.dtype for name, tensor in checkpoint.tensors.items()},
-        checkpoint.config,
-        same,
-    )
 
 
 def default_name(checkpoint: Checkpoint, todo: Plan) -> str:
@@ -196,21 +192,3 @@ def default_name(checkpoint: Checkpoint, todo: Plan) -> str:
     asked = [(a.axis, a.new) for a in todo.axes if todo.recipe.sizes.get(a.axis) is not None]
     marks = [f"{SHORT[axis]}{size}" for axis, size in asked] + (["aki"] if todo.recipe.method == "aki" else [])
     return "-".join([stem, *marks])
-
-
-def _head_and_embedding(family: Family, names: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    by_stem = {family.stem(name): name for name in names}
-    return next((by_stem[h] for h in family.heads if h in by_stem), None), by_stem.get(family.embedding)
-
-
-def _equal(checkpoint: Checkpoint, a: str, b: str) -> bool:
-    if (
-        checkpoint.tensors[a].shape != checkpoint.tensors[b].shape
-        or checkpoint.tensors[a].dtype != checkpoint.tensors[b].dtype
-    ):
-        return False
-    rows = checkpoint.tensors[a].shape[0] if checkpoint.tensors[a].shape else 1
-    return all(
-        torch.equal(checkpoint.rows(a, piece), checkpoint.rows(b, piece))
-        for piece in np.array_split(np.arange(rows), max(1, rows // 1024))
-    )

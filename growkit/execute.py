@@ -17,6 +17,7 @@ import torch
 
 from growkit.checkpoint.writer import Slot
 from growkit.errors import CheckpointError
+from growkit.maps import MEAN
 from growkit.operators.blocks import Rule, expand_block
 from growkit.operators.seeds import generator
 from growkit.plan import TensorPlan
@@ -65,7 +66,7 @@ def grow_blocks(
 
     own = reader(tensor.name)
     donor = reader(tensor.donor) if tensor.donor else None
-    mean = _row_mean(own, rule) if (rule.rows.mode == 1).any() else None
+    mean = _row_mean(own, rule) if (rule.rows.mode == MEAN).any() else None
 
     def block(start: int) -> torch.Tensor:
         draws = generator(seed, f"{tensor.name}/{start}")

@@ -6,7 +6,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from growkit.api import headers_of, open_source
 from growkit.axes import GAIN, READ, SHIFT, Dimension
 from growkit.errors import GrowkitError
 from growkit.families import Family, family_named
@@ -14,6 +13,7 @@ from growkit.plan import Recipe, forward_flops
 from growkit.planners.choose import choose_maps
 from growkit.planners.sizes import OPTIONS, Sizes, read_sizes, target_sizes
 from growkit.planners.widen import Headers, architecture_of, check_config, is_tied
+from growkit.sources import headers_of, open_source
 
 HEADS = {"head", "kv_head", "query_head", "key_head"}
 

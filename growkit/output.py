@@ -65,7 +65,7 @@ def write_checkpoint(
         parent = source.folder / PROVENANCE if source.folder else None
         if parent is not None and parent.exists():
             provenance["parent"] = {
-                k: read_json(parent).get(k) for k in ("source", "request", "exactness", "maps_digest")
+                k: read_json(parent).get(k) for k in ("source", "request", "exactness", "maps_digest", "parent")
             }
         (folder / PROVENANCE).write_text(provenance_text(provenance), "utf-8")
         (folder / "README.md").write_text(model_card(plan, source.name), "utf-8")
@@ -179,7 +179,7 @@ def optimizer_tensors(plan: Plan, stored: Mapping[str, StoredTensor]) -> tuple[T
 def learning_rates(plan: Plan) -> dict[str, Any]:
     """Per-parameter multipliers that make AdamW on the grown model step as it did on the small one.
 
-    With weights grown by w and gradients by g: lr * w, weight_decay / w, eps * g (reference/arXiv 2602.10545). Tensors
+    With weights grown by w and gradients by g: lr * w, weight_decay / w, eps * g (arXiv 2602.10545). Tensors
     whose entries have different multipliers get their root mean square: outputs then follow the source's exactly only at
     whole multiples with noise 0, and on average elsewhere. Gemma's gains must not decay: what decays is gain - 1.
     """

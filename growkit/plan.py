@@ -156,11 +156,11 @@ def forward_flops(family: Family, shapes: Mapping[str, tuple[int, ...]], tied: b
     the length of the text, and norms are left out.
     """
     total = 0
+    stored_head = any(family.stem(name) in family.heads for name in shapes)
     for name, shape in shapes.items():
         dimensions = family.axes_of(name)
-        if (len(shape) == 2 and any(d.role == "read" for d in dimensions)) or (
-            tied and family.stem(name) == family.embedding
-        ):
+        is_head = tied and not stored_head and family.stem(name) == family.embedding
+        if is_head or (len(shape) == 2 and any(d.role == READ for d in dimensions)):
             total += 2 * prod(shape)
     return total
 

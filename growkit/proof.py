@@ -17,6 +17,7 @@ from growkit.maps import GATHER, AxisMap
 from growkit.output import maps_from_json
 from growkit.plan import Exactness, Plan
 from growkit.running import Results, loadable, sequences_for, tokenizer_of
+from growkit.sources import open_source
 
 # largest difference over the largest value that rounding explains, by the dtype that is stored
 EXACT_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -65,11 +66,13 @@ class Report:
 
 
 def verify(
-    source: str | Path | Checkpoint,
+    source: str | Path,
     target: str | Path,
     text: str | Path | None = None,
     tolerance: float | None = None,
     seed: int = 0,
+    family: str | None = None,
+    source_heads: int | None = None,
 ) -> Report:
     """Load both in stock transformers, run the same tokens, compare logits (hidden states where there is no head).
 
@@ -77,14 +80,12 @@ def verify(
     relative difference allowed; by default what the result's exactness and dtype promise. Raises CheckpointError or
     RequestError for what cannot be loaded or compared.
     """
-    before = source if isinstance(source, Checkpoint) else open_checkpoint(source)
+    before = open_source(source, family, source_heads)
     after = open_checkpoint(target)
     dtypes = {tensor.dtype for tensor in after.tensors.values() if tensor.dtype.is_floating_point}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     provenance = _provenance(after)
-    exactness = provenance.get("exactness", "exact")
-    if exactness not in list(map(str, Exactness)):
-        raise CheckpointError(f"{PROVENANCE} says exactness {exactness!r}; verify against an intact result")
+    exactness = _expected(provenance, before)
     if text is not None and not Path(text).is_file():
         raise RequestError(f"cannot read text from {str(text)!r}: no such file")
     with loadable(before) as folder:
@@ -119,7 +120,7 @@ def verify(
         before.label,
         str(target),
         compared,
-        "random tokens" if text is None else Path(text).name,
+        "random" if text is None else Path(text).name,
         sum(sequence.numel() for sequence in sequences),
         exactness,
         difference.max().item(),
@@ -142,7 +143,7 @@ def fits_in_memory(plan: Plan) -> str:
     available = _available_bytes()
     if needed <= available:
         return ""
-    return f"verifying needs about {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free"
+    return f"verifying needs about {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free; run growkit verify where there is more"
 
 
 def _comparable(
@@ -195,6 +196,24 @@ def _cosine(ours: torch.Tensor, theirs: torch.Tensor, sequences: list[torch.Tens
     count = len(sequences)
     a, b = (values[: len(values) // count * count].unflatten(0, (count, -1)).mean(1) for values in (ours, theirs))
     return torch.nn.functional.cosine_similarity(a, b, dim=-1).mean().item()
+
+
+def _expected(provenance: dict[str, Any], source: Checkpoint) -> str:
+    """The exactness a result promises of a source: the worst of the growths that lie between them."""
+    known = {str(exactness): exactness for exactness in Exactness}
+    hashes = sorted(source.hashes().values()) if isinstance(provenance.get("parent"), dict) else None
+    step: Any = provenance
+    worst = Exactness.EXACT
+    while isinstance(step, dict):
+        said = step.get("exactness", "exact")
+        if not isinstance(said, str) or said not in known:
+            raise CheckpointError(f"{PROVENANCE} says exactness {said!r}; verify against an intact result")
+        worst = max(worst, known[said])
+        files = step.get("source", {}).get("files", {}) if isinstance(step.get("source"), dict) else {}
+        if hashes is None or sorted(map(str, files.values())) == hashes:
+            break
+        step = step.get("parent")
+    return str(worst)
 
 
 def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def dual_rule(name: str, shape: tuple[int, ...], growth: Growth, power: int) -> 
     """How gradients of a tensor grow when its weights grow by tensor_rule, to a power (1: first moments, 2: second).
 
     The roles change places: what is written is multiplied by its read amplitude, what is read by its write amplitude
-    (reference: duality of growth; a gain with multiplier w has write * read / w). Entries that carry nothing of the
+    (by the chain rule; a gain with multiplier w has write * read / w). Entries that carry nothing of the
     source have no history: first moments 0, second moments the mean of the axis, so that their first steps are bounded.
     """
     rule = tensor_rule(name, shape, replace(growth, noise=0.0))

@@ -83,11 +83,12 @@ def sequences_for(config: dict[str, Any], tokenizer: Any, text: str | Path | Non
     """
     family = family_named(config.get("model_type"))
     positions = config.get(family.sizes["position"]) or LENGTH
-    length = min(LENGTH, positions - 2)
+    length = max(1, min(LENGTH, positions - 2))  # RoBERTa counts its positions from 2
     vocabulary = config[family.sizes["vocab"]]
     if text is None:
-        special = {config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")}
-        allowed = torch.tensor([i for i in range(vocabulary) if i not in special])
+        stated = [config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")]
+        special = {i for value in stated for i in (value if isinstance(value, list) else [value])}
+        allowed = torch.tensor([i for i in range(vocabulary) if i not in special] or [0])
         draws = torch.randint(len(allowed), (SEQUENCES, length), generator=generator(seed, "verify"))
         return list(allowed[draws])
     try:
@@ -123,8 +124,10 @@ def _load(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tuple[Any
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # what it would warn of is in the report
     transformers.logging.disable_progress_bar()
-    names = config.get("architectures") or ["AutoModel"]
-    model_class = getattr(transformers, names[0], transformers.AutoModel)
+    name = (config.get("architectures") or ["AutoModel"])[0]
+    model_class = getattr(transformers, name, None)
+    if model_class is None:
+        raise CheckpointError(f"config.json of {str(folder)!r} names class {name!r}, which transformers does not have")
     try:
         model, info = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True, local_files_only=True)
     except Exception as error:  # transformers raises many kinds; each means that this folder does not load

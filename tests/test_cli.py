@@ -362,3 +362,19 @@ def test_tables_keep_within_the_terminal(src, monkeypatch, columns):
     shown = run("widen", odd, "--hidden", "36", "--dry-run").stdout
     assert re.search(r"^hidden +24 +36 +isometric copies +exact", shown, re.MULTILINE)
     assert "copies are scaled so that RMSNorm sees the same mean square" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, errors.CheckpointError("cannot load")])
+def test_a_result_that_could_not_be_proved_is_still_named(src, monkeypatch, trouble):
+    def fail(*_args, **_options):
+        raise trouble
+
+    monkeypatch.setattr(api, "prove", fail)
+    result = run("widen", "src", "--hidden", "48", "-o", "out")
+    assert result.exit_code == (130 if trouble is KeyboardInterrupt else 1)
+    assert "not verified" in result.stdout and "wrote out" in result.stdout and Path("out/config.json").exists()
+
+
+def test_a_dry_run_refuses_what_the_run_would(src):
+    refused("widen", "src", "--hidden", "48", "--dry-run", "-o", "src", says="is or contains the source")
+    refused("widen", "src", "--hidden", "48", "--dry-run", "--optimizer", "nosuch.safetensors", says="does not exist")

@@ -18,6 +18,7 @@ FLOORS = [
     {"plan"},
     {"planners"},
     {"execute"},
+    {"sources"},
     {"output", "running"},
     {"proof"},
     {"api"},

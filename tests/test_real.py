@@ -172,3 +172,52 @@ def test_growing_loads_no_model_code(tmp_path):
     tiny.make("llama", dtype=torch.float32).save_pretrained(tmp_path / "src")
     code = f"import sys, growkit; growkit.widen({str(tmp_path / 'src')!r}, {str(tmp_path / 'out')!r}, hidden=48); assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_live_body_of_a_tied_model_keeps_its_hidden_states(tmp_path):
+    """AutoModel remembers the class it was saved as; its state has no head and its norm must not stand in for one."""
+    import transformers
+
+    tiny.make("gpt2").save_pretrained(tmp_path / "src")
+    body = transformers.AutoModel.from_pretrained(tmp_path / "src", dtype=torch.float64).eval()
+    state, config = growkit.grow_state_dict(body.state_dict(), body.config, hidden=48)
+    grown = tiny.rebuild(body, state, config)
+    ids = tiny.tokens()
+    with torch.no_grad():
+        ours, theirs = (m(ids).last_hidden_state for m in (body, grown))
+    assert tiny.relative(ours, theirs[..., :24]) < 1e-10 and tiny.relative(ours, theirs[..., 24:]) < 1e-10
+
+
+def test_a_gemma2_config_that_is_silent_on_its_scores(tmp_path):
+    """transformers fixes the softmax scale even where the config does not say so."""
+    model = tiny.make("gemma2", dtype=torch.float32, query_pre_attn_scalar=256)
+    model.save_pretrained(tmp_path / "src")
+    settings = json.loads((tmp_path / "src" / "config.json").read_text())
+    del settings["query_pre_attn_scalar"]
+    (tmp_path / "src" / "config.json").write_text(json.dumps(settings))
+    assert growkit.widen(tmp_path / "src", tmp_path / "out", head_dim=16, verify=True).report.ok
+
+
+def test_several_end_tokens(tmp_path):
+    tiny.make("llama", dtype=torch.float32, eos_token_id=[2, 3]).save_pretrained(tmp_path / "src")
+    assert growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48, verify=True).report.ok
+
+
+def test_an_older_ancestor_is_judged_by_the_worst_step_between(tmp_path):
+    tiny.make("llama", dtype=torch.float32).save_pretrained(tmp_path / "a")
+    growkit.widen(tmp_path / "a", tmp_path / "b", hidden=48, method="aki")
+    growkit.widen(tmp_path / "b", tmp_path / "c", ffn=99)
+    assert growkit.verify(tmp_path / "b", tmp_path / "c").exactness == "exact"
+    assert growkit.verify(tmp_path / "a", tmp_path / "c").exactness == "approximate"
+
+
+def test_a_tied_head_counts_once(tmp_path):
+    model = tiny.make("gpt2", dtype=torch.float32)
+    model.save_pretrained(tmp_path / "src")
+    once = growkit.inspect(tmp_path / "src").flops_per_token
+    state = {
+        **load_file(tmp_path / "src" / "model.safetensors"),
+        "lm_head.weight": model.lm_head.weight.detach().clone(),
+    }
+    save_file(state, tmp_path / "src" / "model.safetensors", metadata={"format": "pt"})
+    assert growkit.inspect(tmp_path / "src").flops_per_token == once

@@ -34,13 +34,14 @@ class Checkpoint:
     """Tensors with the config that explains them. Reading is by row and by offset; nothing is ever held.
 
     label: what a person calls it. folder: where its companion files lie, or None (a bare file: what lies beside it need
-    not belong to it). config: None where there is none.
+    not belong to it). config: None where there is none; inferred: whether it was made up from names and shapes.
     """
 
     label: str
     tensors: Mapping[str, StoredTensor]
     config: dict[str, Any] | None
     folder: Path | None
+    inferred: bool = False
     _files: dict[Path, int] = field(default_factory=dict, repr=False)
 
     def rows(self, name: str, rows: np.ndarray, columns_as_rows: bool = False) -> torch.Tensor:

@@ -4,6 +4,7 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -26,7 +27,7 @@ SIZES, HOW, OUTPUT, SOURCE = "What to grow", "How", "Output", "When the source h
 
 
 @contextmanager
-def people_errors() -> Iterator[None]:
+def people_errors(interrupted: str = "interrupted") -> Iterator[None]:
     """Turn what growkit refuses, and what the system does, into one sentence and an exit code."""
     from rich.console import Console
     from rich.markup import escape
@@ -41,7 +42,7 @@ def people_errors() -> Iterator[None]:
         console.print(f"[bold red]growkit:[/] {escape(reason)}")
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
-        console.print("[bold yellow]growkit:[/] interrupted; nothing was kept")
+        console.print(f"[bold yellow]growkit:[/] {interrupted}")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -103,22 +104,34 @@ def widen(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, method=method, mapping=mapping,
         noise=noise, seed=seed, dtype=dtype,
     )  # fmt: skip
-    with people_errors():
+    with people_errors("interrupted; nothing was kept"):
         shard_bytes = _bytes(shard_size)
         from growkit import api
         from growkit.cli import show
 
         if dry_run:
-            show.plan(api.plan_widen(source, family=family, source_heads=source_heads, **request), as_json)
+            todo = api.plan_widen(
+                source, out, force=force, optimizer=optimizer, family=family, source_heads=source_heads, **request
+            )
+            show.plan(todo, as_json)
             return
         with show.writing(as_json) as (announce, progress):
             grown = api.widen(
                 source, out, shard_bytes=shard_bytes, force=force, optimizer=optimizer, allow_nonfinite=allow_nonfinite,
                 family=family, source_heads=source_heads, announce=announce, progress=progress, **request,
             )  # fmt: skip
-        grown = api.prove(source, grown, family=family, source_heads=source_heads) if verify else grown
-        show.grown(grown, as_json)
-    if grown.report is not None and not grown.report.ok:
+        unproven = ""
+        if verify:
+            try:
+                grown = api.prove(source, grown, family=family, source_heads=source_heads)
+            except GrowkitError as error:
+                unproven = str(error)
+            except KeyboardInterrupt:
+                unproven = "interrupted"
+        show.grown(replace(grown, unverified=unproven or grown.unverified), as_json)
+    if unproven == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    if unproven or (grown.report is not None and not grown.report.ok):
         raise typer.Exit(FAILED)
 
 
@@ -135,10 +148,10 @@ def verify(
 ) -> None:  # fmt: skip
     """Run two checkpoints on the same tokens in stock transformers and compare what comes out; exit 1 if too far apart."""
     with people_errors():
-        from growkit import api, proof
+        from growkit import proof
         from growkit.cli import show
 
-        report = proof.verify(api.open_source(source, family, source_heads), target, text, tolerance, seed)
+        report = proof.verify(source, target, text, tolerance, seed, family, source_heads)
         show.report(report, as_json)
     if not report.ok:
         raise typer.Exit(FAILED)

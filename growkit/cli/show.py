@@ -52,12 +52,13 @@ def print_plan(todo: Plan, console: Console) -> None:
         f" noise {recipe.noise:g}, seed {recipe.seed}"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("axis", "from", "to", "map", "function"):
+    for heading in ("axis", "from", "to", "map", "exactness"):
         table.add_column(heading, justify="right" if heading in ("from", "to") else "left")
     for axis in todo.axes:
         grows = axis.old != axis.new
         colour = COLOURS[str(axis.exactness)] if grows else "dim"
-        row = (axis.axis, f"{axis.old:,}", f"{axis.new:,}", axis.how, f"[{colour}]{axis.exactness}[/]")
+        said = f"[{colour}]{axis.exactness}[/]" if grows else "-"
+        row = (axis.axis, f"{axis.old:,}", f"{axis.new:,}", axis.how, said)
         table.add_row(*row, style=None if grows else "dim")
     console.print(table)
     console.print()
@@ -121,7 +122,7 @@ def grown(result: Grown, as_json: bool) -> None:
         out.print()
         report_table(result.report)
     elif result.unverified:
-        out.print(f"[yellow]not verified:[/] {result.unverified}; run growkit verify where there is more")
+        out.print(f"[yellow]not verified:[/] {escape(result.unverified)}")
     out.print(f"[bold]wrote[/] {escape(str(result.folder))}", soft_wrap=True)
 
 
@@ -136,7 +137,7 @@ def report(measured: Report, as_json: bool) -> None:
 def report_table(measured: Report) -> None:
     """The figures of a comparison and its verdict."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("compared", f"{measured.compared}, {measured.tokens} tokens of {escape(measured.text)}")
+    table.add_row("compared", f"{measured.compared}, {measured.tokens} tokens, {escape(measured.text)}")
     table.add_row("max |difference|", f"{measured.max_difference:.3g}  ({measured.relative:.2g} of the largest value)")
     table.add_row("mean |difference|", f"{measured.mean_difference:.3g}")
     if measured.kl is not None and measured.top1 is not None:
@@ -150,9 +151,7 @@ def report_table(measured: Report) -> None:
     for key in measured.keys:
         out.print(f"[red]key[/] {escape(key)}")
     if measured.tolerance is None:
-        out.print(
-            f"[yellow]measured[/]  the plan says {measured.exactness}, so nothing is judged; give --tolerance to judge"
-        )
+        out.print(f"[yellow]not judged[/]  the plan says {measured.exactness}; judge with --tolerance")
         return
     verdict = "[bold green]same function[/]" if measured.exactness == "exact" else "[bold green]near[/]"
     limit = f"tolerance {measured.tolerance:.2g}"
@@ -186,7 +185,7 @@ def inspection(found: Inspection, as_json: bool) -> None:
     out.print(parts)
     out.print(f"{count(found.flops_per_token)}FLOPs per token forward, attention scores left out\n")
     growth = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("growth", "function", "why"):
+    for heading in ("growth", "exactness", "why"):
         growth.add_column(heading, overflow="fold", no_wrap=heading != "why")
     for g in found.growths:
         growth.add_row(g.option, f"[{COLOURS[g.exactness]}]{g.exactness}[/]", escape(g.why))

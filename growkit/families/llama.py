@@ -102,7 +102,7 @@ GEMMA2 = _llama_like(
     {**_DECODER, **_BRANCH_NORMS},
     hidden_by_heads=True,
     score_keys={"query_pre_attn_scalar": None},
-    **_GEMMA,
+    **_GEMMA | {"defaults": {"head_dim": 256, "query_pre_attn_scalar": 256}},
 )
 OLMO2 = _llama_like(
     "olmo2",

@@ -60,11 +60,10 @@ class Selection:
         return amplitude
 
 
-def select(axis: AxisMap, role: str, first: np.ndarray | None = None) -> Selection:
-    """The part of a map that one role of one tensor needs. `first` defaults to the first copy of every source."""
+def select(axis: AxisMap, role: str) -> Selection:
+    """The part of a map that one role of one tensor needs."""
     side: Side = axis.sides[role]
-    first = copy_rank(axis.index) == 0 if first is None else first
-    return Selection(axis.old, axis.index, side.amplitude, side.mode, first)
+    return Selection(axis.old, axis.index, side.amplitude, side.mode, copy_rank(axis.index) == 0)
 
 
 @dataclass(frozen=True)

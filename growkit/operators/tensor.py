@@ -32,6 +32,10 @@ def expand(
     shape = tuple(axis.old for axis, _ in dimensions)
     if tuple(weight.shape) != shape or (donor is not None and donor.shape != weight.shape):
         raise ValueError(f"maps are for shape {shape}, the tensor has {tuple(weight.shape)}")
+    if not 1 <= len(dimensions) <= 2 or any(role not in axis.sides for axis, role in dimensions) or not 0 <= noise < 1:
+        raise ValueError(
+            "expand takes one or two dimensions, roles write, read, gain or shift, and noise from 0 to below 1"
+        )
     if [role for _, role in dimensions].count(READ) == 2:
         raise ValueError("a matrix that reads both of its dimensions writes none")
     selections = [select(axis, role) for axis, role in dimensions]

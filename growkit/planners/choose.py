@@ -115,10 +115,8 @@ def _slots(family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes) ->
     size, target = old["head_dim"], new["head_dim"]
     if size == target:
         return kept_slots(size), {}
-    fixed = any(
-        key in config and (config[key] == value or (value is None and config[key] is not None))
-        for key, value in family.score_keys.items()
-    )
+    stated = {key: config.get(key, family.defaults.get(key)) for key in family.score_keys}
+    fixed = any(stated[key] is not None and value in (None, stated[key]) for key, value in family.score_keys.items())
     score = 1.0 if fixed else float(np.sqrt(target / size))
     rotary = rotary_size(family, config, old)
     if rotary % 2:

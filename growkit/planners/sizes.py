@@ -108,6 +108,8 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
         if size < old[axis]:
             raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
     for axis, size in asked.items():
+        if type(size) is not int:
+            raise RequestError(f"{OPTIONS[axis]} should be a whole number, not {size!r}")
         if size > LARGEST:
             raise RequestError(f"{OPTIONS[axis]} {size} is more than growkit plans for, {LARGEST}")
     resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden

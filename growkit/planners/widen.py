@@ -25,7 +25,8 @@ FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 class Headers:
     """What planning needs of a checkpoint: a label for messages, shapes and dtypes by name in file order, the config.
 
-    head_is_copy: whether a stored output head equals the embedding; None where either is not stored.
+    head_is_copy: whether a stored output head equals the embedding; None where either is not stored. body: whether this
+    is a base model whatever class its config names. notes: for the plan to show.
     """
 
     label: str
@@ -33,6 +34,8 @@ class Headers:
     dtypes: Mapping[str, torch.dtype]
     config: dict[str, Any]
     head_is_copy: bool | None = None
+    body: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def widen_plan(headers: Headers, recipe: Recipe) -> Plan:
@@ -117,6 +120,8 @@ def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
 def architecture_of(family: Family, headers: Headers) -> str:
     """The transformers class this checkpoint is of: what its config says, or what its tensors say."""
     stated = headers.config.get("architectures")
+    if headers.body:
+        return ""
     if not stated:
         return family.architecture(list(headers.shapes))
     if not isinstance(stated, list) or not isinstance(stated[0], str):
@@ -167,7 +172,7 @@ def _check_recipe(recipe: Recipe) -> None:
 
 
 def _notes(headers: Headers, recipe: Recipe, tensors: tuple[TensorPlan, ...]) -> list[str]:
-    notes = []
+    notes = list(headers.notes)
     splits = [t for t in tensors if t.rule.splits]
     if splits:
         notes.append(
