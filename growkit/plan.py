@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from growkit.axes import READ
 from growkit.families import Family
 from growkit.operators.blocks import Rule
 from growkit.rules import Growth
