@@ -22,7 +22,7 @@ from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_check
 from growkit.checkpoint.writer import SINGLE, check_space, layout, new_folder, write_index, write_json
 from growkit.errors import CheckpointError
 from growkit.execute import Progress, write_tensors
-from growkit.maps import GATHER, AxisMap, axis_map, identity
+from growkit.maps import FREE, GATHER, AxisMap, axis_map, identity
 from growkit.operators.blocks import Rule, select
 from growkit.plan import FORMAT, Plan, TensorPlan
 from growkit.rules import check_shape, dual_rule, grown_shape, rate_multipliers, tensor_rule
@@ -138,7 +138,7 @@ def map_from_json(entry: Mapping[str, Any]) -> AxisMap:
             raise ValueError("its runs leave the axis")
         index = np.concatenate([np.arange(first, first + length) for first, length, *_ in runs])
         write, read, carried = (np.repeat([run[k] for run in runs], [run[1] for run in runs]) for k in (2, 3, 4))
-        mode = np.where(carried, 0, 1)
+        mode = np.where(carried, GATHER, FREE)  # what is not carried has no use but to be known as such
         return axis_map(entry["name"], entry["old"], index, write, read, modes={WRITE: mode, READ: mode})
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from growkit.attention_maps import HeadSlots, copied_slots, grouped_heads, kept_slots, normed_rotary_slots, rotary_slots
+from growkit.axes import WRITE
 from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.families.schema import RMS
 from growkit.maps import (
+    MEAN,
     AxisMap,
     copies,
     cyclic_index,
@@ -51,9 +53,9 @@ def choose_maps(
 
     pooled_index = hidden.index
     maps["pooled"] = copies(old["hidden"], pooled_index)
-    is_filler = hidden.name == "copies + mean filler"
+    has_filler = bool((hidden.sides[WRITE].mode == MEAN).any())
     maps["head_hidden"] = (
-        head_filler(old["hidden"], new["hidden"]) if is_filler else copies(old["hidden"], pooled_index)
+        head_filler(old["hidden"], new["hidden"]) if has_filler else copies(old["hidden"], pooled_index)
     )
 
     generator = _generator(recipe, "head") if recipe.mapping == "random" else None
