@@ -78,26 +78,26 @@ def root(
 @app.command()
 def widen(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A folder, a .safetensors file or a hub id.")],
-    hidden: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=SIZES, help="Width of the residual stream; alone, heads and ffn follow in proportion.")] = None,
-    heads: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=SIZES, help="Query heads.")] = None,
-    kv_heads: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=SIZES, help="Key-value heads.")] = None,
-    head_dim: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=SIZES, help="Slots of one head.")] = None,
-    ffn: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=SIZES, help="Inner width of the feed-forward layers.")] = None,
-    method: Annotated[str, typer.Option(rich_help_panel=HOW, help="fpi keeps the function; aki takes new units from the layer above (bert2BERT).")] = "fpi",
-    mapping: Annotated[str, typer.Option(rich_help_panel=HOW, help="cyclic, or the paper's random.")] = "cyclic",
-    noise: Annotated[Optional[float], typer.Option(rich_help_panel=HOW, help="How unevenly read copies are split, 0 to below 1; their sum stays. Default 0.5 for fpi, 0 for aki.")] = None,
-    seed: Annotated[int, typer.Option(rich_help_panel=HOW, help="For the random mapping, the split and free fillers.")] = 0,
-    dtype: Annotated[Optional[str], typer.Option(rich_help_panel=HOW, help="Store as float64, float32, bfloat16 or float16; default as the source.")] = None,
-    optimizer: Annotated[Optional[Path], typer.Option(rich_help_panel=HOW, help="AdamW state (<param>.exp_avg, <param>.exp_avg_sq) to grow along.")] = None,
+    hidden: Annotated[Optional[int], typer.Option(min=1, metavar="N", rich_help_panel=SIZES, help="Width of the residual stream; alone, heads and ffn follow in proportion.")] = None,
+    heads: Annotated[Optional[int], typer.Option(min=1, metavar="N", rich_help_panel=SIZES, help="Query heads.")] = None,
+    kv_heads: Annotated[Optional[int], typer.Option(min=1, metavar="N", rich_help_panel=SIZES, help="Key-value heads.")] = None,
+    head_dim: Annotated[Optional[int], typer.Option(min=1, metavar="N", rich_help_panel=SIZES, help="Slots of one head.")] = None,
+    ffn: Annotated[Optional[int], typer.Option(min=1, metavar="N", rich_help_panel=SIZES, help="Inner width of the feed-forward layers.")] = None,
+    method: Annotated[str, typer.Option(metavar="fpi|aki", rich_help_panel=HOW, help="fpi keeps the function; aki takes new units from the layer above (bert2BERT).")] = "fpi",
+    mapping: Annotated[str, typer.Option(metavar="cyclic|random", rich_help_panel=HOW, help="cyclic, or the paper's random.")] = "cyclic",
+    noise: Annotated[Optional[float], typer.Option(metavar="X", rich_help_panel=HOW, help="How unevenly read copies are split, 0 to below 1; their sum stays. Default 0.5 for fpi, 0 for aki.")] = None,
+    seed: Annotated[int, typer.Option(metavar="S", rich_help_panel=HOW, help="For the random mapping, the split and free fillers.")] = 0,
+    dtype: Annotated[Optional[str], typer.Option(metavar="TYPE", rich_help_panel=HOW, help="Store as float64, float32, bfloat16 or float16; default as the source.")] = None,
+    optimizer: Annotated[Optional[Path], typer.Option(metavar="STATE", rich_help_panel=HOW, help="AdamW state (<param>.exp_avg, <param>.exp_avg_sq) to grow along.")] = None,
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", rich_help_panel=HOW, help="Grow NaN and Inf weights as they are.")] = False,
-    out: Annotated[Optional[Path], typer.Option("-o", "--out", rich_help_panel=OUTPUT, help="Folder to make; default here, named by what changed.")] = None,
-    shard_size: Annotated[str, typer.Option(rich_help_panel=OUTPUT, help="Largest weight file.")] = "5GB",
+    out: Annotated[Optional[Path], typer.Option("-o", "--out", metavar="OUT", rich_help_panel=OUTPUT, help="Folder to make; default here, named by what changed.")] = None,
+    shard_size: Annotated[str, typer.Option(metavar="SIZE", rich_help_panel=OUTPUT, help="Largest weight file.")] = "5GB",
     dry_run: Annotated[bool, typer.Option("--dry-run", rich_help_panel=OUTPUT, help="Print the plan and write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print for machines.")] = False,
     force: Annotated[bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Replace a checkpoint that is there.")] = False,
     verify: Annotated[bool, typer.Option(rich_help_panel=OUTPUT, help="Prove the result at the end, where it fits in memory.")] = True,
-    family: Annotated[Optional[str], typer.Option(rich_help_panel=SOURCE, help="Its family, such as llama.")] = None,
-    source_heads: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=SOURCE, help="Its number of query heads.")] = None,
+    family: Annotated[Optional[str], typer.Option(metavar="NAME", rich_help_panel=SOURCE, help="Its family, such as llama.")] = None,
+    source_heads: Annotated[Optional[int], typer.Option(min=1, metavar="N", rich_help_panel=SOURCE, help="Its number of query heads.")] = None,
 ) -> None:  # fmt: skip
     """Grow a checkpoint in width: hidden size, heads, head size, feed-forward size, alone or together."""
     request: dict[str, Any] = dict(
@@ -141,10 +141,10 @@ def verify(
     target: Annotated[str, typer.Argument(metavar="DST", help="The checkpoint after.")],
     text: Annotated[Optional[Path], typer.Option(help="A file of real text; default random tokens.")] = None,
     tolerance: Annotated[Optional[float], typer.Option(min=0, help="Largest difference over the largest value; default by exactness and dtype.")] = None,
-    seed: Annotated[int, typer.Option(help="For the random tokens and the masks.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="S", help="For the random tokens and the masks.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
-    family: Annotated[Optional[str], typer.Option(rich_help_panel=SOURCE, help="Its family, such as llama.")] = None,
-    source_heads: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=SOURCE, help="Its number of query heads.")] = None,
+    family: Annotated[Optional[str], typer.Option(metavar="NAME", rich_help_panel=SOURCE, help="Its family, such as llama.")] = None,
+    source_heads: Annotated[Optional[int], typer.Option(min=1, metavar="N", rich_help_panel=SOURCE, help="Its number of query heads.")] = None,
 ) -> None:  # fmt: skip
     """Run two checkpoints on the same tokens in stock transformers and compare what comes out; exit 1 if too far apart."""
     with people_errors():
@@ -161,8 +161,8 @@ def verify(
 def inspect(
     source: Annotated[str, typer.Argument(metavar="CKPT", help="A folder, a .safetensors file or a hub id.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print for machines.")] = False,
-    family: Annotated[Optional[str], typer.Option(rich_help_panel=SOURCE, help="Its family, such as llama.")] = None,
-    source_heads: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=SOURCE, help="Its number of query heads.")] = None,
+    family: Annotated[Optional[str], typer.Option(metavar="NAME", rich_help_panel=SOURCE, help="Its family, such as llama.")] = None,
+    source_heads: Annotated[Optional[int], typer.Option(min=1, metavar="N", rich_help_panel=SOURCE, help="Its number of query heads.")] = None,
 ) -> None:  # fmt: skip
     """Show what a checkpoint is: family, sizes, parameters by part, and which growth would be exact."""
     with people_errors():
