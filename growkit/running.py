@@ -35,7 +35,7 @@ class Results:
         losses: list[torch.Tensor] = []
         masked = not _is_causal(config)
         for number, ids in enumerate(sequences):
-            inputs, labels = _masked(ids, config, tokenizer, seed, number) if masked else (ids, ids)
+            inputs, labels = _masked(ids, tokenizer, seed, number) if masked else (ids, ids)
             with torch.no_grad():
                 output = model(input_ids=inputs[None], attention_mask=torch.ones_like(inputs[None]))
             for name, value in output.items():
@@ -146,9 +146,7 @@ def _is_causal(config: dict[str, Any]) -> bool:
     return not family_named(config.get("model_type")).post_norm
 
 
-def _masked(
-    ids: torch.Tensor, config: dict[str, Any], tokenizer: Any, seed: int, number: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _masked(ids: torch.Tensor, tokenizer: Any, seed: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """15 % of a sequence hidden behind the mask token where there is one, and the ids with -100 elsewhere as labels."""
     mask = getattr(tokenizer, "mask_token_id", None)
     if mask is None:

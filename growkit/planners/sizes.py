@@ -116,7 +116,7 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
 
     def attempt(values: Mapping[str, int]) -> Sizes | str:
         new = resolve(old, values)
-        return new if isinstance(new, str) else _refusal(family, old, new, rotary, values) or new
+        return new if isinstance(new, str) else _refusal(family, old, new, rotary) or new
 
     found = attempt(asked)
     if isinstance(found, str):
@@ -168,7 +168,7 @@ def _with_ffn(old: Sizes, new: Sizes, asked: Mapping[str, int]) -> Sizes:
     return new
 
 
-def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int, asked: Mapping[str, int]) -> str | None:
+def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
     """Why stock transformers or growkit's maps cannot have these sizes, or None."""
     for axis in OPTIONS:
         if new[axis] < old[axis]:
@@ -211,7 +211,7 @@ def _nearest(asked: Mapping[str, int], old: Sizes, works: Callable[[Mapping[str,
     return ""
 
 
-def target_config(family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes) -> dict[str, Any]:
+def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict[str, Any]:
     """The config with the new sizes written where it had the old ones; everything else as it was."""
     grown = deepcopy(dict(config))  # rotary settings are nested, and the source stays as it is
     for axis, keys in family.sizes.items():

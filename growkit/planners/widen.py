@@ -49,7 +49,7 @@ def widen_plan(headers: Headers, recipe: Recipe) -> Plan:
     old = read_sizes(family, headers.config)
     new = target_sizes(family, headers.config, recipe.sizes)
     maps, lines, rotary = choose_maps(family, headers.config, old, new, recipe)
-    config = target_config(family, headers.config, old, new)
+    config = target_config(family, headers.config, new)
     write_rotary(config, rotary)
     tied = is_tied(family, headers)
     if headers.head_is_copy is False:
