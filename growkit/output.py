@@ -64,8 +64,9 @@ def write_checkpoint(
         provenance = {**describe(plan), "source": {"name": source.name, "files": hashes.result()}}
         parent = source.folder / PROVENANCE if source.folder else None
         if parent is not None and parent.exists():
+            before = read_json(parent)
             provenance["parent"] = {
-                k: read_json(parent).get(k) for k in ("source", "request", "exactness", "maps_digest", "parent")
+                k: before.get(k) for k in ("source", "request", "exactness", "maps_digest", "parent")
             }
         (folder / PROVENANCE).write_text(provenance_text(provenance), "utf-8")
         (folder / "README.md").write_text(model_card(plan, source.name), "utf-8")
@@ -94,7 +95,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "family": plan.family.model_type,
         "request": plan.recipe.to_json(),
         "exactness": str(plan.exactness),
-        "axes": [{**vars(axis), "exactness": str(axis.exactness)} for axis in plan.axes],
+        "axes": [axis.to_json() for axis in plan.axes],
         "maps_digest": digest,
         "maps": {axis: map_to_json(m) for axis, m in maps.items()},
     }

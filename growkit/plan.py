@@ -69,6 +69,10 @@ class AxisPlan:
     exactness: Exactness
     why: str
 
+    def to_json(self) -> dict[str, Any]:
+        """The line as plain data."""
+        return {**vars(self), "exactness": str(self.exactness)}
+
 
 @dataclass(frozen=True)
 class TensorPlan:
@@ -139,7 +143,7 @@ class Plan:
             "family": self.family.model_type,
             "request": self.recipe.to_json(),
             "exactness": str(self.exactness),
-            "axes": [{**vars(axis), "exactness": str(axis.exactness)} for axis in self.axes],
+            "axes": [axis.to_json() for axis in self.axes],
             "parameters": dict(zip(("before", "after"), self.parameters())),
             "bytes": {"before": self.source_bytes, "after": self.bytes},
             "flops_per_token": dict(zip(("before", "after"), self.flops_per_token())),
