@@ -1,4 +1,4 @@
-"""growkit grows trained transformers: wider, from one checkpoint to a larger one that computes the same function.
+"""growkit grows trained transformers: wider, deeper, or several into one, as stock checkpoints.
 
 The package imports nothing heavy until something is used, so that the command line answers at once.
 """
@@ -10,8 +10,8 @@ from growkit.errors import CheckpointError, GrowkitError, RequestError
 from growkit.version import __version__
 
 _LAZY = {
-    "widen": "growkit.api",
-    "plan_widen": "growkit.api",
+    **dict.fromkeys(("widen", "stack", "grow", "fuse"), "growkit.api"),
+    **dict.fromkeys(("plan_widen", "plan_stack", "plan_grow", "plan_fuse"), "growkit.api"),
     "grow_state_dict": "growkit.api",
     "verify": "growkit.proof",
     "inspect": "growkit.inspection",

@@ -1,34 +1,31 @@
 """What people call: the Python twins of the commands. Knows the order of things; every step lives below.
 
 import growkit
-growkit.widen("src", "out", hidden=1024)
-growkit.verify("src", "out").ok
+growkit.widen("src", "wide", hidden=1024)
+growkit.stack("wide", "deep", layers=24)
+growkit.verify("src", "wide").ok
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from growkit.checkpoint.source import Checkpoint, open_state
-from growkit.checkpoint.writer import check_target
-from growkit.errors import RequestError
-from growkit.execute import Progress, StateSource, grow_tensor
+from growkit.execute import StateSource, grow_tensor
 from growkit.families import family_named
-from growkit.output import optimizer_tensors, write_checkpoint
-from growkit.plan import Plan, Recipe
-from growkit.planners.widen import Headers, widen_plan
-from growkit.sources import head_and_embedding, headers_of, open_source
+from growkit.lineage import current_checkpoint
+from growkit.output import write_checkpoint
+from growkit.plan import Plan
+from growkit.planners.grow import grow_plan
+from growkit.planners.headers import Headers
+from growkit.prepare import Build, Path_, prepared
+from growkit.request import grow_recipe, recipe, stack_recipe
+from growkit.sources import head_and_embedding
 
 if TYPE_CHECKING:
     from growkit.proof import Report
-
-SHARD_BYTES = 5_000_000_000
-SHORT = {"hidden": "h", "head": "heads", "kv_head": "kv", "head_dim": "d", "ffn": "ffn"}
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -41,132 +38,90 @@ class Grown:
     unverified: str = ""
 
 
-def recipe(
-    hidden: int | None = None,
-    heads: int | None = None,
-    kv_heads: int | None = None,
-    head_dim: int | None = None,
-    ffn: int | None = None,
-    method: str = "fpi",
-    mapping: str = "cyclic",
-    noise: float | None = None,
-    seed: int = 0,
-    dtype: str | None = None,
-) -> Recipe:
-    """A request for a growth in width. noise defaults to 0.5 for fpi and to 0 for aki, which parts copies by itself.
-
-    Raises RequestError for a dtype that is none of float64, float32, bfloat16, float16.
-    """
-    if dtype is not None and dtype not in DTYPES:
-        raise RequestError(f"--dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    sizes = {"hidden": hidden, "head": heads, "kv_head": kv_heads, "head_dim": head_dim, "ffn": ffn}
-    default = 0.0 if method == "aki" else 0.5
-    return Recipe(sizes, method, mapping, default if noise is None else noise, seed, DTYPES[dtype] if dtype else None)
-
-
-def plan_widen(
-    source: str | Path,
-    out: str | Path | None = None,
-    *,
-    force: bool = False,
-    optimizer: str | Path | None = None,
-    family: str | None = None,
-    source_heads: int | None = None,
-    **request: Any,
-) -> Plan:
-    """What `widen` would do, without writing anything; it refuses what `widen` would. `request` as in `recipe`."""
-    with _prepared(source, out, force, optimizer, family, source_heads, request) as prepared:
-        return prepared.plan
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """All that is settled before a byte is written."""
-
-    source: Checkpoint
-    state: Checkpoint | None
-    plan: Plan
-    folder: Path
-
-
-@contextmanager
-def _prepared(
-    source: str | Path,
-    out: str | Path | None,
-    force: bool,
-    optimizer: str | Path | None,
-    family: str | None,
-    source_heads: int | None,
-    request: Mapping[str, Any],
-) -> Iterator[_Prepared]:
-    """Open, plan and check everything that can be checked; close what was opened."""
-    checkpoint = open_source(source, family, source_heads)
-    state = open_state(Path(optimizer)) if optimizer is not None else None
-    try:
-        todo = widen_plan(headers_of(checkpoint), recipe(**request))
-        folder = Path(out) if out is not None else Path(default_name(checkpoint, todo))
-        for origin in (source, optimizer):
-            if origin is not None and Path(origin).exists():
-                check_target(folder, Path(origin), force)
-        if not Path(source).exists():
-            check_target(folder, None, force)
-        if state is not None:
-            optimizer_tensors(todo, state.tensors)  # refuses what does not belong
-        yield _Prepared(checkpoint, state, todo, folder)
-    finally:
-        for opened in (checkpoint, state):
-            if opened is not None:
-                opened.close()
-
-
-def widen(
-    source: str | Path,
-    out: str | Path | None = None,
-    *,
-    shard_bytes: int = SHARD_BYTES,
-    force: bool = False,
-    verify: bool = False,
-    optimizer: str | Path | None = None,
-    allow_nonfinite: bool = False,
-    family: str | None = None,
-    source_heads: int | None = None,
-    progress: Progress = lambda _: None,
-    announce: Callable[[Plan], None] = lambda _: None,
-    **request: Any,
-) -> Grown:
+def widen(source: Path_, out: Path_ | None = None, **keywords: Any) -> Grown:
     """Grow a checkpoint in width into a new Hugging Face folder.
 
-    source: folder, .safetensors file or hub id. out: the folder to make; without it, one in the current folder named
-    by what changed. request: hidden, heads, kv_heads, head_dim, ffn, method, mapping, noise, seed, dtype (see `recipe`).
-    optimizer: AdamW state as safetensors, grown by the dual map. verify: prove the result, where it fits in memory.
-    progress, announce: called with bytes written, and with the plan before work starts.
+    source: folder, .safetensors file or hub id. out: the folder to make; without it, one in the current folder named by
+    what changed. keywords: hidden, heads, kv_heads, head_dim, ffn, method ("fpi", "aki"), mapping ("cyclic", "random"),
+    noise, seed, dtype, and those of Options.
 
     Raises CheckpointError or RequestError, having written nothing and touched nothing.
     """
-    with _prepared(source, out, force, optimizer, family, source_heads, request) as ready:
-        announce(ready.plan)
-        write_checkpoint(ready.plan, ready.source, ready.folder, shard_bytes, allow_nonfinite, ready.state, progress)
-    grown = Grown(ready.folder, ready.plan)
-    return prove(source, grown, family, source_heads) if verify else grown
+    return _grow([source], out, recipe, keywords)
 
 
-def prove(source: str | Path, grown: Grown, family: str | None = None, source_heads: int | None = None) -> Grown:
+def stack(source: Path_ | Sequence[Path_] | None = None, out: Path_ | None = None, **keywords: Any) -> Grown:
+    """Grow a checkpoint in depth, or stack several: the layers of the first, then of the second, and so on.
+
+    source: one checkpoint, several, or None for the current one (see growkit.lineage). Several are first widened to the
+    largest of each size; what stands before the layers comes from the first, what follows from the last. keywords: layers,
+    method ("stack", "interleave", "top", "middle", "identity", "solar"), overlap, after, every, block, slices, seed, dtype,
+    and those of Options. Raises as `widen` does.
+    """
+    return _grow(_named(source), out, stack_recipe, keywords)
+
+
+def grow(source: Path_, out: Path_ | None = None, *, like: Path_ | None = None, **keywords: Any) -> Grown:
+    """Grow a checkpoint in width and depth in one pass: the bytes that `widen`, then `stack` would give.
+
+    like: sizes of another model, as a name (bert-base), a config.json or a checkpoint. keywords: those of `widen`, layers,
+    depth (the method of `stack`) and its placing options, and those of Options. Raises as `widen` does.
+    """
+    return _grow([source], out, grow_recipe, keywords, like)
+
+
+def fuse(sources: Sequence[Path_], out: Path_ | None = None, *, mode: str = "side-by-side", **keywords: Any) -> Grown:
+    """Make one model of several of one family and tokenizer.
+
+    mode: "side-by-side" (each computes in its own block; logits are averaged), or "fpi" or "aki" (the first widened, whose
+    later copies are the others' units, with aki from the layer above). keywords: sizes as in `widen` for fpi and aki,
+    noise, seed, dtype, and those of Options. Raises as `widen` does.
+    """
+    return _grow(list(sources), out, recipe, {"mode": mode, **keywords})
+
+
+def plan_widen(source: Path_, out: Path_ | None = None, **keywords: Any) -> Plan:
+    """What `widen` would do, without writing anything; it refuses what `widen` would."""
+    return _plan([source], out, recipe, keywords)
+
+
+def plan_stack(source: Path_ | Sequence[Path_] | None = None, out: Path_ | None = None, **keywords: Any) -> Plan:
+    """What `stack` would do, without writing anything."""
+    return _plan(_named(source), out, stack_recipe, keywords)
+
+
+def plan_grow(source: Path_, out: Path_ | None = None, *, like: Path_ | None = None, **keywords: Any) -> Plan:
+    """What `grow` would do, without writing anything."""
+    return _plan([source], out, grow_recipe, keywords, like)
+
+
+def plan_fuse(
+    sources: Sequence[Path_], out: Path_ | None = None, *, mode: str = "side-by-side", **keywords: Any
+) -> Plan:
+    """What `fuse` would do, without writing anything."""
+    return _plan(list(sources), out, recipe, {"mode": mode, **keywords})
+
+
+def prove(sources: Sequence[Path_], grown: Grown, family: str | None = None, source_heads: int | None = None) -> Grown:
     """Verify a growth that was just made, where it fits in memory; the report, or why there is none, is in the result."""
     from growkit import proof  # loads transformers
 
     too_big = proof.fits_in_memory(grown.plan)
     if too_big:
         return replace(grown, unverified=too_big)
-    return replace(grown, report=proof.verify(source, grown.folder, family=family, source_heads=source_heads))
+    # without a head there is nothing to average: hidden states are compared with the first source's
+    headed = any(word in grown.plan.growth.architecture for word in ("For", "Head"))
+    before = list(sources) if headed else sources[0]
+    return replace(grown, report=proof.verify(before, grown.folder, family=family, source_heads=source_heads))
 
 
 def grow_state_dict(
     state: Mapping[str, torch.Tensor], config: Any, **request: Any
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Grow a live model's state dict: (new state, new config as a dict), on the CPU, bit for bit what `widen` writes.
+    """Grow a live model's state dict: (new state, new config as a dict), on the CPU, bit for bit what `grow` writes.
 
-    config: a transformers config or its dict; `request` as in `recipe`. The model itself is not changed; build the new
-    one from the new config and load the new state. Raises CheckpointError or RequestError.
+    config: a transformers config or its dict; request: sizes, layers and how, as in `grow`. The model itself is not
+    changed; build the new one from the new config and load the new state. Raises CheckpointError or RequestError.
     """
     content = dict(config.to_dict() if hasattr(config, "to_dict") else config)
     family = family_named(content.get("model_type"))
@@ -181,14 +136,47 @@ def grow_state_dict(
         # names without a prefix are a base model's own, whatever class its config remembers
         body=head is None and not any(name.startswith(family.prefixes) for name in tensors),
     )
-    source = StateSource(tensors)
-    todo = widen_plan(headers, recipe(**request))
-    return {tensor.name: grow_tensor(tensor, source, todo.recipe.seed) for tensor in todo.tensors}, todo.config
+    sources = [StateSource(tensors)]
+    todo = grow_plan([headers], grow_recipe(**request))
+    return {tensor.name: grow_tensor(tensor, sources, todo.recipe.seed) for tensor in todo.tensors}, todo.config
 
 
-def default_name(checkpoint: Checkpoint, todo: Plan) -> str:
-    """The folder a result gets without -o: the source's name and what changed, such as src-h1024."""
-    stem = checkpoint.name.removesuffix(".safetensors")
-    asked = [(a.axis, a.new) for a in todo.axes if todo.recipe.sizes.get(a.axis) is not None]
-    marks = [f"{SHORT[axis]}{size}" for axis, size in asked] + (["aki"] if todo.recipe.method == "aki" else [])
-    return "-".join([stem, *marks])
+def _named(source: Path_ | Sequence[Path_] | None) -> list[Path_]:
+    if source is None:
+        return [current_checkpoint(Path())]
+    return [source] if isinstance(source, str | Path) else list(source)
+
+
+def _grow(
+    sources: Sequence[Path_],
+    out: Path_ | None,
+    build: Build,
+    keywords: dict[str, Any],
+    like: Path_ | None = None,
+) -> Grown:
+    with prepared(sources, out, build, keywords, like) as ready:
+        options = ready.options
+        options.announce(ready.plan)
+        write_checkpoint(
+            ready.plan,
+            ready.sources,
+            ready.folder,
+            options.shard_bytes,
+            options.allow_nonfinite,
+            ready.states,
+            ready.rates,
+            options.progress,
+        )
+    grown = Grown(ready.folder, ready.plan)
+    return prove(sources, grown, options.family, options.source_heads) if options.verify else grown
+
+
+def _plan(
+    sources: Sequence[Path_],
+    out: Path_ | None,
+    build: Build,
+    keywords: dict[str, Any],
+    like: Path_ | None = None,
+) -> Plan:
+    with prepared(sources, out, build, keywords, like) as ready:
+        return ready.plan

@@ -5,7 +5,7 @@ holds a few blocks however large the model.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +18,10 @@ import torch
 from growkit.checkpoint.writer import Slot
 from growkit.errors import CheckpointError
 from growkit.maps import MEAN
-from growkit.operators.blocks import Rule, expand_block
+from growkit.operators.blocks import assemble, expand_rows
+from growkit.operators.rule import Rule
 from growkit.operators.seeds import generator
-from growkit.plan import TensorPlan
+from growkit.plan import Part, TensorPlan
 
 WORKERS = 2
 Progress = Callable[[int], None]  # called with the number of bytes just written
@@ -46,31 +47,35 @@ class StateSource:
 
 
 def grow_blocks(
-    tensor: TensorPlan, source: Source, seed: int, allow_nonfinite: bool = False
+    tensor: TensorPlan, sources: Sequence[Source], seed: int, allow_nonfinite: bool = False
 ) -> Iterator[tuple[int, Callable[[], torch.Tensor]]]:
     """(first element, function that computes the block) for each block of a target tensor; blocks are independent.
 
-    A block is contiguous in the target, flat from its first element. Raises CheckpointError from the function for
-    weights that are not finite, before or after the cast.
+    A block is contiguous in the target, flat from its first element. What is drawn depends on the seed, the name of the
+    first part and the block, so copies in other layers are equal. Raises CheckpointError from the function for weights
+    that are not finite, before or after the cast.
     """
-    rule = tensor.rule
+    rules = [part.rule for part in tensor.parts]
+    rule, key = rules[0], tensor.parts[0].name
 
-    def reader(name: str) -> Callable[[np.ndarray], torch.Tensor]:
+    def reader(part: Part) -> Callable[[np.ndarray], torch.Tensor]:
         def read(rows: np.ndarray) -> torch.Tensor:
-            block = source.rows(name, rows, rule.transposed)
+            block = sources[part.source].rows(part.name, rows, rule.transposed)
             if not allow_nonfinite:
-                _check_finite(block, name, "pass --allow-nonfinite to grow it as it is")
+                _check_finite(block, part.name, "pass --allow-nonfinite to grow it as it is")
             return block
 
         return read
 
-    own = reader(tensor.name)
-    donor = reader(tensor.donor) if tensor.donor else None
-    mean = _row_mean(own, rule) if (rule.rows.mode == MEAN).any() else None
+    readers = [reader(part) for part in tensor.parts]
+    means = [_row_mean(read, r) if (r.rows.mode == MEAN).any() else None for read, r in zip(readers, rules)]
 
     def block(start: int) -> torch.Tensor:
-        draws = generator(seed, f"{tensor.name}/{start}")
-        grown = expand_block(own, rule, start, tensor.dtype, draws, donor, mean)
+        def expand(number: int, rows: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+            draws = generator(seed, f"{key}/{start}/{number}" if number else f"{key}/{start}")
+            return expand_rows(readers[number], rules[number], rows, dtype, draws, means[number])
+
+        grown = assemble(rules, expand, start, tensor.dtype)
         if not allow_nonfinite:
             _check_finite(
                 grown,
@@ -83,15 +88,17 @@ def grow_blocks(
         yield start * rule.columns.new, lambda start=start: block(start)  # type: ignore[misc]
 
 
-def grow_tensor(tensor: TensorPlan, source: Source, seed: int, allow_nonfinite: bool = False) -> torch.Tensor:
+def grow_tensor(
+    tensor: TensorPlan, sources: Sequence[Source], seed: int, allow_nonfinite: bool = False
+) -> torch.Tensor:
     """One target tensor whole, in its target shape."""
-    blocks = [compute().flatten() for _, compute in grow_blocks(tensor, source, seed, allow_nonfinite)]
+    blocks = [compute().flatten() for _, compute in grow_blocks(tensor, sources, seed, allow_nonfinite)]
     return torch.cat(blocks).view(tensor.shape) if blocks else torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def write_tensors(
     tensors: tuple[TensorPlan, ...],
-    source: Source,
+    sources: Sequence[Source],
     folder: Path,
     headers: Mapping[str, bytes],
     slots: Mapping[str, Slot],
@@ -100,18 +107,20 @@ def write_tensors(
     allow_nonfinite: bool = False,
     progress: Progress = lambda _: None,
 ) -> None:
-    """Grow tensors into safetensors files laid out beforehand.
+    """Grow tensors into safetensors files laid out beforehand; copies of one another are grown once.
 
     Raises CheckpointError for weights that are not finite and OSError where the disk fails.
     """
     with _files(folder, headers, sizes) as descriptors, _single_threaded(), ThreadPoolExecutor(WORKERS) as pool:
         pending: set[Future[int]] = set()
         try:
-            for tensor in tensors:
-                slot = slots[tensor.name]
-                for first, compute in grow_blocks(tensor, source, seed, allow_nonfinite):
-                    place = slot.offset + first * tensor.dtype.itemsize
-                    pending.add(pool.submit(_put, descriptors[slot.file], place, compute))
+            for copies in _copies(tensors):
+                for first, compute in grow_blocks(copies[0], sources, seed, allow_nonfinite):
+                    places = [
+                        (descriptors[slots[t.name].file], slots[t.name].offset + first * t.dtype.itemsize)
+                        for t in copies
+                    ]
+                    pending.add(pool.submit(_put, places, compute))
                     while len(pending) > WORKERS:
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
                         progress(sum(future.result() for future in done))
@@ -122,13 +131,23 @@ def write_tensors(
             raise
 
 
-def _put(descriptor: int, offset: int, compute: Callable[[], torch.Tensor]) -> int:
+def _copies(tensors: tuple[TensorPlan, ...]) -> list[list[TensorPlan]]:
+    """Tensors that hold the same bytes together: those that share their parts."""
+    groups: dict[tuple[int, torch.dtype], list[TensorPlan]] = {}
+    for tensor in tensors:
+        groups.setdefault((id(tensor.parts), tensor.dtype), []).append(tensor)
+    return list(groups.values())
+
+
+def _put(places: list[tuple[int, int]], compute: Callable[[], torch.Tensor]) -> int:
+    """Compute a block and write it at each (descriptor, offset); returns the number of bytes written."""
     data = compute()
     view = memoryview(data.flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]
-    written = 0
-    while written < len(view):
-        written += os.pwrite(descriptor, view[written:], offset + written)
-    return written
+    for descriptor, offset in places:
+        written = 0
+        while written < len(view):
+            written += os.pwrite(descriptor, view[written:], offset + written)
+    return len(view) * len(places)
 
 
 @contextmanager

@@ -9,10 +9,13 @@ from typing import Any
 from growkit.axes import GAIN, READ, SHIFT, Dimension
 from growkit.errors import GrowkitError
 from growkit.families import Family, family_named
-from growkit.plan import Recipe, forward_flops
+from growkit.plan import forward_flops
+from growkit.planners.by_layer import deepen_config
 from growkit.planners.choose import choose_maps
+from growkit.planners.depth import layer_line, layer_map
+from growkit.planners.headers import Headers, architecture_of, check_config, is_tied
 from growkit.planners.sizes import OPTIONS, Sizes, read_sizes, target_sizes
-from growkit.planners.widen import Headers, architecture_of, check_config, is_tied
+from growkit.recipe import Depth, Recipe
 from growkit.sources import headers_of, open_source
 
 HEADS = {"head", "kv_head", "query_head", "key_head"}
@@ -120,7 +123,8 @@ def _growths(family: Family, headers: Headers, sizes: Sizes) -> list[Growth]:
         probes += [("kv_head", "more kv heads", sizes["head"])] if group > 1 else []
     probes += [("head_dim", "a multiple", 2 * sizes["head_dim"]), ("head_dim", "another size", sizes["head_dim"] + 2)]
     probes.append(("ffn", "any size", sizes["ffn"] + 1))
-    return [_probe(family, headers, sizes, *probe) for probe in probes]
+    growths = [_probe(family, headers, sizes, *probe) for probe in probes]
+    return [*growths, *(_depth_probe(family, headers, sizes["layer"], method) for method in ("stack", "identity"))]
 
 
 def _possible(family: Family, headers: Headers, axis: str, size: int) -> bool:
@@ -140,3 +144,15 @@ def _probe(family: Family, headers: Headers, sizes: Sizes, axis: str, what: str,
         return Growth(option, "refused", str(error).split("; nearest")[0])
     worst = max(lines, key=lambda line: (line.exactness, line.axis == axis))
     return Growth(option, str(worst.exactness), worst.why)
+
+
+def _depth_probe(family: Family, headers: Headers, layers: int, method: str) -> Growth:
+    depth = Depth(2 * layers, method)
+    option = f"--layers {2 * layers} ({method})"
+    try:
+        deeper = layer_map([layers], depth)
+        deepen_config(family, dict(headers.config), [headers.config], [layers], deeper)
+    except GrowkitError as error:
+        return Growth(option, "refused", str(error))
+    line = layer_line(deeper, [layers], family.post_norm)
+    return Growth(option, str(line.exactness), line.why)

@@ -11,13 +11,15 @@ An AxisMap is one rule seen from four roles. For new index j with source s(j):
 The function is kept across an axis when, for every source i, the sum of write*read over the copies of i is 1
 (completeness; Net2Net arXiv 1511.05641, LiGO arXiv 2303.00980 appendix A). Each role also has a mode per index: GATHER
 (the rules above), MEAN (the mean over the whole old axis instead of one entry), FREE (nothing depends on the value, so
-it is filled with randomly signed copies rather than zeros, which would leave a dead saddle), or BALANCED (only the sum
-over all such entries counts and is 0: randomly signed copies less their mean).
+it is filled with randomly signed copies rather than zeros, which would leave a dead saddle), BALANCED (only the sum
+over all such entries counts and is 0: randomly signed copies less their mean), or ABSENT (this source has no part in
+the index: another one fills it).
 
 The residual stream never needs an edited norm epsilon here: copies are scaled so that the statistic a norm takes over
 the axis is unchanged (sum over all j of write[j]**2 * x[s(j)]**2, divided by the new size, equals the old mean square).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -25,7 +27,7 @@ import numpy as np
 
 from growkit.axes import GAIN, READ, SHIFT, WRITE
 
-GATHER, MEAN, FREE, BALANCED = 0, 1, 2, 3
+GATHER, MEAN, FREE, BALANCED, ABSENT = 0, 1, 2, 3, 4
 Values = float | np.ndarray
 
 
@@ -52,7 +54,7 @@ class AxisMap:
 
     @property
     def is_identity(self) -> bool:
-        return self.old == self.new and all(
+        return np.array_equal(self.index, np.arange(self.old)) and all(
             (side.amplitude == 1).all() and (side.mode == GATHER).all() for side in self.sides.values()
         )
 
@@ -184,6 +186,17 @@ def head_filler(old: int, new: int) -> AxisMap:
     filler = np.arange(new) >= whole * old
     kept = np.where(filler, 0.0, 1.0)
     return axis_map("copies + silent copies", old, cyclic_index(old, new), 1.0, kept / whole, gain=kept, shift=kept)
+
+
+def block_of(sizes: Sequence[int], member: int) -> AxisMap:
+    """One member's block of an axis on which several lie side by side; the rest of the axis is ABSENT."""
+    first, new = sum(sizes[:member]), sum(sizes)
+    inside = (np.arange(new) >= first) & (np.arange(new) < first + sizes[member])
+    index = (np.arange(new) - first) % sizes[member]
+    mode = np.where(inside, GATHER, ABSENT)
+    return axis_map(
+        "side by side", sizes[member], index, 1.0, 1.0, modes=dict.fromkeys((WRITE, READ, GAIN, SHIFT), mode)
+    )
 
 
 def outer(left: AxisMap, right: AxisMap) -> AxisMap:

@@ -3,7 +3,7 @@ to describe itself; ignorant of how maps are chosen and of how anything is execu
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
 from typing import Any
@@ -12,10 +12,12 @@ import torch
 
 from growkit.axes import READ
 from growkit.families import Family
-from growkit.operators.blocks import Rule
+from growkit.maps import AxisMap
+from growkit.operators.rule import Rule
+from growkit.recipe import Recipe
 from growkit.rules import Growth
 
-FORMAT = 1  # of the JSON a plan and growkit.json hold
+FORMAT = 2  # of the JSON a plan and growkit.json hold
 PROCESS_BYTES = 230_000_000  # a Python process with torch imported, measured
 BLOCK_BYTES = 100_000_000  # two blocks in flight with their temporaries, measured
 
@@ -29,33 +31,6 @@ class Exactness(IntEnum):
 
     def __str__(self) -> str:
         return self.name.lower()
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What was asked for: target sizes by axis (None: follow from the others), and how.
-
-    method: "fpi" or "aki". mapping: "cyclic" or "random". noise: relative size of the split between read copies.
-    dtype: of what is written, None for as it was.
-    """
-
-    sizes: Mapping[str, int | None]
-    method: str = "fpi"
-    mapping: str = "cyclic"
-    noise: float = 0.5
-    seed: int = 0
-    dtype: torch.dtype | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The request as plain data, for provenance."""
-        return {
-            "sizes": {axis: size for axis, size in self.sizes.items() if size is not None},
-            "method": self.method,
-            "mapping": self.mapping,
-            "noise": self.noise,
-            "seed": self.seed,
-            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
-        }
 
 
 @dataclass(frozen=True)
@@ -75,14 +50,26 @@ class AxisPlan:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule."""
+
+    source: int
+    name: str
+    rule: Rule
+
+
+@dataclass(frozen=True)
 class TensorPlan:
-    """One target tensor: its name, shape and dtype, the rule, and a donor tensor for AKI (or None)."""
+    """One target tensor: its name, shape and dtype, and the parts it is the sum of.
+
+    Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    rule: Rule
-    donor: str | None = None
+    parts: tuple[Part, ...]
+    inserted: bool = False
 
     @property
     def bytes(self) -> int:
@@ -90,20 +77,39 @@ class TensorPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything needed to grow a checkpoint. tensors are in the order they will lie in the file."""
+class Member:
+    """One source of a plan: what it is called, what it holds and how its axes grow. dropped: buffers left out."""
 
-    source: str
-    recipe: Recipe
+    label: str
+    config: dict[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    bytes: int
     growth: Growth
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything needed to grow checkpoints. tensors are in the order they will lie in the file.
+
+    layers: the map of layers, over those of all members one after another.
+    """
+
+    recipe: Recipe
+    members: tuple[Member, ...]
+    layers: AxisMap
     axes: tuple[AxisPlan, ...]
     tensors: tuple[TensorPlan, ...]
-    source_config: dict[str, Any]
     config: dict[str, Any]
-    source_shapes: Mapping[str, tuple[int, ...]]
-    source_bytes: int
-    dropped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        return " + ".join(member.label for member in self.members)
+
+    @property
+    def growth(self) -> Growth:
+        return self.members[0].growth
 
     @property
     def family(self) -> Family:
@@ -118,6 +124,15 @@ class Plan:
         return sum(tensor.bytes for tensor in self.tensors)
 
     @property
+    def source_bytes(self) -> int:
+        return sum(member.bytes for member in self.members)
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Settings of the first member's config that become others."""
+        return {key: value for key, value in self.config.items() if self.members[0].config.get(key) != value}
+
+    @property
     def peak_bytes(self) -> int:
         """Expected peak resident memory of growing: the process, two blocks in flight, and what is grown whole."""
         whole = max((_working_bytes(tensor) for tensor in self.tensors), default=0)
@@ -125,21 +140,20 @@ class Plan:
 
     def parameters(self) -> tuple[int, int]:
         """Numbers of weights before and after (buffers that transformers recomputes not counted)."""
-        kept = {tensor.name for tensor in self.tensors}
-        before = sum(prod(shape) for name, shape in self.source_shapes.items() if name in kept)
+        before = sum(prod(shape) for member in self.members for shape in _weights(member).values())
         return before, sum(prod(tensor.shape) for tensor in self.tensors)
 
     def flops_per_token(self) -> tuple[int, int]:
         """Forward floating-point operations per token before and after, as forward_flops counts them."""
-        shapes = {tensor.name: tensor.shape for tensor in self.tensors}
-        old = {name: self.source_shapes[name] for name in shapes}
-        return tuple(forward_flops(self.family, s, self.growth.tied) for s in (old, shapes))  # type: ignore[return-value]
+        before = sum(forward_flops(self.family, _weights(member), self.growth.tied) for member in self.members)
+        return before, forward_flops(self.family, {t.name: t.shape for t in self.tensors}, self.growth.tied)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data: what `--dry-run --json` prints."""
         return {
             "format": FORMAT,
-            "source": self.source,
+            "command": self.recipe.command,
+            "sources": [member.label for member in self.members],
             "family": self.family.model_type,
             "request": self.recipe.to_json(),
             "exactness": str(self.exactness),
@@ -148,8 +162,8 @@ class Plan:
             "bytes": {"before": self.source_bytes, "after": self.bytes},
             "flops_per_token": dict(zip(("before", "after"), self.flops_per_token())),
             "peak_memory_bytes": self.peak_bytes,
-            "config": {k: v for k, v in self.config.items() if self.source_config.get(k) != v},
-            "dropped": list(self.dropped),
+            "config": self.changed,
+            "dropped": [name for member in self.members for name in member.dropped],
             "notes": list(self.notes),
         }
 
@@ -170,6 +184,10 @@ def forward_flops(family: Family, shapes: Mapping[str, tuple[int, ...]], tied: b
     return total
 
 
+def _weights(member: Member) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in member.shapes.items() if name not in member.dropped}
+
+
 def _working_bytes(tensor: TensorPlan) -> int:
     """Bytes that growing this tensor needs beyond two blocks: only what must be held whole."""
-    return 4 * prod(tensor.shape) * 3 if tensor.rule.transposed else 0
+    return 4 * prod(tensor.shape) * 3 if tensor.parts[0].rule.transposed else 0

@@ -3,6 +3,7 @@ checkpoint was made, except that growkit.json says what to expect and how a grow
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_check
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
 from growkit.maps import GATHER, AxisMap
-from growkit.output import maps_from_json
-from growkit.plan import Exactness, Plan
+from growkit.plan import Plan
+from growkit.provenance import came_from_grown, maps_from_json, promised
 from growkit.running import Results, loadable, sequences_for, tokenizer_of
 from growkit.sources import open_source
 
@@ -34,7 +35,7 @@ class Report:
     judged). kl: mean Kullback-Leibler divergence from the source's distribution, nats; top1: share of positions where
     both choose alike; loss_source, loss_target: mean nats per token; cosine: of mean-pooled hidden states; each None
     where it has no meaning for the model. keys: names transformers missed or did not expect in the result but
-    not in the source.
+    not in the source. members: where there are several sources, each one's loss; the rest then is of their mean logits.
     """
 
     source: str
@@ -54,6 +55,7 @@ class Report:
     loss_target: float | None
     cosine: float | None
     keys: tuple[str, ...]
+    members: tuple[tuple[str, float | None], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -66,7 +68,7 @@ class Report:
 
 
 def verify(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     target: str | Path,
     text: str | Path | None = None,
     tolerance: float | None = None,
@@ -76,39 +78,38 @@ def verify(
 ) -> Report:
     """Load both in stock transformers, run the same tokens, compare logits (hidden states where there is no head).
 
-    text: a file of real text, tokenised by the source's tokenizer; without it, random tokens. tolerance: largest
-    relative difference allowed; by default what the result's exactness and dtype promise. Raises CheckpointError or
-    RequestError for what cannot be loaded or compared.
+    source: one checkpoint, or several, whose logits are then averaged. text: a file of real text, tokenised by the
+    source's tokenizer; without it, random tokens. tolerance: largest relative difference allowed; by default what the
+    result's exactness and dtype promise. Raises CheckpointError or RequestError for what cannot be loaded or compared.
     """
-    before = open_source(source, family, source_heads)
+    names = [source] if isinstance(source, str | Path) else list(source)
+    befores = [open_source(name, family, source_heads) for name in names]
     after = open_checkpoint(target)
     dtypes = {tensor.dtype for tensor in after.tensors.values() if tensor.dtype.is_floating_point}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-    provenance = _provenance(after)
-    exactness = _expected(provenance, before)
+    path = after.folder / PROVENANCE if after.folder else None
+    provenance = read_json(path) if path is not None and path.exists() else {}
+    hashes = [sorted(before.hashes().values()) for before in befores if came_from_grown(provenance)]
+    exactness = str(promised(provenance, hashes[0] if len(hashes) == 1 else None))
     if text is not None and not Path(text).is_file():
         raise RequestError(f"cannot read text from {str(text)!r}: no such file")
-    with loadable(before) as folder:
-        tokenizer = tokenizer_of(folder) if text is not None else None
+    with loadable(befores[0]) as folder:
         config = read_json(folder / CONFIG)
+        tokenizer = tokenizer_of(folder) if text is not None else None
         sequences = sequences_for(config, tokenizer, text, seed)
-        reference = Results(config, folder, dtype, sequences, tokenizer, seed)
-    with loadable(after) as folder:
-        grown_config = read_json(folder / CONFIG)
-        positions = family_named(grown_config.get("model_type")).sizes["position"]
-        shortest = grown_config.get(positions)
-        if isinstance(shortest, int) and any(len(sequence) > shortest for sequence in sequences):
-            raise CheckpointError(
-                f"{str(target)!r} has {shortest} positions, fewer than the source; nothing to compare them on"
-            )
-        if grown_config.get("vocab_size") != config.get("vocab_size"):
-            raise CheckpointError(
-                f"{str(target)!r} has a vocabulary of {grown_config.get('vocab_size')}, the source of"
-                f" {config.get('vocab_size')}; only models of one vocabulary can be compared"
-            )
-        result = Results(grown_config, folder, dtype, sequences, tokenizer, seed)
-    maps = maps_from_json(provenance.get("maps", {}))
-    compared, ours, theirs = _comparable(reference.outputs, result.outputs, maps, str(target))
+
+    def run(checkpoint: Checkpoint) -> Results:
+        with loadable(checkpoint) as folder:
+            own = read_json(folder / CONFIG)
+            _check_comparable(own, config, sequences, checkpoint.label)
+            return Results(own, folder, dtype, sequences, tokenizer, seed)
+
+    references, result = [run(before) for before in befores], run(after)
+    reference = references[0]
+    outputs = reference.outputs if len(references) == 1 else _averaged(references)
+    compared, ours, theirs = _comparable(
+        outputs, result.outputs, maps_from_json(provenance.get("maps", {})), str(target)
+    )
     difference = (ours - theirs).abs()
     scale = ours.abs().max().item()
     relative = difference.max().item() / scale if scale else difference.max().item()
@@ -116,8 +117,9 @@ def verify(
         coarsest = max((EXACT_TOLERANCE.get(d, 0.1) for d in dtypes), default=1e-4)
         tolerance = {"exact": coarsest, "near": NEAR_TOLERANCE}.get(exactness)
     distributions = reference.vocabulary_output == compared or compared.endswith("logits")
+    loss = reference.loss_of(outputs[reference.vocabulary_output]) if reference.has_loss else None
     return Report(
-        before.label,
+        " + ".join(before.label for before in befores),
         str(target),
         compared,
         "random" if text is None else Path(text).name,
@@ -130,11 +132,32 @@ def verify(
         tolerance,
         _kl(ours, theirs) if distributions else None,
         (ours.argmax(-1) == theirs.argmax(-1)).double().mean().item() if distributions else None,
-        reference.loss,
+        loss,
         result.loss,
         None if distributions else _cosine(ours, theirs, sequences),
         tuple(key for key in result.keys if key not in reference.keys),
+        tuple((b.label, r.loss) for b, r in zip(befores, references)) if len(befores) > 1 else (),
     )
+
+
+def _averaged(references: list[Results]) -> dict[str, torch.Tensor]:
+    """The mean of what several models of one vocabulary put out; only what has one meaning in all of them."""
+    heads = [name for name in references[0].outputs if name.endswith("logits")]
+    if not heads or any(name not in other.outputs for other in references for name in heads):
+        raise RequestError("several sources are compared by the mean of their logits, which these do not have")
+    return {name: torch.stack([other.outputs[name] for other in references]).mean(0) for name in heads}
+
+
+def _check_comparable(config: dict[str, Any], first: dict[str, Any], sequences: list[torch.Tensor], label: str) -> None:
+    """Refuse a checkpoint that the source's tokens do not fit."""
+    positions = config.get(family_named(config.get("model_type")).sizes["position"])
+    if isinstance(positions, int) and any(len(sequence) > positions for sequence in sequences):
+        raise CheckpointError(f"{label!r} has {positions} positions, fewer than the source; nothing to compare them on")
+    if config.get("vocab_size") != first.get("vocab_size"):
+        raise CheckpointError(
+            f"{label!r} has a vocabulary of {config.get('vocab_size')}, the source of {first.get('vocab_size')}; only"
+            " models of one vocabulary can be compared"
+        )
 
 
 def fits_in_memory(plan: Plan) -> str:
@@ -196,29 +219,6 @@ def _cosine(ours: torch.Tensor, theirs: torch.Tensor, sequences: list[torch.Tens
     count = len(sequences)
     a, b = (values[: len(values) // count * count].unflatten(0, (count, -1)).mean(1) for values in (ours, theirs))
     return torch.nn.functional.cosine_similarity(a, b, dim=-1).mean().item()
-
-
-def _expected(provenance: dict[str, Any], source: Checkpoint) -> str:
-    """The exactness a result promises of a source: the worst of the growths that lie between them."""
-    known = {str(exactness): exactness for exactness in Exactness}
-    hashes = sorted(source.hashes().values()) if isinstance(provenance.get("parent"), dict) else None
-    step: Any = provenance
-    worst = Exactness.EXACT
-    while isinstance(step, dict):
-        said = step.get("exactness", "exact")
-        if not isinstance(said, str) or said not in known:
-            raise CheckpointError(f"{PROVENANCE} says exactness {said!r}; verify against an intact result")
-        worst = max(worst, known[said])
-        files = step.get("source", {}).get("files", {}) if isinstance(step.get("source"), dict) else {}
-        if hashes is None or sorted(map(str, files.values())) == hashes:
-            break
-        step = step.get("parent")
-    return str(worst)
-
-
-def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
-    path = checkpoint.folder / PROVENANCE if checkpoint.folder else None
-    return read_json(path) if path is not None and path.exists() else {}
 
 
 def _available_bytes() -> float:

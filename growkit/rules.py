@@ -12,21 +12,25 @@ import numpy as np
 from growkit.axes import GAIN, QKV, READ, SHIFT, UNSIZED, WRITE, Dimension, base, parse
 from growkit.errors import CheckpointError
 from growkit.families import Family
-from growkit.maps import GATHER, MEAN, AxisMap, concatenate, identity, outer
-from growkit.operators.blocks import Rule, Selection, select
+from growkit.maps import ABSENT, GATHER, MEAN, AxisMap, concatenate, identity, outer
+from growkit.operators.rule import Rule, Selection, rule_of, select
 
 Maps = Mapping[str, AxisMap]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """The maps of all axes, with the facts about the model that a rule depends on."""
+    """The maps of all axes of one source, with the facts about the model that a rule depends on.
+
+    share: what this source contributes where several meet, such as in the logits of models side by side: 1 / their number.
+    """
 
     family: Family
     maps: Maps
     tied: bool
     noise: float
     architecture: str = ""
+    share: float = 1.0
 
     def dimensions(self, name: str) -> tuple[Dimension, ...]:
         """The dimensions of a stored tensor; a stored copy of a tied embedding has the embedding's."""
@@ -78,13 +82,20 @@ def tensor_rule(name: str, shape: tuple[int, ...], growth: Growth) -> Rule:
     selections = [_selection(d, size, growth) for d, size in zip(dimensions, shape)]
     if growth.family.stem(name) == growth.family.embedding or is_tied_head(name, growth):
         selections[-1] = replace(selections[-1], amplitude=selections[-1].amplitude * growth.embedding_scale)
+    if growth.share != 1.0 and not _is_placed(dimensions, shape, growth):
+        selections[0] = replace(selections[0], amplitude=selections[0].amplitude * growth.share)
     roles = [dimension.role for dimension in dimensions]
-    if len(selections) == 1:
-        column = select(identity(1), WRITE)
-        return Rule(selections[0], column, WRITE, growth.family.gain_offset if roles[0] == GAIN else 0.0)
-    if roles[0] == READ:
-        return Rule(selections[1], selections[0], READ, noise=growth.noise, transposed=True)
-    return Rule(selections[0], selections[1], roles[1], noise=growth.noise)
+    offset = growth.family.gain_offset if roles[0] == GAIN else 0.0
+    return rule_of(selections, roles, offset, growth.noise)
+
+
+def _is_placed(dimensions: tuple[Dimension, ...], shape: tuple[int, ...], growth: Growth) -> bool:
+    """Whether models side by side each have a place of their own in what this tensor writes; else they meet in it."""
+    return any(
+        (dimension_map(d, size, growth.maps).sides[d.role].mode == ABSENT).any()
+        for d, size in zip(dimensions, shape)
+        if d.role != READ
+    )
 
 
 def is_tied_head(name: str, growth: Growth) -> bool:
@@ -102,7 +113,7 @@ def head_factor(axis: AxisMap, growth: Growth) -> np.ndarray:
 
     logits = sum over copies of embedding[j] * activation[j]; the embedding cannot carry the 1/copies, so this norm does.
     """
-    read = axis.sides[READ].amplitude
+    read = growth.share * axis.sides[READ].amplitude
     return read / (growth.maps["hidden"].sides[WRITE].amplitude * growth.embedding_scale)
 
 
@@ -144,8 +155,14 @@ def dual_rule(name: str, shape: tuple[int, ...], growth: Growth, power: int) -> 
         carried = forward.carried & (write.mode == GATHER) & (read.mode == GATHER)
         carried &= np.isfinite(amplitude) & (amplitude != 0)
         amplitude = np.where(carried, amplitude, 1.0 if power == 2 else 0.0) ** power
-        mode = np.where(carried, GATHER, MEAN if power == 2 else GATHER).astype(np.int8)
+        mode = np.where(carried, GATHER, MEAN if power == 2 else GATHER)
+        mode = np.where(forward.mode == ABSENT, ABSENT, mode).astype(np.int8)
         selections.append(replace(forward, amplitude=amplitude, mode=mode))
+    if growth.share != 1.0:
+        # by the chain rule through the logits, which are a mean; what all of them write has the mean of their histories
+        meets = all((selection.mode != ABSENT).all() for selection in selections)
+        scale = growth.share**power if _is_placed(dimensions, shape, growth) else growth.share if meets else 1.0
+        selections[0] = replace(selections[0], amplitude=selections[0].amplitude * scale)
     rows, columns = (selections[0], rule.columns) if len(shape) == 1 else selections[:: -1 if rule.transposed else 1]
     return replace(rule, rows=rows, columns=columns, role=WRITE, offset=0.0)
 

@@ -22,18 +22,20 @@ SEQUENCES, LENGTH = 8, 64
 
 
 class Results:
-    """What one checkpoint makes of the sequences: outputs by name (sequences, ...), the mean loss, and stray keys."""
+    """What one checkpoint makes of the sequences: outputs by name (sequences, ...), the mean loss, and stray keys.
+
+    vocabulary_output: which of the outputs is a language model's logits, or "".
+    """
 
     def __init__(
         self, config: dict[str, Any], folder: Path, dtype: torch.dtype, sequences: list, tokenizer: Any, seed: int
     ):
         model, self.keys = _load(config, folder, dtype)
         family = family_named(config.get("model_type"))
-        self.loss: float | None = None
         self.vocabulary_output = ""
+        self.labels: list[torch.Tensor] = []
         collected: dict[str, list[torch.Tensor]] = {}
-        losses: list[torch.Tensor] = []
-        masked = not _is_causal(config)
+        self.masked = masked = not _is_causal(config)
         for number, ids in enumerate(sequences):
             inputs, labels = _masked(ids, tokenizer, seed, number) if masked else (ids, ids)
             with torch.no_grad():
@@ -43,12 +45,21 @@ class Results:
                     collected.setdefault(name, []).append(value[0].double())
                     if value.shape[-1] == config.get("vocab_size") and value.dim() == 3:
                         self.vocabulary_output = name
-                        losses.append(_loss(value[0], labels, shift=not masked))
+            self.labels.append(labels)
         if not collected:
             raise CheckpointError(f"a {type(model).__name__} of family {family.model_type} put out nothing to compare")
         self.outputs = {name: torch.stack(values) for name, values in collected.items()}
-        if losses and has_language_head(type(model).__name__):
-            self.loss = torch.cat(losses).mean().item()
+        self.has_loss = bool(self.vocabulary_output) and has_language_head(type(model).__name__)
+
+    @property
+    def loss(self) -> float | None:
+        """Mean nats per predicted token; None for what is no language model."""
+        return self.loss_of(self.outputs[self.vocabulary_output]) if self.has_loss else None
+
+    def loss_of(self, logits: torch.Tensor) -> float:
+        """Mean nats per predicted token of any logits (sequences, positions, vocabulary) for the same tokens."""
+        shift = not self.masked
+        return torch.cat([_loss(values, labels, shift) for values, labels in zip(logits, self.labels)]).mean().item()
 
 
 @contextmanager

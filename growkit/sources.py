@@ -12,8 +12,8 @@ import torch
 from growkit.checkpoint.source import Checkpoint, open_checkpoint
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
+from growkit.planners.headers import Headers
 from growkit.planners.infer import infer_config, infer_family
-from growkit.planners.widen import Headers
 
 INFERRED = (
     "no config.json: norm epsilon, activation, rotary base and the like are transformers' defaults for the family; a model"

@@ -50,7 +50,7 @@ def modules_of(code):
 
 
 def test_every_command_and_every_option_has_help():
-    assert sorted(COMMANDS) == ["inspect", "verify", "widen"]
+    assert list(COMMANDS) == ["widen", "stack", "grow", "fuse", "verify", "inspect"]
     for name, command in COMMANDS.items():
         assert command.help and run(name, "--help").exit_code == 0
         for parameter in command.params:
@@ -67,11 +67,11 @@ def test_nothing_heavy_is_imported_before_it_is_needed(src):
     assert "torch" in modules and not {"transformers", "huggingface_hub"} & modules and Path("out/config.json").exists()
 
 
-PLAN = {"format", "source", "family", "request", "exactness", "axes", "parameters", "bytes", "flops_per_token"} | {
+PLAN = {"format", "command", "sources", "family", "request", "exactness", "axes", "parameters", "bytes", "flops_per_token"} | {
     "peak_memory_bytes", "config", "dropped", "notes",
 }  # fmt: skip
 REPORT = {"ok", "source", "target", "compared", "text", "tokens", "exactness", "max_difference", "mean_difference"} | {
-    "scale", "relative", "tolerance", "kl", "top1", "loss_source", "loss_target", "cosine", "keys",
+    "scale", "relative", "tolerance", "kl", "top1", "loss_source", "loss_target", "cosine", "keys", "members",
 }  # fmt: skip
 INSPECTION = {"source", "family", "architecture", "sizes", "parameters", "parameters_total", "dtypes", "bytes", "tied"} | {
     "flops_per_token", "buffers", "growths",
@@ -312,7 +312,7 @@ def test_folder_holds_everything_a_hugging_face_folder_does(src):
     for name in COMPANIONS:
         assert Path("out", name).read_bytes() == (src / name).read_bytes()
     record = json.loads(Path("out/growkit.json").read_text())
-    assert record["source"] == {"name": "src", "files": {"model.safetensors": before["src/model.safetensors"]}}
+    assert record["sources"] == [{"name": "src", "files": {"model.safetensors": before["src/model.safetensors"]}}]
     assert record["request"]["sizes"] == {"hidden": 48} and record["command"] == "widen"
     assert "| hidden | 24 | 48 | copies | exact |" in Path("out/README.md").read_text()
     assert tree("src") == before

@@ -12,9 +12,10 @@ import tiny
 import torch
 
 from growkit import GrowkitError, grow_state_dict
-from growkit.api import recipe
 from growkit.families import FAMILIES
-from growkit.planners.widen import Headers, widen_plan
+from growkit.planners.grow import grow_plan
+from growkit.planners.headers import Headers
+from growkit.request import recipe
 
 STOCK, ALGEBRA, DIFFERS = 1e-5, 1e-10, 1e-6
 PURE_FLOAT64 = {"bert", "roberta", "distilbert", "gpt2", "opt"}  # stock code is float64 throughout
@@ -74,7 +75,7 @@ def grow(model, growth: dict):
         {name: tensor.dtype for name, tensor in state.items()},
         model.config.to_dict(),
     )
-    return widen_plan(headers, recipe(**growth)), tiny.rebuild(model, new, config)
+    return grow_plan([headers], recipe(**growth)), tiny.rebuild(model, new, config)
 
 
 def kind(family: str) -> int:

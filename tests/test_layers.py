@@ -10,17 +10,16 @@ import growkit
 ROOT = Path(growkit.__file__).parent
 FLOORS = [
     {"errors", "version"},
-    {"axes"},
+    {"axes", "recipe"},
     {"maps"},
     {"attention_maps"},
     {"operators", "families", "checkpoint"},
     {"rules"},
     {"plan"},
     {"planners"},
-    {"execute"},
-    {"sources"},
-    {"output", "running"},
-    {"proof"},
+    {"execute", "sources", "provenance", "optimizer"},
+    {"request", "likeness", "lineage", "output", "running"},
+    {"prepare", "proof"},
     {"api"},
     {"inspection"},
     {"cli"},
@@ -77,7 +76,7 @@ def test_public_functions_are_documented(path):
 def test_what_the_package_exports():
     assert sorted(growkit.__all__) == sorted(
         ["CheckpointError", "GrowkitError", "RequestError", "__version__", "expand", "grow_state_dict", "inspect"]
-        + ["plan_widen", "verify", "widen"]
+        + ["plan_widen", "plan_stack", "plan_grow", "plan_fuse", "verify", "widen", "stack", "grow", "fuse"]
     )
     for name in growkit.__all__:
         assert callable(getattr(growkit, name)) or name == "__version__"

@@ -25,8 +25,8 @@ from growkit.maps import (
 from growkit.operators import expand
 from growkit.operators.blocks import random_bits
 from growkit.operators.seeds import generator, stable_seed
-from growkit.output import map_from_json, map_to_json
 from growkit.proof import collapse
+from growkit.provenance import map_from_json, map_to_json
 
 sizes = st.tuples(st.integers(1, 40), st.integers(0, 80)).map(lambda s: (s[0], s[0] + s[1]))
 seeds = st.integers(0, 2**32)
@@ -166,7 +166,7 @@ def test_blocks_do_not_change_bytes(monkeypatch):
     weight = torch.randn(64, 48, generator=generator(0, "w"))
     maps = [(copies(64, cyclic_index(64, 150)), WRITE), (copies(48, cyclic_index(48, 96)), READ)]
     whole = expand(weight, maps)
-    monkeypatch.setattr("growkit.operators.blocks.BLOCK_ELEMENTS", 1000)
+    monkeypatch.setattr("growkit.operators.rule.BLOCK_ELEMENTS", 1000)
     assert torch.equal(expand(weight, maps), whole)
     assert torch.equal(expand(weight, maps, noise=0.5, seed=3), expand(weight, maps, noise=0.5, seed=3))
     assert not torch.equal(expand(weight, maps, noise=0.5, seed=3), expand(weight, maps, noise=0.5, seed=4))

@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import growkit
-from growkit.api import recipe
 from growkit.execute import StateSource, grow_tensor
-from growkit.plan import TensorPlan
-from growkit.planners.widen import Headers, widen_plan
+from growkit.plan import Part, TensorPlan
+from growkit.planners.grow import grow_plan
+from growkit.planners.headers import Headers
+from growkit.request import recipe
 from growkit.rules import dual_rule, rate_multipliers
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for one another
@@ -68,12 +69,12 @@ def cases(table: dict) -> list:
 def plan_of(model, **growth):
     state, config = model.state_dict(), model.config.to_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    return widen_plan(Headers("tiny", shapes, {n: t.dtype for n, t in state.items()}, config), recipe(**growth))
+    return grow_plan([Headers("tiny", shapes, {n: t.dtype for n, t in state.items()}, config)], recipe(**growth))
 
 
 def grown_by(plan, state: dict) -> dict[str, torch.Tensor]:
     """Tensors of the source, grown as its weights are."""
-    return {t.name: grow_tensor(t, StateSource(state), plan.recipe.seed) for t in plan.tensors if t.name in state}
+    return {t.name: grow_tensor(t, [StateSource(state)], plan.recipe.seed) for t in plan.tensors if t.name in state}
 
 
 def dual(plan, tensors: dict, power: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -81,7 +82,7 @@ def dual(plan, tensors: dict, power: int) -> dict[str, tuple[torch.Tensor, torch
     shapes, result = {t.name: t.shape for t in plan.tensors}, {}
     for name, tensor in tensors.items():
         rule = dual_rule(name, tuple(tensor.shape), plan.growth, power)
-        grown = grow_tensor(TensorPlan(name, shapes[name], tensor.dtype, rule), StateSource(tensors), 0)
+        grown = grow_tensor(TensorPlan(name, shapes[name], tensor.dtype, (Part(0, name, rule),)), [StateSource(tensors)], 0)
         carried = np.outer(rule.rows.carried, rule.columns.carried)
         result[name] = grown, torch.from_numpy(carried.T if rule.transposed else carried).reshape(grown.shape)
     return result
@@ -285,6 +286,7 @@ def test_a_state_that_does_not_belong_is_refused(entry, value, said, tmp_path):
 
 def test_a_state_larger_than_a_shard_leaves_the_model_loadable(tmp_path):
     model = tiny.make("llama", dtype=torch.float32)
-    save_trained(model, tmp_path)
-    growkit.widen(tmp_path, tmp_path / "out", hidden=48, optimizer=tmp_path / "state.safetensors", shard_bytes=1 << 17)
-    assert growkit.verify(tmp_path, tmp_path / "out").ok
+    source = tmp_path / "source"
+    save_trained(model, source)
+    growkit.widen(source, tmp_path / "out", hidden=48, optimizer=source / "state.safetensors", shard_bytes=1 << 17)
+    assert growkit.verify(source, tmp_path / "out").ok

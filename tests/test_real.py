@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import growkit
-from growkit.output import map_from_json
 from growkit.proof import collapse
+from growkit.provenance import map_from_json
 
 TEXT = Path(__file__).parents[1] / "examples" / "text" / "excerpt.txt"
 minilm = pytest.mark.skipif(
@@ -110,7 +110,9 @@ def test_lineage_is_kept(tmp_path):
     growkit.widen(tmp_path / "a", tmp_path / "b", hidden=48)
     growkit.widen(tmp_path / "b", tmp_path / "c", ffn=99)
     first, second = (json.loads((tmp_path / name / "growkit.json").read_text()) for name in "bc")
-    assert second["parent"]["source"] == first["source"] and second["parent"]["maps_digest"] == first["maps_digest"]
+    assert second["sources"][0]["record"] == {
+        key: first[key] for key in ("command", "sources", "request", "exactness", "maps_digest")
+    }
     assert growkit.verify(tmp_path / "a", tmp_path / "c").ok
 
 

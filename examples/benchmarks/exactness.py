@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from growkit import GrowkitError, grow_state_dict
-from growkit.api import recipe
-from growkit.planners.widen import Headers, widen_plan
+from growkit.planners.grow import grow_plan
+from growkit.planners.headers import Headers
+from growkit.request import recipe
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import tiny
@@ -53,7 +54,7 @@ def cell(family: str, growth: dict | str) -> str:
             headers = Headers(
                 "", {n: tuple(t.shape) for n, t in state.items()}, {n: t.dtype for n, t in state.items()}, config
             )
-            said = str(widen_plan(headers, recipe(**request)).exactness)
+            said = str(grow_plan([headers], recipe(**request)).exactness)
         ids = tiny.tokens()
         with torch.no_grad():
             stock = max(stock, tiny.relative(model(ids).logits, grown(ids).logits))

@@ -15,15 +15,12 @@ it and its supported transformers in an environment of its own and put the follo
 """
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-BIG = dict(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32)
-SMALL = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8)
+from big import BIG, SMALL, folder_bytes, run, source_at
+
 IN_MEMORY = """
 import sys, torch, transformers
 source = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)
@@ -49,92 +46,16 @@ target.save_pretrained(sys.argv[2])
 """
 
 
-def make_source(folder: Path, shape: dict) -> None:
-    """Random bfloat16 weights in shards of 700 MB, without ever holding the model."""
-    import torch  # here, because a process that starts others lends them its own size in the kernel's account
-
-    from growkit.checkpoint.writer import layout, write_index, write_json
-
-    hidden, ffn, heads, vocabulary, kv = (
-        shape["hidden_size"],
-        shape["intermediate_size"],
-        shape["num_attention_heads"],
-        32000,
-        4,
-    )
-    size = hidden // heads
-    tensors = {
-        "model.embed_tokens.weight": (vocabulary, hidden),
-        "lm_head.weight": (vocabulary, hidden),
-        "model.norm.weight": (hidden,),
-    }
-    for layer in range(shape["num_hidden_layers"]):
-        tensors |= {
-            f"model.layers.{layer}.{name}.weight": dimensions
-            for name, dimensions in {
-                "input_layernorm": (hidden,),
-                "post_attention_layernorm": (hidden,),
-                "self_attn.q_proj": (hidden, hidden),
-                "self_attn.k_proj": (kv * size, hidden),
-                "self_attn.v_proj": (kv * size, hidden),
-                "self_attn.o_proj": (hidden, hidden),
-                "mlp.gate_proj": (ffn, hidden),
-                "mlp.up_proj": (ffn, hidden),
-                "mlp.down_proj": (hidden, ffn),
-            }.items()
-        }
-    entries = [(name, torch.bfloat16, dimensions) for name, dimensions in tensors.items()]
-    headers, slots, _ = layout(entries, 700_000_000)
-    folder.mkdir(parents=True)
-    pattern = (torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)) * 0.02).bfloat16()
-    for file, header in headers.items():
-        with open(folder / file, "wb") as target:
-            target.write(header)
-            for _, _, dimensions in (entry for entry in entries if slots[entry[0]].file == file):
-                count = torch.Size(dimensions).numel()
-                values = (
-                    pattern.repeat(-(-count // len(pattern)))[:count]
-                    if len(dimensions) > 1
-                    else torch.ones_like(pattern[:count])
-                )
-                target.write(values.view(torch.uint8).numpy().tobytes())
-    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", dtype="bfloat16", hidden_act="silu")
-    config |= dict(num_key_value_heads=kv, vocab_size=vocabulary, max_position_embeddings=2048, rms_norm_eps=1e-5)
-    write_json(folder / "config.json", config | dict(tie_word_embeddings=False) | shape)
-    total = sum(torch.Size(dimensions).numel() for _, _, dimensions in entries)
-    write_index(folder, slots, 2 * total)
-
-
-def run(command: list[str]) -> tuple[float, float]:
-    """(seconds until the bytes are on disk, peak resident MB of the process)."""
-    os.sync()
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    os.sync()
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
-
-
-def folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="an empty or absent folder with about 25 GB free")
     parser.add_argument("--small", action="store_true", help="a 70 M shape instead of 1.1 B")
-    parser.add_argument("--make", action="store_true", help="only make the source")
     parser.add_argument("--no-peer", action="store_true", help="leave out the in-memory way (needs 15 GB of memory)")
     arguments = parser.parse_args()
     source, target = arguments.work / "source", arguments.work / "grown"
     shape = SMALL if arguments.small else BIG
-    if arguments.make:
-        make_source(source, shape)
-        return
     shutil.rmtree(arguments.work, ignore_errors=True)
-    subprocess.run([sys.executable, *sys.argv, "--make"], check=True)
+    source_at(source, arguments.small)
     parameters = folder_bytes(source) / 2
     wide = str(2 * shape["hidden_size"])
     growkit = [

@@ -3,10 +3,11 @@ tensors' meaning.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from growkit.checkpoint.headers import reading
-from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, read_json, read_json_value
+from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, file_hash, read_json, read_json_value
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 
@@ -22,6 +23,8 @@ OWN = (
     "trainer_state.json",
 )  # written anew or not of this model
 MODULES = "modules.json"
+# in the order of how much each says; settings such as the longest input may differ
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
 POOLING_SIZES = ("word_embedding_dimension", "embedding_dimension")
 
 
@@ -62,6 +65,15 @@ def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
         if (folder / path).is_dir():
             modules.append((kind, folder / path))
     return modules
+
+
+def tokenizer_conflict(folders: Sequence[Path]) -> str:
+    """The name of a tokenizer file that two folders both have with other contents, or ''."""
+    for name in TOKENIZERS:
+        there = [folder / name for folder in folders if (folder / name).is_file()]
+        if len({file_hash(path) for path in there}) > 1:
+            return name
+    return ""
 
 
 def copy_companions(source: Path, out: Path, hidden: tuple[int, int]) -> None:

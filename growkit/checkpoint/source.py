@@ -111,6 +111,22 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     return replace(open_checkpoint(_from_hub(text)), label=text)
 
 
+def read_config(source: str | Path) -> dict[str, Any] | None:
+    """The config.json of a folder, file, config.json itself or hub id, without its weights; None for weights without one.
+
+    Raises CheckpointError for what is not there.
+    """
+    path = Path(source)
+    if path.suffix == ".json":
+        return read_json(path)
+    if not path.exists():
+        if not HUB_ID.fullmatch(str(source)):
+            raise CheckpointError(f"{str(source)!r} does not exist; give a config.json, a checkpoint or a hub id")
+        path = Path(_from_hub(str(source), (CONFIG,)))
+    config = (path if path.is_dir() else path.parent) / CONFIG
+    return read_json(config) if config.exists() else None
+
+
 def open_state(path: Path) -> Checkpoint:
     """Open one .safetensors file for its tensors alone. Raises CheckpointError where it is none."""
     if not path.is_file():
@@ -214,11 +230,11 @@ def _pickle(path: Path) -> CheckpointError:
     )
 
 
-def _from_hub(name: str) -> str:
+def _from_hub(name: str, patterns: tuple[str, ...] = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")) -> str:
     from huggingface_hub import snapshot_download  # comes with transformers; slow to import, so only here
 
     try:
-        return snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"])
+        return snapshot_download(name, allow_patterns=list(patterns))
     except Exception as error:  # the hub client raises many kinds; each means the same to the person who typed the name
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(

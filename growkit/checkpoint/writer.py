@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
@@ -76,39 +76,41 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def check_target(out: Path, source: Path | None, force: bool) -> None:
-    """Refuse an output that would hurt: the source itself, a folder around it, something that is there, no place.
+def check_target(out: Path, sources: Sequence[Path], force: bool) -> None:
+    """Refuse an output that would hurt: a source itself, a folder around or in it, something that is there, no place.
 
     Raises RequestError; `force` allows replacing a checkpoint, and only that.
     """
     try:
-        _check_target(out, source, force)
+        _check_target(out, sources, force)
     except OSError as error:
         raise RequestError(f"cannot write {str(out)!r}: {error.strerror or error}; choose another with -o") from None
 
 
-def _check_target(out: Path, source: Path | None, force: bool) -> None:
-    target, origin = out.resolve(), source.resolve() if source is not None else None
-    if origin is not None and (target == origin or target in origin.parents):
-        raise RequestError(f"output {str(out)!r} is or contains the source {str(source)!r}; choose another with -o")
+def _check_target(out: Path, sources: Sequence[Path], force: bool) -> None:
+    target = out.resolve()
+    for source in sources:
+        origin = source.resolve()
+        if target == origin or target in origin.parents:
+            raise RequestError(f"output {str(out)!r} is or contains the source {str(source)!r}; choose another with -o")
+        if origin.is_dir() and origin in target.parents:
+            raise RequestError(f"output {str(out)!r} is inside the source {str(source)!r}; choose another with -o")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise RequestError(f"output {str(out)!r} exists and is no folder; choose another with -o")
     if out.is_dir() and any(out.iterdir()):
         if not force:
             raise RequestError(f"output {str(out)!r} exists; choose another with -o, or replace it with --force")
-        why = _why_it_stays(target, origin)
+        why = _why_it_stays(target)
         if why:
             raise RequestError(f"output {str(out)!r} {why}, so --force will not delete it; choose another with -o")
-    _check_work_folders(target, origin)
+    _check_work_folders(target, sources)
     place = next(parent for parent in target.parents if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise RequestError(f"cannot write in {str(place)!r}; choose another output with -o")
 
 
-def _why_it_stays(target: Path, source: Path | None) -> str:
+def _why_it_stays(target: Path) -> str:
     """What keeps a folder from being replaced, or ''."""
-    if source is not None and source in target.parents:
-        return "is inside the source"
     if target == Path.cwd() or target in Path.cwd().parents:
         return "is or contains the current folder"
     weights = (target / SINGLE).exists() or (target / INDEX).exists()
@@ -179,7 +181,7 @@ def _work_folders(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.replaced.partial")
 
 
-def _check_work_folders(out: Path, source: Path | None = None) -> None:
+def _check_work_folders(out: Path, sources: Sequence[Path] = ()) -> None:
     """Refuse to clear a folder that only looks like what a stopped run leaves, or that the source is in."""
     for folder in _work_folders(out):
         try:
@@ -188,7 +190,7 @@ def _check_work_folders(out: Path, source: Path | None = None) -> None:
             continue
         plain = folder.is_dir() and not folder.is_symlink()
         marked = plain and ((folder / UNFINISHED).exists() or not any(folder.iterdir()))
-        if not marked or (source is not None and (folder == source or folder in source.parents)):
+        if not marked or any(folder in (source.resolve(), *source.resolve().parents) for source in sources):
             raise RequestError(
                 f"{str(folder)!r} is in the way and may hold something of yours; move it, or choose another output with -o"
             )

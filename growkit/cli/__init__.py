@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. No logic lives here, and nothing heavy is imported before a command runs."""
 
-from growkit.cli.main import app, main
+from growkit.cli import growth, checks  # isort: skip - in the order that help lists their commands
+from growkit.cli.app import app, main
 
-__all__ = ["app", "main"]
+__all__ = ["app", "checks", "growth", "main"]

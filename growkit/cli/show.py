@@ -46,16 +46,12 @@ def plan(todo: Plan, as_json: bool) -> None:
 
 def print_plan(todo: Plan, console: Console) -> None:
     """The tables of a plan."""
-    recipe = todo.recipe
-    console.print(
-        f"[bold]{escape(todo.source)}[/]  {todo.family.model_type}, {recipe.method}, {recipe.mapping} mapping,"
-        f" noise {recipe.noise:g}, seed {recipe.seed}"
-    )
+    console.print(f"[bold]{escape(todo.source)}[/]  {todo.family.model_type}, {_how(todo)}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("axis", "from", "to", "map", "exactness"):
         table.add_column(heading, justify="right" if heading in ("from", "to") else "left")
     for axis in todo.axes:
-        grows = axis.old != axis.new
+        grows = axis.how != "kept"
         colour = COLOURS[str(axis.exactness)] if grows else "dim"
         said = f"[{colour}]{axis.exactness}[/]" if grows else "-"
         row = (axis.axis, f"{axis.old:,}", f"{axis.new:,}", axis.how, said)
@@ -63,19 +59,34 @@ def print_plan(todo: Plan, console: Console) -> None:
     console.print(table)
     console.print()
     for axis in todo.axes:
-        if axis.old != axis.new:
+        if axis.how != "kept":
             console.print(Padding(f"[dim]{axis.axis}:[/] {axis.why}", (0, 0, 0, 2)))
     console.print()
     console.print(_before_after(todo))
-    changed = {k: v for k, v in todo.config.items() if todo.source_config.get(k) != v}
     console.print()
-    console.print(f"[dim]config:[/] {escape(json.dumps(changed))}")
+    console.print(f"[dim]config:[/] {escape(json.dumps(todo.changed))}")
     for note in todo.notes:
         console.print(f"[dim]note:[/] {escape(note)}")
-    if todo.dropped:
+    dropped = todo.members[0].dropped
+    if dropped:
         console.print(
-            f"[dim]left out, transformers recomputes them:[/] {escape(', '.join(todo.dropped[:3]))}{' ...' * (len(todo.dropped) > 3)}"
+            f"[dim]left out, transformers recomputes them:[/] {escape(', '.join(dropped[:3]))}{' ...' * (len(dropped) > 3)}"
         )
+
+
+def _how(todo: Plan) -> str:
+    """The request in a few words."""
+    recipe = todo.recipe
+    words = []
+    if recipe.mode is not None:
+        words.append(f"fused {recipe.mode}")
+    elif recipe.widens or recipe.depth is None:
+        words.append(recipe.method)
+    if words and recipe.mode != "side-by-side":
+        words += [f"{recipe.mapping} mapping", f"noise {recipe.noise:g}", f"seed {recipe.seed}"]
+    if recipe.depth is not None:
+        words.append(f"depth by {todo.layers.name if todo.layers.name != 'kept' else recipe.depth.method}")
+    return ", ".join(words)
 
 
 def _before_after(todo: Plan) -> Table:
@@ -145,8 +156,12 @@ def report_table(measured: Report) -> None:
         table.add_row("top-1 agreement", f"{measured.top1:.2%}")
     if measured.cosine is not None:
         table.add_row("cosine, mean-pooled", f"{measured.cosine:.6f}")
+    for label, loss in measured.members:
+        if loss is not None:
+            table.add_row(f"loss of {escape(label)}", f"{loss:.4f}")
     if measured.loss_source is not None and measured.loss_target is not None:
-        table.add_row("loss", f"{measured.loss_source:.4f} before, {measured.loss_target:.4f} after (nats per token)")
+        before = "of their mean logits" if measured.members else "before"
+        table.add_row("loss", f"{measured.loss_source:.4f} {before}, {measured.loss_target:.4f} after (nats per token)")
     out.print(table)
     for key in measured.keys:
         out.print(f"[red]key[/] {escape(key)}")

@@ -38,6 +38,7 @@ GPT2 = Family(
     ),
     score_keys={"scale_attn_weights": False},
     buffers=("h.{layer}.attn.bias", "h.{layer}.attn.masked_bias"),
+    by_number=("scale_attn_by_inverse_layer_idx",),
     refused={"add_cross_attention": (False, "its cross-attention reads another model's hidden axis")},
 )
 

@@ -50,6 +50,12 @@ _BRANCH_NORMS = {
     **norm("layers.{layer}.post_feedforward_layernorm"),
 }
 
+# what Gemma 2 and OLMo 2 norm before it is added to the stream
+_AFTER_BLOCKS = (
+    "layers.{layer}.post_attention_layernorm.weight",
+    "layers.{layer}.post_feedforward_layernorm.weight",
+)
+
 
 def _classes(stem: str) -> tuple[tuple[str, str], ...]:
     """The classes transformers has for a Llama-like family, by the tensor that gives each away."""
@@ -87,13 +93,16 @@ _GEMMA: dict[str, Any] = dict(gain_offset=1.0, embedding_scaled=True, tied=True,
 
 LLAMA = _llama_like("llama", "Llama", hidden_by_heads=True)
 MISTRAL = _llama_like("mistral", "Mistral", defaults={"num_key_value_heads": 8})
-QWEN2 = _llama_like("qwen2", "Qwen2", switches={}, defaults={"num_key_value_heads": 32})
+_WINDOW: dict[str, Any] = dict(full_layers="max_window_layers")
+_WINDOW_DEFAULTS = {"num_key_value_heads": 32, "max_window_layers": 28, "sliding_window": 4096}
+QWEN2 = _llama_like("qwen2", "Qwen2", switches={}, defaults=_WINDOW_DEFAULTS, **_WINDOW)
 QWEN3 = _llama_like(
     "qwen3",
     "Qwen3",
     {**_DECODER, **_HEAD_NORM},
     head_norm=True,
-    defaults={"head_dim": 128, "num_key_value_heads": 32},
+    defaults={"head_dim": 128, **_WINDOW_DEFAULTS},
+    **_WINDOW,
 )
 GEMMA = _llama_like("gemma", "Gemma", **_GEMMA)
 GEMMA2 = _llama_like(
@@ -102,6 +111,8 @@ GEMMA2 = _llama_like(
     {**_DECODER, **_BRANCH_NORMS},
     hidden_by_heads=True,
     score_keys={"query_pre_attn_scalar": None},
+    branch_norms=_AFTER_BLOCKS,
+    layer_cycle=("sliding_attention", "full_attention"),
     **_GEMMA | {"defaults": {"head_dim": 256, "query_pre_attn_scalar": 256}},
 )
 OLMO2 = _llama_like(
@@ -118,6 +129,7 @@ OLMO2 = _llama_like(
         **norm("layers.{layer}.self_attn.k_norm", "(key_head key_dim)"),
     },
     head_norm=True,
+    branch_norms=_AFTER_BLOCKS,
 )
 
 FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, OLMO2)

@@ -32,6 +32,10 @@ class Family:
     given or at any when None, fix the softmax scale instead of head_dim. position_offset: rows that the position table has
     beyond the config's number. buffers: stored tensors that transformers
     recomputes. refused: config key -> (the only value understood, why). defaults: config values where the key is absent.
+    branch_norms: norms over what a block adds to the stream (sandwich norms), so that their gain can silence it.
+    layer_cycle: the layer_types of a config that lists none, again and again; full_layers: or the config key that says how
+    many first layers see everything where `use_sliding_window` is on. by_number: config keys that make a layer compute by its
+    number, so that it cannot be copied elsewhere.
     switches: config key that must be true where a template is stored, for files without a config.
     architectures: (tensor name that gives a task model away, its class), first match wins; task_tensors: tables that
     hold for one kind of class only.
@@ -61,6 +65,10 @@ class Family:
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     task_tensors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    branch_norms: tuple[str, ...] = ()
+    layer_cycle: tuple[str, ...] = ()
+    full_layers: str = ""
+    by_number: tuple[str, ...] = ()
 
     def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
         """The dimensions of a stored tensor. Raises CheckpointError for a name the family does not have."""

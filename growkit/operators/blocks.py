@@ -2,7 +2,8 @@
 
 Everything works on a matrix (rows, columns); a vector is a matrix of one column. A tensor is grown in blocks of rows, each
 a pure function of (source, rule, first row), so that a file can be streamed, in any order and by several threads, with
-the bytes that growing it whole in memory would give.
+the bytes that growing it whole in memory would give. Where several sources make one tensor (AKI's donor, fused models)
+each is a part with a rule of its own, and the tensor is their sum.
 
 The perturbation that lets copies part is a split of the read side: two copies of a column that should each carry W/2
 carry W*(1+e)/2 and W*(1-e)/2, which of them the larger being one random bit per element. Bits are cheap where normal
@@ -10,86 +11,15 @@ deviates for billions of weights are not; the larger half is rounded first and t
 subtraction is exact in the stored dtype whenever W itself is (Sterbenz), so the sum is W even in bfloat16.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from growkit.axes import READ
-from growkit.maps import BALANCED, FREE, GATHER, MEAN, AxisMap, Side, copy_rank
-
-BLOCK_ELEMENTS = 1 << 20  # grown elements per block: small enough for cache and memory, large enough for speed
+from growkit.maps import ABSENT, BALANCED, FREE, MEAN
+from growkit.operators.rule import Rule
 
 Rows = Callable[[np.ndarray], torch.Tensor]  # source row numbers -> (len(rows), source columns)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """One dimension of a rule: source, amplitude and mode per new index, and which are first copies (for a donor)."""
-
-    old: int
-    index: np.ndarray
-    amplitude: np.ndarray
-    mode: np.ndarray
-    first: np.ndarray
-
-    @property
-    def new(self) -> int:
-        return len(self.index)
-
-    @cached_property
-    def carried(self) -> np.ndarray:
-        """Which new indices carry something of their source."""
-        return (self.mode == GATHER) & (self.amplitude != 0)
-
-    @cached_property
-    def rank(self) -> np.ndarray:
-        """The place of each carrying new index among the copies of its source; 0 where nothing is carried."""
-        rank = np.zeros(self.new, dtype=np.int64)
-        rank[self.carried] = copy_rank(self.index[self.carried])
-        return rank
-
-    @cached_property
-    def source_amplitude(self) -> np.ndarray:
-        """(old,) the amplitude of each source index: all copies of one source carry the same."""
-        amplitude = np.zeros(self.old)
-        amplitude[self.index[self.carried]] = self.amplitude[self.carried]
-        assert (amplitude[self.index] == self.amplitude)[self.carried].all(), "copies of one source differ in amplitude"
-        return amplitude
-
-
-def select(axis: AxisMap, role: str) -> Selection:
-    """The part of a map that one role of one tensor needs."""
-    side: Side = axis.sides[role]
-    return Selection(axis.old, axis.index, side.amplitude, side.mode, copy_rank(axis.index) == 0)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one matrix grows.
-
-    rows, columns: what happens to its two dimensions. role: the columns' role (only read columns are split).
-    offset: gains are stored as gain - offset (Gemma's 1 + w has offset 1). noise: relative size of the split, 0 for
-    equal parts. transposed: the file holds (columns, rows), as GPT-2's Conv1D does; rows here always are what it writes.
-    """
-
-    rows: Selection
-    columns: Selection
-    role: str = READ
-    offset: float = 0.0
-    noise: float = 0.0
-    transposed: bool = False
-
-    @property
-    def block_rows(self) -> int:
-        # a transposed tensor has its rows scattered over the file, so it is grown whole
-        return self.rows.new if self.transposed else max(1, BLOCK_ELEMENTS // max(1, self.columns.new))
-
-    @property
-    def splits(self) -> bool:
-        return self.noise > 0 and self.role == READ and bool(self.columns.rank.any())
 
 
 def random_bits(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
@@ -101,49 +31,62 @@ def random_bits(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
     return torch.from_numpy(bits).view(shape).bool()
 
 
-def expand_block(
-    own: Rows,
-    rule: Rule,
+def assemble(
+    rules: Sequence[Rule],
+    expand: Callable[[int, np.ndarray, torch.dtype], torch.Tensor],
     start: int,
     dtype: torch.dtype,
+) -> torch.Tensor:
+    """Rows [start, start + block_rows) of a tensor that several parts make, as (rows, new columns) in `dtype`.
+
+    expand(part, rows, dtype) gives rows of one part. Rows that are ABSENT from a part are not asked of it; where several
+    parts have a row it is their sum, in float32 or wider, cast once.
+    """
+    stop = min(start + rules[0].block_rows, rules[0].rows.new)
+    present = [start + np.flatnonzero(rule.rows.mode[start:stop] != ABSENT) for rule in rules]
+    if len(rules) == 1 and len(present[0]) == stop - start:
+        return expand(0, present[0], dtype)
+    added = sum(len(rows) for rows in present) > stop - start
+    wide = torch.float32 if added and dtype != torch.float64 else dtype
+    block = torch.zeros(stop - start, rules[0].columns.new, dtype=wide)
+    for part, rows in enumerate(present):
+        if len(rows):
+            block[torch.from_numpy(rows - start)] += expand(part, rows, wide)
+    return block.to(dtype)
+
+
+def expand_rows(
+    source: Rows,
+    rule: Rule,
+    rows: np.ndarray,
+    dtype: torch.dtype,
     generator: torch.Generator,
-    donor: Rows | None = None,
     row_mean: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Grown rows [start, start + rule.block_rows) of a matrix, as (rows, new columns) in `dtype`.
+    """Some grown rows of a matrix, by number, as (rows, new columns) in `dtype`.
 
-    own, donor: read source rows by number; rows that are no first copies come from the donor where there is one
-    (AKI, bert2BERT section 3.3: only the produced axis mixes layers). row_mean: (source columns,), needed where rows are
-    filled with their mean. Arithmetic is float32, or float64 where the source or `dtype` is; one cast at the end.
+    source: reads source rows by number. row_mean: (source columns,), needed where rows are filled with their mean.
+    Arithmetic is float32, or float64 where the source or `dtype` is; one cast at the end.
     """
-    rows = slice(start, min(start + rule.block_rows, rule.rows.new))
-    index, mode = rule.rows.index[rows], rule.rows.mode[rows]
-    block = own(index)
+    index, mode, amplitude = rule.rows.index[rows], rule.rows.mode[rows], rule.rows.amplitude[rows]
+    block = source(index)
+    if rule.is_copy:
+        return block.to(dtype)
     compute = torch.float64 if torch.float64 in (block.dtype, dtype) else torch.float32
     block = block.to(compute)
-    if donor is not None:
-        block = _mix(block, donor, index, rule, rows)
     if row_mean is not None and (mode == MEAN).any():
         block[torch.from_numpy(mode == MEAN)] = row_mean.to(compute)
     if rule.offset:
         block = block + rule.offset
-    amplitude = rule.rows.amplitude[rows]
     if (amplitude != 1).any():
         block = block * torch.from_numpy(amplitude).to(compute)[:, None]
+        block[torch.from_numpy(amplitude == 0)] = 0.0  # not -0, which a product may be
     if (mode == FREE).any():
         free = torch.from_numpy(np.flatnonzero(mode == FREE))
         block[free] = _random_signs(block[free], generator)
     if rule.offset:
         block = block - rule.offset
     return _expand_columns(block, rule, dtype, generator)
-
-
-def _mix(block: torch.Tensor, donor: Rows, index: np.ndarray, rule: Rule, rows: slice) -> torch.Tensor:
-    """Replace what is not a first copy by the donor's entries."""
-    later = torch.from_numpy(np.flatnonzero(~rule.rows.first[rows]))
-    if len(later):
-        block[later] = donor(index[later.numpy()]).to(block.dtype)
-    return block
 
 
 def _random_signs(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -6,11 +6,13 @@ wide = growkit.expand(weight, [(copies(4, cyclic_index(4, 8)), "write"), (copies
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
-from growkit.axes import READ, WRITE
-from growkit.maps import AxisMap, identity
-from growkit.operators.blocks import Rule, expand_block, select
+from growkit.axes import READ
+from growkit.maps import AxisMap
+from growkit.operators.blocks import Rows, assemble, expand_rows
+from growkit.operators.rule import by_turns, rule_of, select
 from growkit.operators.seeds import generator
 
 
@@ -38,22 +40,20 @@ def expand(
         )
     if [role for _, role in dimensions].count(READ) == 2:
         raise ValueError("a matrix that reads both of its dimensions writes none")
-    selections = [select(axis, role) for axis, role in dimensions]
-    transposed = len(selections) == 2 and dimensions[0][1] == READ
-    columns = selections[1 - transposed] if len(selections) == 2 else select(identity(1), WRITE)
-    role = READ if transposed else dimensions[-1][1]
-    rule = Rule(selections[1 if transposed else 0], columns, role, noise=noise, transposed=transposed)
+    rule = rule_of([select(axis, role) for axis, role in dimensions], [role for _, role in dimensions], noise=noise)
+    rules = by_turns(rule, 2) if donor is not None else [rule]
 
-    def rows_of(tensor: torch.Tensor):  # type: ignore[no-untyped-def]
+    def rows_of(tensor: torch.Tensor) -> tuple[Rows, torch.Tensor]:
         matrix = tensor.reshape(shape[0], -1)
-        matrix = matrix.T if transposed else matrix
+        matrix = matrix.T if rule.transposed else matrix
         return lambda rows: matrix[torch.from_numpy(rows)], matrix.double().mean(dim=0)
 
-    own, mean = rows_of(weight)
-    other = rows_of(donor)[0] if donor is not None else None
-    blocks = [
-        expand_block(own, rule, start, dtype or weight.dtype, generator(seed, f"{start}"), other, mean)
-        for start in range(0, rule.rows.new, rule.block_rows)
-    ]
-    grown = torch.cat(blocks)
-    return (grown.T if transposed else grown).reshape([axis.new for axis, _ in dimensions])
+    sources = [rows_of(tensor) for tensor in (weight, donor) if tensor is not None]
+
+    def part(number: int, rows: np.ndarray, wanted: torch.dtype) -> torch.Tensor:
+        source, mean = sources[number]
+        return expand_rows(source, rules[number], rows, wanted, generator(seed, f"{number}/{rows[0]}"), mean)
+
+    starts = range(0, rule.rows.new, rule.block_rows)
+    grown = torch.cat([assemble(rules, part, start, dtype or weight.dtype) for start in starts])
+    return (grown.T if rule.transposed else grown).reshape([axis.new for axis, _ in dimensions])

@@ -100,8 +100,6 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
     old = read_sizes(family, config)
     asked = {axis: size for axis, size in request.items() if size is not None}
     rotary = rotary_size(family, config, old)
-    if not asked:
-        raise RequestError(f"nothing to grow: give at least one of {', '.join(OPTIONS.values())}")
     for axis, size in asked.items():
         if axis == "kv_head" and axis not in family.sizes:
             raise RequestError(f"{family.model_type} has no kv heads of their own; use --heads")

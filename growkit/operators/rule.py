@@ -1,0 +1,123 @@
+"""The rule by which one tensor grows: a selection of source rows and one of source columns. Knows maps and roles; ignorant
+of tensors, names and files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from growkit.axes import READ, WRITE
+from growkit.maps import ABSENT, GATHER, AxisMap, Side, copy_rank, identity
+
+BLOCK_ELEMENTS = 1 << 20  # grown elements per block: small enough for cache and memory, large enough for speed
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One dimension of a rule: source, amplitude and mode per new index."""
+
+    old: int
+    index: np.ndarray
+    amplitude: np.ndarray
+    mode: np.ndarray
+
+    @property
+    def new(self) -> int:
+        return len(self.index)
+
+    @cached_property
+    def carried(self) -> np.ndarray:
+        """Which new indices carry something of their source."""
+        return (self.mode == GATHER) & (self.amplitude != 0)
+
+    @cached_property
+    def unchanged(self) -> bool:
+        """Whether this dimension stays as it is."""
+        plain = (self.mode == GATHER).all() and (self.amplitude == 1).all()
+        return bool(plain) and np.array_equal(self.index, np.arange(self.old))
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """The place of each carrying new index among the copies of its source; 0 where nothing is carried."""
+        rank = np.zeros(self.new, dtype=np.int64)
+        rank[self.carried] = copy_rank(self.index[self.carried])
+        return rank
+
+    @cached_property
+    def source_amplitude(self) -> np.ndarray:
+        """(old,) the amplitude of each source index: all copies of one source carry the same."""
+        amplitude = np.zeros(self.old)
+        amplitude[self.index[self.carried]] = self.amplitude[self.carried]
+        assert (amplitude[self.index] == self.amplitude)[self.carried].all(), "copies of one source differ in amplitude"
+        return amplitude
+
+    def only(self, present: np.ndarray) -> "Selection":
+        """This selection with all but some new indices ABSENT."""
+        return replace(self, mode=np.where(present, self.mode, ABSENT).astype(np.int8))
+
+
+def select(axis: AxisMap, role: str) -> Selection:
+    """The part of a map that one role of one tensor needs."""
+    side: Side = axis.sides[role]
+    return Selection(axis.old, axis.index, side.amplitude, side.mode)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one matrix grows.
+
+    rows, columns: what happens to its two dimensions. role: the columns' role (only read columns are split).
+    offset: gains are stored as gain - offset (Gemma's 1 + w has offset 1). noise: relative size of the split, 0 for
+    equal parts. transposed: the file holds (columns, rows), as GPT-2's Conv1D does; rows here always are what it writes.
+    """
+
+    rows: Selection
+    columns: Selection
+    role: str = READ
+    offset: float = 0.0
+    noise: float = 0.0
+    transposed: bool = False
+
+    @property
+    def block_rows(self) -> int:
+        # a transposed tensor has its rows scattered over the file, so it is grown whole
+        return self.rows.new if self.transposed else max(1, BLOCK_ELEMENTS // max(1, self.columns.new))
+
+    @property
+    def splits(self) -> bool:
+        return self.noise > 0 and self.role == READ and bool(self.columns.rank.any())
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the tensor stays as it is."""
+        return self.rows.unchanged and self.columns.unchanged
+
+    def silent(self) -> "Rule":
+        """The rule that writes zeros (gains of 0 where gains are stored less an offset)."""
+        return replace(self, rows=replace(self.rows, amplitude=np.zeros(self.rows.new)), noise=0.0)
+
+
+def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float = 0.0, noise: float = 0.0) -> Rule:
+    """The rule of a tensor from one selection and role per stored dimension, of which there are one or two."""
+    if len(selections) == 1:
+        return Rule(selections[0], select(identity(1), WRITE), WRITE, offset)
+    if roles[0] == READ:
+        return Rule(selections[1], selections[0], READ, noise=noise, transposed=True)
+    return Rule(selections[0], selections[1], roles[1], noise=noise)
+
+
+def by_turns(rule: Rule, count: int, columns: bool = False) -> list[Rule]:
+    """Divide a rule among `count` sources: first copies to the first, later copies to the others in turn (AKI, bert2BERT
+    section 3.3: only the produced axis mixes layers). columns: by the columns' copies instead of the rows'.
+
+    A single rule where that axis has no copies: then nothing is left for the others.
+    """
+    divided = rule.columns if columns else rule.rows
+    rank = copy_rank(divided.index)
+    if count == 1 or not rank.any():
+        return [rule]
+    turn = np.where(rank == 0, 0, 1 + (rank - 1) % (count - 1))
+    shares = [divided.only(turn == member) for member in range(min(count, turn.max() + 1))]
+    return [replace(rule, columns=share) if columns else replace(rule, rows=share) for share in shares]

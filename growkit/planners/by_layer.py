@@ -1,0 +1,88 @@
+"""What a config says layer by layer, carried to other layers. Knows the keys that do so; ignorant of why layers move."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from growkit.errors import CheckpointError
+from growkit.families import Family
+from growkit.maps import AxisMap
+from growkit.planners.depth import place
+
+ENTRIES = ("layer_types", "no_rope_layers")  # one entry per layer
+NUMBERS = ("mlp_only_layers",)  # the numbers of some layers
+TYPES = "layer_types"
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+def is_by_layer(key: str) -> bool:
+    """Whether a config key speaks of layers one by one."""
+    return key in (*ENTRIES, *NUMBERS)
+
+
+def deepen_config(
+    family: Family, config: dict[str, Any], sources: Sequence[Mapping[str, Any]], old: Sequence[int], layers: AxisMap
+) -> list[str]:
+    """Give a config its new number of layers and carry along all that it says layer by layer; returns notes for the plan.
+
+    sources: the configs whose layers these are, `old` layers each. Raises CheckpointError where layers cannot move.
+    """
+    if layers.is_identity and len(old) == 1:
+        return []
+    for source, count in zip(sources, old):
+        _check(family, source, count)
+    for key in family.sizes["layer"].split():
+        config[key] = layers.new
+    places = [place(number, old) for number in layers.index]
+    for key in ENTRIES[1:]:
+        if config.get(key) is not None:
+            config[key] = [sources[source][key][layer] for source, layer in places]
+    for key in NUMBERS:
+        if config.get(key):
+            config[key] = [number for number, (source, layer) in enumerate(places) if layer in sources[source][key]]
+    types = [_types(family, source, count) for source, count in zip(sources, old)]
+    wanted = [types[source][layer] for source, layer in places]
+    stated = config.get(TYPES) is not None
+    config_without = {**config, TYPES: None}
+    if stated or wanted != _types(family, config_without, layers.new):
+        config[TYPES] = wanted
+        if not stated:
+            return [f"config.json now lists {TYPES}, because the rule of {family.model_type} would give others"]
+    return []
+
+
+def _types(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
+    """The kind of attention of each layer, stated or by the family's rule."""
+    if config.get(TYPES) is not None:
+        return list(config[TYPES])
+    if family.layer_cycle:
+        return [family.layer_cycle[number % len(family.layer_cycle)] for number in range(count)]
+    window = config.get("sliding_window", family.defaults.get("sliding_window"))
+    if family.full_layers and config.get("use_sliding_window") and window is not None:
+        first = config.get(family.full_layers, family.defaults[family.full_layers])
+        return [FULL if number < first else SLIDING for number in range(count)]
+    return [FULL] * count
+
+
+def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
+    for key in family.by_number:
+        if config.get(key):
+            raise CheckpointError(
+                f"config.json has {key} {config[key]!r}: a layer computes by its number, so it cannot stand elsewhere;"
+                f" {family.model_type} grows in depth without it"
+            )
+    if config.get("pruned_heads"):
+        raise CheckpointError("config.json has pruned_heads: layers of different heads cannot be copied to one another")
+    for key, value in config.items():
+        if key in ENTRIES and value is not None and (not isinstance(value, list) or len(value) != count):
+            raise CheckpointError(f"config.json should list {count} entries under {key!r}, one for each layer")
+        if key in NUMBERS and not (value is None or _are_layers(value, count)):
+            raise CheckpointError(f"config.json should list layers from 0 to {count - 1} under {key!r}, not {value!r}")
+        if "layer" in key and isinstance(value, list | dict) and value and not is_by_layer(key):
+            raise CheckpointError(
+                f"config.json says something of single layers under {key!r}, which growkit does not know how to carry to"
+                " others; remove it if it does not matter"
+            )
+
+
+def _are_layers(value: Any, count: int) -> bool:
+    return isinstance(value, list) and all(type(number) is int and 0 <= number < count for number in value)

@@ -1,0 +1,178 @@
+"""From a request and the headers of its sources to a plan: width first, then depth; one source or several. Knows how the
+parts meet; ignorant of bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from growkit.errors import RequestError
+from growkit.families import Family, family_named
+from growkit.plan import AxisPlan, Exactness, Member, Plan, TensorPlan
+from growkit.planners.by_layer import deepen_config
+from growkit.planners.choose import choose_maps, write_rotary
+from growkit.planners.depth import layer_line, layer_map
+from growkit.planners.fuse import MODES, added_sizes, check_members, side_by_side_lines, side_by_side_maps
+from growkit.planners.headers import (
+    FLOATS,
+    Headers,
+    architecture_of,
+    check_config,
+    check_dtypes,
+    check_tensors,
+    is_tied,
+)
+from growkit.planners.sizes import OPTIONS, Sizes, read_sizes, target_config, target_sizes
+from growkit.planners.tensors import TensorPlans
+from growkit.recipe import Recipe
+from growkit.rules import Growth
+
+METHODS, MAPPINGS = ("fpi", "aki"), ("cyclic", "random")
+
+
+def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
+    """Plan a growth: of one source in width, in depth or in both, or of several into one (recipe.mode, or stacked).
+
+    Raises RequestError for what cannot be asked or for sources that do not fit, CheckpointError for a checkpoint that
+    is not understood.
+    """
+    _check_recipe(recipe, len(sources))
+    kinds = [family_named(source.config.get("model_type")) for source in sources]
+    family = kinds[0]
+    for kind, source in zip(kinds, sources):
+        if kind is not family:
+            raise RequestError(
+                f"{sources[0].label!r} is a {family.model_type} and {source.label!r} a {kind.model_type}; only models of"
+                " one family become one"
+            )
+        check_config(family, source.config)
+        check_dtypes(family, source)
+    sizes = [read_sizes(family, source.config) for source in sources]
+    alike = ("vocab", "head_dim", *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))))
+    check_members(family, sources, sizes, alike)
+    growths, config, lines, notes = _widths(family, sources, sizes, recipe)
+    depths = [size["layer"] for size in sizes]
+    # fused models share their layers; stacked ones have them one after another
+    layered = depths[:1] if recipe.mode else depths
+    layers = layer_map(layered, recipe.depth)
+    if recipe.depth is not None:
+        lines.append(layer_line(layers, layered, family.post_norm))
+        notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
+    tensors = TensorPlans(sources, growths, layers, layered, recipe).plans()
+    if recipe.dtype is not None:
+        key = "torch_dtype" if "torch_dtype" in config else "dtype"
+        config[key] = str(recipe.dtype).removeprefix("torch.")
+    members = tuple(_member(source, growth) for source, growth in zip(sources, growths))
+    stated = [note for source in sources for note in source.notes]
+    notes = [*dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
+    return Plan(recipe, members, layers, tuple(lines), tensors, config, tuple(notes))
+
+
+def _widths(
+    family: Family, sources: Sequence[Headers], sizes: Sequence[Sizes], recipe: Recipe
+) -> tuple[list[Growth], dict[str, Any], list[AxisPlan], list[str]]:
+    """How each source's axes grow, the config that comes of it, and what a plan says of it."""
+    growths, configs, lines = [], [], []
+    identical = len({source.label for source in sources}) == 1
+    if recipe.mode == "side-by-side":
+        new = added_sizes(sizes)
+        all_maps = [side_by_side_maps(sizes, number) for number in range(len(sources))]
+        configs = [target_config(family, sources[0].config, new)]
+        lines = [side_by_side_lines(family, sizes, identical)]
+    else:
+        request = _request(family, sizes, recipe)
+        chooser = replace(recipe, method="aki") if recipe.mode else recipe
+        all_maps = []
+        for source, size in zip(sources, sizes):
+            new = target_sizes(family, source.config, request)
+            maps, line, rotary = choose_maps(family, source.config, size, new, chooser)
+            all_maps.append(maps)
+            lines.append(line)
+            configs.append(target_config(family, source.config, new))
+            write_rotary(configs[-1], rotary)
+    share = 1.0 / len(sources) if recipe.mode == "side-by-side" else 1.0
+    for source, maps, size in zip(sources, all_maps, sizes):
+        tied, architecture = is_tied(family, source), architecture_of(family, source)
+        growths.append(Growth(family, maps, tied, recipe.noise, architecture, share))
+        check_tensors(growths[-1], source, size["layer"])
+    if any(source.head_is_copy is False for source in sources):
+        configs[0]["tie_word_embeddings"] = False  # two different tensors cannot be tied; transformers would not either
+    if recipe.mode in METHODS:
+        lines[0] = [_fused_line(line, recipe, identical) for line in lines[0]]
+    widened = [
+        f"{source.label!r} is widened first: "
+        + ", ".join(f"{a.axis} {a.old} -> {a.new}" for a in line if a.old != a.new)
+        for source, line in zip(sources[1:], lines[1:])
+        if recipe.mode is None and any(a.old != a.new for a in line)
+    ]
+    return growths, configs[0], lines[0], widened
+
+
+def _request(family: Family, sizes: Sequence[Sizes], recipe: Recipe) -> Mapping[str, int | None]:
+    """The sizes to widen each source to."""
+    if recipe.mode and not any(recipe.sizes.values()):
+        return {"hidden": sum(size["hidden"] for size in sizes)}
+    axes = [axis for axis in OPTIONS if axis in family.sizes]
+    if any(size[axis] != sizes[0][axis] for size in sizes for axis in axes):
+        return {axis: max(size[axis] for size in sizes) for axis in axes}
+    return recipe.sizes
+
+
+def _fused_line(line: AxisPlan, recipe: Recipe, identical: bool) -> AxisPlan:
+    if line.old == line.new:
+        return line
+    if identical and recipe.mode == "fpi" and line.new % line.old == 0:
+        return replace(line, exactness=Exactness.EXACT, why="the members are one model: this is its FPI")
+    above = ", from the layer above" if recipe.mode == "aki" else ""
+    why = f"first copies are the first member's, later copies the others'{above}, by design"
+    return replace(line, exactness=Exactness.APPROXIMATE, why=why)
+
+
+def _member(source: Headers, growth: Growth) -> Member:
+    dropped = tuple(name for name in source.shapes if growth.family.is_buffer(name))
+    kept = [name for name in source.shapes if name not in dropped]
+    stored = sum(torch.Size(source.shapes[name]).numel() * source.dtypes[name].itemsize for name in kept)
+    return Member(source.label, source.config, source.shapes, stored, growth, dropped)
+
+
+def _check_recipe(recipe: Recipe, sources: int) -> None:
+    for option, value, known in (("method", recipe.method, METHODS), ("mapping", recipe.mapping, MAPPINGS)):
+        if value not in known:
+            raise RequestError(f"--{option} {value!r} is not one of {', '.join(known)}")
+    if not 0 <= recipe.noise < 1:
+        raise RequestError(f"--noise {recipe.noise} should be from 0 (equal parts) to below 1 (all in one copy)")
+    if recipe.dtype is not None and recipe.dtype not in FLOATS:
+        raise RequestError(f"--dtype should be one of {', '.join(str(d).removeprefix('torch.') for d in FLOATS)}")
+    if recipe.mode is None:
+        if recipe.depth is None and not recipe.widens:
+            options = ", ".join(OPTIONS.values())
+            raise RequestError(f"nothing to grow: give at least one of {options} (with growkit grow also --layers, --like)")
+        return
+    if recipe.mode not in MODES:
+        raise RequestError(f"--mode {recipe.mode!r} is not one of {', '.join(MODES)}")
+    if sources < 2:
+        raise RequestError("fuse makes one model of several: name two sources or more")
+    if recipe.mode == "side-by-side" and any(size is not None for size in recipe.sizes.values()):
+        raise RequestError(
+            "side by side, sizes are the members' added up; leave --hidden and the like out, or --mode fpi"
+        )
+
+
+def _split_notes(recipe: Recipe, tensors: Sequence[TensorPlan]) -> list[str]:
+    splits = sum(any(part.rule.splits for part in tensor.parts) for tensor in tensors)
+    if splits:
+        return [
+            f"read copies are split unevenly by {recipe.noise:g} in {splits} tensors, so that they part in training;"
+            " their sums are unchanged"
+        ]
+    if recipe.method == "fpi" and recipe.noise == 0 and recipe.mode is None and recipe.widens:
+        return ["copies are equal and receive equal gradients: under deterministic training they stay equal for ever"]
+    return []
+
+
+def _tie_notes(sources: Sequence[Headers]) -> list[str]:
+    if not any(s.head_is_copy is False and s.config.get("tie_word_embeddings") for s in sources):
+        return []
+    return ["config.json ties the head, but another head is stored: treated as untied, as transformers does"]

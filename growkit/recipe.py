@@ -1,0 +1,71 @@
+"""What a person asks for, as plain data. Knows the words of a request; ignorant of whether it can be done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many layers, and which of the source's each of them is (see growkit.planners.depth).
+
+    layers: their number; None where the rest says it. overlap: for solar. after, every: where identity puts its layers,
+    counted from 1. block: how many layers top and middle repeat. slices: the layers one by one, such as "1-8,5-12".
+    """
+
+    layers: int | None = None
+    method: str = "stack"
+    overlap: int | None = None
+    after: tuple[int, ...] = ()
+    every: int | None = None
+    block: int | None = None
+    slices: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What was asked for: target sizes by axis (None: follow from the others), and how.
+
+    method: "fpi" or "aki". mapping: "cyclic" or "random". noise: relative size of the split between read copies.
+    dtype: of what is written, None for as it was. depth: None for as deep as it was. mode: how several sources become
+    one, "side-by-side", "fpi" or "aki"; None where they are stacked or there is one.
+    """
+
+    sizes: Mapping[str, int | None] = field(default_factory=dict)
+    method: str = "fpi"
+    mapping: str = "cyclic"
+    noise: float = 0.5
+    seed: int = 0
+    dtype: torch.dtype | None = None
+    depth: Depth | None = None
+    mode: str | None = None
+
+    @property
+    def widens(self) -> bool:
+        """Whether any size but the number of layers was asked for."""
+        return any(size is not None for size in self.sizes.values()) or self.mode is not None
+
+    @property
+    def command(self) -> str:
+        """The command that makes such a request."""
+        if self.mode is not None:
+            return "fuse"
+        return "widen" if self.depth is None else "grow" if self.widens else "stack"
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as plain data, for provenance."""
+        asked: dict[str, Any] = {
+            "sizes": {axis: size for axis, size in self.sizes.items() if size is not None},
+            "method": self.method,
+            "mapping": self.mapping,
+            "noise": self.noise,
+            "seed": self.seed,
+            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+        }
+        if self.depth is not None:
+            asked["depth"] = {key: value for key, value in vars(self.depth).items() if value not in (None, ())}
+        if self.mode is not None:
+            asked["mode"] = self.mode
+        return asked
