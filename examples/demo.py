@@ -1,9 +1,9 @@
-"""The demo: train a small language model for a minute, widen it two ways, prove that both still say the same.
+"""The demo: train a small language model for a minute, widen and deepen it, prove that all of them still say the same.
 
     make demo          # or: python examples/demo.py [--out demo] [--seconds 60]
 
 Needs no network. The model is a Llama shape with grouped heads and a tied head, trained on the embedded excerpt with a
-byte-level BPE; the widened copies are stock checkpoints that transformers loads.
+byte-level BPE; the grown copies are stock checkpoints that transformers loads.
 """
 
 import argparse
@@ -93,8 +93,27 @@ def main() -> None:
         target = str(arguments.out / f"small-h{width}")
         shell("widen", str(source), "--hidden", width, "-o", target, "--no-verify")
         shell("verify", str(source), target, "--text", os.path.relpath(TEXT))
+    deep, both = arguments.out / "small-h192-l8", arguments.out / "small-h192-l8-at-once"
+    shell(
+        "stack",
+        str(arguments.out / "small-h192"),
+        "--layers",
+        "8",
+        "--method",
+        "identity",
+        "-o",
+        str(deep),
+        "--no-verify",
+    )
+    shell("verify", str(source), str(deep), "--text", os.path.relpath(TEXT))
+    shell(
+        "grow", str(source), "--hidden", "192", "--layers", "8", "--depth", "identity", "-o", str(both), "--no-verify"
+    )
+    same = (deep / "model.safetensors").read_bytes() == (both / "model.safetensors").read_bytes()
+    console.print(f"widen then stack, and grow at once: {'the same bytes' if same else 'DIFFERENT bytes'}\n")
     console.print("[bold]The same words from all of them:[/]")
-    for name, folder in [("source", source), *((what, arguments.out / f"small-h{w}") for w, what in wide.items())]:
+    grown = [(what, arguments.out / f"small-h{width}") for width, what in wide.items()]
+    for name, folder in [("source", source), *grown, ("twice as wide and twice as deep", deep)]:
         console.print(f"  [dim]{name}:[/] {continuation(folder)}")
 
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE, UNFINISHED, file_hash, read_json
+from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE, UNFINISHED, read_json
 from growkit.errors import RequestError
 from growkit.provenance import record_of
 

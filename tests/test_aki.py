@@ -120,8 +120,8 @@ def compare(family: str, folder, axes: dict[str, np.ndarray], **request) -> None
     """Grow a checkpoint on disk and hold every reference tensor against the result."""
     changes = {"bert": {"architecture": "BertForPreTraining"}, "gpt2": {"n_inner": 40}}
     changes["llama"] = {"tie_word_embeddings": False}
-    tiny.make(family, **changes[family]).save_pretrained(folder)
-    growkit.widen(folder, folder / "out", method="aki", **request)
+    tiny.make(family, **changes[family]).save_pretrained(folder / "src")
+    growkit.widen(folder / "src", folder / "out", method="aki", **request)
     stored = json.loads((folder / "out" / "growkit.json").read_text())["maps"]
     for axis in ("hidden", "head", "ffn"):
         if axis not in axes:  # a random mapping: as it was stored
@@ -130,7 +130,7 @@ def compare(family: str, folder, axes: dict[str, np.ndarray], **request) -> None
     axes["qkv"] = np.concatenate([block * WIDTH + axes["head"] for block in range(3)])
     state, grown = (
         {name: tensor.numpy() for name, tensor in load_file(place / "model.safetensors").items()}
-        for place in (folder, folder / "out")
+        for place in (folder / "src", folder / "out")
     )
     expected = reference(state, family, axes)
     matrices = [name for name in state if any(t.split(".{}.")[1] in name for t in MATRICES[family])]
@@ -198,8 +198,9 @@ def test_aki_is_a_starting_point_and_says_so(family):
 
 
 def test_a_single_layer_has_no_layer_above_and_grows_exactly(tmp_path):
-    tiny.make("bert", num_hidden_layers=1).save_pretrained(tmp_path)
-    plans = [growkit.widen(tmp_path, tmp_path / m, hidden=48, method=m, noise=0.0).plan for m in ("aki", "fpi")]
+    source = tmp_path / "src"
+    tiny.make("bert", num_hidden_layers=1).save_pretrained(source)
+    plans = [growkit.widen(source, tmp_path / m, hidden=48, method=m, noise=0.0).plan for m in ("aki", "fpi")]
     results = [load_file(tmp_path / method / "model.safetensors") for method in ("aki", "fpi")]
     assert all(torch.equal(*(result[name] for result in results)) for name in results[0])
     assert [str(plan.exactness) for plan in plans] == ["exact", "exact"]
@@ -208,12 +209,12 @@ def test_a_single_layer_has_no_layer_above_and_grows_exactly(tmp_path):
 def test_moments_come_from_the_donors_rows(tmp_path):
     """Where a row's weights come from, its history comes from; both are halved: read by two copies, reading two."""
     model = tiny.make("bert", dtype=torch.float32)
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path / "src")
     name = "bert.encoder.layer.{}.intermediate.dense.weight.exp_avg"
     moments = {name.format(layer): torch.randn(40, 24) for layer in range(LAYERS)}
     save_file(moments, tmp_path / "state.safetensors")
     plan = growkit.widen(
-        tmp_path, tmp_path / "out", hidden=48, method="aki", optimizer=tmp_path / "state.safetensors"
+        tmp_path / "src", tmp_path / "out", hidden=48, method="aki", optimizer=tmp_path / "state.safetensors"
     ).plan
     assert str(plan.exactness) == "approximate"
     grown = load_file(tmp_path / "out" / "optimizer.safetensors")

@@ -228,8 +228,9 @@ def test_training_goes_on_as_the_source_would_have(family, tmp_path):
     tied, width = {"gpt2": (True, 72), "llama": (False, 72), "gpt_neox": (False, 48)}.get(family, (True, 48))
     with tiny.float32_parts_in_double():
         model = tiny.make(family, tie_word_embeddings=tied)
-        optimizer, state = save_trained(model, tmp_path)
-        growkit.widen(tmp_path, tmp_path / "out", hidden=width, noise=0.0, optimizer=tmp_path / "state.safetensors")
+        source = tmp_path / "source"
+        optimizer, state = save_trained(model, source)
+        growkit.widen(source, tmp_path / "out", hidden=width, noise=0.0, optimizer=source / "state.safetensors")
         grown_state = load_file(tmp_path / "out" / "optimizer.safetensors")
         multipliers = json.loads((tmp_path / "out" / "lr_multipliers.json").read_text())["multipliers"]
         expected = train(model, optimizer, range(3, 8))
@@ -251,12 +252,13 @@ def test_training_goes_on_as_the_source_would_have(family, tmp_path):
 
 
 def test_state_is_written_beside_the_weights(tmp_path):
-    _, state = save_trained(tiny.make("qwen2", dtype=torch.float32), tmp_path)
+    source = tmp_path / "source"
+    _, state = save_trained(tiny.make("qwen2", dtype=torch.float32), source)
     dtypes = {"exp_avg": torch.bfloat16, "exp_avg_sq": torch.float32, "step": torch.int64}
     state = {name: tensor.to(dtypes[name.rsplit(".", 1)[1]]) for name, tensor in state.items()}
     state["model.norm.weight.step"] += 1000
     save_file(state, tmp_path / "state.safetensors")
-    growkit.widen(tmp_path, tmp_path / "out", hidden=48, ffn=90, optimizer=tmp_path / "state.safetensors")
+    growkit.widen(source, tmp_path / "out", hidden=48, ffn=90, optimizer=tmp_path / "state.safetensors")
     grown, weights = (load_file(tmp_path / "out" / f"{name}.safetensors") for name in ("optimizer", "model"))
     assert grown.keys() == state.keys()
     for name, tensor in grown.items():

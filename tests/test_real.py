@@ -165,7 +165,7 @@ def test_old_files_load(tmp_path):
     state["bert.embeddings.position_ids"] = torch.arange(64)[None]
     save_file(state, path, metadata={"format": "pt"})
     grown = growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48, verify=True)
-    assert grown.report.ok and grown.plan.dropped == ("bert.embeddings.position_ids",)
+    assert grown.report.ok and grown.plan.members[0].dropped == ("bert.embeddings.position_ids",)
 
 
 def test_growing_loads_no_model_code(tmp_path):

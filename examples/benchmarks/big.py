@@ -104,6 +104,6 @@ def folder_bytes(folder: Path) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--small", action="store_true", help="a 70 M shape instead of 1.1 B")
+    parser.add_argument("--small", action="store_true", help="a 56 M shape instead of 1.1 B")
     arguments = parser.parse_args()
     make_source(arguments.folder, SMALL if arguments.small else BIG)

@@ -16,7 +16,7 @@ import torch
 from growkit import GrowkitError, grow_state_dict
 from growkit.planners.grow import grow_plan
 from growkit.planners.headers import Headers
-from growkit.request import recipe
+from growkit.request import grow_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import tiny
@@ -31,6 +31,9 @@ GROWTHS = {
     "head_dim any": "+4",
     "random x2": dict(hidden=48, mapping="random"),
     "aki x2": dict(hidden=48, method="aki"),
+    "identity layers": dict(layers=5, depth="identity"),
+    "both": dict(hidden=48, layers=5, depth="identity"),
+    "stack x2": dict(layers=6),
 }
 
 
@@ -54,7 +57,7 @@ def cell(family: str, growth: dict | str) -> str:
             headers = Headers(
                 "", {n: tuple(t.shape) for n, t in state.items()}, {n: t.dtype for n, t in state.items()}, config
             )
-            said = str(grow_plan([headers], recipe(**request)).exactness)
+            said = str(grow_plan([headers], grow_recipe(**request)).exactness)
         ids = tiny.tokens()
         with torch.no_grad():
             stock = max(stock, tiny.relative(model(ids).logits, grown(ids).logits))

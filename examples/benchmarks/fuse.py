@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from small_models import Predict, held_out, load, loss_of, options, predictor, small_model
+from small_models import Predict, held_out, load, loss_of, options, predictor, quiet, small_model
 
 import growkit
 
@@ -29,9 +29,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--tokens", type=int, default=100_000, help="tokens of held-out text")
     arguments = parser.parse_args()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(1)
+    quiet()
     sequences = held_out(arguments.work, arguments.corpus, arguments.tokens)
     a, b = (small_model(name, arguments.work, arguments.corpus, arguments.steps) for name in ("a", "b"))
     models = {name: load(folder) for name, folder in (("a", a), ("b", b))}

@@ -3,8 +3,9 @@
     python examples/benchmarks/small_models.py --work DIR [--corpus FOLDER] [--steps 1000]
 
 Makes, where it is not there yet: DIR/a and DIR/b, two Llama shapes of one tokenizer (byte-level BPE), each trained from a
-seed of its own on its own half of the text; and DIR/bert, a post-LayerNorm masked model trained on all of it. FOLDER holds
-train/*.txt and val/*.txt; without it the excerpt in the repository is cut into both, which shows that everything runs.
+seed of its own on its own half of the text (alternate pieces of 100,000 characters); and DIR/bert, a BERT shape, which is
+post-LayerNorm, as a causal language model of the same size and tokenizer, trained on all of it. FOLDER holds train/*.txt
+and val/*.txt; without it the excerpt in the repository is cut into both, which is enough to see that everything runs.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import torch
 import transformers
 
 EXCERPT = Path(__file__).parents[1] / "text" / "excerpt.txt"
-END, MASK = 0, 1  # token ids
+END = 0  # token id
 VOCABULARY, LENGTH, BATCH = 2048, 128, 32
 SEEDS = {"a": 1, "b": 2, "bert": 3}
 SHAPE = dict(
@@ -27,6 +28,13 @@ SHAPE = dict(
 )  # fmt: skip
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
+
+
+def quiet() -> None:
+    """One thread, and no progress bars of transformers."""
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -75,29 +83,14 @@ def held_out(work: Path, corpus: Path | None, tokens: int) -> torch.Tensor:
     return sequences[:: max(1, len(sequences) * LENGTH // tokens)][: tokens // LENGTH]
 
 
-def task(ids: torch.Tensor, masked: bool, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(inputs, labels): the sequences themselves, or with 15 % of every sequence behind the mask."""
-    if not masked:
-        return ids, ids
-    order = torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed)).argsort(-1)
-    chosen = order < round(0.15 * ids.shape[1])
-    return torch.where(chosen, MASK, ids), torch.where(chosen, ids, -100)
-
-
-def loss_of(predict: Predict, sequences: torch.Tensor, masked: bool = False) -> float:
+def loss_of(predict: Predict, sequences: torch.Tensor) -> float:
     """Nats per predicted token of whatever gives (sequences, length, vocabulary) scores for tokens."""
-    total, count = 0.0, 0
-    for number, ids in enumerate(sequences.split(BATCH)):
-        inputs, labels = task(ids, masked, number)
+    total = 0.0
+    for ids in sequences.split(BATCH):
         with torch.no_grad():
-            scores = predict(inputs)
-        if not masked:
-            scores, labels = scores[:, :-1], labels[:, 1:]
-        total += torch.nn.functional.cross_entropy(
-            scores.flatten(0, 1).float(), labels.flatten(), reduction="sum"
-        ).item()
-        count += int((labels != -100).sum())
-    return total / count
+            scores = predict(ids)[:, :-1]
+        total += torch.nn.functional.cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").item()
+    return total / sequences[:, 1:].numel()
 
 
 def load(folder: Path) -> transformers.PreTrainedModel:
@@ -112,7 +105,6 @@ def predictor(model: transformers.PreTrainedModel) -> Predict:
 
 def train(model: transformers.PreTrainedModel, ids: torch.Tensor, steps: int, rate: float, seed: int) -> float:
     """AdamW with warm-up and cosine on pieces of the ids, drawn by the seed; the mean loss of the last steps."""
-    masked = model.config.model_type == "bert"
     matrices = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() < 2]
     groups = [dict(params=matrices, weight_decay=0.1), dict(params=others, weight_decay=0.0)]
@@ -126,8 +118,8 @@ def train(model: transformers.PreTrainedModel, ids: torch.Tensor, steps: int, ra
     start = time.monotonic()
     for step in range(steps):
         places = torch.randint(len(ids) - LENGTH, (BATCH,), generator=draw)
-        inputs, labels = task(torch.stack([ids[p : p + LENGTH] for p in places]), masked, seed * 1_000_000 + step)
-        loss = model(input_ids=inputs, labels=labels).loss
+        batch = torch.stack([ids[p : p + LENGTH] for p in places])
+        loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -150,8 +142,8 @@ def small_model(name: str, work: Path, corpus: Path | None, steps: int) -> Path:
     text = pieces(corpus)[0]
     torch.manual_seed(SEEDS[name])
     if name == "bert":
-        shape = SHAPE | dict(pad_token_id=END, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        model, rate = transformers.BertForMaskedLM(transformers.BertConfig(**shape)), 1e-3
+        shape = SHAPE | dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, is_decoder=True)
+        model, rate = transformers.BertLMHeadModel(transformers.BertConfig(initializer_range=0.05, **shape)), 1e-3
     else:
         text = text[SEEDS[name] - 1 :: 2]
         model, rate = transformers.LlamaForCausalLM(transformers.LlamaConfig(num_key_value_heads=2, **SHAPE)), 3e-3
@@ -164,11 +156,11 @@ def small_model(name: str, work: Path, corpus: Path | None, steps: int) -> Path:
 
 def main() -> None:
     arguments = options(__doc__).parse_args()
-    torch.set_num_threads(1)
+    quiet()
     sequences = held_out(arguments.work, arguments.corpus, 100_000)
     for name in SEEDS:
         folder = small_model(name, arguments.work, arguments.corpus, arguments.steps)
-        loss = loss_of(predictor(load(folder)), sequences, masked=name == "bert")
+        loss = loss_of(predictor(load(folder)), sequences)
         print(f"{name}: {loss:.3f} nats per token of held-out text")
 
 

@@ -4,7 +4,7 @@
     MERGEKIT/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu
     MERGEKIT/bin/pip install mergekit==0.1.5
     python examples/benchmarks/stack_1b.py --work DIR --mergekit MERGEKIT/bin/mergekit-yaml    # 6 minutes
-    python examples/benchmarks/stack_1b.py --work DIR --mergekit MERGEKIT/bin/mergekit-yaml --small    # a 70 M shape
+    python examples/benchmarks/stack_1b.py --work DIR --mergekit MERGEKIT/bin/mergekit-yaml --small    # a 56 M shape
 
 The same stack three ways, all in one run on one disk, the whole model twice: `growkit stack --layers`; mergekit's
 passthrough merge of two slices, each the whole model; and, as the yardstick, `cp` of the result: the bytes all of them
@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a folder with 11 GB free, 2 of them for the source")
     parser.add_argument("--mergekit", type=Path, help="mergekit-yaml of an environment of its own; absent: left out")
-    parser.add_argument("--small", action="store_true", help="a 70 M shape instead of 1.1 B")
+    parser.add_argument("--small", action="store_true", help="a 56 M shape instead of 1.1 B")
     parser.add_argument("--repeat", type=int, default=3, help="rounds that count")
     arguments = parser.parse_args()
     layers = (SMALL if arguments.small else BIG)["num_hidden_layers"]

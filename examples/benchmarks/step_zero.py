@@ -4,7 +4,7 @@
 
 The sources are the models of small_models.py, trained into DIR where they are not there. A row is a way to double the
 width (or to leave it), a column a way to double the depth (or to leave it); "random" is the largest shape of its column,
-freshly initialised by stock transformers. Figures are nats per token (for bert: per masked token).
+freshly initialised by stock transformers. Figures are nats per token.
 
 What the literature reports, as the lines under the table check it: fpi alone gives the source's loss (it preserves the
 function), aki a higher one, a random start the highest; interleaved layers start far below stacked ones; and identity
@@ -24,6 +24,7 @@ from small_models import (
     options,
     pieces,
     predictor,
+    quiet,
     small_model,
     tokenizer_in,
     tokens_of,
@@ -76,13 +77,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100_000, help="tokens of held-out text")
     parser.add_argument("--train-steps", type=int, default=0, help="train every start for so many steps")
     arguments = parser.parse_args()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(1)
+    quiet()
     sequences = held_out(arguments.work, arguments.corpus, arguments.tokens)
     for name in arguments.model:
         source = small_model(name, arguments.work, arguments.corpus, arguments.steps)
-        masked = name == "bert"
         before: dict[str, list[float]] = {row: [] for row in WIDTHS}
         after: dict[str, list[float]] = {row: [] for row in WIDTHS}
         steps = arguments.train_steps
@@ -95,12 +93,12 @@ def main() -> None:
                             table[row].append(table[row][-1])
                         continue
                     model = start(source, Path(folder) / "grown", width, depth)
-                    before[row].append(loss_of(predictor(model), sequences, masked))
+                    before[row].append(loss_of(predictor(model), sequences))
                     if text is not None:
                         train(model, text, steps, 1e-3, seed=4)
-                        after[row].append(loss_of(predictor(model), sequences, masked))
+                        after[row].append(loss_of(predictor(model), sequences))
         show(f"{name}: loss at step 0 on {sequences.numel():,} tokens", before)
-        pattern(before, masked)
+        pattern(before, post_norm=name == "bert")
         if steps:
             show(f"{name}: loss after {steps} steps on the same batches", after)
 

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from growkit.checkpoint.headers import reading
-from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, file_hash, read_json, read_json_value
+from growkit.checkpoint.headers import file_hash, reading
+from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, read_json, read_json_value
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 

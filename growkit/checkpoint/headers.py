@@ -4,9 +4,10 @@ A file is 8 bytes of header length (little endian), a JSON header, and the tenso
 believed: growkit reads rows by offset, so an offset that lies would be garbage in the result.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -147,3 +148,12 @@ def _entry(path: Path, name: str, entry: object, start: int) -> StoredTensor:
 
 def _damaged(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{str(path)!r} is no sound safetensors file: {what}; fetch or save it again")
+
+
+def file_hash(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
+    """SHA-256 of a file, in hexadecimal; of what was read so far where `stopped` says so."""
+    state = hashlib.sha256()
+    with reading(path), open(path, "rb") as file:
+        while not stopped() and (piece := file.read(1 << 20)):
+            state.update(piece)
+    return state.hexdigest()

@@ -2,7 +2,6 @@
 ignorant of families and of what any tensor means.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from growkit.checkpoint.headers import StoredTensor, read_header, reading
+from growkit.checkpoint.headers import StoredTensor, file_hash, read_header, reading
 from growkit.errors import CheckpointError
 
 CONFIG, INDEX, SINGLE, PROVENANCE = "config.json", "model.safetensors.index.json", "model.safetensors", "growkit.json"
@@ -150,15 +149,6 @@ def read_json_value(path: Path) -> Any:
         return json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{str(path)!r} is no valid JSON ({error}); fetch it again") from None
-
-
-def file_hash(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
-    """SHA-256 of a file, in hexadecimal; of what was read so far where `stopped` says so."""
-    state = hashlib.sha256()
-    with reading(path), open(path, "rb") as file:
-        while not stopped() and (piece := file.read(1 << 20)):
-            state.update(piece)
-    return state.hexdigest()
 
 
 def _on_disk(path: Path, label: str) -> Checkpoint | None:

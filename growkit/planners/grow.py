@@ -148,7 +148,9 @@ def _check_recipe(recipe: Recipe, sources: int) -> None:
     if recipe.mode is None:
         if recipe.depth is None and not recipe.widens:
             options = ", ".join(OPTIONS.values())
-            raise RequestError(f"nothing to grow: give at least one of {options} (with growkit grow also --layers, --like)")
+            raise RequestError(
+                f"nothing to grow: give at least one of {options} (with growkit grow also --layers, --like)"
+            )
         return
     if recipe.mode not in MODES:
         raise RequestError(f"--mode {recipe.mode!r} is not one of {', '.join(MODES)}")
@@ -167,6 +169,8 @@ def _split_notes(recipe: Recipe, tensors: Sequence[TensorPlan]) -> list[str]:
             f"read copies are split unevenly by {recipe.noise:g} in {splits} tensors, so that they part in training;"
             " their sums are unchanged"
         ]
+    if recipe.mode == "side-by-side":
+        return ["the blocks between members start at zero and learn: nothing keeps the members apart in training"]
     if recipe.method == "fpi" and recipe.noise == 0 and recipe.mode is None and recipe.widens:
         return ["copies are equal and receive equal gradients: under deterministic training they stay equal for ever"]
     return []
