@@ -32,7 +32,10 @@ fix: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/exactness.py
 	$(RUN) examples/benchmarks/minilm.py
+	$(RUN) examples/benchmarks/step_zero.py --work bench
+	$(RUN) examples/benchmarks/fuse.py --work bench
 	$(RUN) examples/benchmarks/widen_1b.py --work bench
+	$(RUN) examples/benchmarks/stack_1b.py --work bench
 
 clean:
 	rm -rf $(VENV) demo bench .pytest_cache .mypy_cache .ruff_cache

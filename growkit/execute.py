@@ -59,13 +59,7 @@ def grow_blocks(
     rule, key = rules[0], tensor.parts[0].name
 
     def reader(part: Part) -> Callable[[np.ndarray], torch.Tensor]:
-        def read(rows: np.ndarray) -> torch.Tensor:
-            block = sources[part.source].rows(part.name, rows, rule.transposed)
-            if not allow_nonfinite:
-                _check_finite(block, part.name, "pass --allow-nonfinite to grow it as it is")
-            return block
-
-        return read
+        return lambda rows: sources[part.source].rows(part.name, rows, rule.transposed)
 
     readers = [reader(part) for part in tensor.parts]
     means = [_row_mean(read, r) if (r.rows.mode == MEAN).any() else None for read, r in zip(readers, rules)]
@@ -76,12 +70,8 @@ def grow_blocks(
             return expand_rows(readers[number], rules[number], rows, dtype, draws, means[number])
 
         grown = assemble(rules, expand, start, tensor.dtype)
-        if not allow_nonfinite:
-            _check_finite(
-                grown,
-                tensor.name,
-                f"its values do not fit {str(tensor.dtype).removeprefix('torch.')}; choose another --dtype",
-            )
+        if not allow_nonfinite and not _is_finite(grown):
+            raise _not_finite(grown, tensor, readers, start)
         return (grown.T if rule.transposed else grown).contiguous()
 
     for start in range(0, rule.rows.new, rule.block_rows):
@@ -183,8 +173,26 @@ def _row_mean(own: Callable[[np.ndarray], torch.Tensor], rule: Rule) -> torch.Te
     return total / rule.rows.old
 
 
-def _check_finite(block: torch.Tensor, name: str, then: str) -> None:
+def _is_finite(block: torch.Tensor) -> bool:
     # a sum is one cheap pass and finite unless something is wrong or very large; only then look at every element
-    if block.numel() and not torch.isfinite(block.sum(dtype=torch.float32)) and not torch.isfinite(block).all():
-        kind = "NaN" if torch.isnan(block).any() else "Inf"
-        raise CheckpointError(f"tensor {name!r} holds {kind}: {then}")
+    return not block.numel() or bool(torch.isfinite(block.sum(dtype=torch.float32)) or torch.isfinite(block).all())
+
+
+def _not_finite(
+    grown: torch.Tensor, tensor: TensorPlan, readers: Sequence[Callable[[np.ndarray], torch.Tensor]], start: int
+) -> CheckpointError:
+    """Whose fault it is that a grown block holds NaN or Inf: a source's, or the dtype's."""
+    for part, read in zip(tensor.parts, readers):
+        block = read(part.rule.rows.index[start : start + part.rule.block_rows])
+        if not _is_finite(block):
+            return CheckpointError(
+                f"tensor {part.name!r} holds {_kind(block)}: pass --allow-nonfinite to grow it as it is"
+            )
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return CheckpointError(
+        f"tensor {tensor.name!r} holds {_kind(grown)}: its values do not fit {dtype}; choose another --dtype"
+    )
+
+
+def _kind(block: torch.Tensor) -> str:
+    return "NaN" if torch.isnan(block).any() else "Inf"

@@ -8,7 +8,7 @@ with itself is its FPI. Moments follow by the chain rule; a result says of what 
 
 import json
 from copy import deepcopy
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import pytest
 import tiny
@@ -21,7 +21,7 @@ from growkit.execute import StateSource, grow_tensor
 from growkit.operators import rule
 from growkit.planners.grow import grow_plan
 from growkit.planners.headers import Headers
-from growkit.request import recipe, stack_recipe
+from growkit.request import recipe
 
 EVERY = tuple(tiny.CONFIGS)
 DIRECT = ("llama", "gpt2", "gpt_neox", "bert", "gemma", "qwen3")
@@ -133,7 +133,7 @@ def side_by_side(family: str, states: list[dict], tied: bool) -> dict[str, torch
         is_head = name in ("lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight")
         if is_head and not tied:
             fused[name] = torch.cat(values, 1) / count
-        elif "embed" in name and values[0].dim() == 2 or is_head or ".wte." in name or ".wpe." in name:
+        elif ("embed" in name and values[0].dim() == 2) or is_head or ".wte." in name or ".wpe." in name:
             fused[name] = torch.cat([value * scale for value, scale in zip(values, scales)], 1)
         elif name in ("cls.predictions.bias", "cls.predictions.decoder.bias") or "q_norm" in name or "k_norm" in name:
             fused[name] = torch.stack(values).mean(0)
@@ -223,7 +223,7 @@ def test_first_copies_are_the_first_members_and_later_ones_the_others_in_turn(fa
 def trained(tmp_path_factory):
     """A model, itself fused with itself, the gradients of both, and the state and rates that growkit made of the former."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def make(family: str, mode: str, tied: bool, k: int = 2):
         folder, model = tmp_path_factory.mktemp(family), deepcopy(member(family, 3, tied))
         model.save_pretrained(folder / "a")
@@ -274,6 +274,7 @@ def test_rates_say_by_how_much_weights_and_gradients_shrank(family, mode, traine
     for tied in (True, False):
         model, small, fused, _, state, rates = trained(family, mode, tied, 2)
         for (name, before), after in zip(model.named_parameters(), fused.parameters()):
+            before, after = before.detach(), after.detach()
             one = 1.0 if family == "gemma" and before.dim() == 1 else 0.0
             weight = (one + after).abs().max() / (one + before).abs().max()
             gradient = state[f"{name}.exp_avg"].abs().max() / small[name].abs().max() if small[name].any() else rates[name]["eps"]

@@ -103,8 +103,8 @@ def predictor(model: transformers.PreTrainedModel) -> Predict:
     return lambda ids: model(input_ids=ids).logits
 
 
-def train(model: transformers.PreTrainedModel, ids: torch.Tensor, steps: int, rate: float, seed: int) -> float:
-    """AdamW with warm-up and cosine on pieces of the ids, drawn by the seed; the mean loss of the last steps."""
+def train(model: transformers.PreTrainedModel, ids: torch.Tensor, steps: int, rate: float, seed: int) -> None:
+    """AdamW with warm-up and cosine on pieces of the ids, drawn by the seed."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() < 2]
     groups = [dict(params=matrices, weight_decay=0.1), dict(params=others, weight_decay=0.0)]
@@ -126,11 +126,10 @@ def train(model: transformers.PreTrainedModel, ids: torch.Tensor, steps: int, ra
         optimizer.zero_grad()
         schedule.step()
         losses.append(loss.item())
-        if (step + 1) % 100 == 0 and steps >= 500:
+        if (step + 1) % 100 == 0:
             recent, spent = sum(losses[-100:]) / 100, time.monotonic() - start
             print(f"    step {step + 1}, loss {recent:.3f}, {spent:.0f} s", flush=True)
     model.eval()
-    return sum(losses[-20:]) / len(losses[-20:])
 
 
 def small_model(name: str, work: Path, corpus: Path | None, steps: int) -> Path:

@@ -1,10 +1,10 @@
 """Memory and speed: widen a 1.1-billion-parameter Llama shape x2, beside `cp` and beside the whole-model-in-memory way.
 
     python examples/benchmarks/widen_1b.py --work /tmp/growkit-bench            # about 25 GB of disk, 5 minutes
-    python examples/benchmarks/widen_1b.py --work /tmp/growkit-bench --small    # a 70 M shape, seconds
+    python examples/benchmarks/widen_1b.py --work /tmp/growkit-bench --small    # a 56 M shape, seconds
 
 Everything runs in one go on one disk, each command in a process of its own, and each figure is a ratio to the time `cp`
-takes, in the same run, to copy as many bytes as growkit reads plus writes. Peak memory is the kernel's own account of the
+takes, in the same run, to copy growkit's result (as many bytes written, each read once). Peak memory is the kernel's own account of the
 finished process (ru_maxrss). "cp" and growkit both end with the bytes on disk.
 
 The peer: HyperCloning (arXiv 2409.12903) grows a live model, so the source, the target and what it builds on the way are
@@ -48,41 +48,31 @@ target.save_pretrained(sys.argv[2])
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="an empty or absent folder with about 25 GB free")
-    parser.add_argument("--small", action="store_true", help="a 70 M shape instead of 1.1 B")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="a folder with about 25 GB free; a source made before is used again"
+    )
+    parser.add_argument("--small", action="store_true", help="a 56 M shape instead of 1.1 B")
     parser.add_argument("--no-peer", action="store_true", help="leave out the in-memory way (needs 15 GB of memory)")
     arguments = parser.parse_args()
-    source, target = arguments.work / "source", arguments.work / "grown"
+    source, target = arguments.work / ("source-small" if arguments.small else "source"), arguments.work / "widened"
     shape = SMALL if arguments.small else BIG
-    shutil.rmtree(arguments.work, ignore_errors=True)
-    source_at(source, arguments.small)
+    if not source.exists():
+        source_at(source, arguments.small)
     parameters = folder_bytes(source) / 2
     wide = str(2 * shape["hidden_size"])
-    growkit = [
-        sys.executable,
-        "-m",
-        "growkit",
-        "widen",
-        str(source),
-        "--hidden",
-        wide,
-        "--no-verify",
-        "--force",
-        "-o",
-        str(target),
-    ]
+    growkit = [sys.executable, "-m", "growkit", "widen", str(source), "--hidden", wide, "--no-verify", "--force"]
+    growkit += ["-o", str(target)]
     rows = [("growkit --noise 0", *run([*growkit, "--noise", "0"])), ("growkit (default noise)", *run(growkit))]
-    moved = folder_bytes(source) + folder_bytes(target)
+    written = folder_bytes(target)
     copied = arguments.work / "copied"
-    copied.mkdir()
-    cp = run(["cp", "-r", str(source), str(target), str(copied)])
+    cp = run(["cp", "-r", str(target), str(copied)])
+    rows.insert(0, ("cp of the result", *cp))
     shutil.rmtree(copied)
-    rows.insert(0, ("cp of as many bytes", *cp))
+    shutil.rmtree(target)
     if not arguments.no_peer:
-        shutil.rmtree(target)
         rows.append(("in memory", *run([sys.executable, "-c", IN_MEMORY, str(source), str(target)])))
-    shutil.rmtree(arguments.work)
-    print(f"\n{parameters / 1e9:.2f} B parameters, bfloat16, hidden x2; {moved / 1e9:.2f} GB read plus written\n")
+        shutil.rmtree(target)
+    print(f"\n{parameters / 1e9:.2f} B parameters, bfloat16, hidden x2: {written / 1e9:.2f} GB\n")
     print("| | seconds | of cp's time | peak memory |\n|---|---|---|---|")
     for name, seconds, peak in rows:
         print(f"| {name} | {seconds:.1f} | {seconds / cp[0]:.2f} | {peak:,.0f} MB |")

@@ -86,9 +86,9 @@ def spelled(layers: AxisMap, old: Sequence[int]) -> str:
     for (source, inserted, _), group in groupby(range(len(places)), follows):
         run = list(group)
         letter = chr(ord("A") + source) if len(old) > 1 else ""
-        first, last = places[run[0]][1] + 1, places[run[-1]][1] + 1
-        word = f"{letter}{first}" if first == last else f"{letter}{first}..{letter}{last}"
-        words.append(f"({word})" if inserted else word)
+        numbers = [f"{letter}{places[number][1] + 1}" for number in run]
+        spoken = numbers if len(numbers) < 3 else [f"{numbers[0]}..{numbers[-1]}"]
+        words += [f"({word})" for word in spoken] if inserted else spoken
     return " ".join(words)
 
 
