@@ -38,6 +38,7 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
             for kind in (*MOMENTS, "step"):
                 entry = stored[origin.source].get(f"{known}.{kind}")
                 if entry is None:
+                    _check_lacking(tensor.parts, known, kind, plan, stored)
                     continue
                 if kind == "step":
                     one = select(identity(1), WRITE)
@@ -51,6 +52,24 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
                     )
                 found.append(TensorPlan(f"{name}.{kind}", tensor.shape, entry.dtype, made[key]))
     return tuple(found)
+
+
+def _check_lacking(parts: Sequence[Part], known: str, kind: str, plan: Plan, stored: Sequence[Stored]) -> None:
+    """Refuse state that only some of a tensor's sources have."""
+    for part in parts[1:]:
+        if kind in MOMENTS and _stored_name(part, known, kind, plan) in stored[part.source]:
+            raise _lacks(plan.members[parts[0].source], f"{known}.{kind}")
+
+
+def _lacks(member: Member, name: str) -> CheckpointError:
+    return CheckpointError(
+        f"the optimizer state of {member.label!r} lacks {name!r}, which the grown state needs; give all of it"
+    )
+
+
+def _stored_name(part: Part, known: str, kind: str, plan: Plan) -> str:
+    """What a part's moment is called: as its tensor is, or as live models name a head."""
+    return f"{part.name if known not in plan.family.heads else known}.{kind}"
 
 
 def _check(state: Stored, member: Member) -> None:
@@ -78,17 +97,13 @@ def _check(state: Stored, member: Member) -> None:
 def _moment(part: Part, known: str, kind: str, inserted: bool, plan: Plan, stored: Sequence[Stored]) -> Part:
     """The part of a moment that goes with a part of its parameter."""
     member = plan.members[part.source]
-    name = f"{part.name if known not in plan.family.heads else known}.{kind}"
+    name = _stored_name(part, known, kind, plan)
     if name not in stored[part.source]:
-        raise CheckpointError(
-            f"the optimizer state of {member.label!r} lacks {name!r}, which the grown state needs; give all of it"
-        )
+        raise _lacks(member, name)
     rule = dual_rule(part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
-    rule = replace(
-        rule,
-        rows=_present(rule.rows, part.rule.rows),
-        columns=_present(rule.columns, part.rule.columns),
-    )
+    if plan.recipe.mode != "side-by-side":  # there, dual_rule knows; elsewhere sources take turns
+        rows, columns = _present(rule.rows, part.rule.rows), _present(rule.columns, part.rule.columns)
+        rule = replace(rule, rows=rows, columns=columns)
     return Part(part.source, name, rule.silent() if inserted and kind == "exp_avg" else rule)
 
 
@@ -109,13 +124,21 @@ def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = ()) -> dict
     rates: dict[str, dict[str, float]] = {}
     for tensor in plan.tensors:
         part = tensor.parts[0]
-        member = plan.members[part.source]
-        weight, gradient = rate_multipliers(part.name, member.shapes[part.name], member.growth)
+        found = []
+        for each in tensor.parts if _meet(tensor.parts) else tensor.parts[:1]:
+            member = plan.members[each.source]
+            found.append(rate_multipliers(each.name, member.shapes[each.name], member.growth))
+        weight, gradient = (sum(kind) for kind in zip(*found))  # one, or what sources that meet give together
         multipliers = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
         earlier = before[part.source].get(part.name, {}) if before else {}
         multipliers = {key: value * earlier.get(key, 1.0) for key, value in multipliers.items()}
         rates |= dict.fromkeys((tensor.name, *_names(tensor.name, plan)), multipliers)
     return {"format": FORMAT, "optimizer": "AdamW", "multipliers": rates}
+
+
+def _meet(parts: Sequence[Part]) -> bool:
+    """Whether all parts have a share in every entry."""
+    return all((part.rule.rows.mode != ABSENT).all() and (part.rule.columns.mode != ABSENT).all() for part in parts)
 
 
 def _names(name: str, plan: Plan) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from typing import Any
 from growkit.checkpoint.companions import copy_companions, sentence_modules
 from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint
 from growkit.checkpoint.writer import SINGLE, check_space, layout, new_folder, write_index, write_json
-from growkit.errors import RequestError
 from growkit.execute import Progress, write_tensors
 from growkit.maps import identity
 from growkit.optimizer import MULTIPLIERS, OPTIMIZER, learning_rates, optimizer_tensors
@@ -112,8 +111,6 @@ def _dense_jobs(plan: Plan, sources: Sequence[Checkpoint]) -> list[Job]:
     found = [[folder for kind, folder in _modules(sources[n]) if kind == "Dense"] for n in numbers]
     if not any(found):
         return []
-    if not all(found):
-        raise RequestError("only some of the sources have a Dense module behind the transformer; they must be alike")
     modules = [open_checkpoint(folders[0]) for folders in found]
     family = replace(plan.family, tensors={"linear.weight": "label /hidden", "linear.bias": "label"}, prefixes=())
     headers, growths = [], []

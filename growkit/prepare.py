@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.companions import tokenizer_conflict
+from growkit.checkpoint.companions import modules_conflict, tokenizer_conflict
 from growkit.checkpoint.source import Checkpoint, open_state, read_json
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
@@ -91,9 +91,7 @@ def prepared(
             request, notes = _like(like, headers[0], request)
         todo = grow_plan(headers, build(**request))
         todo = replace(todo, notes=(*todo.notes, *notes))
-        conflict = tokenizer_conflict([c.folder for c in checkpoints if c.folder is not None])
-        if conflict:
-            raise RequestError(f"the sources have different {conflict}; growkit joins models of one tokenizer")
+        _check_beside(checkpoints)
         folder = (
             Path(out) if out is not None else folder_for(sources, default_name([c.name for c in checkpoints], todo))
         )
@@ -104,6 +102,18 @@ def prepared(
             optimizer_tensors(todo, [state.tensors for state in stored])  # refuses what does not belong
             rates = [_rates(Path(state)) for state in states]
         yield Prepared(checkpoints, stored, rates, todo, folder, options)
+
+
+def _check_beside(sources: Sequence[Checkpoint]) -> None:
+    """Refuse sources whose files beside the weights do not go together."""
+    for other in sources[1:]:
+        pair = f"{sources[0].label!r} and {other.label!r}"
+        conflict = tokenizer_conflict([c.folder for c in (sources[0], other) if c.folder is not None])
+        if conflict:
+            raise RequestError(f"{pair} have different {conflict}; growkit joins models of one tokenizer")
+        conflict = modules_conflict([sources[0].folder, other.folder])
+        if conflict:
+            raise RequestError(f"{pair} have different {conflict}; growkit joins sentence models that go on alike")
 
 
 def _like(like: Path_, source: Headers, request: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

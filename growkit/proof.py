@@ -89,8 +89,8 @@ def verify(
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     path = after.folder / PROVENANCE if after.folder else None
     provenance = read_json(path) if path is not None and path.exists() else {}
-    hashes = [sorted(before.hashes().values()) for before in befores if came_from_grown(provenance)]
-    exactness = str(promised(provenance, hashes[0] if len(hashes) == 1 else None))
+    hashes = [sorted(before.hashes().values()) for before in befores] if came_from_grown(provenance) else [None]
+    exactness = str(max(promised(provenance, files) for files in hashes))
     if text is not None and not Path(text).is_file():
         raise RequestError(f"cannot read text from {str(text)!r}: no such file")
     with loadable(befores[0]) as folder:

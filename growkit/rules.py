@@ -135,6 +135,7 @@ def dual_rule(name: str, shape: tuple[int, ...], growth: Growth, power: int) -> 
     rule = tensor_rule(name, shape, replace(growth, noise=0.0))
     dimensions = growth.dimensions(name)
     embedding = growth.family.stem(name) == growth.family.embedding or is_tied_head(name, growth)
+    placed = growth.share != 1.0 and _is_placed(dimensions, shape, growth)
     selections = []
     for place, (dimension, size) in enumerate(zip(dimensions, shape)):
         axis = dimension_map(dimension, size, growth.maps)
@@ -156,12 +157,14 @@ def dual_rule(name: str, shape: tuple[int, ...], growth: Growth, power: int) -> 
         carried &= np.isfinite(amplitude) & (amplitude != 0)
         amplitude = np.where(carried, amplitude, 1.0 if power == 2 else 0.0) ** power
         mode = np.where(carried, GATHER, MEAN if power == 2 else GATHER)
-        mode = np.where(forward.mode == ABSENT, ABSENT, mode).astype(np.int8)
+        # what a member reads of others starts at 0 but learns: it has no history, where the member writes a place of its own
+        learns = dimension.role == READ and power == 2 and placed
+        mode = np.where(forward.mode == ABSENT, MEAN if learns else ABSENT, mode).astype(np.int8)
         selections.append(replace(forward, amplitude=amplitude, mode=mode))
     if growth.share != 1.0:
         # by the chain rule through the logits, which are a mean; what all of them write has the mean of their histories
         meets = all((selection.mode != ABSENT).all() for selection in selections)
-        scale = growth.share**power if _is_placed(dimensions, shape, growth) else growth.share if meets else 1.0
+        scale = growth.share**power if placed else growth.share if meets else 1.0
         selections[0] = replace(selections[0], amplitude=selections[0].amplitude * scale)
     rows, columns = (selections[0], rule.columns) if len(shape) == 1 else selections[:: -1 if rule.transposed else 1]
     return replace(rule, rows=rows, columns=columns, role=WRITE, offset=0.0)

@@ -51,6 +51,7 @@ def headers_of(checkpoint: Checkpoint) -> Headers:
         checkpoint.config,
         same,
         notes=(INFERRED,) if checkpoint.inferred else (),
+        origin="\n".join(str(path.resolve()) for path in checkpoint.files()),
     )
 
 

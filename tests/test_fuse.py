@@ -98,17 +98,18 @@ def test_members_of_any_sizes_compute_side_by_side_and_only_norms_couple_them(fa
         shared = {name: first[name] for name in first if "q_norm" in name or "k_norm" in name}
         members[1].load_state_dict(shared, strict=False)
     plan, fused = fuse(members)
-    assert str(plan.exactness) == "approximate" and "norm" in next(a.why for a in plan.axes if a.axis == "hidden").lower()
+    assert (
+        str(plan.exactness) == "approximate" and "norm" in next(a.why for a in plan.axes if a.axis == "hidden").lower()
+    )
     expected = mean_logits(members)
     assert tiny.relative(expected, logits(fused)) > 1e-3, "the plan warns of a difference that is not there"
     assert tiny.relative(expected, logits(norm_by_block(fused, members))) <= 1e-10
 
 
-@pytest.mark.parametrize("k", [2, 3])
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize(("family", "k"), [*((f, 2) for f in EVERY), *((f, 3) for f in DIRECT)])
 def test_a_model_fused_with_itself_is_its_fpi(family, k):
     """Side by side in function; in mode fpi tensor for tensor, and aki as widen's aki."""
-    for tied in (True, False) if k == 2 else (True,):
+    for tied in (True, False) if k == 2 and family in DIRECT else (True,):
         model = member(family, 2, tied)
         state, width = model.state_dict(), k * 24
         plan, fused = fuse([model] * k)
@@ -120,6 +121,8 @@ def test_a_model_fused_with_itself_is_its_fpi(family, k):
             assert plan.config == config and list(grown) == list(wide)
             assert all(torch.equal(grown[name], wide[name]) for name in wide)
             assert str(plan.exactness) == {"fpi": "exact", "aki": "approximate"}[mode]
+        plan, fused = fuse([model] * k, "fpi", hidden=2 * width, noise=0.5)
+        assert str(plan.exactness) == "exact" and tiny.relative(logits(model), logits(fused)) <= 1e-10
 
 
 def side_by_side(family: str, states: list[dict], tied: bool) -> dict[str, torch.Tensor]:
@@ -156,7 +159,7 @@ def test_side_by_side_is_what_one_would_build_by_hand(family, tied, monkeypatch)
     for members in (two, three):
         states = [model.state_dict() for model in members]
         expected, plan = side_by_side(family, states, tied), plan_of(members, recipe(mode="side-by-side"))
-        for elements in (1 << 20, 700):
+        for elements in (1 << 20, 2000):
             monkeypatch.setattr(rule, "BLOCK_ELEMENTS", elements)
             grown = state_of(plan, states)
             assert grown.keys() == expected.keys()
@@ -165,7 +168,8 @@ def test_side_by_side_is_what_one_would_build_by_hand(family, tied, monkeypatch)
         halves = [{name: tensor.to(HALF) for name, tensor in state.items()} for state in states]
         grown = state_of(plan_of([deepcopy(m).to(HALF) for m in members], recipe(mode="side-by-side")), halves)
         for name, value in side_by_side(family, [{n: t.float() for n, t in s.items()} for s in halves], tied).items():
-            torch.testing.assert_close(grown[name], value.to(HALF), rtol=2**-7, atol=0, msg=name)
+            once = members is two and family != "gemma"  # no thirds and no roots: equal to the last bit
+            torch.testing.assert_close(grown[name], value.to(HALF), rtol=0 if once else 2**-7, atol=0, msg=name)
 
 
 @pytest.mark.parametrize("family", DIRECT)
@@ -187,6 +191,7 @@ def test_members_whose_norms_agree_are_averaged_exactly(family):
 
 def from_above(state: dict, family) -> dict:
     """Each tensor of a layer replaced by the layer above's; norms, the top layer and all else stay."""
+
     def donor(name: str) -> str:
         above = family.in_layer(name, (family.layer_of(name) or 0) + 1)
         is_norm = "norm" in name.lower() or "ln_" in name
@@ -195,8 +200,7 @@ def from_above(state: dict, family) -> dict:
     return {name: state[donor(name)] for name in state}
 
 
-@pytest.mark.parametrize(("mode", "k"), [("fpi", 2), ("aki", 2), ("aki", 3)])
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize(("family", "mode", "k"), [*((f, "fpi", 2) for f in EVERY), *((f, "aki", 3) for f in DIRECT)])
 def test_first_copies_are_the_first_members_and_later_ones_the_others_in_turn(family, mode, k):
     """Row for row of what is written (column for column of embeddings and heads), each is plain FPI of one member."""
     members, width = [member(family, seed, tied=False) for seed in range(k)], 72
@@ -240,10 +244,9 @@ def trained(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("mode", ["side-by-side", "fpi"])
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize(("family", "mode"), [*((f, "side-by-side") for f in EVERY), *((f, "fpi") for f in DIRECT)])
 def test_gradients_of_a_model_fused_with_itself_are_its_dual_growth(family, mode, trained):
-    for tied, k in ((True, 2), (False, 3)):
+    for tied, k in ((True, 2), (False, 3)) if family in DIRECT else ((True, 2),):
         _, _, fused, large, state, _ = trained(family, mode, tied, k)
         floor = 1e-5 * max(g.abs().max() for g in large.values())
         for name, parameter in fused.named_parameters():
@@ -277,6 +280,10 @@ def test_rates_say_by_how_much_weights_and_gradients_shrank(family, mode, traine
             before, after = before.detach(), after.detach()
             one = 1.0 if family == "gemma" and before.dim() == 1 else 0.0
             weight = (one + after).abs().max() / (one + before).abs().max()
-            gradient = state[f"{name}.exp_avg"].abs().max() / small[name].abs().max() if small[name].any() else rates[name]["eps"]
+            gradient = (
+                state[f"{name}.exp_avg"].abs().max() / small[name].abs().max()
+                if small[name].any()
+                else rates[name]["eps"]
+            )
             expected = dict(lr=float(weight), weight_decay=1 / float(weight), eps=float(gradient))
             assert rates[name] == pytest.approx(expected), name

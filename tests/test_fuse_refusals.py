@@ -10,9 +10,11 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
-from test_refusals import cases, edit_config, edit_weights, refused, run
+from test_real import embed
+from test_refusals import cases, edit_weights, refused, run
 
 import growkit
+from growkit.checkpoint.source import file_hash
 from growkit.provenance import record_of
 
 LARGER = dict(hidden_size=36, num_attention_heads=6, num_key_value_heads=3, intermediate_size=60)
@@ -99,19 +101,31 @@ COMMANDS = [
     (["fuse", "a", "b", "--mode", "mean"], "--mode 'mean' is not one of side-by-side, fpi, aki"),
     (["fuse", "a", "b", "--hidden", "48"], "side by side, sizes are the members' added up"),
     (["fuse", "a", "b", "--ffn", "99"], "side by side, sizes are the members' added up"),
-    (["fuse", "a", "big", "--mode", "fpi"], "'a' and 'big' have hidden 24 and 36, which must be the same; widen one first"),
+    (
+        ["fuse", "a", "big", "--mode", "fpi"],
+        "'a' and 'big' have hidden 24 and 36, which must be the same; widen one first",
+    ),
     (["fuse", "a", "b", "--mode", "aki", "--hidden", "12"], "--hidden 12 is smaller than the source's 24"),
     (["fuse", "a", "b", "--optimizer", "s.safetensors"], "1 optimizer states for 2 sources; give one for each"),
     (["fuse", "a", "b", *["--optimizer", "s.safetensors"] * 3], "3 optimizer states for 2 sources"),
     (["stack", "a", "b", "--optimizer", "s.safetensors"], "1 optimizer states for 2 sources"),
-    (["fuse", "a", "b", "--optimizer", "s.safetensors", "--optimizer", "t.safetensors"], "optimizer state of 'b' lacks"),
-    (["fuse", "a", "b", "--optimizer", "t.safetensors", "--optimizer", "s.safetensors"], "optimizer state of 'a' lacks"),
+    (
+        ["fuse", "a", "b", "--optimizer", "s.safetensors", "--optimizer", "t.safetensors"],
+        "optimizer state of 'b' lacks",
+    ),
+    (
+        ["fuse", "a", "b", "--optimizer", "t.safetensors", "--optimizer", "s.safetensors"],
+        "optimizer state of 'a' lacks",
+    ),
     (["fuse", "a", "missing"], "'missing' does not exist"),
     (["fuse", "a", "nan"], "holds NaN"),
-    (["fuse", "a", "b", "-o", "b", "--force"], "b"),
+    (["fuse", "a", "b", "-o", "b", "--force"], "output 'b' is or contains the source 'b'"),
     (["stack", "a", "b", "--slices", "A:1-2,C:1"], "there are 2 sources: A to B"),
     (["stack", "a", "b", "--slices", "1-2"], "for example --slices A:1-8,B:5-12"),
-    (["stack", "a", "b", "--method", "solar", "--layers", "4"], "takes one source; stack several with stack or interleave"),
+    (
+        ["stack", "a", "b", "--method", "solar", "--layers", "4"],
+        "takes one source; stack several with stack or interleave",
+    ),
     (["stack", "a", "b", "--layers", "5"], "fewer than the source's 6"),
 ]
 
@@ -148,7 +162,9 @@ def test_verify_compares_the_mean_of_the_members_logits(here):
 
 
 @pytest.mark.parametrize("mode", ["side-by-side", "fpi"])
-@pytest.mark.parametrize(("family", "architecture"), [("bert", "BertModel"), ("gpt2", "GPT2Model"), ("llama", "LlamaModel")])
+@pytest.mark.parametrize(
+    ("family", "architecture"), [("bert", "BertModel"), ("gpt2", "GPT2Model"), ("llama", "LlamaModel")]
+)
 def test_models_without_a_head(here, family, architecture, mode):
     """Their hidden states are read back to the first member's block, or the mean of copies."""
     make("c", family, architecture)
@@ -175,7 +191,7 @@ def test_classifiers_are_averaged(here):
 
 @pytest.fixture
 def sentences(here):
-    """Two sentence models of one tokenizer, with a Dense layer of 7."""
+    """Builds sentence models of one tokenizer."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Dense, Pooling, Transformer
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -185,10 +201,11 @@ def sentences(here):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]")
 
-    def build(name: str, seed: int, out: int = 7):
+    def build(name: str, seed: int, dense: int = 7, mode: str = "mean", activation=torch.nn.Tanh):
         torch.manual_seed(seed)
         fast.save_pretrained(make(f"{name}-body", "bert", "BertModel", seed=seed))
-        modules = [Transformer(f"{name}-body"), Pooling(24), Dense(24, out)]
+        modules = [Transformer(f"{name}-body"), Pooling(24, pooling_mode=mode)]
+        modules += [Dense(24, dense, activation_function=activation())] * bool(dense)
         SentenceTransformer(modules=modules, device="cpu").save(name)
         return name
 
@@ -199,8 +216,6 @@ def sentences(here):
 @pytest.mark.parametrize("mode", ["side-by-side", "fpi"])
 def test_sentence_models(sentences, mode):
     """What follows the transformer reads all members: side by side the mean of their Dense layers."""
-    from test_real import embed
-
     texts = ["growing is fun", "is growing fun", "fun"]
     names = [sentences("c", 1), sentences("d", 2)]
     growkit.fuse(["c", "c"], "same", mode=mode)
@@ -211,11 +226,33 @@ def test_sentence_models(sentences, mode):
     weights, biases = ([state[f"linear.{kind}"] for state in dense] for kind in ("weight", "bias"))
     assert torch.equal(weights[2], torch.cat(weights[:2], 1) / 2)
     assert torch.equal(biases[2], sum(biases[:2]) / 2 if mode == "side-by-side" else biases[0])
-    refused("fuse", "c", "c-body", "--no-verify", says="Dense", plan_shown=True)
-    for number, change in enumerate((dict(activation_function="torch.nn.modules.linear.Identity"), dict(out_features=5))):
-        sentences(f"e{number}", 3, change.get("out_features", 7))
-        edit_config(next(Path(f"e{number}").glob("*Dense")), **change)
-        refused("fuse", "c", f"e{number}", "--no-verify", says="Dense", plan_shown=True)
+
+
+MODULES = [  # the second sentence model, the module that must be alike
+    (dict(dense=0), "Dense"),
+    (dict(dense=5), "Dense"),
+    (dict(activation=torch.nn.Identity), "Dense"),
+    (dict(mode="cls"), "Pooling"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("command", ["fuse", "stack"])
+@pytest.mark.parametrize(("second", "says"), MODULES, ids=["none", "narrower", "other activation", "other pooling"])
+def test_sentence_modules_must_be_alike(sentences, command, second, says):
+    sentences("c", 1), sentences("d", 2, **second)
+    for members in (["c", "d"], ["d", "c"]):
+        refused(command, *members, "--no-verify", says=says, plan_shown=True)
+
+
+def test_tables_that_no_config_measures_must_be_alike(here):
+    """How many labels a classifier has is read off its tensor."""
+    make("c", "bert", "BertForSequenceClassification"), shutil.copytree("c", "d")
+    edit_weights(
+        Path("d"), lambda s: s.update({"classifier.weight": torch.rand(3, 24), "classifier.bias": torch.rand(3)})
+    )
+    for mode in ("side-by-side", "fpi"):
+        refused("fuse", "c", "d", "--mode", mode, "--no-verify", says="classifier", plan_shown=True)
 
 
 def test_a_result_names_its_members_and_what_they_came_from(here):
@@ -225,8 +262,6 @@ def test_a_result_names_its_members_and_what_they_came_from(here):
     assert said["command"] == "fuse" and said["request"]["mode"] == "aki" and said["exactness"] == "approximate"
     assert [entry["name"] for entry in said["sources"]] == ["a2", "b2", "a2"]
     for entry in said["sources"]:
-        from growkit.checkpoint.source import file_hash
-
         assert entry["files"] == {"model.safetensors": file_hash(Path(entry["name"], "model.safetensors"))}
         assert entry["record"] == record_of(Path(entry["name"]))
     assert "a2 + b2 + a2, fused" in Path("out/README.md").read_text()
@@ -246,28 +281,35 @@ def test_an_ancestor_of_a_fused_model_is_judged_by_what_lies_between(here):
 
 
 def test_paths_and_shards_of_members_are_only_names(here):
-    """The same weights, wherever they lie and however they are divided, make the same bytes and the same promise."""
+    """The same weights, wherever they lie and however they are divided, make the same bytes."""
     growkit.fuse(["a", "b"], "out")
     shutil.copytree("a", "elsewhere")
-    growkit.widen("b", "sharded", ffn=40, shard_bytes=1 << 12) if False else None
-    from transformers import AutoModelForCausalLM
-
-    AutoModelForCausalLM.from_pretrained("b").save_pretrained("sharded", max_shard_size="20KB")
+    tiny.make("llama", dtype=torch.float32, seed=1).save_pretrained("sharded", max_shard_size="20KB")
     assert len(list(Path("sharded").glob("*.safetensors"))) > 1
     growkit.fuse([Path("elsewhere").resolve(), "sharded"], "again")
     assert Path("out/model.safetensors").read_bytes() == Path("again/model.safetensors").read_bytes()
     assert Path("out/config.json").read_bytes() == Path("again/config.json").read_bytes()
-    plans = [growkit.plan_fuse(["a", other]) for other in ("a", "elsewhere", Path("a").resolve())]
-    assert [str(plan.exactness) for plan in plans] == ["exact"] * 3
 
 
-@pytest.mark.parametrize("slices", [None, "A:2-3,B:1,A:1"])
-@pytest.mark.parametrize("method", ["stack", "interleave"])
+@pytest.mark.parametrize("again", ["a", "./a", "{here}/a", "link", "copy"])
+def test_one_model_under_two_names_is_one_model(here, again):
+    Path("link").symlink_to("a")
+    shutil.copytree("a", "copy")
+    assert str(growkit.plan_fuse(["a", again.format(here=here)]).exactness) == "exact"
+
+
+def test_members_of_two_dtypes_are_stored_and_loaded_in_the_wider(here):
+    tiny.make("llama", dtype=torch.bfloat16).save_pretrained("half")
+    for number, members in enumerate((["half", "a"], ["a", "half"])):
+        growkit.fuse(members, f"out{number}")
+        assert {tensor.dtype for tensor in load_file(f"out{number}/model.safetensors").values()} == {torch.float32}
+        assert json.loads(Path(f"out{number}/config.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(("method", "slices"), [("stack", None), ("interleave", None), ("stack", "A:2-3,B:1,A:1")])
 def test_stacked_models_are_widened_first_then_laid_on_one_another(here, method, slices):
     """Embeddings from the first, the last norm and the head from the last; layers as they are named."""
     make("big", "llama", **LARGER, seed=4)
-    if slices and method == "interleave":
-        return
     growkit.stack(["a", "big"], "out", method=method, slices=slices)
     growkit.widen("a", "wide", hidden=36, heads=6, kv_heads=3, ffn=60)
     first, last, out = (load_file(f"{name}/model.safetensors") for name in ("wide", "big", "out"))
@@ -277,7 +319,9 @@ def test_stacked_models_are_widened_first_then_laid_on_one_another(here, method,
     expected |= {name: last[name] for name in ("model.norm.weight", "lm_head.weight")}
     for target, (state, layer) in enumerate(pairs[number] for number in order):
         own = f"model.layers.{layer}."
-        expected |= {name.replace(own, f"model.layers.{target}."): t for name, t in state.items() if name.startswith(own)}
+        expected |= {
+            name.replace(own, f"model.layers.{target}."): t for name, t in state.items() if name.startswith(own)
+        }
     assert out.keys() == expected.keys() and all(torch.equal(out[name], expected[name]) for name in out)
     assert json.loads(Path("out/config.json").read_text())["num_hidden_layers"] == len(order)
     assert not growkit.verify(["a", "big"], "out").keys
@@ -286,13 +330,15 @@ def test_stacked_models_are_widened_first_then_laid_on_one_another(here, method,
 def test_state_of_stacked_models_follows_their_layers(here):
     for name in "ab":
         weights = load_file(f"{name}/model.safetensors")
-        state = {f"{key}.{kind}": torch.rand_like(t) for key, t in weights.items() for kind in ("exp_avg", "exp_avg_sq")}
+        state = {
+            f"{key}.{kind}": torch.rand_like(t) for key, t in weights.items() for kind in ("exp_avg", "exp_avg_sq")
+        }
         save_file(state, f"{name}.safetensors")
     growkit.stack(["a", "b"], "out", optimizer=["a.safetensors", "b.safetensors"])
     first, last, out = (load_file(name) for name in ("a.safetensors", "b.safetensors", "out/optimizer.safetensors"))
     for key, tensor in out.items():
         number = int(key.split(".")[2]) if ".layers." in key else None
-        state = last if "norm.weight.e" in key and number is None or "lm_head" in key or (number or 0) > 2 else first
+        state = last if ("norm.weight.e" in key and number is None) or "lm_head" in key or (number or 0) > 2 else first
         origin = key if number is None else key.replace(f"layers.{number}.", f"layers.{number % 3}.")
         assert torch.equal(tensor, state[origin]), key
     assert len(out) == 2 * len(load_file("out/model.safetensors"))

@@ -82,7 +82,9 @@ def dual(plan, tensors: dict, power: int) -> dict[str, tuple[torch.Tensor, torch
     shapes, result = {t.name: t.shape for t in plan.tensors}, {}
     for name, tensor in tensors.items():
         rule = dual_rule(name, tuple(tensor.shape), plan.growth, power)
-        grown = grow_tensor(TensorPlan(name, shapes[name], tensor.dtype, (Part(0, name, rule),)), [StateSource(tensors)], 0)
+        grown = grow_tensor(
+            TensorPlan(name, shapes[name], tensor.dtype, (Part(0, name, rule),)), [StateSource(tensors)], 0
+        )
         carried = np.outer(rule.rows.carried, rule.columns.carried)
         result[name] = grown, torch.from_numpy(carried.T if rule.transposed else carried).reshape(grown.shape)
     return result

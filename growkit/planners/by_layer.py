@@ -19,6 +19,13 @@ def is_by_layer(key: str) -> bool:
     return key in (*ENTRIES, *NUMBERS)
 
 
+def difference(family: Family, one: Mapping[str, Any], other: Mapping[str, Any], count: int) -> str | None:
+    """The first thing that two configs of `count` layers each say differently layer by layer, or None."""
+    if _types(family, one, count) != _types(family, other, count):
+        return TYPES
+    return next((key for key in (*ENTRIES[1:], *NUMBERS) if (one.get(key) or None) != (other.get(key) or None)), None)
+
+
 def deepen_config(
     family: Family, config: dict[str, Any], sources: Sequence[Mapping[str, Any]], old: Sequence[int], layers: AxisMap
 ) -> list[str]:

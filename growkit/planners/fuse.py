@@ -13,7 +13,7 @@ from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.maps import AxisMap, block_of, identity
 from growkit.plan import AxisPlan, Exactness
-from growkit.planners.by_layer import is_by_layer
+from growkit.planners.by_layer import difference, is_by_layer
 from growkit.planners.headers import Headers, architecture_of, is_tied
 from growkit.planners.sizes import OPTIONS, Sizes
 
@@ -51,7 +51,13 @@ def check_members(family: Family, sources: Sequence[Headers], sizes: Sequence[Si
         key = _disagreement(family, first.config, other.config)
         if key is not None:
             values = first.config.get(key), other.config.get(key)
-            raise RequestError(f"{pair} have {key} {values[0]!r} and {values[1]!r} in config.json, which must agree")
+            raise RequestError(
+                f"{pair} have {key} {values[0]!r} and {values[1]!r} in config.json, which must"
+                " agree; where that is one setting written in two ways, write it alike in both"
+            )
+        key = difference(family, first.config, other.config, sizes[0]["layer"]) if "layer" in same else None
+        if key is not None:
+            raise RequestError(f"{pair} differ in {key}: layers that become one must see alike; fuse models that agree")
         strange = _names(family, first) ^ _names(family, other)
         if strange:
             raise RequestError(f"only one of {pair} has tensor {sorted(strange)[0]!r}; save both from one class first")
@@ -82,17 +88,25 @@ def _names(family: Family, headers: Headers) -> set[str]:
     return {name if family.layer_of(name) is None else family.in_layer(name, 0) for name in names}
 
 
-def added_sizes(sizes: Sequence[Sizes]) -> Sizes:
-    """The sizes of models side by side. Raises RequestError where their heads are grouped differently."""
+def added_sizes(family: Family, sources: Sequence[Headers], sizes: Sequence[Sizes]) -> Sizes:
+    """The sizes of models side by side. Raises RequestError where their heads are grouped differently, or where stock code
+    cannot have the sum."""
     first = sizes[0]
-    for other in sizes[1:]:
+    for source, other in zip(sources[1:], sizes[1:]):
         groups = first["head"] // first["kv_head"], other["head"] // other["kv_head"]
         if groups[0] != groups[1]:
             raise RequestError(
-                f"the members have {groups[0]} and {groups[1]} query heads for each kv head; side by side they must have"
-                " equally many: widen one first, with growkit widen --kv-heads"
+                f"{sources[0].label!r} and {source.label!r} have {groups[0]} and {groups[1]} query heads for each kv head;"
+                " side by side they must have equally many: widen one first, with growkit widen --kv-heads"
             )
-    return {**first, **{axis: sum(member[axis] for member in sizes) for axis in SUMMED}}
+    added = {**first, **{axis: sum(member[axis] for member in sizes) for axis in SUMMED}}
+    if family.hidden_by_heads and added["hidden"] % added["head"]:
+        names = " and ".join(repr(source.label) for source in sources)
+        raise RequestError(
+            f"{names} side by side have hidden {added['hidden']} for {added['head']} heads, and transformers'"
+            f" {family.model_type} needs a multiple; widen one first, to as much hidden for each head as the other has"
+        )
+    return added
 
 
 def side_by_side_maps(sizes: Sequence[Sizes], member: int) -> dict[str, AxisMap]:

@@ -4,6 +4,7 @@ parts meet; ignorant of bytes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -61,11 +62,15 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         lines.append(layer_line(layers, layered, family.post_norm))
         notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
     tensors = TensorPlans(sources, growths, layers, layered, recipe).plans()
-    if recipe.dtype is not None:
+    stored = {dtype for source in sources for dtype in source.dtypes.values() if dtype in FLOATS}
+    dtype = recipe.dtype or (reduce(torch.promote_types, stored) if len(sources) > 1 and len(stored) > 1 else None)
+    if dtype is not None:
         key = "torch_dtype" if "torch_dtype" in config else "dtype"
-        config[key] = str(recipe.dtype).removeprefix("torch.")
+        config[key] = str(dtype).removeprefix("torch.")
     members = tuple(_member(source, growth) for source, growth in zip(sources, growths))
     stated = [note for source in sources for note in source.notes]
+    if recipe.mode and config.get("final_logit_softcapping"):
+        notes.append("logits are capped after they are averaged, not before")
     notes = [*dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
     return Plan(recipe, members, layers, tuple(lines), tensors, config, tuple(notes))
 
@@ -75,15 +80,16 @@ def _widths(
 ) -> tuple[list[Growth], dict[str, Any], list[AxisPlan], list[str]]:
     """How each source's axes grow, the config that comes of it, and what a plan says of it."""
     growths, configs, lines = [], [], []
-    identical = len({source.label for source in sources}) == 1
+    identical = len({source.origin or source.label for source in sources}) == 1
     if recipe.mode == "side-by-side":
-        new = added_sizes(sizes)
+        new = added_sizes(family, sources, sizes)
         all_maps = [side_by_side_maps(sizes, number) for number in range(len(sources))]
         configs = [target_config(family, sources[0].config, new)]
         lines = [side_by_side_lines(family, sizes, identical)]
     else:
         request = _request(family, sizes, recipe)
-        chooser = replace(recipe, method="aki") if recipe.mode else recipe
+        own = recipe.mode is None or (recipe.mode == "fpi" and identical)
+        chooser = recipe if own else replace(recipe, method="aki")  # the maps AKI has: copies and no fillers
         all_maps = []
         for source, size in zip(sources, sizes):
             new = target_sizes(family, source.config, request)
@@ -123,8 +129,8 @@ def _request(family: Family, sizes: Sequence[Sizes], recipe: Recipe) -> Mapping[
 def _fused_line(line: AxisPlan, recipe: Recipe, identical: bool) -> AxisPlan:
     if line.old == line.new:
         return line
-    if identical and recipe.mode == "fpi" and line.new % line.old == 0:
-        return replace(line, exactness=Exactness.EXACT, why="the members are one model: this is its FPI")
+    if identical and recipe.mode == "fpi":
+        return line  # the members are one model: this is its FPI
     above = ", from the layer above" if recipe.mode == "aki" else ""
     why = f"first copies are the first member's, later copies the others'{above}, by design"
     return replace(line, exactness=Exactness.APPROXIMATE, why=why)
@@ -152,6 +158,10 @@ def _check_recipe(recipe: Recipe, sources: int) -> None:
                 f"nothing to grow: give at least one of {options} (with growkit grow also --layers, --like)"
             )
         return
+    if recipe.method != "fpi":
+        raise RequestError(f"method {recipe.method!r} is for one source; fuse several with --mode {recipe.method}")
+    if recipe.mode == "side-by-side" and (recipe.noise or recipe.mapping != "cyclic"):
+        raise RequestError("side by side nothing is copied: --noise and --mapping are for --mode fpi or aki")
     if recipe.mode not in MODES:
         raise RequestError(f"--mode {recipe.mode!r} is not one of {', '.join(MODES)}")
     if sources < 2:

@@ -19,7 +19,8 @@ class Headers:
     """What planning needs of a checkpoint: a label for messages, shapes and dtypes by name in file order, the config.
 
     head_is_copy: whether a stored output head equals the embedding; None where either is not stored. body: whether this
-    is a base model whatever class its config names. notes: for the plan to show.
+    is a base model whatever class its config names. notes: for the plan to show. origin: where the weights lie, the same for
+    two labels of one checkpoint; "" where that is not known.
     """
 
     label: str
@@ -29,6 +30,7 @@ class Headers:
     head_is_copy: bool | None = None
     body: bool = False
     notes: tuple[str, ...] = ()
+    origin: str = ""
 
 
 def check_config(family: Family, config: Mapping[str, Any]) -> None:

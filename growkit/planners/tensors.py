@@ -9,6 +9,7 @@ from functools import reduce
 import torch
 
 from growkit.axes import GAIN, READ, SHIFT, UNSIZED, WRITE
+from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.maps import AxisMap
 from growkit.operators.rule import Rule, by_turns
@@ -40,7 +41,23 @@ class TensorPlans:
             for name, shape in source.shapes.items():
                 if not self.family.is_buffer(name):
                     check_shape(name, shape, growth)
+        if self.recipe.mode is not None:
+            self._check_alike()
         return tuple(self._plan(*target) for target in self._targets())
+
+    def _check_alike(self) -> None:
+        """Refuse sources that do not grow to one shape, in sizes that no config states (labels)."""
+        first = self.sources[0]
+        for source, growth in zip(self.sources[1:], self.growths[1:]):
+            for name, shape in first.shapes.items():
+                if self.family.is_buffer(name):
+                    continue
+                shapes = grown_shape(name, shape, self.growths[0]), grown_shape(name, source.shapes[name], growth)
+                if shapes[0] != shapes[1]:
+                    raise RequestError(
+                        f"{first.label!r} and {source.label!r} would have tensor {name!r} as {list(shapes[0])} and"
+                        f" {list(shapes[1])}; only models of one task become one"
+                    )
 
     def _targets(self) -> list[tuple[str, int, str, bool]]:
         """(name, source, name there, whether its layer is inserted) of each target tensor."""
