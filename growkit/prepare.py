@@ -72,6 +72,8 @@ def prepared(
     names = {field.name for field in fields(Options)}
     options = Options(**{key: value for key, value in keywords.items() if key in names})
     request = {key: value for key, value in keywords.items() if key not in names}
+    if not sources:
+        raise RequestError("no source: name at least one checkpoint")
     states = _paths(options.optimizer)
     if states and len(states) != len(sources):
         raise RequestError(

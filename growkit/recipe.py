@@ -22,6 +22,7 @@ class Depth:
     every: int | None = None
     block: int | None = None
     slices: str | None = None
+    option: str = "--method"  # what people call the method: grow has another --method
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Recipe:
             "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
         }
         if self.depth is not None:
-            asked["depth"] = {key: value for key, value in vars(self.depth).items() if value not in (None, ())}
+            stated = {key: value for key, value in vars(self.depth).items() if value not in (None, ())}
+            asked["depth"] = {key: value for key, value in stated.items() if key != "option"}
         if self.mode is not None:
             asked["mode"] = self.mode
         return asked

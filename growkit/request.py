@@ -49,10 +49,12 @@ def stack_recipe(
     every: int | None = None,
     block: int | None = None,
     slices: str | None = None,
-    **others: Any,
+    seed: int = 0,
+    dtype: str | None = None,
 ) -> Recipe:
-    """A request for a growth in depth (see growkit.recipe.Depth); `others` as in `recipe`."""
-    return recipe(depth=Depth(layers, method, overlap, tuple(after), every, block, slices), **others)
+    """A request for a growth in depth (see growkit.recipe.Depth)."""
+    depth = Depth(layers, method, overlap, tuple(after), every, block, slices)
+    return recipe(seed=seed, dtype=dtype, depth=depth)
 
 
 def grow_recipe(layers: int | None = None, depth: str = "stack", **others: Any) -> Recipe:
@@ -63,7 +65,8 @@ def grow_recipe(layers: int | None = None, depth: str = "stack", **others: Any) 
         if depth != "stack":
             raise RequestError(f"--depth {depth} says how to deepen, but not how far: add --layers N")
         return recipe(**others)
-    return recipe(depth=stack_recipe(layers, depth, **placing).depth, **others)
+    placing["after"] = tuple(placing.get("after", ()))
+    return recipe(depth=Depth(layers, depth, option="--depth", **placing), **others)
 
 
 def default_name(names: Sequence[str], plan: Plan) -> str:

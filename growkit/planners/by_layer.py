@@ -41,11 +41,15 @@ def deepen_config(
         config[key] = layers.new
     places = [place(number, old) for number in layers.index]
     for key in ENTRIES[1:]:
-        if config.get(key) is not None:
+        stating = [source.get(key) is not None for source in sources]
+        if any(stating) and not all(stating):
+            raise CheckpointError(f"only some of the sources list {key!r} in config.json; write it in all of them")
+        if any(stating):
             config[key] = [sources[source][key][layer] for source, layer in places]
     for key in NUMBERS:
-        if config.get(key):
-            config[key] = [number for number, (source, layer) in enumerate(places) if layer in sources[source][key]]
+        if any(source.get(key) for source in sources):
+            named = [source.get(key) or () for source in sources]
+            config[key] = [number for number, (source, layer) in enumerate(places) if layer in named[source]]
     types = [_types(family, source, count) for source, count in zip(sources, old)]
     wanted = [types[source][layer] for source, layer in places]
     stated = config.get(TYPES) is not None

@@ -16,7 +16,7 @@ from growkit.maps import FREE, AxisMap, axis_map, identity
 from growkit.plan import AxisPlan, Exactness
 from growkit.recipe import Depth
 
-MOST_LAYERS = 4096
+MOST_LAYERS, MOST_SOURCES = 4096, 26
 OF_SEVERAL = ("stack", "interleave")  # methods that say what several sources become
 _SLICE = re.compile(r"(?:([A-Z]):)?(\d+)(?:-(\d+))?")
 
@@ -138,7 +138,7 @@ def _solar(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
     old = len(order)
     if (2 * old - size) % 2 or not old <= size <= 2 * old:
         raise RequestError(
-            f"--method solar makes {old} layers into 2 x ({old} - overlap): an even number from {old + old % 2} to"
+            f"{depth.option} solar makes {old} layers into 2 x ({old} - overlap): an even number from {old + old % 2} to"
             f" {2 * old}, not {size}"
         )
     overlap = old - size // 2 if depth.overlap is None else depth.overlap
@@ -185,21 +185,31 @@ def _implied(depth: Depth, total: int, sources: int) -> int:
 
 def _check(depth: Depth, old: Sequence[int]) -> None:
     """Refuse options that do not go together or are out of range."""
-    total, method = sum(old), depth.method
+    total, method, option = sum(old), depth.method, depth.option
     if method not in METHODS:
-        raise RequestError(f"--method {method!r} is not one of {', '.join(METHODS)}")
+        raise RequestError(f"{option} {method!r} is not one of {', '.join(METHODS)}")
+    numbers = {"--layers": depth.layers, "--overlap": depth.overlap, "--every": depth.every, "--block": depth.block}
+    for name, number in [*numbers.items(), *(("--after", number) for number in depth.after)]:
+        if number is not None and type(number) is not int:
+            raise RequestError(f"{name} should be a whole number, not {number!r}")
+    if depth.layers is not None and depth.layers < 1:
+        raise RequestError(f"--layers {depth.layers} should be 1 or more")
+    if depth.slices is not None and method != "stack":
+        raise RequestError(f"--slices says every layer itself; leave {option} {method} out")
+    if len(old) > MOST_SOURCES:
+        raise RequestError(f"{len(old)} sources are more than growkit has letters for, {MOST_SOURCES}")
     used = {
         "--overlap": (depth.overlap is not None, ("solar",)),
         "--after": (bool(depth.after), ("identity",)),
         "--every": (depth.every is not None, ("identity",)),
         "--block": (depth.block is not None, ("top", "middle")),
     }
-    for option, (given, methods) in used.items():
+    for name, (given, methods) in used.items():
         if given and (method not in methods or depth.slices is not None):
-            other = "--slices" if depth.slices is not None else f"--method {method}"
-            raise RequestError(f"{option} is for --method {' or '.join(methods)}, not for {other}")
+            other = "--slices" if depth.slices is not None else f"{option} {method}"
+            raise RequestError(f"{name} is for {option} {' or '.join(methods)}, not for {other}")
     if depth.slices is None and len(old) > 1 and method not in OF_SEVERAL:
-        raise RequestError(f"--method {method} takes one source; stack several with {' or '.join(OF_SEVERAL)}")
+        raise RequestError(f"{option} {method} takes one source; stack several with {' or '.join(OF_SEVERAL)}")
     if depth.after and depth.every is not None:
         raise RequestError("--after and --every both say where new layers go; give one of them")
     if depth.overlap is not None and not 0 <= depth.overlap <= total // 2:
@@ -233,7 +243,8 @@ def _slices(depth: Depth, old: Sequence[int]) -> Layers:
             )
         source = ord(match[1] or "A") - ord("A")
         if source >= len(old):
-            raise RequestError(f"--slices has {text!r}, but there are {len(old)} sources: A to {chr(64 + len(old))}")
+            letters = ", ".join(chr(ord("A") + number) for number in range(len(old)))
+            raise RequestError(f"--slices has {text!r}, but the sources are {letters}")
         first, last = int(match[2]), int(match[3] or match[2])
         if not 1 <= first <= last <= old[source]:
             raise RequestError(f"--slices has {text!r}, but the source's layers are 1 to {old[source]}, lower first")

@@ -103,8 +103,8 @@ def added_sizes(family: Family, sources: Sequence[Headers], sizes: Sequence[Size
     if family.hidden_by_heads and added["hidden"] % added["head"]:
         names = " and ".join(repr(source.label) for source in sources)
         raise RequestError(
-            f"{names} side by side have hidden {added['hidden']} for {added['head']} heads, and transformers'"
-            f" {family.model_type} needs a multiple; widen one first, to as much hidden for each head as the other has"
+            f"{names} side by side: transformers' {family.model_type} needs hidden {added['hidden']} to be a multiple of its"
+            f" {added['head']} heads; widen one first, to as much hidden for each head as the other has"
         )
     return added
 
