@@ -120,7 +120,7 @@ COMMANDS = [
     (["fuse", "a", "missing"], "'missing' does not exist"),
     (["fuse", "a", "nan"], "holds NaN"),
     (["fuse", "a", "b", "-o", "b", "--force"], "output 'b' is or contains the source 'b'"),
-    (["stack", "a", "b", "--slices", "A:1-2,C:1"], "there are 2 sources: A to B"),
+    (["stack", "a", "b", "--slices", "A:1-2,C:1"], "but the sources are A, B"),
     (["stack", "a", "b", "--slices", "1-2"], "for example --slices A:1-8,B:5-12"),
     (
         ["stack", "a", "b", "--method", "solar", "--layers", "4"],
