@@ -2,9 +2,10 @@
 
     python examples/benchmarks/fuse.py --work DIR [--corpus FOLDER]
 
-The two are a and b of small_models.py, trained into DIR where they are not there: one shape, one tokenizer, each its own
-seed and half of the text. "averaged": the mean of their logits, or of their probabilities, from both models at work. No
-fused model is trained. The last row is a check: a model side by side with itself must be itself.
+The two are a and b of small_models.py, trained into DIR where they are not there: one shape, one tokenizer, each its
+own seed and half of the text. "averaged": the mean of their logits, or of their probabilities, from both models at
+work. "largest difference": of the logits from the averaged ones, relative to the largest of those. No fused model is
+trained. The last row is a check: a model side by side with itself must be itself.
 """
 
 import tempfile

@@ -2,10 +2,11 @@
 
     python examples/benchmarks/small_models.py --work DIR [--corpus FOLDER] [--steps 1000]
 
-Makes, where it is not there yet: DIR/a and DIR/b, two Llama shapes of one tokenizer (byte-level BPE), each trained from a
-seed of its own on its own half of the text (alternate pieces of 100,000 characters); and DIR/bert, a BERT shape, which is
-post-LayerNorm, as a causal language model of the same size and tokenizer, trained on all of it. FOLDER holds train/*.txt
-and val/*.txt; without it the excerpt in the repository is cut into both, which is enough to see that everything runs.
+Makes, where it is not there yet: DIR/a and DIR/b, two Llama shapes of one tokenizer (byte-level BPE), each trained
+from a seed of its own on its own half of the text (alternate pieces of 100,000 characters); and DIR/bert, a BERT
+shape, which is post-LayerNorm, as a causal language model of the same size and tokenizer, trained on all of it.
+FOLDER holds train/*.txt and val/*.txt; without it the excerpt in the repository is cut into both, which is enough to
+see that everything runs.
 """
 
 import argparse

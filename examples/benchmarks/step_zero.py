@@ -3,13 +3,13 @@
     python examples/benchmarks/step_zero.py --work DIR [--corpus FOLDER] [--model a bert] [--train-steps 50]
 
 The sources are the models of small_models.py, trained into DIR where they are not there. A row is a way to double the
-width (or to leave it), a column a way to double the depth (or to leave it); "random" is the largest shape of its column,
-freshly initialised by stock transformers. Figures are nats per token.
+width (or to leave it), a column a way to double the depth (or to leave it); "random" is the largest shape of its
+column, freshly initialised by stock transformers. Figures are nats per token.
 
-What the literature reports, as the lines under the table check it: fpi alone gives the source's loss (it preserves the
-function), aki a higher one, a random start the highest; interleaved layers start far below stacked ones; and identity
-layers give the source's loss where blocks are pre-norm. With --train-steps every start is then trained for so many steps
-on the same batches, which shows how far the order at step zero lasts.
+The lines under the table hold it against what the literature reports: fpi alone gives the source's loss, aki a higher
+one, a random start the highest; interleaved layers start below stacked ones; identity layers give the source's loss
+where blocks are pre-norm. A line may say NO: these sources are small, shallow and trained briefly. With --train-steps
+every start is then trained for so many steps on the same batches, to see how far the order at step zero lasts.
 """
 
 import tempfile

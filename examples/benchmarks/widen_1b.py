@@ -1,6 +1,6 @@
 """Memory and speed: widen a 1.1-billion-parameter Llama shape x2, beside `cp` and beside the whole-model-in-memory way.
 
-    python examples/benchmarks/widen_1b.py --work /tmp/growkit-bench            # about 25 GB of disk, 5 minutes
+    python examples/benchmarks/widen_1b.py --work /tmp/growkit-bench            # about 20 GB of disk, 6 minutes
     python examples/benchmarks/widen_1b.py --work /tmp/growkit-bench --small    # a 56 M shape, seconds
 
 Everything runs in one go on one disk, each command in a process of its own, and each figure is a ratio to the time `cp`
@@ -18,6 +18,7 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from statistics import median
 
 from big import BIG, SMALL, folder_bytes, run, source_at
 
@@ -53,6 +54,7 @@ def main() -> None:
     )
     parser.add_argument("--small", action="store_true", help="a 56 M shape instead of 1.1 B")
     parser.add_argument("--no-peer", action="store_true", help="leave out the in-memory way (needs 15 GB of memory)")
+    parser.add_argument("--repeat", type=int, default=3, help="how often each is run, in turn; the median counts")
     arguments = parser.parse_args()
     source, target = arguments.work / ("source-small" if arguments.small else "source"), arguments.work / "widened"
     shape = SMALL if arguments.small else BIG
@@ -62,20 +64,32 @@ def main() -> None:
     wide = str(2 * shape["hidden_size"])
     growkit = [sys.executable, "-m", "growkit", "widen", str(source), "--hidden", wide, "--no-verify", "--force"]
     growkit += ["-o", str(target)]
-    rows = [("growkit --noise 0", *run([*growkit, "--noise", "0"])), ("growkit (default noise)", *run(growkit))]
-    written = folder_bytes(target)
     copied = arguments.work / "copied"
-    cp = run(["cp", "-r", str(target), str(copied)])
-    rows.insert(0, ("cp of the result", *cp))
-    shutil.rmtree(copied)
+    commands = {
+        "cp of the result": ["cp", "-r", str(target), str(copied)],
+        "growkit --noise 0": [*growkit, "--noise", "0"],
+        "growkit (default noise)": growkit,
+        "in memory": [sys.executable, "-c", IN_MEMORY, str(source), str(target)],
+    }
+    if arguments.no_peer:
+        del commands["in memory"]
+    run(growkit)  # not counted: cp needs something to copy
+    written = folder_bytes(target)
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in range(arguments.repeat):
+        for name, command in commands.items():
+            measured[name].append(run(command))
+            if name.startswith("cp"):
+                shutil.rmtree(copied)
     shutil.rmtree(target)
-    if not arguments.no_peer:
-        rows.append(("in memory", *run([sys.executable, "-c", IN_MEMORY, str(source), str(target)])))
-        shutil.rmtree(target)
     print(f"\n{parameters / 1e9:.2f} B parameters, bfloat16, hidden x2: {written / 1e9:.2f} GB\n")
-    print("| | seconds | of cp's time | peak memory |\n|---|---|---|---|")
-    for name, seconds, peak in rows:
-        print(f"| {name} | {seconds:.1f} | {seconds / cp[0]:.2f} | {peak:,.0f} MB |")
+    print("| | seconds, median | lowest to highest | of cp's time | peak memory |\n|---|---|---|---|---|")
+    medians = {name: median(seconds for seconds, _ in runs) for name, runs in measured.items()}
+    for name, runs in measured.items():
+        low, high = min(runs)[0], max(runs)[0]
+        ratio = medians[name] / medians["cp of the result"]
+        peak = max(memory for _, memory in runs)
+        print(f"| {name} | {medians[name]:.1f} | {low:.1f} to {high:.1f} | {ratio:.2f} | {peak:,.0f} MB |")
 
 
 if __name__ == "__main__":
