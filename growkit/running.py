@@ -35,7 +35,7 @@ class Results:
         self.vocabulary_output = ""
         self.labels: list[torch.Tensor] = []
         collected: dict[str, list[torch.Tensor]] = {}
-        self.masked = masked = not _is_causal(config)
+        self.masked = masked = not is_causal(config)
         for number, ids in enumerate(sequences):
             inputs, labels = _masked(ids, tokenizer, seed, number) if masked else (ids, ids)
             with torch.no_grad():
@@ -153,8 +153,10 @@ def _load(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tuple[Any
     return model.eval(), [key for key in wrong if not family.is_buffer(key.split(": ")[1])]
 
 
-def _is_causal(config: dict[str, Any]) -> bool:
-    return not family_named(config.get("model_type")).post_norm
+def is_causal(config: dict[str, Any]) -> bool:
+    """Whether a model of this config predicts the next token, rather than fills in masked ones."""
+    name = (config.get("architectures") or [""])[0]
+    return not family_named(config.get("model_type")).post_norm or name.endswith(("LMHeadModel", "ForCausalLM"))
 
 
 def _masked(ids: torch.Tensor, tokenizer: Any, seed: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:

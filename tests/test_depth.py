@@ -262,3 +262,12 @@ def test_several_are_widened_to_the_largest_and_then_stacked(family, tmp_path):
         origin = wide if any(word in name for word in ("embed", "wte", "wpe")) else b
         assert torch.equal(out[name], origin[name]), name
     assert json.loads((tmp_path / "out" / "config.json").read_text())[names.sizes["layer"]] == 5
+
+
+@pytest.mark.parametrize("method", ["stack", "interleave"])
+def test_two_sources_stacked_are_no_longer_either(method, tmp_path):
+    """As many layers as both have together, all as they were, and still another function."""
+    for seed, name in enumerate("ab"):
+        tiny.make("llama", seed=seed).save_pretrained(tmp_path / name)
+    plan = growkit.plan_stack([tmp_path / "a", tmp_path / "b"], tmp_path / "out", layers=6, method=method)
+    assert [(line.axis, str(line.exactness)) for line in plan.axes if line.how != "kept"] == [("layer", "approximate")]

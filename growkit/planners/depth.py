@@ -58,10 +58,10 @@ def layer_map(old: Sequence[int], depth: Depth | None) -> AxisMap:
 
 
 def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool) -> AxisPlan:
-    """What a plan says of the layers."""
+    """What a plan says of the layers; several sources are never what any of them was."""
     size = layers.new
     how = f"{layers.name}: {spelled(layers, old)}"
-    if layers.is_identity:
+    if layers.is_identity and len(old) == 1:
         return AxisPlan("layer", layers.old, size, "kept", Exactness.EXACT, "unchanged")
     if layers.name != "identity":
         why = "a copy computes on what the layers below it made, which is not what it was trained on"
