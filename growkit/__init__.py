@@ -13,9 +13,14 @@ _LAZY = {
     **dict.fromkeys(("widen", "stack", "grow", "fuse"), "growkit.api"),
     **dict.fromkeys(("plan_widen", "plan_stack", "plan_grow", "plan_fuse"), "growkit.api"),
     "grow_state_dict": "growkit.api",
+    "pretrain": "growkit.training.api",
     "verify": "growkit.proof",
     "inspect": "growkit.inspection",
     "expand": "growkit.operators",
+    "tokenize": "growkit.training.tokenize",
+    "init": "growkit.training.initial",
+    "evaluate": "growkit.training.evaluate",
+    "report": "growkit.training.report",
 }
 
 __all__ = ["CheckpointError", "GrowkitError", "RequestError", "__version__", *_LAZY]

@@ -30,7 +30,7 @@ class Results:
     def __init__(
         self, config: dict[str, Any], folder: Path, dtype: torch.dtype, sequences: list, tokenizer: Any, seed: int
     ):
-        model, self.keys = _load(config, folder, dtype)
+        model, self.keys = load_model(config, folder, dtype)
         family = family_named(config.get("model_type"))
         self.vocabulary_output = ""
         self.labels: list[torch.Tensor] = []
@@ -128,7 +128,7 @@ def tokenizer_of(folder: Path) -> Any:
         ) from None
 
 
-def _load(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
+def load_model(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
     """A stock model in eval mode, and the keys that transformers missed or did not expect."""
     import transformers
 

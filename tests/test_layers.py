@@ -21,6 +21,7 @@ FLOORS = [
     {"request", "likeness", "lineage", "output", "running"},
     {"prepare", "proof"},
     {"api"},
+    {"training"},
     {"inspection"},
     {"cli"},
     {"__main__", "__init__"},
@@ -77,6 +78,7 @@ def test_what_the_package_exports():
     assert sorted(growkit.__all__) == sorted(
         ["CheckpointError", "GrowkitError", "RequestError", "__version__", "expand", "grow_state_dict", "inspect"]
         + ["plan_widen", "plan_stack", "plan_grow", "plan_fuse", "verify", "widen", "stack", "grow", "fuse"]
+        + ["tokenize", "init", "evaluate", "pretrain", "report"]
     )
     for name in growkit.__all__:
         assert callable(getattr(growkit, name)) or name == "__version__"

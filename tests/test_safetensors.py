@@ -312,6 +312,6 @@ def test_companion_that_cannot_be_read_is_named(src, monkeypatch):
 
 
 def test_model_from_the_hub_goes_by_its_name(src, monkeypatch):
-    monkeypatch.setattr(source, "_from_hub", lambda name: "src" if name == "org/tiny-2.5" else None)
+    monkeypatch.setattr(source, "from_hub", lambda name: "src" if name == "org/tiny-2.5" else None)
     assert run("widen", "org/tiny-2.5", "--hidden", "48").exit_code == 0
     assert "# tiny-2.5, widened" in Path("tiny-2.5-h48/README.md").read_text()

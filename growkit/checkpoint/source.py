@@ -107,7 +107,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{text!r} does not exist; give a folder, a .safetensors file or a hub id such as org/name"
         )
-    return replace(open_checkpoint(_from_hub(text)), label=text)
+    return replace(open_checkpoint(from_hub(text)), label=text)
 
 
 def read_config(source: str | Path) -> dict[str, Any] | None:
@@ -121,7 +121,7 @@ def read_config(source: str | Path) -> dict[str, Any] | None:
     if not path.exists():
         if not HUB_ID.fullmatch(str(source)):
             raise CheckpointError(f"{str(source)!r} does not exist; give a config.json, a checkpoint or a hub id")
-        path = Path(_from_hub(str(source), (CONFIG,)))
+        path = Path(from_hub(str(source), (CONFIG,)))
     config = (path if path.is_dir() else path.parent) / CONFIG
     return read_json(config) if config.exists() else None
 
@@ -220,7 +220,8 @@ def _pickle(path: Path) -> CheckpointError:
     )
 
 
-def _from_hub(name: str, patterns: tuple[str, ...] = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")) -> str:
+def from_hub(name: str, patterns: tuple[str, ...] = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")) -> str:
+    """The folder of a hub id's files. Raises CheckpointError where they cannot be had."""
     from huggingface_hub import snapshot_download  # comes with transformers; slow to import, so only here
 
     try:

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
@@ -76,18 +76,32 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def check_target(out: Path, sources: Sequence[Path], force: bool) -> None:
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint, so that a new one may replace it."""
+    weights = (folder / SINGLE).exists() or (folder / INDEX).exists()
+    return (folder / PROVENANCE).exists() or (weights and (folder / CONFIG).exists())
+
+
+def check_target(
+    out: Path,
+    sources: Sequence[Path],
+    force: bool,
+    replaceable: Callable[[Path], bool] = is_checkpoint,
+    kind: str = "checkpoint",
+) -> None:
     """Refuse an output that would hurt: a source itself, a folder around or in it, something that is there, no place.
 
-    Raises RequestError; `force` allows replacing a checkpoint, and only that.
+    Raises RequestError; `force` allows replacing what is `replaceable`, said in a word to be of a kind, and only that.
     """
     try:
-        _check_target(out, sources, force)
+        _check_target(out, sources, force, replaceable, kind)
     except OSError as error:
         raise RequestError(f"cannot write {str(out)!r}: {error.strerror or error}; choose another with -o") from None
 
 
-def _check_target(out: Path, sources: Sequence[Path], force: bool) -> None:
+def _check_target(
+    out: Path, sources: Sequence[Path], force: bool, replaceable: Callable[[Path], bool], kind: str
+) -> None:
     target = out.resolve()
     for source in sources:
         origin = source.resolve()
@@ -100,23 +114,14 @@ def _check_target(out: Path, sources: Sequence[Path], force: bool) -> None:
     if out.is_dir() and any(out.iterdir()):
         if not force:
             raise RequestError(f"output {str(out)!r} exists; choose another with -o, or replace it with --force")
-        why = _why_it_stays(target)
+        here = target == Path.cwd() or target in Path.cwd().parents
+        why = "is or contains the current folder" if here else "" if replaceable(target) else f"is no {kind}"
         if why:
             raise RequestError(f"output {str(out)!r} {why}, so --force will not delete it; choose another with -o")
     _check_work_folders(target, sources)
     place = next(parent for parent in target.parents if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise RequestError(f"cannot write in {str(place)!r}; choose another output with -o")
-
-
-def _why_it_stays(target: Path) -> str:
-    """What keeps a folder from being replaced, or ''."""
-    if target == Path.cwd() or target in Path.cwd().parents:
-        return "is or contains the current folder"
-    weights = (target / SINGLE).exists() or (target / INDEX).exists()
-    if not (target / PROVENANCE).exists() and not (weights and (target / CONFIG).exists()):
-        return "is no checkpoint"
-    return ""
 
 
 def check_space(out: Path, needed: int) -> None:

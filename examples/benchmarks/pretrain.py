@@ -1,0 +1,133 @@
+"""What a step of `growkit pretrain` costs: beside transformers' Trainer, in bert2BERT's first stage, and with a teacher.
+
+    python examples/benchmarks/pretrain.py                 # CPU, a 12 M Llama shape, about 3 minutes
+    python examples/benchmarks/pretrain.py --device cuda --hidden 1024 --layers 24 --length 1024 --precision bfloat16
+
+Same model, data, batch, precision and optimizer settings; each way is run `--repeat` times in turn, in one process, and the median
+time of a step (the first few left out) counts. The Trainer needs accelerate (`pip install accelerate`); without it its
+row is left out.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+import growkit
+
+SKIPPED = 3  # first steps, which warm caches up
+
+
+def checkpoint(folder: Path, hidden: int, layers: int, length: int) -> Path:
+    """A random Llama shape with a vocabulary of 8192."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=8192, hidden_size=hidden, intermediate_size=hidden * 8 // 3, num_hidden_layers=layers,
+        num_attention_heads=hidden // 64, max_position_embeddings=length, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def ours(source: Path, data: Path, work: Path, options: dict[str, Any], **more: Any) -> float:
+    """Median seconds of a step of growkit's loop."""
+    seconds: list[float] = []
+
+    def watch(line: dict[str, Any]) -> None:
+        if line["kind"] == "train":
+            seconds.append(line["seconds"])
+
+    growkit.pretrain(source, data, work / "run", save_every=10**9, eval_every=10**9, watch=watch, **options, **more)
+    shutil.rmtree(work / "run")
+    return median(seconds[SKIPPED:])
+
+
+class _Clock(transformers.TrainerCallback):
+    """Times of steps, as growkit takes them: forward, backward, optimizer."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        import time
+
+        self.start = time.monotonic()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        import time
+
+        self.times.append(time.monotonic() - self.start)
+
+
+def trainers(source: Path, data: Path, work: Path, options: dict[str, Any]) -> float:
+    """Median seconds of a step of transformers' Trainer."""
+    tokens, length = np.fromfile(data, "<u2").astype(np.int64), options["seq_len"]
+    rows = [torch.from_numpy(tokens[i : i + length]) for i in range(0, len(tokens) - length, length)]
+    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(work / "trainer"), max_steps=options["steps"], per_device_train_batch_size=options["batch_size"],
+        learning_rate=3e-4, weight_decay=0.1, adam_beta2=0.95, optim="adamw_torch_fused", lr_scheduler_type="cosine",
+        save_strategy="no", report_to=[], disable_tqdm=True, logging_strategy="no", seed=0,
+        bf16=options["precision"] == "bfloat16", use_cpu=options["device"] == "cpu",
+    )  # fmt: skip
+    clock = _Clock()
+    examples = [{"input_ids": row, "labels": row} for row in rows]
+    transformers.Trainer(model, arguments, train_dataset=examples, callbacks=[clock]).train()
+    return median(clock.times[SKIPPED:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32")
+    a = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        source = checkpoint(work / "model", a.hidden, a.layers, a.length)
+        teacher = checkpoint(work / "teacher", a.hidden, max(1, a.layers // 3), a.length)
+        data = work / "tokens.bin"
+        np.random.default_rng(0).integers(0, 8192, 400 * a.length).astype("<u2").tofile(data)
+        options = dict(steps=a.steps, seq_len=a.length, batch_size=a.batch, device=a.device, precision=a.precision)
+        quarter = dict(schedule="two-stage", sub_layers=max(1, a.layers // 4), sub_steps=a.steps)
+        ways = {
+            "growkit": lambda: ours(source, data, work, options),
+            "growkit, first stage, a quarter of the layers": lambda: ours(source, data, work, options, **quarter),
+            "growkit, teacher of a third of the layers": lambda: ours(
+                source, data, work, options, teacher=teacher, teacher_steps=10 * a.steps
+            ),
+        }
+        try:
+            import accelerate  # noqa: F401
+
+            ways["transformers' Trainer"] = lambda: trainers(source, data, work, options)
+        except ImportError:
+            print("without accelerate, transformers' Trainer is left out")
+        measured: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(a.repeat):
+            for name, way in ways.items():
+                measured[name].append(way())
+    base = median(measured["growkit"])
+    print(f"\n{a.layers} layers x {a.hidden}, {a.batch} x {a.length} tokens, {a.precision}, {a.device}\n")
+    print("| | seconds a step, median | lowest to highest | of growkit's | tokens/s |\n|---|---|---|---|---|")
+    for name, times in measured.items():
+        one = median(times)
+        speed = a.batch * a.length / one
+        print(f"| {name} | {one:.3f} | {min(times):.3f} to {max(times):.3f} | {one / base:.2f} | {speed:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Where a run computes: one device or many processes. Knows PyTorch's distributed parts; ignorant of models' meaning."""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from growkit.errors import RequestError
+
+# peak bfloat16 operations per second of dense matrix products, by what CUDA calls the device
+PEAKS = {"H200 NVL": 836e12, "H100 NVL": 836e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """This process's place. precision: what matrices are multiplied in; weights and moments stay float32."""
+
+    device: torch.device
+    rank: int
+    world: int
+    precision: torch.dtype
+
+    @property
+    def peak(self) -> float | None:
+        """What the device can do at best, bfloat16 operations per second; None where it is not known."""
+        if self.device.type != "cuda" or self.precision != torch.bfloat16:
+            return None
+        return next((value for name, value in PEAKS.items() if name in torch.cuda.get_device_name(self.device)), None)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute in `precision`; sharded models do so by themselves."""
+        if self.precision == torch.float32 or self.world > 1:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Sums over all processes."""
+        if self.world == 1:
+            return list(values)
+        summed = torch.tensor(list(values), dtype=torch.float64)
+        summed = summed.to(self.device) if self.device.type == "cuda" else summed
+        dist.all_reduce(summed)
+        return summed.tolist()
+
+    def spread(self, model: torch.nn.Module, layers: Sequence[torch.nn.Module]) -> torch.nn.Module:
+        """A model ready to train on all processes: replicated, with gradients summed; as it is where there is one."""
+        if self.world == 1:
+            return model
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        # one copy per process, in the parts that sharding would use: the same checkpoints, and the step to sharding is one word
+        mesh = init_device_mesh(self.device.type, (self.world, 1), mesh_dim_names=("replicate", "shard"))
+        policy = MixedPrecisionPolicy(param_dtype=self.precision, reduce_dtype=torch.float32)
+        for layer in layers:
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh, mp_policy=policy)
+        # gradients are sums, which the loss divides by the number of tokens
+        for module in (*layers, model):
+            getattr(module, "set_gradient_divide_factor")(1.0)  # noqa: B009 - fully_shard gives modules this method
+        return model
+
+
+def this_machine(device: str, precision: str) -> Machine:
+    """The device that was asked for, or the best there is; joins the other processes where torchrun started several.
+
+    Raises RequestError for a device that is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise RequestError(f"--device {device!r} is not one of auto, cpu, cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RequestError(
+            "--device cuda: PyTorch finds no GPU here; use --device cpu, or install a CUDA build of torch"
+        )
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    place = torch.device(device)
+    if device == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    wanted = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision)
+    best = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return Machine(place, rank, world, wanted or best)

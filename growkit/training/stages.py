@@ -1,0 +1,159 @@
+"""A run as data: stages, and the schedules that are made of them. Knows the literature's recipes; ignorant of models.
+
+A stage says for how many steps which layers learn, and what is grown before it begins. bert2BERT's two stages, StackBERT and
+MSLT are rows of one table.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from growkit.errors import RequestError
+from growkit.operators.seeds import stable_seed
+from growkit.planners.depth import METHODS
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a run.
+
+    steps: optimizer steps. sub_layers: l_b of bert2BERT's first stage: each step trains the top l_b layers of a prefix of l_b,
+    2 l_b, ... or all layers; None: no prefixes. train_top: only so many top layers and the head learn; None: all. layers,
+    depth: the number of layers to stack the model to before the stage begins, and the method; None: as it is. lr: factor on
+    the run's learning rate. warmup: steps over which that rate rises anew; None: it goes on as the run's does.
+    """
+
+    name: str
+    steps: int
+    sub_layers: int | None = None
+    train_top: int | None = None
+    layers: int | None = None
+    depth: str = "stack"
+    lr: float = 1.0
+    warmup: int | None = None
+
+    def prefix(self, layers: int, seed: int, step: int) -> tuple[int, int]:
+        """(depth, trained) of a step: how many first layers run, and how many top ones of these learn.
+
+        Depends on the seed and the step alone, so every process and every resumed run agrees.
+        """
+        if self.sub_layers is None:
+            return layers, min(self.train_top or layers, layers)
+        size = min(self.sub_layers, layers)
+        prefixes = [*range(size, layers, size), layers]
+        depth = prefixes[stable_seed(seed, f"prefix of step {step}") % len(prefixes)]
+        # where size does not divide, the last block is shorter
+        return depth, depth - (prefixes[prefixes.index(depth) - 1] if depth != prefixes[0] else 0)
+
+
+def plain(steps: int, layers: int, **_: Any) -> tuple[Stage, ...]:
+    """All layers, all steps."""
+    return (Stage("all", steps),)
+
+
+def two_stage(steps: int, layers: int, sub_layers: int | None, sub_steps: int | None, **_: Any) -> tuple[Stage, ...]:
+    """bert2BERT: prefixes first (by default a quarter of the layers at a time, an eighth of the steps: 5 of 40 epochs)."""
+    first = steps // 8 if sub_steps is None else sub_steps
+    if not 0 <= first <= steps:
+        raise RequestError(f"--sub-steps {first} should be from 0 to the run's {steps} steps")
+    block = sub_layers or max(1, layers // 4)
+    if not 1 <= block <= layers:
+        raise RequestError(f"--sub-layers {block} should be from 1 to the model's {layers} layers")
+    stages = Stage("prefixes", first, sub_layers=block), Stage("all", steps - first)
+    return tuple(stage for stage in stages if stage.steps)
+
+
+def stackbert(steps: int, layers: int, to_layers: int | None, **_: Any) -> tuple[Stage, ...]:
+    """StackBERT (Gong et al., ICML 2019): double until `to_layers`; the last stage has 70 % of the steps, as 50k, 70k, 280k do."""
+    depths = _doublings(layers, to_layers)
+    early = _shares(round(0.3 * steps), [5.0 + 2.0 * number for number in range(len(depths) - 1)])
+    counts = [*early, steps - sum(early)]
+    return tuple(
+        Stage(f"{depth} layers", count, layers=None if depth == layers else depth)
+        for depth, count in zip(depths, counts)
+    )
+
+
+def mslt(steps: int, layers: int, to_layers: int | None, **_: Any) -> tuple[Stage, ...]:
+    """MSLT (Yang et al., arXiv 2011.13635): copies of the top layers are added and trained alone, then all jointly (the last
+    fifth)."""
+    depths = list(range(layers, _target(layers, to_layers) + 1, layers))
+    if depths[-1] != to_layers:
+        depths.append(_target(layers, to_layers))
+    alone = _shares(round(0.8 * steps), [1.0] * len(depths))
+    stages = [
+        Stage(
+            f"{depth} layers",
+            count,
+            train_top=None if depth == layers else depth - previous,
+            layers=None if depth == layers else depth,
+            depth="top" if depth != layers else "stack",
+        )
+        for depth, previous, count in zip(depths, [0, *depths], alone)
+    ]
+    return (*stages, Stage("all", steps - sum(alone)))
+
+
+SCHEDULES: dict[str, Callable[..., tuple[Stage, ...]]] = {
+    "plain": plain,
+    "two-stage": two_stage,
+    "stackbert": stackbert,
+    "mslt": mslt,
+}
+
+
+def read_stages(path: str | Path) -> tuple[Stage, ...]:
+    """Stages from a TOML file of [[stage]] tables with Stage's fields. Raises RequestError for what is none."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:
+        raise RequestError("--stages reads TOML, which needs Python 3.11 or later; use --schedule") from None
+    try:
+        tables = tomllib.loads(Path(path).read_text("utf-8")).get("stage")
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read stages from {str(path)!r}: {error}") from None
+    if not isinstance(tables, list) or not tables:
+        raise RequestError(f"{str(path)!r} has no [[stage]] tables; write one for each stage, with name and steps")
+    known = {field.name: field for field in fields(Stage)}
+    stages = []
+    for number, table in enumerate(tables, start=1):
+        strange = [key for key in table if key not in known]
+        if strange:
+            raise RequestError(f"{str(path)!r}, stage {number}: {strange[0]!r} is none of {', '.join(known)}")
+        stage = {"name": f"stage {number}", **table}
+        _check_stage(f"{str(path)!r}, stage {number}", stage)
+        stages.append(Stage(**stage))
+    return tuple(stages)
+
+
+def _check_stage(where: str, stage: dict[str, Any]) -> None:
+    """Refuse values that no stage can have."""
+    for key, least in (("steps", 1), ("sub_layers", 1), ("train_top", 1), ("layers", 1), ("warmup", 0)):
+        value = stage.get(key)
+        if (value is not None or key == "steps") and (type(value) is not int or value < least):
+            raise RequestError(f"{where}: {key} should be a whole number from {least}, not {value!r}")
+    if type(stage.get("lr", 1.0)) not in (int, float) or not 0 < stage.get("lr", 1.0) < float("inf"):
+        raise RequestError(f"{where}: lr should be a factor above 0, not {stage['lr']!r}")
+    if stage.get("depth", "stack") not in METHODS:
+        raise RequestError(f"{where}: depth {stage['depth']!r} is not one of {', '.join(METHODS)}")
+    if not isinstance(stage["name"], str):
+        raise RequestError(f"{where}: name should be text, not {stage['name']!r}")
+
+
+def _target(layers: int, to_layers: int | None) -> int:
+    if to_layers is None or to_layers <= layers:
+        raise RequestError(f"say how deep the model ends, deeper than its {layers} layers: --to-layers N")
+    return to_layers
+
+
+def _doublings(layers: int, to_layers: int | None) -> list[int]:
+    depths = [layers]
+    while depths[-1] < _target(layers, to_layers):
+        depths.append(min(2 * depths[-1], _target(layers, to_layers)))
+    return depths
+
+
+def _shares(steps: int, weights: list[float]) -> list[int]:
+    """Steps divided in proportion, whole numbers."""
+    return [int(steps * weight / sum(weights)) for weight in weights] if weights else []

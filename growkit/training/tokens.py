@@ -1,0 +1,168 @@
+"""Tokens on disk: flat arrays with document offsets, written as a stream and read by place. Knows the file formats; ignorant
+of text and of models.
+
+A dataset is a folder: train.bin and val.bin (little-endian uint16, uint32 where the vocabulary needs it), train.idx.npy and
+val.idx.npy (where each document starts, and the total), meta.json. Bare .bin files of nanoGPT (uint16, no header), and of
+llm.c and NeMo AutoModel (a header of 256 int32) are read as they are.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from growkit.checkpoint.headers import reading
+from growkit.checkpoint.source import UNFINISHED, read_json
+from growkit.errors import CheckpointError
+
+META = "meta.json"
+TOKENIZER = "tokenizer"  # the folder in a dataset that holds a tokenizer trained on it
+SPLITS = ("train", "val")
+FORMAT = 1
+UINT16, UINT32 = np.dtype("<u2"), np.dtype("<u4")
+HEADER_BYTES = 4 * 256  # int32: magic, version, number of tokens, and for AutoModel bytes per token
+# -> version, dtype (None: the header says)
+MAGIC: dict[int, tuple[int, np.dtype | None]] = {20240520: (1, UINT16), 20240801: (7, UINT32), 278895051: (1, None)}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of one split. ids: (tokens,), a memmap. meta: what meta.json says of the dataset, {} for a bare file."""
+
+    path: Path
+    ids: np.ndarray
+    meta: dict[str, Any]
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def tokenizer(self) -> str | None:
+        """SHA-256 of the tokenizer that made them, where it is known."""
+        return self.meta.get("tokenizer")
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Entries of that tokenizer's vocabulary, where it is known."""
+        return self.meta.get("vocab_size")
+
+    @property
+    def text_bytes(self) -> int | None:
+        """Bytes of UTF-8 text behind them, where it is known."""
+        return self.meta.get("splits", {}).get(self.split, {}).get("text_bytes")
+
+
+def dtype_for(vocab_size: int) -> np.dtype:
+    """What ids of a vocabulary are stored as."""
+    return UINT16 if vocab_size <= 1 << 16 else UINT32
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder is a dataset of growkit's and holds nothing else, so that a new one may replace it."""
+    if not (folder / META).is_file() or not isinstance(read_json(folder / META).get("splits"), dict):
+        return False
+    own = {META, TOKENIZER, *(f"{split}{end}" for split in SPLITS for end in (".bin", ".idx.npy"))}
+    return "growkit" in read_json(folder / META) and {path.name for path in folder.iterdir()} <= own
+
+
+def open_tokens(data: str | Path, split: str = "train") -> Tokens:
+    """Open a split of a dataset folder, or a bare .bin file, which has but one.
+
+    Raises CheckpointError for what is missing, empty or damaged.
+    """
+    path = Path(data)
+    if path.is_dir():
+        return _open_dataset(path, split)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{str(path)!r} does not exist; give a dataset folder of growkit tokenize, or a .bin file of tokens"
+        )
+    with reading(path), open(path, "rb") as stream:
+        beginning = stream.read(16)
+    header = np.frombuffer(beginning[: len(beginning) // 4 * 4], "<i4")
+    if not len(header) or int(header[0]) not in MAGIC:
+        return Tokens(path, _map(path, UINT16, 0), {}, split)
+    version, dtype = MAGIC[int(header[0])]
+    if len(header) < 4 or header[1] != version or (dtype is None and header[3] not in (2, 4)):
+        raise CheckpointError(f"{str(path)!r} has the magic {header[0]} but not the header that goes with it")
+    if dtype is None:
+        dtype = UINT32 if header[3] == UINT32.itemsize else UINT16
+    ids = _map(path, dtype, HEADER_BYTES)
+    if len(ids) != header[2]:
+        raise CheckpointError(
+            f"{str(path)!r} has {len(ids)} tokens, its header says {header[2]}; fetch or make it again"
+        )
+    return Tokens(path, ids, {}, split)
+
+
+def _open_dataset(folder: Path, split: str) -> Tokens:
+    if (folder / UNFINISHED).exists():
+        raise CheckpointError(f"{str(folder)!r} is unfinished: growkit is at it, or was stopped; make it again")
+    meta = read_json(folder / META) if (folder / META).is_file() else {}
+    splits = meta.get("splits")
+    if meta.get("format") != FORMAT or not isinstance(splits, dict) or meta.get("dtype") not in ("uint16", "uint32"):
+        raise CheckpointError(
+            f"{str(folder)!r} is no dataset: it has no {META} of format {FORMAT}; make one with growkit tokenize"
+        )
+    if not isinstance(splits.get(split), dict):
+        more = "; growkit tokenize makes val with --val-fraction or --val" if split == "val" else ""
+        raise CheckpointError(f"{str(folder)!r} has no split {split!r}; it has {' and '.join(splits)}{more}")
+    ids = _map(folder / f"{split}.bin", UINT16 if meta["dtype"] == "uint16" else UINT32, 0)
+    if len(ids) != splits[split].get("tokens"):
+        raise CheckpointError(
+            f"{str(folder / f'{split}.bin')!r} has {len(ids)} tokens, {META} says {splits[split].get('tokens')};"
+            " make the dataset again"
+        )
+    return Tokens(folder / f"{split}.bin", ids, meta, split)
+
+
+def _map(path: Path, dtype: np.dtype, offset: int) -> np.ndarray:
+    with reading(path):
+        size = path.stat().st_size - offset
+        if size <= 0 or size % dtype.itemsize:
+            raise CheckpointError(f"{str(path)!r} holds no whole number of {dtype.name} tokens; make it again")
+        return np.memmap(path, dtype, "r", offset)
+
+
+class TokenWriter:
+    """Streams documents of token ids into a split of a dataset; nothing of them stays in memory."""
+
+    def __init__(self, folder: Path, split: str, dtype: np.dtype):
+        self._file = open(folder / f"{split}.bin", "wb")  # noqa: SIM115 - closed by close()
+        self._index = open(folder / f"{split}.idx.npy", "wb")  # noqa: SIM115
+        self._index.write(_npy_header(0) + bytes(8))
+        self._dtype = dtype
+        self.tokens = self.documents = self.text_bytes = 0
+
+    def add(self, ids: Sequence[int] | np.ndarray, text_bytes: int) -> None:
+        """One document: its token ids, and how many bytes of text they stand for."""
+        self.add_stored(np.asarray(ids, dtype=self._dtype).tobytes(), text_bytes)
+
+    def add_stored(self, ids: bytes, text_bytes: int) -> None:
+        """One document whose token ids are bytes as they will lie on disk."""
+        self._file.write(ids)
+        self.tokens += len(ids) // self._dtype.itemsize
+        self.documents += 1
+        self.text_bytes += text_bytes
+        self._index.write(self.tokens.to_bytes(8, "little"))
+
+    def close(self) -> dict[str, int]:
+        """Finish the files; returns what meta.json says of the split."""
+        self._file.close()
+        if not self._index.closed:
+            self._index.seek(0)
+            self._index.write(_npy_header(self.documents + 1))
+            self._index.close()
+        return {"tokens": self.tokens, "documents": self.documents, "text_bytes": self.text_bytes}
+
+
+def _npy_header(entries: int) -> bytes:
+    """The header of an int64 .npy file; numpy leaves room in it to grow, so that its length does not depend on entries."""
+    header = io.BytesIO()
+    shape = {"descr": "<i8", "fortran_order": False, "shape": (entries,)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    return header.getvalue()

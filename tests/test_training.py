@@ -1,0 +1,334 @@
+"""The parts of training, each against what it should be written out by hand: prefixes, losses, stages, rates, state."""
+
+import copy
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from growkit.errors import CheckpointError, RequestError
+from growkit.training import state
+from growkit.training.batches import IGNORED, masked_window
+from growkit.training.objective import Teaching, losses, predictions
+from growkit.training.optim import adamw, load_state, rate, set_rate, stored_state
+from growkit.training.stages import SCHEDULES, Stage, read_stages
+from growkit.training.submodel import layers_of, submodel
+
+# ---------------------------------------------------------------- prefixes
+
+PARTS = {  # embeddings, norms and head of each family, in words of torch
+    "llama": ("model.embed_tokens", "model.layers", ("model.norm", "lm_head")),
+    "gpt2": ("transformer.wte", "transformer.h", ("transformer.ln_f", "lm_head")),
+    "bert": ("bert.embeddings", "bert.encoder.layer", ("cls",)),
+}
+
+
+def by_hand(model, family: str, ids: torch.Tensor, depth: int, trained: int) -> torch.Tensor:
+    """Logits of a prefix: what lies below the layers that learn runs without a graph, written without growkit."""
+    place = torch.arange(ids.shape[1])[None]
+    learns = trained == 3  # of three layers: the model as it is
+    extra = {}
+    with torch.set_grad_enabled(learns):
+        hidden = model.get_submodule(PARTS[family][0])(ids)
+        if family == "gpt2":
+            hidden = hidden + model.transformer.wpe(place)
+        if family == "llama":
+            extra["position_embeddings"] = model.model.rotary_emb(hidden, place)
+    for number, layer in enumerate(model.get_submodule(PARTS[family][1])[:depth]):
+        with torch.set_grad_enabled(number >= depth - trained):
+            hidden = layer(hidden, attention_mask=None, **extra)
+            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+    for name in PARTS[family][2]:
+        hidden = model.get_submodule(name)(hidden)
+    return hidden
+
+
+@pytest.mark.parametrize(("depth", "trained"), [(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 3)])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("family", PARTS)
+def test_a_prefix_step_is_the_one_written_by_hand(family, tied, depth, trained):
+    model = tiny.make(family, tie_word_embeddings=tied)
+    model.requires_grad_(True)
+    reference = copy.deepcopy(model)
+    ids, labels = tiny.tokens(1), tiny.tokens(2).flatten()
+    expected = torch.nn.functional.cross_entropy(by_hand(reference, family, ids, depth, trained).flatten(0, 1), labels)
+    expected.backward()
+    with submodel(model, depth, trained):
+        loss = torch.nn.functional.cross_entropy(model(input_ids=ids).logits.flatten(0, 1), labels)
+        loss.backward()
+    assert torch.allclose(loss, expected, rtol=1e-12)
+    theirs = dict(reference.named_parameters())
+    for name, parameter in model.named_parameters():
+        wanted = theirs[name].grad
+        assert (parameter.grad is None) == (wanted is None), name
+        assert wanted is None or torch.allclose(parameter.grad, wanted, rtol=1e-10, atol=1e-12), name
+    # and in words: the top layers of the prefix, what follows, and a tied embedding as head
+    moved = {name for name, p in model.named_parameters() if p.grad is not None}
+    path = PARTS[family][1]
+    kept = {str(n) for n in range(3)} - {str(n) for n in range(depth - trained, depth)}
+    assert not [name for name in moved if name.startswith(path) and name[len(path) + 1 :].split(".")[0] in kept]
+    embedding = next(n for n, _ in model.named_parameters() if n.startswith(PARTS[family][0]))
+    assert (embedding in moved) == (tied or trained == 3)
+
+
+def test_a_model_is_as_it_was_after_a_prefix_and_after_an_exception():
+    model = tiny.make("bert")
+    before, ids = layers_of(model), tiny.tokens()
+    expected = model(input_ids=ids).logits
+    for fail in (False, True):
+        try:
+            with submodel(model, 2, 1):
+                assert len(layers_of(model)) == 2
+                model(input_ids=ids)
+                if fail:
+                    torch.set_grad_enabled(False)  # as when a layer fails below those that learn
+                    raise ArithmeticError
+        except ArithmeticError:
+            assert fail
+        assert layers_of(model) is before and len(before) == 3 and torch.is_grad_enabled()
+        assert not model.base_model._forward_pre_hooks and not any(m._forward_pre_hooks for m in before)
+        assert torch.equal(model(input_ids=ids).logits, expected)
+    for depth, trained in ((0, 0), (4, 1), (2, 3), (2, 0)):
+        with pytest.raises(ValueError, match="prefix"), submodel(model, depth, trained):
+            pass
+
+
+def test_prefixes_of_a_stage():
+    """Uniform over l, 2 l, ..., L; by seed and step alone; the last block is shorter where l does not divide L."""
+    tables = {
+        (12, 3): {3: 3, 6: 3, 9: 3, 12: 3},
+        (12, 5): {5: 5, 10: 5, 12: 2},
+        (7, 2): {2: 2, 4: 2, 6: 2, 7: 1},
+        (3, 3): {3: 3},
+        (3, 9): {3: 3},
+        (4, 1): {1: 1, 2: 1, 3: 1, 4: 1},
+    }
+    for (layers, size), table in tables.items():
+        stage = Stage("prefixes", 1, sub_layers=size)
+        drawn = [stage.prefix(layers, 7, step) for step in range(1600)]
+        counts = Counter(drawn)
+        assert set(counts) == set(table.items())
+        assert all(abs(count / 1600 - 1 / len(table)) < 0.05 for count in counts.values()), counts
+        assert drawn[1000] == Stage("other", 9, sub_layers=size).prefix(layers, 7, 1000)
+    assert [stage.prefix(4, 8, step) for step in range(1600)] != drawn
+    assert Stage("all", 1).prefix(5, 0, 3) == (5, 5)
+    assert Stage("top", 1, train_top=2).prefix(5, 0, 3) == (5, 2)
+
+
+# ---------------------------------------------------------------- losses
+
+
+def test_gathered_masked_loss_is_the_full_one():
+    model = tiny.make("bert")
+    windows = [masked_window(piece.numpy(), 4, 61, seed) for seed, piece in enumerate(tiny.tokens(length=20))]
+    inputs, labels = (torch.from_numpy(np.stack(part)) for part in zip(*windows))
+    assert ((labels != IGNORED).sum(1) == 3).all()
+    found = []
+    for gathered in (True, False):
+        model.zero_grad()
+        if gathered:
+            logits, targets = predictions(model, inputs, labels)
+            assert logits.shape == (9, 61)
+        else:
+            logits, targets = model(input_ids=inputs).logits.flatten(0, 1), labels.flatten()
+        loss = torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+        loss.backward()
+        found.append([loss.detach()] + [p.grad.clone() for p in model.parameters()])
+    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in zip(*found))
+    assert not model.base_model._forward_hooks
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.0, 4.0])
+def test_losses_by_hand(tau):
+    """CE = -log p[y]; KL = tau^2 sum p_t (log p_t - log p_s), whose gradient is tau (p_s - p_t): it keeps its scale."""
+    draws = torch.Generator().manual_seed(0)
+    student, teacher = (3 * torch.randn(7, 13, generator=draws) for _ in range(2))
+    labels = torch.randint(13, (7,), generator=draws)
+    student.requires_grad_()
+    own, taught = losses(student, labels, teacher, tau)
+    p, q = (torch.softmax(x.detach().double() / tau, -1) for x in (student, teacher))
+    plain = torch.softmax(student.detach().double(), -1)
+    assert own.item() == pytest.approx(-plain[torch.arange(7), labels].log().sum().item(), rel=1e-6)
+    assert taught.item() == pytest.approx(tau**2 * (q * (q.log() - p.log())).sum().item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(taught, student)
+    assert torch.allclose(gradient.double(), tau * (p - q), atol=1e-5)
+    assert losses(student, labels)[1] is None and torch.equal(losses(student, labels)[0], own)
+    assert losses(student.detach(), labels, student.detach(), tau)[1].abs() < 1e-5
+
+
+def test_alpha_tables():
+    tables = {
+        "linear": [1.0, 0.75, 0.5, 0.25, 0.0, 0.0],
+        "constant": [0.5, 0.5, 0.5, 0.5, 0.0, 0.0],
+        "heaviside": [1.0, 1.0, 1.0, 1.0, 0.0, 0.0],
+    }
+    for schedule, table in tables.items():
+        assert [Teaching(4, schedule=schedule).alpha(step) for step in range(6)] == table
+        assert Teaching(0, schedule=schedule).alpha(0) == 0.0
+
+
+# ---------------------------------------------------------------- stages
+
+TABLES = {  # (schedule, steps, layers, options): (name, steps, sub_layers, train_top, layers)
+    ("plain", 10, 12): [("all", 10, None, None, None)],
+    ("two-stage", 40, 12): [("prefixes", 5, 3, None, None), ("all", 35, None, None, None)],
+    ("two-stage", 40, 12, "sub_steps", 0): [("all", 40, None, None, None)],
+    ("two-stage", 40, 12, "sub_steps", 40): [("prefixes", 40, 3, None, None)],
+    ("stackbert", 400, 3, "to_layers", 12): [
+        ("3 layers", 50, None, None, None),
+        ("6 layers", 70, None, None, 6),
+        ("12 layers", 280, None, None, 12),
+    ],
+    ("stackbert", 100, 3, "to_layers", 4): [("3 layers", 30, None, None, None), ("4 layers", 70, None, None, 4)],
+    ("mslt", 100, 3, "to_layers", 12): [
+        ("3 layers", 20, None, None, None),
+        ("6 layers", 20, None, 3, 6),
+        ("9 layers", 20, None, 3, 9),
+        ("12 layers", 20, None, 3, 12),
+        ("all", 20, None, None, None),
+    ],
+    ("mslt", 9, 3, "to_layers", 4): [("3 layers", 3, None, None, None), ("4 layers", 3, None, 1, 4), ("all", 3, *[None] * 3)],
+}  # fmt: skip
+
+
+def stages_of(schedule, steps, layers, **options):
+    return SCHEDULES[schedule](steps, layers, **{"sub_layers": None, "sub_steps": None, "to_layers": None, **options})
+
+
+@pytest.mark.parametrize("case", TABLES, ids=str)
+def test_stage_tables(case):
+    schedule, steps, layers, *option = case
+    stages = stages_of(schedule, steps, layers, **(dict([option]) if option else {}))
+    assert [(s.name, s.steps, s.sub_layers, s.train_top, s.layers) for s in stages] == TABLES[case]
+
+
+def test_stages_add_up_for_every_size():
+    for steps in [*range(1, 40), 997, 10_000]:
+        for layers in (1, 2, 3, 5, 12):
+            for deeper in (1, 2, layers, 3 * layers + 1):
+                for schedule in ("plain", "two-stage", "stackbert", "mslt"):
+                    to = {"to_layers": layers + deeper} if schedule in ("stackbert", "mslt") else {}
+                    stages = stages_of(schedule, steps, layers, **to)
+                    assert sum(s.steps for s in stages) == steps and all(s.steps >= 0 for s in stages)
+                    assert stages[-1].steps > 0 or schedule == "mslt"
+                    grown = [s.layers for s in stages if s.layers]
+                    assert grown == sorted(set(grown)) and (not to or grown[-1] == to["to_layers"])
+
+
+def test_schedules_that_cannot_be():
+    for schedule, options in {
+        "two-stage": {"sub_steps": 11}, "stackbert": {"to_layers": 3}, "mslt": {"to_layers": 2}
+    }.items():  # fmt: skip
+        with pytest.raises(RequestError):
+            stages_of(schedule, 10, 3, **options)
+    for schedule, options in (("two-stage", {"sub_layers": 4}), ("stackbert", {}), ("mslt", {})):
+        with pytest.raises(RequestError):
+            stages_of(schedule, 10, 3, **options)
+
+
+def test_stages_from_toml(tmp_path):
+    file = tmp_path / "stages.toml"
+    file.write_text(
+        '[[stage]]\nname="low"\nsteps=3\nsub_layers=1\nlr=0.5\n[[stage]]\nsteps=4\nlayers=6\ndepth="top"\ntrain_top=3\nwarmup=2\n'
+    )
+    assert read_stages(file) == (
+        Stage("low", 3, sub_layers=1, lr=0.5),
+        Stage("stage 2", 4, layers=6, depth="top", train_top=3, warmup=2),
+    )
+
+
+STRANGE = [
+    "steps=0",
+    "steps=1.5",
+    "steps=true",
+    'name="x"',
+    "steps=2\nrate=1",
+    "stage=1",
+    "[[",
+    "steps=1\nsub_layers=0",
+]
+STRANGE += [
+    'steps=1\nlr="fast"',
+    'steps=1\ndepth="sideways"\nlayers=6',
+    "steps=1\ntrain_top=0",
+    'steps=1\nlayers="six"',
+]
+STRANGE += ["steps=1\nwarmup=-1", "steps=1\nlr=-1.0", "steps=1\nname=5"]
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_stages_that_are_none(text, tmp_path):
+    (tmp_path / "s.toml").write_text(text if text in ("stage=1", "[[") else f"[[stage]]\n{text}\n")
+    with pytest.raises(RequestError, match=r"s\.toml"):
+        read_stages(tmp_path / "s.toml")
+
+
+# ---------------------------------------------------------------- optimizer and state
+
+
+def test_rates_at_known_points():
+    for decay in ("cosine", "linear", "wsd", "constant"):
+        assert [rate(step, 100, 4, decay) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    points = {"cosine": (0.55, 0.1 + 0.45 * (1 + math.cos(0.9 * math.pi))), "linear": (0.55, 0.19), "wsd": (1.0, 0.55)}
+    for decay, (half, late) in (points | {"constant": (1.0, 1.0)}).items():
+        assert rate(50, 100, 0, decay) == pytest.approx(half) and rate(60, 110, 10, decay) == pytest.approx(half)
+        assert rate(90, 100, 0, decay) == pytest.approx(late)
+        curve = [rate(step, 100, 10, decay, 0.0) for step in range(10, 101)]
+        assert curve == sorted(curve, reverse=True) and (decay == "constant" or curve[-1] == pytest.approx(0.0))
+    assert rate(80, 100, 0, "wsd") == pytest.approx(1.0) and rate(3, 4, 9, "cosine") == pytest.approx(4 / 9)
+
+
+def test_groups_of_parameters():
+    """No decay on vectors; multipliers scale rate, decay and eps of their parameter alone; weights stay as they were."""
+    model = tiny.make("gpt2", dtype=torch.float32)
+    before, wide = copy.deepcopy(model.state_dict()), "transformer.h.0.mlp.c_fc.weight"
+    optimizer = adamw(model, 0.1, (0.9, 0.95), 1e-8, {wide: {"lr": 0.5, "weight_decay": 2.0, "eps": 4.0}})
+    set_rate(optimizer, 1e-2)
+    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        group = of[id(parameter)]
+        expected = (5e-3, 0.2, 4e-8) if name == wide else (1e-2, 0.1 if parameter.dim() > 1 else 0.0, 1e-8)
+        assert (group["lr"], group["weight_decay"], group["eps"]) == pytest.approx(expected), name
+        assert optimizer.state[parameter]["step"] == 0 and not optimizer.state[parameter]["exp_avg"].any()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
+    def step(model, optimizer, depth):
+        with submodel(model, depth, 1):
+            model(input_ids=tiny.tokens(), labels=tiny.tokens()).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    first = tiny.make("llama", dtype=torch.float32)
+    optimizer = adamw(first, 0.1, (0.9, 0.95), 1e-8)
+    set_rate(optimizer, 1e-2)
+    step(first, optimizer, 1)
+    state.save(tmp_path, 1, first, optimizer, {"note": 1}, keep=2)
+    second = tiny.make("llama", dtype=torch.float32, seed=5)
+    other = adamw(second, 0.1, (0.9, 0.95), 1e-8)
+    (checkpoint,) = state.found(tmp_path)
+    state.load(checkpoint, second, other)
+    assert state.trainer_of(checkpoint) == {"note": 1, "step": 1}
+    for depth in (3, 2, 1):
+        mine, theirs = (stored_state(o, m) for o, m in ((optimizer, first), (other, second)))
+        assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
+        counted = [mine[f"model.layers.{n}.mlp.up_proj.weight.step"].item() for n in range(3)]
+        assert counted == {3: [1, 0, 0], 2: [1, 0, 1], 1: [1, 1, 1]}[depth]
+        step(first, optimizer, depth)
+        step(second, other, depth)
+
+
+def test_states_of_another_model_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    model = tiny.make("gpt2", dtype=torch.float32)
+    optimizer = adamw(model, 0.1, (0.9, 0.95), 1e-8)
+    for name, size in (("transformer.h.7.ln_1.weight.exp_avg", 24), ("transformer.ln_f.weight.exp_avg", 25)):
+        save_file({name: torch.zeros(size)}, tmp_path / "state.safetensors")
+        with pytest.raises(CheckpointError, match=name):
+            load_state(optimizer, model, tmp_path / "state.safetensors")
