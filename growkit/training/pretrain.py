@@ -61,7 +61,11 @@ def pretrain(
     settings = replace(
         settings,
         precision=str(machine.precision).removeprefix("torch."),
-        hashes={"data": file_hash(train.path), "checkpoint": source.hashes()},
+        hashes={
+            "data": file_hash(train.path),
+            "val": file_hash(val.path) if val else None,
+            "checkpoint": source.hashes(),
+        },
     )
     begun = (out / RUN).exists()
     if begun and not resume:
