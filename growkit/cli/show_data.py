@@ -77,7 +77,7 @@ def initialised(made: Initialised, as_json: bool) -> None:
     if as_json:
         as_text(made.to_json())
         return
-    out.print(f"{made.architecture}, {count(made.parameters)}parameters, {made.dtype}, seed {made.seed}")
+    out.print(f"{made.architecture}, {made.parameters:,} parameters, {made.dtype}, seed {made.seed}")
     if not made.tokenizer:
         _notes(["it has no tokenizer: give a checkpoint that has one, or copy the files of one into it"])
     out.print(f"[bold]wrote[/] {escape(str(made.folder))}", soft_wrap=True)

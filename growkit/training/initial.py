@@ -87,6 +87,8 @@ def _class_of(content: dict[str, Any], label: str) -> tuple[Any, Any]:
     """(model class, its config) for what a config.json says. Raises CheckpointError where transformers has no such."""
     import transformers
 
+    transformers.logging.disable_progress_bar()
+
     stated = content.get("architectures")
     name = stated[0] if isinstance(stated, list) and stated and isinstance(stated[0], str) else None
     if name is None:
