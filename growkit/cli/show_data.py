@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from growkit.cli.show import as_text, count, err, out, size
+from growkit.cli.show import as_text, err, out, size
 
 if TYPE_CHECKING:
     from growkit.training.evaluate import Evaluation
