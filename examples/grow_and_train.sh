@@ -2,8 +2,8 @@
 # The main job end to end: train a small model, grow it wider and deeper, train on in two stages, and measure what that saved
 # against a model of the grown size that was trained from scratch with as many steps.
 #
-#     examples/grow_and_train.sh [CORPUS [WORK]]      # about 8 minutes on 2 idle cores
-#     SMALL=1 examples/grow_and_train.sh              # the same in under a minute, to see that everything runs
+#     examples/grow_and_train.sh [CORPUS [WORK]]      # a quarter of an hour on 2 cores, or less
+#     SMALL=1 examples/grow_and_train.sh              # the same in about a minute, to see that everything runs
 #
 # CORPUS: a folder of text, or a file; default the embedded excerpt, which is little more than a test. WORK: a folder to make,
 # default ./grow-and-train; WORK/report holds the result. PYTHON: the interpreter that has growkit, default python.

@@ -1,6 +1,6 @@
 """What a step of `growkit pretrain` costs: beside transformers' Trainer, in bert2BERT's first stage, and with a teacher.
 
-    python examples/benchmarks/pretrain.py                 # CPU, a 12 M Llama shape, about 3 minutes
+    python examples/benchmarks/pretrain.py                 # CPU, a 12 M Llama shape
     python examples/benchmarks/pretrain.py --device cuda --hidden 1024 --layers 24 --length 1024 --precision bfloat16
 
 Same model, data, batch, precision and optimizer settings; each way is run `--repeat` times in turn, in one process, and the median
