@@ -1,33 +1,29 @@
 """The commands around training: tokenize, init, eval. Knows options; everything else is the library's."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from growkit.cli.app import app, people_errors
-from growkit.cli.options import AsJson
+from growkit.cli.options import AsJson, option
 
 TEXT, SPLITS, OUTPUT = "Text", "Training and validation", "Output"
 TextKey = Annotated[str, typer.Option(metavar="KEY", help="Where JSON lines and parquet hold the text.")]
 
 
-def _option(panel: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, metavar=metavar, help=text, **more)
-
-
 @app.command()
 def tokenize(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files (.txt, .jsonl, .jsonl.gz, .parquet), folders of them, patterns.")],
-    out: Annotated[Path, _option(OUTPUT, "DATA", "Folder to make.", "-o", "--out")],
-    tokenizer: Annotated[Optional[str], _option(TEXT, "CKPT", "Whose tokenizer: a checkpoint, a folder, a dataset or a hub id.")] = None,
-    train_tokenizer: Annotated[Optional[int], _option(TEXT, "N", "Instead: a new byte-level BPE of N entries, trained on the training text.")] = None,
-    text_key: Annotated[str, _option(TEXT, "KEY", "Where JSON lines and parquet hold the text.")] = "text",
-    val_fraction: Annotated[float, _option(SPLITS, "F", "Share of the documents that validate, drawn by the seed.")] = 0.0,
-    val: Annotated[Optional[list[str]], _option(SPLITS, "INPUT", "Instead: what validates; may be given several times.")] = None,
-    seed: Annotated[int, _option(SPLITS, "S", "For the documents that validate.")] = 0,
-    workers: Annotated[Optional[int], _option(OUTPUT, "N", "Processes; default as many as there are cores.", min=1)] = None,
-    force: Annotated[bool, _option(OUTPUT, None, "Replace a dataset that is there.", "--force")] = False,
+    out: Annotated[Path, option(OUTPUT, "DATA", "Folder to make.", "-o", "--out")],
+    tokenizer: Annotated[Optional[str], option(TEXT, "CKPT", "Whose tokenizer: a checkpoint, a folder, a dataset or a hub id.")] = None,
+    train_tokenizer: Annotated[Optional[int], option(TEXT, "N", "Instead: a new byte-level BPE of N entries, trained on the training text.")] = None,
+    text_key: Annotated[str, option(TEXT, "KEY", "Where JSON lines and parquet hold the text.")] = "text",
+    val_fraction: Annotated[float, option(SPLITS, "F", "Share of the documents that validate, drawn by the seed.")] = 0.0,
+    val: Annotated[Optional[list[str]], option(SPLITS, "INPUT", "Instead: what validates; may be given several times.")] = None,
+    seed: Annotated[int, option(SPLITS, "S", "For the documents that validate.")] = 0,
+    workers: Annotated[Optional[int], option(OUTPUT, "N", "Processes; default as many as there are cores.", min=1)] = None,
+    force: Annotated[bool, option(OUTPUT, None, "Replace a dataset that is there.", "--force")] = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Make a dataset of text: token ids as flat files, for training and eval."""
@@ -46,10 +42,10 @@ def tokenize(
 @app.command()
 def init(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A config.json, a checkpoint (its tokenizer comes along) or a hub id.")],
-    out: Annotated[Path, _option(OUTPUT, "OUT", "Folder to make.", "-o", "--out")],
+    out: Annotated[Path, option(OUTPUT, "OUT", "Folder to make.", "-o", "--out")],
     seed: Annotated[int, typer.Option(metavar="S", help="For the weights.")] = 0,
     dtype: Annotated[Optional[str], typer.Option(metavar="TYPE", help="Store as float64, float32, bfloat16 or float16; default as the config says.")] = None,
-    force: Annotated[bool, _option(OUTPUT, None, "Replace a checkpoint that is there.", "--force")] = False,
+    force: Annotated[bool, option(OUTPUT, None, "Replace a checkpoint that is there.", "--force")] = False,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Make a checkpoint with random weights: the model from scratch that growing is compared with."""

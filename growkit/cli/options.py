@@ -11,65 +11,64 @@ SIZES, HOW, OUTPUT, SOURCE = "What to grow", "How", "Output", "When the source h
 DEPTH = "How deep"
 
 
-def _option(panel: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:
+def option(panel: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:
+    """A typer option with its panel, the word help shows for its value, and its help."""
     return typer.Option(*names, rich_help_panel=panel, metavar=metavar, help=text, **more)
 
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="A folder, a .safetensors file or a hub id.")]
 Number = Optional[int]
 Hidden = Annotated[
-    Number, _option(SIZES, "N", "Width of the residual stream; alone, heads and ffn follow in proportion.", min=1)
+    Number, option(SIZES, "N", "Width of the residual stream; alone, heads and ffn follow in proportion.", min=1)
 ]
-Heads = Annotated[Number, _option(SIZES, "N", "Query heads.", min=1)]
-KvHeads = Annotated[Number, _option(SIZES, "N", "Key-value heads.", min=1)]
-HeadDim = Annotated[Number, _option(SIZES, "N", "Slots of one head.", min=1)]
-Ffn = Annotated[Number, _option(SIZES, "N", "Inner width of the feed-forward layers.", min=1)]
+Heads = Annotated[Number, option(SIZES, "N", "Query heads.", min=1)]
+KvHeads = Annotated[Number, option(SIZES, "N", "Key-value heads.", min=1)]
+HeadDim = Annotated[Number, option(SIZES, "N", "Slots of one head.", min=1)]
+Ffn = Annotated[Number, option(SIZES, "N", "Inner width of the feed-forward layers.", min=1)]
 
-Layers = Annotated[Number, _option(DEPTH, "N", "Number of layers.", min=1)]
-Overlap = Annotated[Number, _option(DEPTH, "M", "solar: layers left out of each run; N is 2 x (source - M).", min=0)]
-After = Annotated[Optional[str], _option(DEPTH, "I,J,...", "identity: the layers, from 1, that a new one follows.")]
-Every = Annotated[Number, _option(DEPTH, "K", "identity: a new layer after every K-th.", min=1)]
+Layers = Annotated[Number, option(DEPTH, "N", "Number of layers.", min=1)]
+Overlap = Annotated[Number, option(DEPTH, "M", "solar: layers left out of each run; N is 2 x (source - M).", min=0)]
+After = Annotated[Optional[str], option(DEPTH, "I,J,...", "identity: the layers, from 1, that a new one follows.")]
+Every = Annotated[Number, option(DEPTH, "K", "identity: a new layer after every K-th.", min=1)]
 Block = Annotated[
     Number,
-    _option(DEPTH, "B", "top, middle: how many layers are repeated; default what is missing, at most half.", min=1),
+    option(DEPTH, "B", "top, middle: how many layers are repeated; default what is missing, at most half.", min=1),
 ]
 Slices = Annotated[
     Optional[str],
-    _option(DEPTH, "A-B,C-D", "The layers one by one, from 1, such as 1-8,5-12; with several sources A:1-8,B:1-8."),
+    option(DEPTH, "A-B,C-D", "The layers one by one, from 1, such as 1-8,5-12; with several sources A:1-8,B:1-8."),
 ]
 
 Method = Annotated[
-    str, _option(HOW, "fpi|aki", "fpi keeps the function; aki takes new units from the layer above (bert2BERT).")
+    str, option(HOW, "fpi|aki", "fpi keeps the function; aki takes new units from the layer above (bert2BERT).")
 ]
-Mapping = Annotated[str, _option(HOW, "cyclic|random", "cyclic, or the paper's random.")]
+Mapping = Annotated[str, option(HOW, "cyclic|random", "cyclic, or the paper's random.")]
 Noise = Annotated[
     Optional[float],
-    _option(
-        HOW, "X", "How unevenly read copies are split, 0 to below 1; their sum stays. Default 0.5 for fpi, else 0."
-    ),
+    option(HOW, "X", "How unevenly read copies are split, 0 to below 1; their sum stays. Default 0.5 for fpi, else 0."),
 ]
-Seed = Annotated[int, _option(HOW, "S", "For the random mapping, the split and free fillers.")]
+Seed = Annotated[int, option(HOW, "S", "For the random mapping, the split and free fillers.")]
 Dtype = Annotated[
-    Optional[str], _option(HOW, "TYPE", "Store as float64, float32, bfloat16 or float16; default as the source.")
+    Optional[str], option(HOW, "TYPE", "Store as float64, float32, bfloat16 or float16; default as the source.")
 ]
 Optimizer = Annotated[
     Optional[list[Path]],
-    _option(HOW, "STATE", "AdamW state (<param>.exp_avg, <param>.exp_avg_sq) to grow along; one for each source."),
+    option(HOW, "STATE", "AdamW state (<param>.exp_avg, <param>.exp_avg_sq) to grow along; one for each source."),
 ]
-AllowNonfinite = Annotated[bool, _option(HOW, None, "Grow NaN and Inf weights as they are.", "--allow-nonfinite")]
+AllowNonfinite = Annotated[bool, option(HOW, None, "Grow NaN and Inf weights as they are.", "--allow-nonfinite")]
 
 Out = Annotated[
-    Optional[Path], _option(OUTPUT, "OUT", "Folder to make; default here, named by what changed.", "-o", "--out")
+    Optional[Path], option(OUTPUT, "OUT", "Folder to make; default here, named by what changed.", "-o", "--out")
 ]
-ShardSize = Annotated[str, _option(OUTPUT, "SIZE", "Largest weight file.")]
-DryRun = Annotated[bool, _option(OUTPUT, None, "Print the plan and write nothing.", "--dry-run")]
-AsJson = Annotated[bool, _option(OUTPUT, None, "Print for machines.", "--json")]
-Force = Annotated[bool, _option(OUTPUT, None, "Replace a checkpoint that is there.", "--force")]
+ShardSize = Annotated[str, option(OUTPUT, "SIZE", "Largest weight file.")]
+DryRun = Annotated[bool, option(OUTPUT, None, "Print the plan and write nothing.", "--dry-run")]
+AsJson = Annotated[bool, option(OUTPUT, None, "Print for machines.", "--json")]
+Force = Annotated[bool, option(OUTPUT, None, "Replace a checkpoint that is there.", "--force")]
 Verify = Annotated[
-    bool, _option(OUTPUT, None, "Prove the result at the end, where it fits in memory.", "--verify/--no-verify")
+    bool, option(OUTPUT, None, "Prove the result at the end, where it fits in memory.", "--verify/--no-verify")
 ]
-FamilyName = Annotated[Optional[str], _option(SOURCE, "NAME", "Its family, such as llama.")]
-SourceHeads = Annotated[Number, _option(SOURCE, "N", "Its number of query heads.", min=1)]
+FamilyName = Annotated[Optional[str], option(SOURCE, "NAME", "Its family, such as llama.")]
+SourceHeads = Annotated[Number, option(SOURCE, "N", "Its number of query heads.", min=1)]
 
 
 class Common(NamedTuple):

@@ -9,52 +9,49 @@ from typing import Annotated, Any, Optional
 import typer
 
 from growkit.cli.app import FAILED, app, people_errors
+from growkit.cli.options import option
 from growkit.errors import RequestError
 
 RUN, STAGES, RATE, TEACHER, KEEPING = "The run", "Stages", "Optimizer", "Teacher", "Checkpoints and metrics"
 
 
-def _option(panel: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, metavar=metavar, help=text, **more)
-
-
 @app.command()
 def pretrain(
     checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="The checkpoint to go on from.")],
-    data: Annotated[str, _option(RUN, "DATA", "A dataset of growkit tokenize, or a .bin file of tokens.")],
-    out: Annotated[str, _option(RUN, "RUN", "Folder of the run; the trained checkpoint becomes RUN/final.")],
-    steps: Annotated[Optional[int], _option(RUN, "N", "Optimizer steps.", min=1)] = None,
-    tokens: Annotated[Optional[int], _option(RUN, "N", "Instead: tokens to train on.", min=1)] = None,
-    epochs: Annotated[Optional[float], _option(RUN, "X", "Instead: times through the data.", min=0)] = None,
-    seq_len: Annotated[Optional[int], _option(RUN, "N", "Tokens in a sequence; default 512, or the model's positions.", min=1)] = None,
-    batch_size: Annotated[int, _option(RUN, "N", "Sequences in a step, over all processes and accumulation.", min=1)] = 32,
-    grad_accum: Annotated[int, _option(RUN, "N", "Parts a process divides its share of a step into.", min=1)] = 1,
-    seed: Annotated[int, _option(RUN, "S", "For the order of the data, masks, prefixes and dropout.")] = 0,
-    precision: Annotated[str, _option(RUN, "auto|float32|bfloat16", "What products are computed in; weights stay float32.")] = "auto",
-    device: Annotated[str, _option(RUN, "auto|cpu|cuda", "Where.")] = "auto",
-    compiled: Annotated[Optional[bool], _option(RUN, None, "Compile each layer; default on a GPU.", "--compile/--no-compile")] = None,
-    grad_checkpointing: Annotated[bool, _option(RUN, None, "Recompute activations instead of keeping them.", "--grad-checkpointing")] = False,
-    schedule: Annotated[str, _option(STAGES, "plain|two-stage|stackbert|mslt", "What is trained when.")] = "plain",
-    sub_layers: Annotated[Optional[int], _option(STAGES, "L", "two-stage: layers that learn in a step of the first stage; default a quarter.", min=1)] = None,
-    sub_steps: Annotated[Optional[int], _option(STAGES, "N", "two-stage: steps of the first stage; default an eighth.", min=0)] = None,
-    to_layers: Annotated[Optional[int], _option(STAGES, "N", "stackbert, mslt: layers at the end.", min=1)] = None,
-    stages: Annotated[Optional[Path], _option(STAGES, "FILE.toml", "Instead of a schedule: [[stage]] tables of your own.")] = None,
-    lr: Annotated[float, _option(RATE, "X", "Peak learning rate.", min=0)] = 3e-4,
-    warmup: Annotated[int, _option(RATE, "N", "Steps of warm-up.", min=0)] = 0,
-    decay: Annotated[str, _option(RATE, "cosine|linear|wsd|constant", "How the rate falls.")] = "cosine",
-    final_lr: Annotated[float, _option(RATE, "X", "Share of the peak at the end.", min=0, max=1)] = 0.1,
-    weight_decay: Annotated[float, _option(RATE, "X", "Decoupled; none on norms and biases.", min=0)] = 0.1,
-    clip: Annotated[float, _option(RATE, "X", "Largest norm of the gradient; 0: any.", min=0)] = 1.0,
-    teacher: Annotated[Optional[str], _option(TEACHER, "CKPT", "A smaller model that teaches at first (knowledge inheritance).")] = None,
-    teacher_steps: Annotated[Optional[int], _option(TEACHER, "N", "How long; default a third of the run.", min=1)] = None,
-    temperature: Annotated[float, _option(TEACHER, "T", "Of both distributions.", min=0.01)] = 2.0,
-    alpha_schedule: Annotated[str, _option(TEACHER, "linear|constant|heaviside", "How the teacher's weight falls.")] = "linear",
-    eval_every: Annotated[int, _option(KEEPING, "N", "Steps between validations.", min=1)] = 200,
-    eval_tokens: Annotated[int, _option(KEEPING, "N", "Validation tokens at most.", min=1)] = 100_000,
-    save_every: Annotated[int, _option(KEEPING, "N", "Steps between checkpoints.", min=1)] = 500,
-    keep: Annotated[int, _option(KEEPING, "K", "Checkpoints kept.", min=1)] = 2,
-    log_every: Annotated[int, _option(KEEPING, "N", "Steps between lines where there is no terminal.", min=1)] = 10,
-    resume: Annotated[str, _option(KEEPING, "auto|never", "auto: go on with a run that is there.")] = "never",
+    data: Annotated[str, option(RUN, "DATA", "A dataset of growkit tokenize, or a .bin file of tokens.")],
+    out: Annotated[str, option(RUN, "RUN", "Folder of the run; the trained checkpoint becomes RUN/final.")],
+    steps: Annotated[Optional[int], option(RUN, "N", "Optimizer steps.", min=1)] = None,
+    tokens: Annotated[Optional[int], option(RUN, "N", "Instead: tokens to train on.", min=1)] = None,
+    epochs: Annotated[Optional[float], option(RUN, "X", "Instead: times through the data.", min=0)] = None,
+    seq_len: Annotated[Optional[int], option(RUN, "N", "Tokens in a sequence; default 512, or the model's positions.", min=1)] = None,
+    batch_size: Annotated[int, option(RUN, "N", "Sequences in a step, over all processes and accumulation.", min=1)] = 32,
+    grad_accum: Annotated[int, option(RUN, "N", "Parts a process divides its share of a step into.", min=1)] = 1,
+    seed: Annotated[int, option(RUN, "S", "For the order of the data, masks, prefixes and dropout.")] = 0,
+    precision: Annotated[str, option(RUN, "auto|float32|bfloat16", "What products are computed in; weights stay float32.")] = "auto",
+    device: Annotated[str, option(RUN, "auto|cpu|cuda", "Where.")] = "auto",
+    compiled: Annotated[Optional[bool], option(RUN, None, "Compile each layer; default on a GPU.", "--compile/--no-compile")] = None,
+    grad_checkpointing: Annotated[bool, option(RUN, None, "Recompute activations instead of keeping them.", "--grad-checkpointing")] = False,
+    schedule: Annotated[str, option(STAGES, "plain|two-stage|stackbert|mslt", "What is trained when.")] = "plain",
+    sub_layers: Annotated[Optional[int], option(STAGES, "L", "two-stage: layers that learn in a step of the first stage; default a quarter.", min=1)] = None,
+    sub_steps: Annotated[Optional[int], option(STAGES, "N", "two-stage: steps of the first stage; default an eighth.", min=0)] = None,
+    to_layers: Annotated[Optional[int], option(STAGES, "N", "stackbert, mslt: layers at the end.", min=1)] = None,
+    stages: Annotated[Optional[Path], option(STAGES, "FILE.toml", "Instead of a schedule: [[stage]] tables of your own.")] = None,
+    lr: Annotated[float, option(RATE, "X", "Peak learning rate.", min=0)] = 3e-4,
+    warmup: Annotated[int, option(RATE, "N", "Steps of warm-up.", min=0)] = 0,
+    decay: Annotated[str, option(RATE, "cosine|linear|wsd|constant", "How the rate falls.")] = "cosine",
+    final_lr: Annotated[float, option(RATE, "X", "Share of the peak at the end.", min=0, max=1)] = 0.1,
+    weight_decay: Annotated[float, option(RATE, "X", "Decoupled; none on norms and biases.", min=0)] = 0.1,
+    clip: Annotated[float, option(RATE, "X", "Largest norm of the gradient; 0: any.", min=0)] = 1.0,
+    teacher: Annotated[Optional[str], option(TEACHER, "CKPT", "A smaller model that teaches at first (knowledge inheritance).")] = None,
+    teacher_steps: Annotated[Optional[int], option(TEACHER, "N", "How long; default a third of the run.", min=1)] = None,
+    temperature: Annotated[float, option(TEACHER, "T", "Of both distributions.", min=0.01)] = 2.0,
+    alpha_schedule: Annotated[str, option(TEACHER, "linear|constant|heaviside", "How the teacher's weight falls.")] = "linear",
+    eval_every: Annotated[int, option(KEEPING, "N", "Steps between validations.", min=1)] = 200,
+    eval_tokens: Annotated[int, option(KEEPING, "N", "Validation tokens at most.", min=1)] = 100_000,
+    save_every: Annotated[int, option(KEEPING, "N", "Steps between checkpoints.", min=1)] = 500,
+    keep: Annotated[int, option(KEEPING, "K", "Checkpoints kept.", min=1)] = 2,
+    log_every: Annotated[int, option(KEEPING, "N", "Steps between lines where there is no terminal.", min=1)] = 10,
+    resume: Annotated[str, option(KEEPING, "auto|never", "auto: go on with a run that is there.")] = "never",
 ) -> None:  # fmt: skip
     """Continue a checkpoint's pretraining: all layers at once, in stages, with a teacher or without."""
     with people_errors("interrupted; go on with --resume auto"):
