@@ -26,7 +26,6 @@ from growkit.training.tokenize import validates
 from growkit.training.tokens import MAGIC, TokenWriter, open_tokens
 
 EXCERPT = Path(__file__).parents[1] / "examples" / "text" / "excerpt.txt"
-BOOKS = Path("/work/shared/corpus/books/train")
 
 
 def bpe(normalizer=None, pre_tokenizer=None, entries=400):
@@ -560,15 +559,3 @@ def test_too_few_tokens():
     with pytest.raises(RequestError, match="16 tokens make no window of 16; give more text or a smaller --seq-len"):
         batches(16)
     assert batches(17).windows == 1 and batches(16, masked=(0, 9)).windows == 1
-
-
-@pytest.mark.skipif(not BOOKS.is_dir(), reason="no books here")
-def test_speed_on_books(here):
-    books = sorted(BOOKS.glob("*.txt"))[:8]
-    growkit.tokenize(books[:4], "trained", train_tokenizer=4096)
-    recipe = encode.Recipe(Path("trained/tokenizer/tokenizer.json").read_text("utf-8"), 0, 2)
-    fast, size, start = encode.Encoder(recipe), 0, time.process_time()
-    for document in text.documents(books):
-        fast([document])
-        size += len(document.encode())
-    assert size / (time.process_time() - start) > 2.5e6, "bytes a second of one core, half of what a quiet machine does"

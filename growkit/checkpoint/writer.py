@@ -153,9 +153,9 @@ def new_folder(out: Path) -> Iterator[Path]:
                 (partial / UNFINISHED).write_text("growkit was stopped while it made this folder: delete it\n")
                 yield partial
                 for path in partial.rglob("*"):
-                    _sync(path)
+                    sync(path)
                 (partial / UNFINISHED).unlink()
-                _sync(partial)
+                sync(partial)
                 if there and out.exists():
                     os.rename(out, replaced)
                 os.rename(partial, out)  # fails where there was no output and now is one that holds something
@@ -165,7 +165,7 @@ def new_folder(out: Path) -> Iterator[Path]:
                 _remove(partial)
                 raise
             with suppress(OSError):  # the result is there: what is left is tidying
-                _sync(out.parent)
+                sync(out.parent)
                 if replaced.exists():
                     (replaced / UNFINISHED).write_text(
                         "growkit has put a newer folder in the place of this: delete it\n"
@@ -231,7 +231,8 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -27,6 +27,7 @@ from growkit.training.request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.stages import Stage
 from growkit.training.tokens import Tokens, open_tokens
+from growkit.training.vocabulary import open_vocabulary
 from growkit.version import __version__
 
 FINAL, METRICS, RUN = "final", "metrics.jsonl", "run.json"
@@ -145,10 +146,7 @@ def _check_tokens(tokens: Tokens, source: Checkpoint, config: dict[str, Any]) ->
         )
     if tokens.tokenizer is None or source.folder is None:
         return
-    import hashlib
-
-    backend = tokenizer_of(source.folder).backend_tokenizer if (source.folder / "tokenizer.json").exists() else None
-    if backend is not None and hashlib.sha256(backend.to_str().encode()).hexdigest() != tokens.tokenizer:
+    if (source.folder / "tokenizer.json").exists() and open_vocabulary(source.folder).hash != tokens.tokenizer:
         raise RequestError(
             f"{str(tokens.path)!r} was made by another tokenizer than {source.label!r} has; tokenize with its own"
         )

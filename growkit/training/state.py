@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from growkit.checkpoint.source import read_json
-from growkit.checkpoint.writer import write_json
+from growkit.checkpoint.writer import sync, write_json
 from growkit.errors import CheckpointError, GrowkitError
 
 TRAINER = "trainer.json"
@@ -47,13 +47,13 @@ def save(
     if _is_first():
         write_json(partial / TRAINER, {**trainer, "step": step})
         for path in partial.iterdir():
-            _sync(path)
+            sync(path)
         replaced = target.with_name(target.name + ".replaced.partial")
         if target.exists():
             os.rename(target, replaced)
         os.rename(partial, target)
         shutil.rmtree(replaced, ignore_errors=True)
-        _sync(folder)
+        sync(folder)
         for old in found(folder)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
     _wait()
@@ -97,11 +97,3 @@ def _is_first() -> bool:
 def _wait() -> None:
     if dist.is_initialized():
         dist.barrier()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
