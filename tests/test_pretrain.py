@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from test_refusals import refused, run
 
 from growkit import api
-from growkit.training import loop, pretrain, runs, state
+from growkit.training import loop, pretrain, runs, state, student
 from growkit.training.batches import Batches
 from growkit.training.optim import rate
 from growkit.training.settings import Settings
@@ -222,11 +222,11 @@ def ended(process: int, seconds: float = 60) -> int:
 
 
 MOMENTS = {
-    "in the first steps": dict(arm=killing(loop, "losses", 3)),
-    "in a save": dict(arm=killing(state.dcp, "save", after=True)),
+    "in the first steps": dict(arm=killing(loop, "learn", 3)),
+    "in a save": dict(arm=killing(state.dcp, "async_save", after=True)),
     "at its end": dict(arm=killing(os, "rename", 2)),
     "in stage 1": dict(signals=(KILL, 4)),
-    "in an export": dict(arm=killing(loop, "save_file")),
+    "in an export": dict(arm=killing(student, "save_file")),
     "after a growth": dict(arm=killing(pretrain, "stack", after=True)),
     "politely": dict(signals=(signal.SIGTERM, 8)),
     "in the last export": dict(arm=killing(pretrain, "record_of")),
@@ -334,7 +334,7 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch)
     monkeypatch.setattr(loop.Run, "go", lambda self, r, go=loop.Run.go: held.append(self) or go(self, r))
     pretrain.pretrain(ask(world, "first"))
     final = transformers.AutoModelForCausalLM.from_pretrained("first/final").eval()
-    assert torch.equal(final(ids).logits, held[0].model.eval()(ids).logits)
+    assert torch.equal(final(ids).logits, held[0].student.model.eval()(ids).logits)
     state_of = "first/final/optimizer.safetensors"
     for name, make in {
         "widened": lambda: api.widen("first/final", "widened", hidden=48, optimizer=state_of, verify=False),
@@ -354,8 +354,9 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch)
 
         def spy(self, number, begin=loop.Run._begin, begun=begun):
             begin(self, number)
-            begun |= loop.stored_state(self.optimizer, self.model)
-            begun["scales"] = {id(p): group["scale"] for group in self.optimizer.param_groups for p in group["params"]}
+            begun |= student.stored_state(self.student.optimizer, self.student.model)
+            groups = self.student.optimizer.param_groups
+            begun["scales"] = {id(p): group["scale"] for group in groups for p in group["params"]}
 
         with monkeypatch.context() as patch:
             patch.setattr(loop.Run, "_begin", spy)
@@ -363,7 +364,7 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch)
             pretrain.pretrain(Settings(**{**vars(settings), "data": str(world / "data")}))
         scales = begun.pop("scales")
         assert begun.keys() <= grown.keys() and all(torch.equal(begun[key], grown[key]) for key in begun)
-        for parameter, tensor in held[-1].model.named_parameters():
+        for parameter, tensor in held[-1].student.model.named_parameters():
             assert scales[id(tensor)] == rates.get(parameter, {"lr": 1.0})["lr"], parameter
         after = load_file(f"more-{name}/final/optimizer.safetensors")
         assert {v.item() for key, v in after.items() if key.endswith(".step")} == {15 if "re" not in name else 18}
@@ -410,9 +411,9 @@ def test_a_loss_that_is_nan(world):
 
 def test_a_gradient_that_is_not_finite_is_not_taken_for_a_step(world, monkeypatch):
     def poisoned(folder, load=pretrain._load):
-        model = load(folder)
+        model, home = load(folder)
         next(model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
-        return model
+        return model, home
 
     monkeypatch.setattr(pretrain, "_load", poisoned)
     with pytest.raises(loop.NotFiniteError):

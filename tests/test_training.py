@@ -10,12 +10,14 @@ import tiny
 import torch
 
 from growkit.errors import CheckpointError, RequestError
-from growkit.training import state
+from growkit.training import objective, state
 from growkit.training.batches import IGNORED, masked_window
-from growkit.training.objective import Teaching, losses, predictions
+from growkit.training.machine import Machine
+from growkit.training.objective import Predicted, Teaching, is_masked, learn, losses, total_loss
 from growkit.training.optim import adamw, load_state, rate, set_rate, stored_state
 from growkit.training.stages import SCHEDULES, Stage, read_stages
 from growkit.training.submodel import layers_of, submodel
+from growkit.training.teacher import LiveTeacher
 
 # ---------------------------------------------------------------- prefixes
 
@@ -121,24 +123,41 @@ def test_prefixes_of_a_stage():
 # ---------------------------------------------------------------- losses
 
 
-def test_gathered_masked_loss_is_the_full_one():
-    model = tiny.make("bert")
-    windows = [masked_window(piece.numpy(), 4, 61, seed) for seed, piece in enumerate(tiny.tokens(length=20))]
-    inputs, labels = (torch.from_numpy(np.stack(part)) for part in zip(*windows))
-    assert ((labels != IGNORED).sum(1) == 3).all()
-    found = []
-    for gathered in (True, False):
-        model.zero_grad()
-        if gathered:
-            logits, targets = predictions(model, inputs, labels)
-            assert logits.shape == (9, 61)
-        else:
-            logits, targets = model(input_ids=inputs).logits.flatten(0, 1), labels.flatten()
-        loss = torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-        loss.backward()
-        found.append([loss.detach()] + [p.grad.clone() for p in model.parameters()])
-    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in zip(*found))
-    assert not model.base_model._forward_hooks
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("family", tiny.CONFIGS)
+def test_a_step_in_pieces_is_the_whole_one(family, alpha, monkeypatch):
+    """Loss and every gradient, of the model's own logits, caps and scales included; masked positions gathered before the head."""
+    model, other = tiny.make(family), tiny.make(family, seed=5)
+    model.requires_grad_(True)
+    inputs, labels = tiny.tokens(length=20), tiny.tokens(2, length=20)
+    if is_masked(model.config):
+        windows = [masked_window(piece.numpy(), 4, 61, seed) for seed, piece in enumerate(inputs)]
+        inputs, labels = (torch.from_numpy(np.stack(part)) for part in zip(*windows))
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # logits are float32 but for this
+    logits, theirs = (m(input_ids=inputs).logits.flatten(0, 1) for m in (model, other))
+    kept = labels.flatten() != IGNORED
+    own = torch.nn.functional.cross_entropy(logits[kept], labels.flatten()[kept], reduction="sum")
+    p, q = (torch.log_softmax(x[kept] / 2, -1) for x in (logits, theirs.detach()))
+    taught = 4 * (q.exp() * (q - p)).sum()
+    (0.5 * ((1 - alpha) * own + alpha * taught)).backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    monkeypatch.setitem(objective.LOGITS, "cpu", 7 * 61)  # seven rows at a time, the last piece smaller
+    predicted = Predicted(model, inputs, labels)
+    assert len(predicted.pieces) == -(-int(kept.sum()) // 7) > 1
+    says = LiveTeacher(other, Machine(torch.device("cpu"), 0, 1, torch.float64)).says(inputs, labels)
+    gradient, sums = learn(predicted, 0.5, says if alpha else None, alpha, 2.0)
+    predicted.hidden.backward(gradient)
+    assert sums[0].item() == pytest.approx(own.item(), rel=1e-12)
+    assert sums[1].item() == pytest.approx(taught.item() if alpha else 0.0, rel=1e-10)
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert torch.allclose(value, expected[name], rtol=1e-9, atol=1e-12), name
+    with torch.no_grad():
+        assert total_loss(Predicted(model, inputs, labels)).item() == pytest.approx(own.item(), rel=1e-12)
+    assert model.base_model is getattr(model, model.base_model_prefix) is not None
+    assert not [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
 
 
 @pytest.mark.parametrize("tau", [1.0, 2.0, 4.0])
@@ -307,7 +326,9 @@ def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
     optimizer = adamw(first, 0.1, (0.9, 0.95), 1e-8)
     set_rate(optimizer, 1e-2)
     step(first, optimizer, 1)
-    state.save(tmp_path, 1, first, optimizer, {"note": 1}, keep=2)
+    saver = state.Saver(tmp_path, keep=2)
+    saver.begin(1, first, optimizer, {"note": 1})
+    saver.settle(wait=True)
     second = tiny.make("llama", dtype=torch.float32, seed=5)
     other = adamw(second, 0.1, (0.9, 0.95), 1e-8)
     (checkpoint,) = state.found(tmp_path)

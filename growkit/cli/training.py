@@ -29,6 +29,7 @@ def pretrain(
     seed: Annotated[int, option(RUN, "S", "For the order of the data, masks, prefixes and dropout.")] = 0,
     precision: Annotated[str, option(RUN, "auto|float32|bfloat16", "What products are computed in; weights stay float32.")] = "auto",
     device: Annotated[str, option(RUN, "auto|cpu|cuda", "Where.")] = "auto",
+    shard: Annotated[str, option(RUN, "auto|none|node|all", "Over how many processes a copy of the model is divided; auto: none where it fits.")] = "auto",
     compiled: Annotated[Optional[bool], option(RUN, None, "Compile each layer; default on a GPU.", "--compile/--no-compile")] = None,
     grad_checkpointing: Annotated[bool, option(RUN, None, "Recompute activations instead of keeping them.", "--grad-checkpointing")] = False,
     schedule: Annotated[str, option(STAGES, "plain|two-stage|stackbert|mslt", "What is trained when.")] = "plain",
@@ -44,6 +45,7 @@ def pretrain(
     clip: Annotated[float, option(RATE, "X", "Largest norm of the gradient; 0: any.", min=0)] = 1.0,
     teacher: Annotated[Optional[str], option(TEACHER, "CKPT", "A smaller model that teaches at first (knowledge inheritance).")] = None,
     teacher_steps: Annotated[Optional[int], option(TEACHER, "N", "How long; default a third of the run.", min=1)] = None,
+    teacher_until: Annotated[str, option(TEACHER, "steps|overtaken", "overtaken: end it when validation finds the model better.")] = "steps",
     temperature: Annotated[float, option(TEACHER, "T", "Of both distributions.", min=0.01)] = 2.0,
     alpha_schedule: Annotated[str, option(TEACHER, "linear|constant|heaviside", "How the teacher's weight falls.")] = "linear",
     eval_every: Annotated[int, option(KEEPING, "N", "Steps between validations.", min=1)] = 200,
@@ -51,6 +53,7 @@ def pretrain(
     save_every: Annotated[int, option(KEEPING, "N", "Steps between checkpoints.", min=1)] = 500,
     keep: Annotated[int, option(KEEPING, "K", "Checkpoints kept.", min=1)] = 2,
     log_every: Annotated[int, option(KEEPING, "N", "Steps between lines where there is no terminal.", min=1)] = 10,
+    tensorboard: Annotated[bool, option(KEEPING, None, "Write RUN/tensorboard too.", "--tensorboard")] = False,
     resume: Annotated[str, option(KEEPING, "auto|never", "auto: go on with a run that is there.")] = "never",
 ) -> None:  # fmt: skip
     """Continue a checkpoint's pretraining: all layers at once, in stages, with a teacher or without."""
@@ -64,8 +67,8 @@ def pretrain(
         asked = settings(
             checkpoint, data, out, steps=steps, tokens=tokens, epochs=epochs, schedule=schedule, sub_layers=sub_layers,
             sub_steps=sub_steps, to_layers=to_layers, stages=stages, teacher_steps=teacher_steps, seq_len=seq_len,
-            batch_size=batch_size, grad_accum=grad_accum, seed=seed, precision=precision, device=device, compile=compiled, grad_checkpointing=grad_checkpointing,
-            lr=lr, warmup=warmup, decay=decay, final_lr=final_lr, weight_decay=weight_decay, clip=clip, teacher=teacher,
+            batch_size=batch_size, grad_accum=grad_accum, seed=seed, precision=precision, device=device, shard=shard, compile=compiled, tensorboard=tensorboard, grad_checkpointing=grad_checkpointing,
+            lr=lr, warmup=warmup, decay=decay, final_lr=final_lr, weight_decay=weight_decay, clip=clip, teacher=teacher, teacher_until=teacher_until,
             temperature=temperature, alpha_schedule=alpha_schedule, eval_every=eval_every, eval_tokens=eval_tokens,
             save_every=save_every, keep=keep, log_every=log_every,
         )  # fmt: skip

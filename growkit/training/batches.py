@@ -2,6 +2,7 @@
 ignorant of models and files.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +39,11 @@ class Batches:
             raise RequestError(
                 f"{len(self.tokens)} tokens make no window of {self.length}; give more text or a smaller --seq-len"
             )
+
+    @property
+    def predicted(self) -> int:
+        """Predicted positions in a window, the same in all of them."""
+        return self.length if self.masked is None else masked_count(self.length)
 
     @property
     def windows(self) -> int:
@@ -77,6 +83,30 @@ class Batches:
         return self._orders[epoch]
 
 
+class Ahead:
+    """Batches of one process, each read while the step before it computes. first, count: its rows of a step's batch."""
+
+    def __init__(self, batches: Batches, first: int, count: int, pinned: bool = False):
+        self._read = lambda step: tuple(t.pin_memory() if pinned else t for t in batches.rows(step, first, count))
+        self._pool = ThreadPoolExecutor(1)
+        self._next: dict[int, Future[tuple[torch.Tensor, ...]]] = {}
+
+    def rows(self, step: int) -> tuple[torch.Tensor, ...]:
+        """(inputs, labels), each (count, length) int64, of a step; the next one's are begun."""
+        now = self._next.pop(step, None) or self._pool.submit(self._read, step)
+        self._next = {step + 1: self._pool.submit(self._read, step + 1)}
+        return now.result()
+
+    def close(self) -> None:
+        """End the thread that reads."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def masked_count(length: int) -> int:
+    """How many positions of a window are predicted in masked-language modelling."""
+    return max(1, round(MASKED_SHARE * length))
+
+
 def masked_window(piece: np.ndarray, mask: int, vocabulary: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(input, labels) of masked-language modelling for the tokens of one window, (length,) int64.
 
@@ -84,7 +114,7 @@ def masked_window(piece: np.ndarray, mask: int, vocabulary: int, seed: int) -> t
     mean over.
     """
     draws = np.random.Generator(np.random.PCG64(seed))
-    chosen = draws.permutation(len(piece))[: max(1, round(MASKED_SHARE * len(piece)))]
+    chosen = draws.permutation(len(piece))[: masked_count(len(piece))]
     labels = np.full(len(piece), IGNORED, dtype=np.int64)
     labels[chosen] = piece[chosen]
     kinds = draws.random(len(chosen))

@@ -7,31 +7,27 @@ its last checkpoint as if nothing had happened.
 import math
 import signal
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 
-from growkit.checkpoint.source import read_json
-from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError, GrowkitError
 from growkit.operators.seeds import stable_seed
-from growkit.optimizer import MULTIPLIERS, OPTIMIZER
-from growkit.plan import FORMAT
 from growkit.training import state
-from growkit.training.batches import Batches
-from growkit.training.flops import forward_flops, step_flops
+from growkit.training.batches import Ahead, Batches
+from growkit.training.flops import step_flops
 from growkit.training.machine import Machine
-from growkit.training.objective import Teaching, losses, predictions
-from growkit.training.optim import adamw, load_state, rate, set_rate, stored_state
+from growkit.training.objective import Predicted, Teaching, learn, total_loss
+from growkit.training.optim import rate, set_rate
 from growkit.training.settings import Settings
-from growkit.training.stages import Stage
-from growkit.training.submodel import layers_of, submodel
+from growkit.training.stages import Stage, place
+from growkit.training.student import Save, Student
+from growkit.training.submodel import submodel
+from growkit.training.teacher import LiveTeacher
 
 CHECKPOINTS, GROWN = "checkpoints", "stages"
 Say = Callable[[dict[str, Any]], None]  # called with each line of metrics
@@ -49,35 +45,42 @@ class Run:
     machine: Machine
     train: Batches
     val: Batches | None
-    load_model: Callable[[Path], Any]
-    save_model: Callable[[Any, Path, dict[str, Any]], None]
+    load_model: Callable[[str | Path], tuple[Any, Path | None]]  # the model, and the folder it came from
+    save_model: Save
     grow: Callable[[Path, Path, Stage], None]
     say: Say
     told: bool = False
     stopped: bool = False
 
     def __post_init__(self) -> None:
-        self.out = Path(self.settings.out)
-        self.step = self.stage_number = 0
-        self.tokens = 0
+        s = self.settings
+        self.out = Path(s.out)
+        self.step = self.stage_number = self.tokens = 0
         self.flops = self.seconds = 0.0
-        self.teacher = self.load_model(Path(self.settings.teacher)) if self.settings.teacher else None
-        self.teaching = Teaching(self.settings.teacher_steps, self.settings.temperature, self.settings.alpha_schedule)
+        self.teacher = LiveTeacher(self.load_model(s.teacher)[0], self.machine) if s.teacher else None
+        self.teaching = Teaching(s.teacher_steps, s.temperature, s.alpha_schedule)
+        self.overtaken = False  # whether the model has become better than its teacher
 
-    def go(self, resume: bool) -> Any:
+    def go(self, resume: bool) -> Student:
         """Run to the end, or until a signal; returns the model. Raises NotFiniteError where the loss does."""
-        before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGTERM,)}
+        s = self.settings
+        share = s.batch_size // self.machine.world
+        pinned = self.machine.device.type == "cuda"
+        self.batches = Ahead(self.train, self.machine.rank * share, share, pinned)
+        self.saver = state.Saver(self.out / CHECKPOINTS, s.keep)
+        before = signal.signal(signal.SIGTERM, self._stop)
         try:
             if not (resume and self._resume()):
                 self._begin(0)
-            while self.step < self.settings.steps and not self.stopped:
+            while self.step < s.steps and not self.stopped:
                 self._one_step()
-            if self.stopped and self.step < self.settings.steps:
+            if self.stopped and self.step < s.steps and self.step % s.save_every:
                 self._save()
+            self.saver.settle(wait=True)
         finally:
-            for kind, handler in before.items():
-                signal.signal(kind, handler)
-        return self.model
+            signal.signal(signal.SIGTERM, before)
+            self.batches.close()
+        return self.student
 
     def _stop(self, *_: Any) -> None:
         self.told = True
@@ -86,23 +89,8 @@ class Run:
         """Build the model and the optimizer that stage `number` starts from."""
         self.stage_number = number
         grown = [n for n, stage in enumerate(self.settings.stages[: number + 1]) if stage.layers is not None]
-        base = self.out / GROWN / str(grown[-1]) if grown else Path(self.settings.checkpoint)
-        model = self.load_model(base)
-        rates = base / MULTIPLIERS
-        s = self.settings
-        layers = layers_of(model)
-        if s.grad_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            # torch warns that layers without a graph have nothing to recompute: they are the ones that do not learn
-            warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
-        if s.compile or (s.compile is None and self.machine.device.type == "cuda"):
-            for layer in layers:
-                layer.compile(dynamic=False)
-        self.model = self.machine.spread(model.to(self.machine.device), list(layers))
-        self.multipliers = (read_json(rates).get("multipliers") if rates.exists() else None) or {}
-        self.optimizer = adamw(self.model, s.weight_decay, (s.beta1, s.beta2), s.eps, self.multipliers)
-        if (base / OPTIMIZER).exists():
-            load_state(self.optimizer, self.model, base / OPTIMIZER)
+        base = self.out / GROWN / str(grown[-1]) if grown else self.settings.checkpoint
+        self.student = Student(self.settings, self.machine, *self.load_model(base))
 
     def _resume(self) -> bool:
         """Go on from the newest checkpoint that can be read; False where there is none."""
@@ -110,161 +98,149 @@ class Run:
             try:
                 trainer = state.trainer_of(checkpoint)
                 self._begin(trainer["stage"])
-                state.load(checkpoint, self.model, self.optimizer)
+                state.load(checkpoint, self.student.model, self.student.optimizer)
+                self.step, self.tokens, self.overtaken = trainer["step"], trainer["tokens"], trainer["overtaken"]
+                self.flops, self.seconds = trainer["flops"], trainer["elapsed_s"]
             except (CheckpointError, KeyError) as error:
                 self.say({"kind": "note", "text": f"{checkpoint.name} cannot be used, trying the one before: {error}"})
                 continue
-            self.step, self.tokens = trainer["step"], trainer["tokens"]
-            self.flops, self.seconds = trainer["flops"], trainer["elapsed_s"]
             self.say({"kind": "note", "text": f"resumed at step {self.step}"})
             return True
         return False
 
-    def _enter_stage(self) -> Stage:
-        """The stage of this step, having grown the model where it begins."""
-        ends, total = [], 0
-        for stage in self.settings.stages:
-            total += stage.steps
-            ends.append(total)
-        number = next(n for n, end in enumerate(ends) if self.step < end)
-        stage = self.settings.stages[number]
+    def _enter_stage(self) -> tuple[Stage, int]:
+        """The stage of this step and the steps done in it, having grown the model where the stage begins."""
+        stages = self.settings.stages
+        number, into = place(stages, self.step)
         while self.stage_number < number:
-            following = self.settings.stages[self.stage_number + 1]
-            if following.layers is not None:
-                self._grow_into(self.stage_number + 1, following)
-            else:
-                self.stage_number += 1
-        self.into_stage = self.step - (ends[number] - stage.steps)
-        return stage
-
-    def _grow_into(self, number: int, stage: Stage) -> None:
-        before, after = self.out / GROWN / f"{number}-before", self.out / GROWN / str(number)
-        self.export(before, with_state=True)
-        if self.machine.is_first:
-            self.grow(before, after, stage)
-        self.machine.total([0.0])  # all wait
-        self._begin(number)
+            following = self.stage_number + 1
+            if stages[following].layers is None:
+                self.stage_number = following
+                continue
+            before, after = self.out / GROWN / f"{following}-before", self.out / GROWN / str(following)
+            self.student.export(before, self.save_model)
+            if self.machine.is_first:
+                self.grow(before, after, stages[following])
+            self.machine.total([0.0])  # all wait
+            self._begin(following)
+        return stages[number], into
 
     def _one_step(self) -> None:
         started = time.monotonic()
         s, machine = self.settings, self.machine
-        stage = self._enter_stage()
-        lr = s.lr * stage.lr * self._rate(stage)
-        set_rate(self.optimizer, lr)
-        layers = len(layers_of(self.model))
-        depth, trained = stage.prefix(layers, s.seed, self.step)
-        alpha = self.teaching.alpha(self.step) if self.teacher is not None else 0.0
-        if self.teacher is not None and alpha == 0.0:
+        stage, into = self._enter_stage()
+        student = self.student
+        lr = s.lr * stage.lr * rate(self.step, s.steps, s.warmup, s.decay, s.final_lr)
+        lr *= (into + 1) / stage.warmup if stage.warmup and into < stage.warmup else 1.0
+        set_rate(student.optimizer, lr)
+        depth, trained = stage.prefix(student.depth, s.seed, self.step)
+        alpha = self.teaching.alpha(self.step) if self.teacher is not None and not self.overtaken else 0.0
+        if alpha == 0.0:
             self.teacher = None  # its memory is free from here on
         torch.manual_seed(stable_seed(s.seed, f"step {self.step} process {machine.rank}"))  # dropout
-        self.model.train()
-        micro = s.batch_size // (machine.world * s.grad_accum)
-        sums = torch.zeros(2, device=machine.device, dtype=torch.float64)  # read once, at the end of the step
-        count = s.batch_size * self.predicted
-        with submodel(self.model, depth, trained):
-            for piece in range(s.grad_accum):
-                first = machine.rank * micro * s.grad_accum + piece * micro
-                inputs, labels = (t.to(machine.device) for t in self.train.rows(self.step, first, micro))
-                if machine.world > 1:
-                    getattr(self.model, "set_requires_gradient_sync")(piece == s.grad_accum - 1)  # noqa: B009
-                with machine.autocast():
-                    logits, targets = predictions(self.model, inputs, labels)
-                    own, taught = losses(logits, targets, self._taught(inputs, labels, alpha), s.temperature)
-                loss = own if taught is None else (1.0 - alpha) * own + alpha * taught
-                (loss / count).backward()
-                sums += torch.stack([own, own.new_zeros(()) if taught is None else taught]).detach()
-        own_loss, taught_loss, told = machine.total([*sums.tolist(), float(self.told)])
-        own_loss, taught_loss = own_loss / count, taught_loss / count
-        self.stopped = told > 0  # all processes agree
-        learning = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(learning, s.clip if s.clip > 0 else float("inf"))
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        if not all(map(math.isfinite, (own_loss, taught_loss, norm.item()))):
-            kept = state.found(self.out / CHECKPOINTS)
-            raise NotFiniteError(
-                f"the loss is {own_loss}, the gradient's norm {norm.item()} at step {self.step + 1}; the last good checkpoint is {kept[-1].name if kept else 'none'}:"
-                " lower --lr, raise --warmup, or look at the data"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.tokens += s.batch_size * s.seq_len
+        asked = time.monotonic()
+        inputs, labels = (t.to(machine.device, non_blocking=True) for t in self.batches.rows(self.step))
+        waited = time.monotonic() - asked
+        student.model.train()
+        with submodel(student.model, depth, trained):
+            own_loss, taught_loss = self._learn(inputs, labels, alpha)
+        learning = [p for p in student.model.parameters() if p.grad is not None]
+        clipped = torch.nn.utils.clip_grad_norm_(learning, s.clip if s.clip > 0 else float("inf"))
+        norm = (clipped.full_tensor() if isinstance(clipped, DTensor) else clipped).item()
+        if not all(math.isfinite(value) for value in (own_loss, taught_loss, norm)):
+            self._refuse_to_go_on(own_loss, norm)
+        student.optimizer.step()
+        student.optimizer.zero_grad(set_to_none=True)
+        if machine.device.type == "cuda":
+            torch.cuda.synchronize()  # or the clock would stop before the work does
         took = time.monotonic() - started
-        self.seconds += took
-        before = self.flops
         tokens = s.batch_size * s.seq_len
-        self.flops += step_flops(self.model, tokens, s.seq_len, depth, trained)
-        if alpha and self.teacher is not None:
-            self.flops += forward_flops(self.teacher, tokens, s.seq_len)
-        line = {"kind": "train", "step": self.step, "stage": stage.name, "loss": own_loss, "lr": lr}
-        line |= {"grad_norm": norm.item(), "depth": depth, "trained": trained, "tokens": self.tokens}
-        line |= {"tok_per_s": tokens / took, "seconds": took, "alpha": alpha, **self._spent()}
+        flops = step_flops(student.model, tokens, s.seq_len, depth, trained)
+        if self.teacher is not None:
+            flops += self.teacher.flops(tokens, s.seq_len)
+        self.step, self.tokens = self.step + 1, self.tokens + tokens
+        self.flops, self.seconds = self.flops + flops, self.seconds + took
+        line = {"kind": "train", "step": self.step, "stage": stage.name, "loss": own_loss, "lr": lr, "grad_norm": norm}
+        line |= {"depth": depth, "trained": trained, "tokens": self.tokens, "tok_per_s": tokens / took, "seconds": took}
+        line |= {"data_fraction": waited / took, "alpha": alpha, **self._spent()}
         line |= {"kd_loss": taught_loss} if alpha else {}
-        if machine.peak:
-            line["mfu"] = (self.flops - before) / took / (machine.peak * machine.world)
+        line |= {"mfu": flops / took / (machine.peak * machine.world)} if machine.peak else {}
         self.say(line)
         last = self.step == s.steps
         if self.val is not None and (last or self.step % s.eval_every == 0):
-            self.say(
-                {"kind": "val", "step": self.step, "loss": self.validate(), "tokens": self.tokens, **self._spent()}
-            )
+            self._say_validation()
+        self.saver.settle()
         if self.step % s.save_every == 0 or last:
             self._save()
+
+    def _learn(self, inputs: torch.Tensor, labels: torch.Tensor, alpha: float) -> tuple[float, float]:
+        """Forward and backward of a step; returns the model's loss and the teacher's, nats per predicted token."""
+        s, machine = self.settings, self.machine
+        model: Any = self.student.model
+        count = s.batch_size * self.train.predicted
+        sums = torch.zeros(2, device=machine.device, dtype=torch.float64)  # read once, at the end of the step
+        parts = list(zip(inputs.chunk(s.grad_accum), labels.chunk(s.grad_accum)))
+        for number, part in enumerate(parts):
+            if machine.world > 1:
+                model.set_requires_gradient_sync(number == len(parts) - 1)
+
+            def work(part: tuple[torch.Tensor, torch.Tensor] = part) -> tuple[torch.Tensor, ...]:
+                with machine.autocast():
+                    predicted = Predicted(model, *part)
+                    taught = self.teacher.says(*part) if self.teacher is not None else None
+                return predicted.hidden, *learn(predicted, 1.0 / count, taught, alpha, s.temperature, machine.autocast)
+
+            hidden, gradient, nats = machine.whole(model, work)
+            hidden.backward(gradient)
+            sums += nats
+        own, taught, told = machine.total([*sums.tolist(), float(self.told)])
+        self.stopped = told > 0  # all processes agree
+        return own / count, taught / count
+
+    def _refuse_to_go_on(self, loss: float, norm: float) -> None:
+        self.saver.settle(wait=True)
+        kept = state.found(self.out / CHECKPOINTS)
+        raise NotFiniteError(
+            f"the loss is {loss}, the gradient's norm {norm} at step {self.step + 1}; the last good checkpoint is"
+            f" {kept[-1].name if kept else 'none'}: lower --lr, raise --warmup, or look at the data"
+        )
 
     def _spent(self) -> dict[str, float]:
         """Operations and seconds of training so far, validation and checkpoints left out."""
         return {"flops": self.flops, "elapsed_s": self.seconds}
 
-    def _rate(self, stage: Stage) -> float:
-        s = self.settings
-        factor = rate(self.step, s.steps, s.warmup, s.decay, s.final_lr)
-        if stage.warmup and self.into_stage < stage.warmup:
-            factor *= (self.into_stage + 1) / stage.warmup
-        return factor
+    def _say_validation(self) -> None:
+        loss = self.validate(self.student.model)
+        self.say({"kind": "val", "step": self.step, "loss": loss, "tokens": self.tokens, **self._spent()})
+        if self.teacher is not None and self.settings.teacher_until == "overtaken":
+            theirs = self.validate(self.teacher.model)
+            self.overtaken = loss < theirs
+            if self.overtaken:
+                text = f"at step {self.step} the model's validation loss {loss:.4f} passes its teacher's, {theirs:.4f}"
+                self.say({"kind": "note", "text": f"{text}; it goes on alone"})
 
-    @property
-    def predicted(self) -> int:
-        """Predicted positions in a window, the same in all of them."""
-        return int((self.train.rows(0, 0, 1)[1] >= 0).sum())
-
-    def _taught(self, inputs: torch.Tensor, labels: torch.Tensor, alpha: float) -> torch.Tensor | None:
-        if alpha == 0.0 or self.teacher is None:
-            return None
-        with torch.no_grad():
-            return predictions(self.teacher.to(self.machine.device).eval(), inputs, labels)[0]
-
-    def validate(self) -> float:
-        """Mean nats per predicted token of the whole model on the validation split; the plain loss, whoever teaches."""
+    def validate(self, model: Any) -> float:
+        """Mean nats per predicted token of a whole model on the validation split; the plain loss, whoever teaches."""
         assert self.val is not None
-        s, machine = self.settings, self.machine
-        windows = max(1, min(self.val.windows, s.eval_tokens // s.seq_len))
+        s, machine, val = self.settings, self.machine, self.val
+        windows = max(1, min(val.windows, s.eval_tokens // s.seq_len))
         mine = range(machine.rank, windows, machine.world)
-        self.model.eval()
-        sums = [0.0, 0.0]
-        with torch.no_grad(), machine.autocast():
-            # every process runs as often, because sharded layers wait for one another
-            for place in range(-(-windows // machine.world)):
-                number = mine[place] if place < len(mine) else 0
-                inputs, labels = (torch.from_numpy(a)[None].to(machine.device) for a in self.val.window(number, number))
-                logits, targets = predictions(self.model, inputs, labels)
-                if place < len(mine):
-                    sums = [sums[0] + losses(logits, targets)[0].item(), sums[1] + len(targets)]
-        total, count = machine.total(sums)
-        return total / count
+        model.eval()
+        total = 0.0
+        # every process runs as often, because sharded layers wait for one another
+        for number in range(-(-windows // machine.world)):
+            window = mine[number] if number < len(mine) else 0
+            pair = [torch.from_numpy(side)[None].to(machine.device) for side in val.window(window, window)]
 
-    def export(self, folder: Path, with_state: bool) -> None:
-        """The model as a Hugging Face folder, with AdamW's state beside it where asked. All processes call this together."""
-        weights = get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-        moments = stored_state(self.optimizer, self.model) if with_state else {}
-        if self.machine.is_first:
-            self.save_model(self.model, folder, weights)
-            if with_state:
-                save_file(moments, folder / OPTIMIZER)
-                write_json(
-                    folder / MULTIPLIERS, {"format": FORMAT, "optimizer": "AdamW", "multipliers": self.multipliers}
-                )
+            def work(pair: list[torch.Tensor] = pair) -> float:
+                with torch.no_grad(), machine.autocast():
+                    return total_loss(Predicted(model, *pair)).item()
+
+            nats = machine.whole(model, work) if model is self.student.model else work()
+            total += nats if number < len(mine) else 0.0
+        return machine.total([total])[0] / (windows * val.predicted)
 
     def _save(self) -> None:
-        trainer = {"stage": self.stage_number, "tokens": self.tokens, **self._spent()}
-        path = state.save(self.out / CHECKPOINTS, self.step, self.model, self.optimizer, trainer, self.settings.keep)
+        trainer = {"stage": self.stage_number, "tokens": self.tokens, "overtaken": self.overtaken, **self._spent()}
+        path = self.saver.begin(self.step, self.student.model, self.student.optimizer, trainer)
         self.say({"kind": "save", "step": self.step, "path": path.name})

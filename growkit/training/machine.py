@@ -1,9 +1,10 @@
 """Where a run computes: one device or many processes. Knows PyTorch's distributed parts; ignorant of models' meaning."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from growkit.errors import RequestError
 
 # peak bfloat16 operations per second of dense matrix products, by what CUDA calls the device
 PEAKS = {"H200 NVL": 836e12, "H100 NVL": 836e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}
+SHARDS = ("auto", "none", "node", "all")
+BYTES = 18  # per parameter: weight, gradient and two moments in float32, the weight in bfloat16
 
 
 @dataclass(frozen=True)
@@ -51,23 +54,53 @@ class Machine:
         dist.all_reduce(summed)
         return summed.tolist()
 
-    def spread(self, model: torch.nn.Module, layers: Sequence[torch.nn.Module]) -> torch.nn.Module:
-        """A model ready to train on all processes: replicated, with gradients summed; as it is where there is one."""
-        if self.world == 1:
-            return model
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    def spread(self, model: torch.nn.Module, layers: Sequence[torch.nn.Module], shard: str = "auto") -> torch.nn.Module:
+        """A model on this machine, ready to train: as it is, or over all processes, replicated or sharded, with gradients summed.
 
-        # one copy per process, in the parts that sharding would use: the same checkpoints, and the step to sharding is one word
-        mesh = init_device_mesh(self.device.type, (self.world, 1), mesh_dim_names=("replicate", "shard"))
+        Raises RequestError where the processes cannot be divided so.
+        """
+        if self.world == 1:
+            return model.to(self.device)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+        memory = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
+        parameters = sum(p.numel() for p in model.parameters())
+        size = shard_size(shard, self.world, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), parameters, memory)
+        # replicated is sharded over one: the same parts, the same checkpoints
+        mesh = init_device_mesh(self.device.type, (self.world // size, size), mesh_dim_names=("replicate", "shard"))
         policy = MixedPrecisionPolicy(param_dtype=self.precision, reduce_dtype=torch.float32)
-        for layer in layers:
-            fully_shard(layer, mesh=mesh, mp_policy=policy)
-        fully_shard(model, mesh=mesh, mp_policy=policy)
+        more: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": size > 1}
+        for layer in layers:  # each moves to the device as it is divided, so a model larger than one device gets there
+            fully_shard(layer, **more)
+        fully_shard(model, **more)
         # gradients are sums, which the loss divides by the number of tokens
         for module in (*layers, model):
             getattr(module, "set_gradient_divide_factor")(1.0)  # noqa: B009 - fully_shard gives modules this method
+        model.whole = MethodType(lambda _, work: work(), model)  # type: ignore[assignment]
+        register_fsdp_forward_method(model, "whole")
         return model
+
+    def whole(self, model: Any, work: Callable[[], Any]) -> Any:
+        """What work() returns, done where the model's own weights, such as its head's, are whole on each process."""
+        return work() if self.world == 1 else model.whole(work)
+
+
+def shard_size(shard: str, world: int, local: int, parameters: int, memory: int | None) -> int:
+    """Over how many processes one copy of a model is divided. local: processes of this node. memory: bytes of a device.
+
+    auto: 1 where weights, gradient and two moments in float32 and a bfloat16 copy take at most 60 % of a device, which leaves
+    room for activations; else over a node, or over all where nodes have one process. Raises RequestError.
+    """
+    if shard == "auto":
+        fits = memory is None or BYTES * parameters <= 0.6 * memory
+        shard = "none" if fits else "node" if local > 1 else "all"
+    size = {"none": 1, "node": local, "all": world}[shard]
+    if world % size:
+        raise RequestError(
+            f"--shard {shard}: {world} processes are no whole number of nodes of {size}; use --shard all"
+        )
+    return size
 
 
 def this_machine(device: str, precision: str) -> Machine:
@@ -89,7 +122,7 @@ def this_machine(device: str, precision: str) -> Machine:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(place)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")  # saving needs the CPU
     wanted = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision)
     best = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     return Machine(place, rank, world, wanted or best)

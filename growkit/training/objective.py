@@ -5,6 +5,8 @@ Knowledge inheritance (Qin et al., arXiv 2105.13880): L = (1 - alpha) CE + alpha
 falling from 1 to 0.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from growkit.running import is_causal
 from growkit.training.batches import IGNORED
 
 ALPHAS = ("linear", "constant", "heaviside")
+LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # entries computed at a time, by the kind of device
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,83 @@ def is_masked(config: Any) -> bool:
     return not is_causal({"model_type": config.model_type, "architectures": config.architectures})
 
 
-def predictions(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits (n, vocabulary), labels (n,)) of the n positions that are predicted, of inputs and labels (rows, length).
+class Predicted:
+    """What a model says of the positions that are predicted: hidden states (n, hidden) at once, logits piece by piece.
 
-    For masked models hidden states are gathered before the head, which then runs on 15 % of the positions.
+    Logits are vocabulary / hidden times as large as hidden states, and each of the loss's passes reads them all: the head
+    runs on as many rows as a cache holds, or as keep a GPU busy. Masked models predict 15 % of the positions.
     """
-    if not is_masked(model.config):
+
+    def __init__(self, model: Any, inputs: torch.Tensor, labels: torch.Tensor):
+        masked = is_masked(model.config)
         # no attention mask: without one the causal flash kernel is used
-        return model(input_ids=inputs, use_cache=False).logits.flatten(0, 1), labels.flatten()
-    chosen = (labels.flatten() != IGNORED).nonzero().squeeze(1)
+        self.model, self._output = model, model.base_model(input_ids=inputs, **({} if masked else {"use_cache": False}))
+        self.labels, self.hidden = labels.flatten(), self._output["last_hidden_state"].flatten(0, 1)
+        if masked:
+            chosen = (self.labels != IGNORED).nonzero().squeeze(1)
+            self.labels, self.hidden = self.labels[chosen], self.hidden[chosen]
+        else:
+            self.hidden = self.hidden.clone()  # a sharded model may not hand out a view
+        rows = max(1, LOGITS[inputs.device.type] // model.config.vocab_size)
+        self.pieces = [slice(first, first + rows) for first in range(0, len(self.labels), rows)]
 
-    def gather(_: Any, __: Any, output: Any) -> Any:
-        output["last_hidden_state"] = output["last_hidden_state"].flatten(0, 1)[chosen][None]
-        return output
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(n, vocabulary) float32 of (n, hidden): the model's own way from its base model's output on, caps and scales too."""
+        self._output["last_hidden_state"] = hidden[None]
+        base, name = self.model.base_model, self.model.base_model_prefix
+        setattr(self.model, name, _Given(self._output))
+        try:
+            return self.model.forward(input_ids=self.labels[None, :1]).logits[0].float()
+        finally:
+            setattr(self.model, name, base)
 
-    hook = model.base_model.register_forward_hook(gather)
-    try:
-        logits = model(input_ids=inputs).logits
-    finally:
-        hook.remove()
-    return logits[0], labels.flatten()[chosen]
+
+class _Given(torch.nn.Module):
+    """In a base model's place: its output is there already."""
+
+    def __init__(self, output: Any):
+        super().__init__()
+        self.output = output
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        """The output that is there, whatever is asked."""
+        return self.output
+
+    def __getattr__(self, _: str) -> Any:
+        return self  # OPT's head asks a part of its base model
+
+
+def learn(
+    predicted: Predicted,
+    weight: float,
+    taught: Callable[[slice], torch.Tensor] | None = None,
+    alpha: float = 0.0,
+    temperature: float = 1.0,
+    computing: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Backward through the head of weight * ((1 - alpha) CE + alpha tau^2 KL), both summed over the predicted positions.
+
+    Returns (gradient of predicted.hidden, which is for the caller to hand on; both sums (2,), float64). taught: the teacher's
+    logits of a piece. computing: the context to compute forward in.
+    """
+    gradient = torch.empty_like(predicted.hidden)
+    sums = torch.zeros(2, device=gradient.device, dtype=torch.float64)
+    for piece in predicted.pieces:
+        hidden = predicted.hidden[piece].detach().requires_grad_()
+        with computing():
+            logits, theirs = predicted.logits(hidden), taught(piece) if taught else None
+        own, kept = losses(logits, predicted.labels[piece], theirs, temperature)
+        loss = own if kept is None else (1.0 - alpha) * own + alpha * kept
+        (weight * loss).backward()
+        gradient[piece] = hidden.grad
+        sums += torch.stack([own, own.new_zeros(()) if kept is None else kept]).detach()
+    return gradient, sums
+
+
+def total_loss(predicted: Predicted) -> torch.Tensor:
+    """Sum of nats over the predicted positions, a float64 scalar."""
+    found = [losses(predicted.logits(predicted.hidden[p]), predicted.labels[p])[0] for p in predicted.pieces]
+    return torch.stack(found).double().sum()
 
 
 def losses(
@@ -69,7 +129,9 @@ def losses(
     own = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
     if taught is None:
         return own, None
-    student = torch.log_softmax(logits / temperature, dim=-1)
-    teacher = torch.log_softmax(taught.float() / temperature, dim=-1)
-    divergence = torch.nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
-    return own, temperature**2 * divergence
+    with torch.no_grad():
+        teacher = torch.log_softmax(taught.float() / temperature, dim=-1)
+        wanted = teacher.exp()
+        entropy = -(wanted * teacher).sum()
+    crossed = torch.nn.functional.cross_entropy(logits / temperature, wanted, reduction="sum")
+    return own, temperature**2 * (crossed - entropy)

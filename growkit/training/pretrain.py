@@ -3,8 +3,9 @@ stock models; ignorant of what a step does.
 """
 
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,26 @@ from growkit.checkpoint.companions import copy_companions
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import PROVENANCE, Checkpoint, read_json
 from growkit.checkpoint.writer import write_json
-from growkit.errors import RequestError
+from growkit.errors import CheckpointError, RequestError
+from growkit.families import family_named
+from growkit.planners.sizes import read_sizes
 from growkit.provenance import record_of
-from growkit.running import is_causal, tokenizer_of
+from growkit.running import is_causal, load_model, loadable, tokenizer_of
 from growkit.sources import open_source
 from growkit.training.batches import Batches
+from growkit.training.board import tensorboard
 from growkit.training.loop import Run
 from growkit.training.machine import this_machine
 from growkit.training.request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.stages import Stage
+from growkit.training.state import check_space
 from growkit.training.tokens import Tokens, open_tokens
 from growkit.training.vocabulary import open_vocabulary
 from growkit.version import __version__
 
-FINAL, METRICS, RUN = "final", "metrics.jsonl", "run.json"
+FINAL, METRICS, RUN, BOARD = "final", "metrics.jsonl", "run.json", "tensorboard"
+BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,10 @@ def pretrain(
         return Batches(tokens.ids, settings.seq_len, settings.batch_size, settings.seed, masked)
 
     seen = batches(train), batches(val) if val else None
+    if settings.teacher_until == "overtaken" and val is None:
+        raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
+    if not begun:
+        check_space(out, disk_bytes(settings, source, config))
     machine.total([0.0])  # all have looked whether there is a run
     out.mkdir(parents=True, exist_ok=True)
     if machine.is_first and not begun:
@@ -86,12 +96,14 @@ def pretrain(
         text = (out / METRICS).read_bytes()
         (out / METRICS).write_bytes(text[: text.rfind(b"\n") + 1])  # a line that was torn when the run was killed
     last: dict[str, Any] = {}
+    board = tensorboard(out / BOARD) if settings.tensorboard and machine.is_first else lambda _: None
 
     def say(line: dict[str, Any]) -> None:
         if machine.is_first:
             last.update({line["kind"]: line})
             with open(out / METRICS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+            board(line)
             watch(line)
 
     run = Run(
@@ -103,10 +115,10 @@ def pretrain(
         _grow,
         say,
     )
-    run.go(resume)
+    student = run.go(resume)
     if run.step < settings.steps:
         return Finished(None, run.step, None)
-    run.export(out / FINAL, with_state=True)
+    student.export(out / FINAL, run.save_model)
     if machine.is_first:
         entry = {"name": source.name, "files": source.hashes()}
         record = record_of(source.folder)
@@ -118,6 +130,15 @@ def pretrain(
         )
     val_line = last.get("val", {})
     return Finished(out / FINAL, run.step, val_line.get("loss"))
+
+
+def disk_bytes(settings: Settings, source: Checkpoint, config: dict[str, Any]) -> int:
+    """Bytes a run needs on disk at most: checkpoints kept and the one being written, the result, and what stages grow from."""
+    parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
+    depths = [stage.layers for stage in settings.stages if stage.layers is not None]
+    layers = read_sizes(family_named(config.get("model_type")), config)["layer"]
+    deeper = max([layers, *depths]) / layers  # a little too much: embeddings do not grow
+    return int((settings.keep + 2 + 2 * len(depths)) * BYTES * parameters * deeper)
 
 
 def _check_resumable(out: Path, settings: Settings) -> None:
@@ -161,18 +182,19 @@ def _mask_token(source: Checkpoint) -> int:
     return int(token)
 
 
-def _load(folder: Path) -> Any:
-    """A stock model with float32 weights, whatever they are stored in."""
-    import transformers
+def _load(name: str | Path) -> tuple[Any, Path | None]:
+    """(a stock model with float32 weights, whatever they are stored in, the folder it came from)."""
+    source = open_source(name)
+    source.close()
+    with loadable(source) as folder:
+        model, keys = load_model(source.config or {}, folder, torch.float32)
+    missing = [key for key in keys if key.startswith("missing")]
+    if missing:
+        raise CheckpointError(f"{source.label!r} lacks weights that its class needs ({missing[0]}); nothing to train")
+    return model, source.folder
 
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    config = transformers.AutoConfig.from_pretrained(folder)
-    name = (config.architectures or ["AutoModelForCausalLM"])[0]
-    return getattr(transformers, name).from_pretrained(folder, dtype=torch.float32)
 
-
-def _save(model: Any, folder: Path, weights: dict[str, Any], source: Checkpoint) -> None:
+def _save(model: Any, folder: Path, weights: Mapping[str, Any], source: Checkpoint) -> None:
     """A model as a Hugging Face folder, with the tokenizer of the checkpoint the run began with."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

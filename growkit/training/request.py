@@ -87,6 +87,8 @@ def settings(
     if teacher is not None:
         teaching = teacher_steps if teacher_steps is not None else max(1, steps // 3)
         _check_teacher(str(teacher), config, length)
+    elif rest.get("teacher_until", "steps") != "steps":
+        raise RequestError("--teacher-until says when a teacher ends, but not which: add --teacher CKPT")
     elif teacher_steps is not None:
         raise RequestError("--teacher-steps says how long a teacher teaches, but not which: add --teacher CKPT")
     return Settings(

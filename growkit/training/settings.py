@@ -7,19 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from growkit.errors import RequestError
+from growkit.training.machine import SHARDS
 from growkit.training.objective import ALPHAS
 from growkit.training.optim import DECAYS
 from growkit.training.stages import Stage
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 # what may differ when a run is resumed: it changes when things are said and kept, not what is computed
-FREE = ("out", "eval_every", "save_every", "keep", "log_every", "device", "compile", "grad_checkpointing")
+FREE = (
+    "out",
+    "eval_every",
+    "save_every",
+    "keep",
+    "log_every",
+    "device",
+    "shard",
+    "compile",
+    "grad_checkpointing",
+    "tensorboard",
+)
+UNTIL = ("steps", "overtaken")
 
 
 @dataclass(frozen=True)
 class Settings:
     """One run. batch_size: sequences per step over all processes and accumulation. lr: peak rate. warmup: steps. final_lr: share
-    of the peak at the end. teacher_steps: how long a teacher teaches. eval_tokens: at most so many of the validation split.
+    of the peak at the end. teacher_steps: how long a teacher teaches; teacher_until: "overtaken" ends that when validation finds the model
+    better than its teacher. shard: over how many processes a copy of the model is divided. eval_tokens: at most so many of the validation split.
     """
 
     checkpoint: str
@@ -41,11 +55,13 @@ class Settings:
     clip: float = 1.0
     precision: str = "auto"
     device: str = "auto"
+    shard: str = "auto"
     compile: bool | None = None
     grad_checkpointing: bool = False
     seed: int = 0
     teacher: str | None = None
     teacher_steps: int = 0
+    teacher_until: str = "steps"
     temperature: float = 2.0
     alpha_schedule: str = "linear"
     eval_every: int = 200
@@ -53,6 +69,7 @@ class Settings:
     save_every: int = 500
     keep: int = 2
     log_every: int = 10
+    tensorboard: bool = False
     hashes: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -63,7 +80,9 @@ class Settings:
         """'lr 0.001 (was 0.0003)' for each setting that a resumed run may not change and that differs."""
         now = self.to_json()
         now["stages"] = [dict(stage) for stage in now["stages"]]
-        different = [key for key in now if key not in FREE and now[key] != recorded.get(key)]
+        # where validation decides how long a teacher teaches, its steps are part of what is computed
+        free = set(FREE) - ({"eval_every"} if self.teacher_until == "overtaken" else set())
+        different = [key for key in now if key not in free and now[key] != recorded.get(key)]
         return [
             "other stages" if key == "stages" else f"{key} {now[key]!r} (was {recorded.get(key)!r})"
             for key in different
@@ -76,6 +95,8 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
         ("decay", settings.decay, DECAYS),
         ("precision", settings.precision, PRECISIONS),
         ("alpha-schedule", settings.alpha_schedule, ALPHAS),
+        ("teacher-until", settings.teacher_until, UNTIL),
+        ("shard", settings.shard, SHARDS),
     ):
         if value not in known:
             raise RequestError(f"--{option} {value!r} is not one of {', '.join(known)}")

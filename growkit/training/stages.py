@@ -47,6 +47,15 @@ class Stage:
         return depth, depth - (prefixes[prefixes.index(depth) - 1] if depth != prefixes[0] else 0)
 
 
+def place(stages: tuple[Stage, ...], step: int) -> tuple[int, int]:
+    """(number of the stage that a step of the run is in, steps done in it), both counted from 0."""
+    for number, stage in enumerate(stages):
+        if step < stage.steps:
+            return number, step
+        step -= stage.steps
+    raise ValueError("a step behind the last stage")
+
+
 def plain(steps: int, layers: int, **_: Any) -> tuple[Stage, ...]:
     """All layers, all steps."""
     return (Stage("all", steps),)

@@ -8,6 +8,9 @@ change) and trainer.json. It is written under another name and renamed when it i
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +22,59 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 
 from growkit.checkpoint.source import read_json
 from growkit.checkpoint.writer import sync, write_json
-from growkit.errors import CheckpointError, GrowkitError
+from growkit.errors import CheckpointError, GrowkitError, RequestError
 
 TRAINER = "trainer.json"
+ALONE = "torch.distributed is disabled"  # a warning that there is one process, which is known
 OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
 
 
-def save(
-    folder: Path,
-    step: int,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    trainer: dict[str, Any],
-    keep: int,
-) -> Path:
-    """Save a step's state and remove all but the newest `keep` checkpoints. All processes call this together."""
-    target = folder / f"step-{step:08d}"
-    partial = target.with_name(target.name + ".partial")
-    if _is_first():
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    _wait()
-    weights, moments = get_state_dict(model, optimizer, options=OPTIONS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that there is one process is known
-        dcp.save({"model": weights, "optim": moments}, checkpoint_id=partial, no_dist=not dist.is_initialized())
-    if _is_first():
+class Saver:
+    """Writes checkpoints while training goes on. folder: where. keep: how many of the newest stay."""
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+        self._pending: tuple[Future[Any], int, dict[str, Any]] | None = None
+        # the thread that writes talks to the other processes on a line of its own
+        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+
+    def begin(
+        self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, trainer: dict[str, Any]
+    ) -> Path:
+        """Copy a step's state and begin to write it. All processes call this together. Raises CheckpointError as settle does."""
+        self.settle(wait=True)
+        partial = self._partial(step)
+        with self._saying_what_failed():
+            if _is_first():
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            _wait()
+            weights, moments = get_state_dict(model, optimizer, options=OPTIONS)
+            warnings.filterwarnings("ignore", message=ALONE)  # said in the thread that writes
+            writing = dcp.async_save(
+                {"model": weights, "optim": moments},
+                checkpoint_id=partial,
+                process_group=self._group,
+                no_dist=self._group is None,
+            )
+            assert isinstance(writing, Future)
+            self._pending = writing, step, trainer
+        return self.folder / name_of(step)
+
+    def settle(self, wait: bool = False) -> None:
+        """Give the checkpoint its name if it is written; wait: when it is. Raises CheckpointError where it could not be."""
+        if self._pending is None or not (wait or self._pending[0].done()):
+            return
+        (writing, step, trainer), self._pending = self._pending, None
+        with self._saying_what_failed():
+            writing.result()  # ends in the first process after all have written
+            if _is_first():
+                self._name(step, trainer)
+        if wait:
+            _wait()
+
+    def _name(self, step: int, trainer: dict[str, Any]) -> None:
+        partial, target = self._partial(step), self.folder / name_of(step)
         write_json(partial / TRAINER, {**trainer, "step": step})
         for path in partial.iterdir():
             sync(path)
@@ -53,11 +83,40 @@ def save(
             os.rename(target, replaced)
         os.rename(partial, target)
         shutil.rmtree(replaced, ignore_errors=True)
-        sync(folder)
-        for old in found(folder)[:-keep]:
+        sync(self.folder)
+        for old in found(self.folder)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
-    _wait()
-    return target
+
+    def _partial(self, step: int) -> Path:
+        return self.folder / (name_of(step) + ".partial")
+
+    @contextmanager
+    def _saying_what_failed(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, CheckpointException) as error:
+            kept = found(self.folder)
+            why = str(error).strip().splitlines()[-1][:200]
+            raise CheckpointError(
+                f"cannot write a checkpoint into {str(self.folder)!r}: {why}; the last good one is"
+                f" {kept[-1].name if kept else 'none'}; make room and go on with --resume auto"
+            ) from None
+
+
+def name_of(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step-{step:08d}"
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuse to begin a run whose checkpoints have no room. needed: bytes. Raises RequestError."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise RequestError(
+            f"--out {str(folder)!r}: its checkpoints and the result need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are"
+            " free; make room, choose another disk, or a smaller --keep"
+        )
 
 
 def found(folder: Path) -> list[Path]:
@@ -75,9 +134,8 @@ def load(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
     try:
         weights, moments = get_state_dict(model, optimizer, options=OPTIONS)
         state: dict[str, Any] = {"model": weights, "optim": moments}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that there is one process is known
-            dcp.load(state, checkpoint_id=checkpoint, no_dist=not dist.is_initialized())
+        warnings.filterwarnings("ignore", message=ALONE)
+        dcp.load(state, checkpoint_id=checkpoint, no_dist=not dist.is_initialized())
         set_state_dict(
             model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optim"], options=OPTIONS
         )

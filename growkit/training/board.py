@@ -1,0 +1,26 @@
+"""Metrics for TensorBoard, beside metrics.jsonl. Knows its writer; ignorant of runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from growkit.errors import RequestError
+
+
+def tensorboard(folder: Path) -> Callable[[dict[str, Any]], None]:
+    """What writes a line of metrics as scalars kind/name at its step. Raises RequestError without the extra."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise RequestError("--tensorboard needs an extra: pip install 'growkit[tensorboard]'") from None
+    writer = SummaryWriter(folder)
+
+    def write(line: dict[str, Any]) -> None:
+        if line["kind"] not in ("train", "val"):
+            return
+        for name, value in line.items():
+            if isinstance(value, (int, float)) and name != "step":
+                writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
+        writer.flush()
+
+    return write
