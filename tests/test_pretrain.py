@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from test_refusals import refused, run
 
 from growkit import api
-from growkit.training import loop, pretrain, runs, state, student
+from growkit.training import loop, pretrain, ready, runs, state, student
 from growkit.training.batches import Batches
 from growkit.training.optim import rate
 from growkit.training.settings import Settings
@@ -313,8 +313,8 @@ def pair(settings: Settings, arms, **first) -> list[int]:
 def test_processes_need_not_be_equally_fast(world):
     """One that comes late finds a folder that the first has begun: its own run's, not another's."""
 
-    def slow(opened=pretrain.open_tokens):
-        pretrain.open_tokens = lambda *a: time.sleep(0.5) or opened(*a)
+    def slow(opened=ready.open_tokens):
+        ready.open_tokens = lambda *a: time.sleep(0.5) or opened(*a)
 
     assert pair(ask(world, "run", model="llama", steps=2), (lambda: None, slow)) == [0, 0]
 

@@ -1,16 +1,17 @@
 """What a step of `growkit pretrain` costs: beside transformers' Trainer, in bert2BERT's first stage, and with a teacher.
 
-    python examples/benchmarks/pretrain.py                 # CPU, a 12 M Llama shape
+    python examples/benchmarks/pretrain.py                 # CPU, a 17 M Llama shape
     python examples/benchmarks/pretrain.py --device cuda --hidden 1024 --layers 24 --length 1024 --precision bfloat16
 
 Same model, data, batch, precision and optimizer settings; each way is run `--repeat` times in turn, in one process, and the median
-time of a step (the first few left out) counts. The Trainer needs accelerate (`pip install accelerate`); without it its
-row is left out.
+time of a step (the first few left out) counts. The teacher has two thirds of the width and five eighths of the layers, about
+a third of the parameters. The Trainer needs accelerate (`pip install accelerate`); without it its row is left out.
 """
 
 import argparse
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,6 +21,8 @@ import torch
 import transformers
 
 import growkit
+from growkit.training.objective import Predicted
+from growkit.training.submodel import submodel
 
 SKIPPED = 3  # first steps, which warm caches up
 
@@ -35,6 +38,9 @@ def checkpoint(folder: Path, hidden: int, layers: int, length: int) -> Path:
     return folder
 
 
+WAITED: list[float] = []  # share of each step that data was waited for
+
+
 def ours(source: Path, data: Path, work: Path, options: dict[str, Any], **more: Any) -> float:
     """Median seconds of a step of growkit's loop."""
     seconds: list[float] = []
@@ -42,10 +48,37 @@ def ours(source: Path, data: Path, work: Path, options: dict[str, Any], **more: 
     def watch(line: dict[str, Any]) -> None:
         if line["kind"] == "train":
             seconds.append(line["seconds"])
+            WAITED.append(line["data_fraction"])
 
     growkit.pretrain(source, data, work / "run", save_every=10**9, eval_every=10**9, watch=watch, **options, **more)
     shutil.rmtree(work / "run")
     return median(seconds[SKIPPED:])
+
+
+def kept(source: Path, length: int, rows: int, sub_layers: int | None) -> float:
+    """Bytes that a step's forward pass keeps for its backward pass, weights left out; the mean over prefixes."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    layers = model.config.num_hidden_layers
+    prefixes = (
+        [(layers, layers)]
+        if sub_layers is None
+        else [(n, sub_layers) for n in range(sub_layers, layers + 1, sub_layers)]
+    )
+    ids, totals = torch.randint(8192, (rows, length)), []
+    for depth, trained in prefixes:
+        found: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, found: dict[int, int] = found) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                found[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with submodel(model, depth, trained), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            Predicted(model, ids, ids)
+        totals.append(sum(found.values()))
+    return sum(totals) / len(totals)
 
 
 class _Clock(transformers.TrainerCallback):
@@ -55,13 +88,9 @@ class _Clock(transformers.TrainerCallback):
         self.times: list[float] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        import time
-
         self.start = time.monotonic()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        import time
-
         self.times.append(time.monotonic() - self.start)
 
 
@@ -84,10 +113,10 @@ def trainers(source: Path, data: Path, work: Path, options: dict[str, Any]) -> f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--hidden", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", default="cpu")
@@ -98,7 +127,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         source = checkpoint(work / "model", a.hidden, a.layers, a.length)
-        teacher = checkpoint(work / "teacher", a.hidden, max(1, a.layers // 3), a.length)
+        teacher = checkpoint(work / "teacher", max(1, a.hidden // 96) * 64, max(1, a.layers * 5 // 8), a.length)
         data = work / "tokens.bin"
         np.random.default_rng(0).integers(0, 8192, 400 * a.length).astype("<u2").tofile(data)
         options = dict(steps=a.steps, seq_len=a.length, batch_size=a.batch, device=a.device, precision=a.precision)
@@ -106,7 +135,7 @@ def main() -> None:
         ways = {
             "growkit": lambda: ours(source, data, work, options),
             "growkit, first stage, a quarter of the layers": lambda: ours(source, data, work, options, **quarter),
-            "growkit, teacher of a third of the layers": lambda: ours(
+            "growkit, with a teacher of a third of its size": lambda: ours(
                 source, data, work, options, teacher=teacher, teacher_steps=10 * a.steps
             ),
         }
@@ -120,6 +149,7 @@ def main() -> None:
         for _ in range(a.repeat):
             for name, way in ways.items():
                 measured[name].append(way())
+        full, part = (kept(source, a.length, a.batch, sub) for sub in (None, quarter["sub_layers"]))
     base = median(measured["growkit"])
     print(f"\n{a.layers} layers x {a.hidden}, {a.batch} x {a.length} tokens, {a.precision}, {a.device}\n")
     print("| | seconds a step, median | lowest to highest | of growkit's | tokens/s |\n|---|---|---|---|---|")
@@ -127,6 +157,10 @@ def main() -> None:
         one = median(times)
         speed = a.batch * a.length / one
         print(f"| {name} | {one:.3f} | {min(times):.3f} to {max(times):.3f} | {one / base:.2f} | {speed:,.0f} |")
+    print(
+        f"\nkept for the backward pass: {full / 1e6:.0f} MB, in the first stage {part / 1e6:.0f} MB ({part / full:.2f})"
+    )
+    print(f"waiting for data: {median(WAITED):.2%} of a step")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from growkit.cli.show import as_text, err, out, size
 if TYPE_CHECKING:
     from growkit.training.evaluate import Evaluation
     from growkit.training.initial import Initialised
+    from growkit.training.outlook import Outlook
     from growkit.training.tokenize import Dataset
 
 Advance = Callable[[int], None]
@@ -106,6 +107,28 @@ def evaluation(found: Evaluation, as_json: bool) -> None:
         table.add_row("bytes", f"{found.text_bytes:,}: {escape(found.counted)}")
     out.print(table)
     _notes(found.notes)
+
+
+def outlook(found: Outlook, as_json: bool) -> None:
+    """What a run will be: its stages and what they cost."""
+    if as_json:
+        as_text(found.to_json())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("stage", "steps", "layers", "run", "learn", "FLOPs"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for stage in found.stages:
+        means = (f"{stage[key]:.4g}" for key in ("depth", "trained"))
+        table.add_row(stage["name"], f"{stage['steps']:,}", str(stage["layers"]), *means, f"{stage['flops']:.3g}")
+    out.print(table)
+    taught = f", the teacher at most {found.teacher_flops:.3g} more" if found.teacher_flops else ""
+    out.print(f"{found.parameters:,} parameters, {found.tokens:,} tokens ({found.passes:.2f} times the data){taught}")
+    where = f"{found.processes} processes on {found.device}" if found.processes > 1 else found.device
+    out.print(
+        f"{where}, {found.precision}; weights, gradient and moments {size(found.state)} and activations beside them"
+    )
+    out.print(f"disk: {size(found.disk)} at most", style="dim")
+    out.print("nothing was written", style="dim")
 
 
 def _notes(notes: tuple[str, ...] | list[str]) -> None:

@@ -54,6 +54,8 @@ def pretrain(
     keep: Annotated[int, option(KEEPING, "K", "Checkpoints kept.", min=1)] = 2,
     log_every: Annotated[int, option(KEEPING, "N", "Steps between lines where there is no terminal.", min=1)] = 10,
     tensorboard: Annotated[bool, option(KEEPING, None, "Write RUN/tensorboard too.", "--tensorboard")] = False,
+    dry_run: Annotated[bool, option(KEEPING, None, "Check everything, say what the run will be, and write nothing.", "--dry-run")] = False,
+    as_json: Annotated[bool, option(KEEPING, None, "With --dry-run: as JSON.", "--json")] = False,
     resume: Annotated[str, option(KEEPING, "auto|never", "auto: go on with a run that is there.")] = "never",
 ) -> None:  # fmt: skip
     """Continue a checkpoint's pretraining: all layers at once, in stages, with a teacher or without."""
@@ -72,6 +74,12 @@ def pretrain(
             temperature=temperature, alpha_schedule=alpha_schedule, eval_every=eval_every, eval_tokens=eval_tokens,
             save_every=save_every, keep=keep, log_every=log_every,
         )  # fmt: skip
+        if dry_run:
+            from growkit.cli import show_data
+            from growkit.training.outlook import outlook
+
+            show_data.outlook(outlook(asked, resume == "auto"), as_json)
+            return
         try:
             with _watching(asked.steps, log_every) as watch:
                 finished = train(asked, resume == "auto", watch)

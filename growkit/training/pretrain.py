@@ -1,12 +1,11 @@
-"""From settings to a finished run: opens what a run needs, checks it, runs it, and leaves a Hugging Face folder. Knows files and
-stock models; ignorant of what a step does.
+"""From settings to a finished run: carries it out and leaves a Hugging Face folder. Knows files and stock models; ignorant of
+what a step does.
 """
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,20 @@ import torch
 
 from growkit.api import stack
 from growkit.checkpoint.companions import copy_companions
-from growkit.checkpoint.headers import file_hash
-from growkit.checkpoint.source import PROVENANCE, Checkpoint, read_json
+from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.writer import write_json
-from growkit.errors import CheckpointError, RequestError
-from growkit.families import family_named
-from growkit.planners.sizes import read_sizes
+from growkit.errors import CheckpointError
 from growkit.provenance import record_of
-from growkit.running import is_causal, load_model, loadable, tokenizer_of
+from growkit.running import load_model, loadable
 from growkit.sources import open_source
-from growkit.training.batches import Batches
 from growkit.training.board import tensorboard
 from growkit.training.loop import Run
-from growkit.training.machine import this_machine
-from growkit.training.request import usable_positions
-from growkit.training.settings import Settings, check
+from growkit.training.ready import RUN, prepare
+from growkit.training.settings import Settings
 from growkit.training.stages import Stage
-from growkit.training.state import check_space
-from growkit.training.tokens import Tokens, open_tokens
-from growkit.training.vocabulary import open_vocabulary
 from growkit.version import __version__
 
-FINAL, METRICS, RUN, BOARD = "final", "metrics.jsonl", "run.json", "tensorboard"
-BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
+FINAL, METRICS, BOARD = "final", "metrics.jsonl", "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -56,41 +46,11 @@ def pretrain(
     Raises RequestError for what cannot be asked, CheckpointError for what cannot be read, NotFiniteError where the loss
     becomes NaN; checkpoints written so far stay.
     """
-    machine = this_machine(settings.device, settings.precision)
-    out = Path(settings.out)
-    source = open_source(settings.checkpoint)
-    source.close()
-    config = source.config or {}
-    check(settings, machine.world, usable_positions(config))
-    train = open_tokens(settings.data)
-    val = open_tokens(settings.data, "val") if _has_val(train) else None
-    _check_tokens(train, source, config)
-    settings = replace(
-        settings,
-        precision=str(machine.precision).removeprefix("torch."),
-        hashes={
-            "data": file_hash(train.path),
-            "val": file_hash(val.path) if val else None,
-            "checkpoint": source.hashes(),
-        },
-    )
-    begun = (out / RUN).exists()
-    if begun and not resume:
-        raise RequestError(f"{str(out)!r} holds a run; go on with it by --resume auto, or choose another --out")
-    _check_resumable(out, settings)
-    masked = None if is_causal(config) else (_mask_token(source), config["vocab_size"])
-
-    def batches(tokens: Tokens) -> Batches:
-        return Batches(tokens.ids, settings.seq_len, settings.batch_size, settings.seed, masked)
-
-    seen = batches(train), batches(val) if val else None
-    if settings.teacher_until == "overtaken" and val is None:
-        raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
-    if not begun:
-        check_space(out, disk_bytes(settings, source, config))
+    ready = prepare(settings, resume)
+    settings, machine, source, out = ready.settings, ready.machine, ready.source, Path(settings.out)
     machine.total([0.0])  # all have looked whether there is a run
     out.mkdir(parents=True, exist_ok=True)
-    if machine.is_first and not begun:
+    if machine.is_first and not ready.begun:
         write_json(out / RUN, {"growkit": __version__, "torch": torch.__version__, "settings": settings.to_json()})
     if machine.is_first and (out / METRICS).exists():
         text = (out / METRICS).read_bytes()
@@ -109,7 +69,8 @@ def pretrain(
     run = Run(
         settings,
         machine,
-        *seen,
+        ready.train,
+        ready.val,
         _load,
         lambda model, folder, weights: _save(model, folder, weights, source),
         _grow,
@@ -130,56 +91,6 @@ def pretrain(
         )
     val_line = last.get("val", {})
     return Finished(out / FINAL, run.step, val_line.get("loss"))
-
-
-def disk_bytes(settings: Settings, source: Checkpoint, config: dict[str, Any]) -> int:
-    """Bytes a run needs on disk at most: checkpoints kept and the one being written, the result, and what stages grow from."""
-    parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
-    depths = [stage.layers for stage in settings.stages if stage.layers is not None]
-    layers = read_sizes(family_named(config.get("model_type")), config)["layer"]
-    deeper = max([layers, *depths]) / layers  # a little too much: embeddings do not grow
-    return int((settings.keep + 2 + 2 * len(depths)) * BYTES * parameters * deeper)
-
-
-def _check_resumable(out: Path, settings: Settings) -> None:
-    """Refuse to go on with other settings than a run began with. Raises RequestError with the list of differences."""
-    recorded = out / RUN
-    if recorded.exists():
-        different = settings.differences(read_json(recorded).get("settings", {}))
-        if different:
-            raise RequestError(
-                f"{str(out)!r} was begun with other settings: {'; '.join(different)}; give the old ones, or another --out"
-            )
-
-
-def _has_val(tokens: Tokens) -> bool:
-    return bool(tokens.meta.get("splits", {}).get("val"))
-
-
-def _check_tokens(tokens: Tokens, source: Checkpoint, config: dict[str, Any]) -> None:
-    """Refuse tokens that another tokenizer made, or that the model has no embeddings for."""
-    largest, size = tokens.meta.get("vocab_size"), config.get("vocab_size", 0)
-    if largest is None:
-        largest = int(tokens.ids[: 1 << 24].max()) + 1
-    if largest > size:
-        raise RequestError(
-            f"{str(tokens.path)!r} has {largest} kinds of tokens, the model a vocabulary of {size}; tokenize with its tokenizer"
-        )
-    if tokens.tokenizer is None or source.folder is None:
-        return
-    if (source.folder / "tokenizer.json").exists() and open_vocabulary(source.folder).hash != tokens.tokenizer:
-        raise RequestError(
-            f"{str(tokens.path)!r} was made by another tokenizer than {source.label!r} has; tokenize with its own"
-        )
-
-
-def _mask_token(source: Checkpoint) -> int:
-    token = getattr(tokenizer_of(source.folder or Path()), "mask_token_id", None)
-    if token is None:
-        raise RequestError(
-            f"the tokenizer of {source.label!r} has no mask token, which masked-language modelling needs"
-        )
-    return int(token)
 
 
 def _load(name: str | Path) -> tuple[Any, Path | None]:

@@ -1,0 +1,82 @@
+"""What a run will be, before it is: stages, operations, memory, disk. Knows sizes; reads headers, computes nothing."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from growkit.training.flops import forward_flops, step_flops
+from growkit.training.machine import BYTES
+from growkit.training.ready import prepare
+from growkit.training.settings import Settings
+from growkit.training.stages import Stage
+from growkit.training.submodel import layers_of
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """stages: of each its name, steps, layers, mean depth and mean layers that learn, and operations. parameters: of the model
+    that the run begins with. passes: times through the data. teacher_flops: at most. state: bytes that weights, gradient
+    and moments take, activations left out. disk: bytes at most.
+    """
+
+    parameters: int
+    sequences: int
+    tokens: int
+    passes: float
+    stages: tuple[dict[str, Any], ...]
+    flops: float
+    teacher_flops: float
+    state: int
+    disk: int
+    device: str
+    precision: str
+    processes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The outlook as plain data."""
+        return asdict(self)
+
+
+def outlook(settings: Settings, resume: bool = False) -> Outlook:
+    """What a run of these settings will be. Raises what the run itself would before it begins."""
+    ready = prepare(settings, resume)
+    s = ready.settings
+    model = _shape(ready.source.config or {})
+    parameters = sum(p.numel() for p in model.parameters())
+    tokens = s.batch_size * s.seq_len
+    stages, layers, step = [], len(layers_of(model)), 0
+    for stage in s.stages:
+        layers = stage.layers or layers
+        stages.append(_stage(stage, model, layers, s, step))
+        step += stage.steps
+    taught = 0.0
+    if s.teacher is not None:
+        from growkit.sources import open_source
+
+        teacher = open_source(s.teacher)
+        teacher.close()
+        taught = forward_flops(_shape(teacher.config or {}), tokens, s.seq_len) * min(s.teacher_steps, s.steps)
+    return Outlook(
+        parameters, s.batch_size * s.steps, tokens * s.steps, s.batch_size * s.steps / ready.train.windows, tuple(stages),
+        sum(stage["flops"] for stage in stages), taught, (BYTES - 2) * parameters * layers // len(layers_of(model)),
+        ready.disk, str(ready.machine.device), s.precision, ready.machine.world,
+    )  # fmt: skip
+
+
+def _stage(stage: Stage, model: Any, layers: int, s: Settings, first: int) -> dict[str, Any]:
+    prefixes = [stage.prefix(layers, s.seed, step) for step in range(first, first + stage.steps)]
+    flops = sum(step_flops(model, s.batch_size * s.seq_len, s.seq_len, *prefix) for prefix in prefixes)
+    depth, trained = (sum(side) / len(prefixes) for side in zip(*prefixes))
+    return {
+        "name": stage.name, "steps": stage.steps, "layers": layers, "depth": depth, "trained": trained, "flops": flops,
+    }  # fmt: skip
+
+
+def _shape(config: dict[str, Any]) -> Any:
+    """The stock model of a config without its weights."""
+    import transformers
+
+    made = transformers.AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        return getattr(transformers, config["architectures"][0])(made)

@@ -1,0 +1,128 @@
+"""All that a run needs, opened and checked before anything is written. Knows what can be wrong with a request; ignorant of how a
+run is carried out.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.source import Checkpoint, read_json
+from growkit.errors import RequestError
+from growkit.families import family_named
+from growkit.planners.sizes import read_sizes
+from growkit.running import is_causal, tokenizer_of
+from growkit.sources import open_source
+from growkit.training.batches import Batches
+from growkit.training.machine import Machine, this_machine
+from growkit.training.request import usable_positions
+from growkit.training.settings import Settings, check
+from growkit.training.state import check_space
+from growkit.training.tokens import Tokens, open_tokens
+from growkit.training.vocabulary import open_vocabulary
+
+RUN = "run.json"
+BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run that can begin, or go on. settings: with the precision and hashes of what was found. begun: whether out holds it.
+    disk: bytes it needs there at most."""
+
+    settings: Settings
+    machine: Machine
+    source: Checkpoint
+    train: Batches
+    val: Batches | None
+    begun: bool
+    disk: int
+
+
+def prepare(settings: Settings, resume: bool) -> Ready:
+    """Open and check what a run needs. Raises RequestError for what cannot be asked, CheckpointError for what cannot be read."""
+    machine = this_machine(settings.device, settings.precision)
+    out = Path(settings.out)
+    source = open_source(settings.checkpoint)
+    source.close()
+    config = source.config or {}
+    check(settings, machine.world, usable_positions(config))
+    train = open_tokens(settings.data)
+    val = open_tokens(settings.data, "val") if _has_val(train) else None
+    _check_tokens(train, source, config)
+    settings = replace(
+        settings,
+        precision=str(machine.precision).removeprefix("torch."),
+        hashes={
+            "data": file_hash(train.path),
+            "val": file_hash(val.path) if val else None,
+            "checkpoint": source.hashes(),
+        },
+    )
+    begun = (out / RUN).exists()
+    if begun and not resume:
+        raise RequestError(f"{str(out)!r} holds a run; go on with it by --resume auto, or choose another --out")
+    _check_resumable(out, settings)
+    masked = None if is_causal(config) else (_mask_token(source), config["vocab_size"])
+
+    def batches(tokens: Tokens) -> Batches:
+        return Batches(tokens.ids, settings.seq_len, settings.batch_size, settings.seed, masked)
+
+    seen = batches(train), batches(val) if val else None
+    if settings.teacher_until == "overtaken" and val is None:
+        raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
+    disk = _disk_bytes(settings, source, config)
+    if not begun:
+        check_space(out, disk)
+    return Ready(settings, machine, source, *seen, begun, disk)
+
+
+def _disk_bytes(settings: Settings, source: Checkpoint, config: dict[str, Any]) -> int:
+    """Bytes a run needs on disk at most: checkpoints kept and the one being written, the result, and what stages grow from."""
+    parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
+    depths = [stage.layers for stage in settings.stages if stage.layers is not None]
+    layers = read_sizes(family_named(config.get("model_type")), config)["layer"]
+    deeper = max([layers, *depths]) / layers  # a little too much: embeddings do not grow
+    return int((settings.keep + 2 + 2 * len(depths)) * BYTES * parameters * deeper)
+
+
+def _check_resumable(out: Path, settings: Settings) -> None:
+    """Refuse to go on with other settings than a run began with. Raises RequestError with the list of differences."""
+    recorded = out / RUN
+    if recorded.exists():
+        different = settings.differences(read_json(recorded).get("settings", {}))
+        if different:
+            raise RequestError(
+                f"{str(out)!r} was begun with other settings: {'; '.join(different)}; give the old ones, or another --out"
+            )
+
+
+def _has_val(tokens: Tokens) -> bool:
+    return bool(tokens.meta.get("splits", {}).get("val"))
+
+
+def _check_tokens(tokens: Tokens, source: Checkpoint, config: dict[str, Any]) -> None:
+    """Refuse tokens that another tokenizer made, or that the model has no embeddings for."""
+    largest, size = tokens.meta.get("vocab_size"), config.get("vocab_size", 0)
+    if largest is None:
+        largest = int(tokens.ids[: 1 << 24].max()) + 1
+    if largest > size:
+        raise RequestError(
+            f"{str(tokens.path)!r} has {largest} kinds of tokens, the model a vocabulary of {size}; tokenize with its tokenizer"
+        )
+    if tokens.tokenizer is None or source.folder is None:
+        return
+    if (source.folder / "tokenizer.json").exists() and open_vocabulary(source.folder).hash != tokens.tokenizer:
+        raise RequestError(
+            f"{str(tokens.path)!r} was made by another tokenizer than {source.label!r} has; tokenize with its own"
+        )
+
+
+def _mask_token(source: Checkpoint) -> int:
+    token = getattr(tokenizer_of(source.folder or Path()), "mask_token_id", None)
+    if token is None:
+        raise RequestError(
+            f"the tokenizer of {source.label!r} has no mask token, which masked-language modelling needs"
+        )
+    return int(token)
