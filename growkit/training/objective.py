@@ -65,7 +65,7 @@ class Predicted:
         base, name = self.model.base_model, self.model.base_model_prefix
         setattr(self.model, name, _Given(self._output))
         try:
-            return self.model.forward(input_ids=self.labels[None, :1]).logits[0].float()
+            return self.model.forward(input_ids=self.labels[None, :1]).logits.flatten(0, 1).float()
         finally:
             setattr(self.model, name, base)
 
