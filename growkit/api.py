@@ -16,6 +16,7 @@ import torch
 from growkit.execute import StateSource, grow_tensor
 from growkit.families import family_named
 from growkit.lineage import current_checkpoint
+from growkit.live import join_experts, split_experts
 from growkit.output import write_checkpoint
 from growkit.plan import Plan
 from growkit.planners.grow import grow_plan
@@ -120,12 +121,13 @@ def grow_state_dict(
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Grow a live model's state dict: (new state, new config as a dict), on the CPU, bit for bit what `grow` writes.
 
-    config: a transformers config or its dict; request: sizes, layers and how, as in `grow`. The model itself is not
+    config: a transformers config or its dict; request: sizes, layers and how, as in `grow`. Experts may be stacked, as live
+    models hold them, or one by one, as files do; they stay as they come. The model itself is not
     changed; build the new one from the new config and load the new state. Raises CheckpointError or RequestError.
     """
     content = dict(config.to_dict() if hasattr(config, "to_dict") else config)
     family = family_named(content.get("model_type"))
-    tensors = dict(state)
+    tensors = split_experts(family, state)
     head, embedding = head_and_embedding(family, tensors)
     headers = Headers(
         "the state dict",
@@ -138,7 +140,8 @@ def grow_state_dict(
     )
     sources = [StateSource(tensors)]
     todo = grow_plan([headers], grow_recipe(**request))
-    return {tensor.name: grow_tensor(tensor, sources, todo.recipe.seed) for tensor in todo.tensors}, todo.config
+    grown = {tensor.name: grow_tensor(tensor, sources, todo.recipe.seed) for tensor in todo.tensors}
+    return (grown if tensors.keys() == state.keys() else join_experts(family, grown)), todo.config
 
 
 def _named(source: Path_ | Sequence[Path_] | None) -> list[Path_]:

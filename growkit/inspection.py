@@ -9,12 +9,12 @@ from typing import Any
 from growkit.axes import GAIN, READ, SHIFT, Dimension
 from growkit.errors import GrowkitError
 from growkit.families import Family, family_named
-from growkit.plan import forward_flops
+from growkit.plan import active, forward_flops
 from growkit.planners.by_layer import deepen_config
 from growkit.planners.choose import choose_maps
 from growkit.planners.depth import layer_line, layer_map
 from growkit.planners.headers import Headers, architecture_of, check_config, is_tied
-from growkit.planners.sizes import OPTIONS, Sizes, read_sizes, target_sizes
+from growkit.planners.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_sizes
 from growkit.recipe import Depth, Recipe
 from growkit.sources import headers_of, open_source
 
@@ -32,7 +32,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `growkit inspect` shows. parameters: by part. flops_per_token: forward, attention scores left out."""
+    """What `growkit inspect` shows. parameters: by part. active_parameters: that one token passes. flops_per_token: forward, attention scores left out."""
 
     source: str
     family: str
@@ -42,6 +42,7 @@ class Inspection:
     dtypes: dict[str, int]
     bytes: int
     tied: bool
+    active_parameters: int
     flops_per_token: int
     buffers: tuple[str, ...]
     growths: tuple[Growth, ...]
@@ -75,12 +76,13 @@ def inspect(source: str | Path, family: str | None = None, source_heads: int | N
         headers.label,
         kind.model_type,
         architecture_of(kind, headers),
-        {axis: sizes[axis] for axis in (*OPTIONS, "vocab", "layer")},
+        {axis: sizes[axis] for axis in (*OPTIONS, *FOLLOWERS, "expert", "vocab", "layer") if axis in sizes},
         dict(parts),
         dict(dtypes),
         sum(prod(shape) * headers.dtypes[name].itemsize for name, shape in weights.items()),
         is_tied(kind, headers),
-        forward_flops(kind, weights, is_tied(kind, headers)),
+        active(kind, weights, headers.config),
+        forward_flops(kind, weights, is_tied(kind, headers), headers.config),
         tuple(name for name in headers.shapes if kind.is_buffer(name)),
         tuple(_growths(kind, headers, sizes)),
     )
@@ -95,7 +97,13 @@ def _part(family: Family, name: str, architecture: str) -> str:
         return "norms"
     if axes & HEADS:
         return "attention"
-    if "ffn" in axes:
+    if family.of_each_expert(name):
+        return "experts"
+    if axes & {"expert", "gate"}:
+        return "routers"
+    if "shared_ffn" in axes:
+        return "shared experts"
+    if axes & {"ffn", "dense_ffn"}:
         return "feed-forward"
     return "output heads" if _is_head(dimensions, axes) else "embeddings"
 

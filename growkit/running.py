@@ -149,6 +149,8 @@ def load_model(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tupl
         transformers.logging.set_verbosity(verbosity)
     wrong = [f"{kind[:-5]}: {key}" for kind in ("missing_keys", "unexpected_keys") for key in sorted(info[kind])]
     family = family_named(config.get("model_type"))
+    if family.is_moe and dtype == torch.float64:
+        model.set_experts_implementation("eager")  # the others have no float64
     # what transformers recomputes is no parameter
     return model.eval(), [key for key in wrong if not family.is_buffer(key.split(": ")[1])]
 

@@ -69,13 +69,13 @@ def test_nothing_heavy_is_imported_before_it_is_needed(src):
 
 
 PLAN = {"format", "command", "sources", "family", "request", "exactness", "axes", "parameters", "bytes", "flops_per_token"} | {
-    "peak_memory_bytes", "config", "dropped", "notes",
+    "peak_memory_bytes", "config", "dropped", "notes", "active_parameters",
 }  # fmt: skip
 REPORT = {"ok", "source", "target", "compared", "text", "tokens", "exactness", "max_difference", "mean_difference"} | {
     "scale", "relative", "tolerance", "kl", "top1", "loss_source", "loss_target", "cosine", "keys", "members",
 }  # fmt: skip
 INSPECTION = {"source", "family", "architecture", "sizes", "parameters", "parameters_total", "dtypes", "bytes", "tied"} | {
-    "flops_per_token", "buffers", "growths",
+    "flops_per_token", "buffers", "growths", "active_parameters",
 }  # fmt: skip
 
 

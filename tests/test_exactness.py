@@ -67,7 +67,7 @@ def resolved(model, growth: dict) -> dict:
 
 def grow(model, growth: dict):
     """(plan, grown model) of a live model."""
-    state = model.state_dict()
+    state = tiny.stored(model)
     new, config = grow_state_dict(state, model.config, **growth)
     headers = Headers(
         "tiny",

@@ -18,7 +18,7 @@ FLOORS = [
     {"plan"},
     {"planners"},
     {"execute", "sources", "provenance", "optimizer"},
-    {"request", "likeness", "lineage", "output", "running"},
+    {"request", "likeness", "lineage", "output", "running", "live"},
     {"prepare", "proof"},
     {"api"},
     {"training"},

@@ -50,6 +50,7 @@ def deepen_config(
         if any(source.get(key) for source in sources):
             named = [source.get(key) or () for source in sources]
             config[key] = [number for number, (source, layer) in enumerate(places) if layer in named[source]]
+    notes = _carry_experts(family, config, [(sources[source], layer) for source, layer in places])
     types = [_types(family, source, count) for source, count in zip(sources, old)]
     wanted = [types[source][layer] for source, layer in places]
     stated = config.get(TYPES) is not None
@@ -57,8 +58,20 @@ def deepen_config(
     if stated or wanted != _types(family, config_without, layers.new):
         config[TYPES] = wanted
         if not stated:
-            return [f"config.json now lists {TYPES}, because the rule of {family.model_type} would give others"]
-    return []
+            notes.append(f"config.json now lists {TYPES}, because the rule of {family.model_type} would give others")
+    return notes
+
+
+def _carry_experts(
+    family: Family, config: dict[str, Any], places: Sequence[tuple[Mapping[str, Any], int]]
+) -> list[str]:
+    """Let each layer have experts where the (config, layer) it comes from has them; returns notes for the plan."""
+    wanted = [family.is_sparse(source, layer) for source, layer in places]
+    if wanted == [family.is_sparse(config, number) for number in range(len(places))]:
+        return []
+    config[family.sparse_step] = 1
+    config[family.dense_layers] = [number for number, sparse in enumerate(wanted) if not sparse]
+    return [f"config.json now lists layers without experts under {family.dense_layers}, because every one moved"]
 
 
 def _types(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
@@ -76,7 +89,7 @@ def _types(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
 
 def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
     for key in family.by_number:
-        if config.get(key):
+        if config.get(key) and config.get(TYPES) is None:
             raise CheckpointError(
                 f"config.json has {key} {config[key]!r}: a layer computes by its number, so it cannot stand elsewhere;"
                 f" {family.model_type} grows in depth without it"

@@ -25,7 +25,7 @@ from growkit.planners.headers import (
     check_tensors,
     is_tied,
 )
-from growkit.planners.sizes import OPTIONS, Sizes, read_sizes, target_config, target_sizes
+from growkit.planners.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_config, target_sizes
 from growkit.planners.tensors import TensorPlans
 from growkit.recipe import Recipe
 from growkit.rules import Growth
@@ -51,7 +51,18 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         check_config(family, source.config)
         check_dtypes(family, source)
     sizes = [read_sizes(family, source.config) for source in sources]
-    alike = ("vocab", "head_dim", *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))))
+    if family.is_moe and recipe.mode is not None:
+        raise RequestError(
+            f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router for all;"
+            " growkit fuses dense models, and stacks mixtures"
+        )
+    experts = ("expert", "ffn", *FOLLOWERS) if family.is_moe else ()
+    alike = (
+        "vocab",
+        "head_dim",
+        *experts,
+        *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))),
+    )
     check_members(family, sources, sizes, alike)
     growths, config, lines, notes = _widths(family, sources, sizes, recipe)
     depths = [size["layer"] for size in sizes]

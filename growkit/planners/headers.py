@@ -57,7 +57,7 @@ def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
     found = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
     if found != set(range(layers)):
         raise CheckpointError(f"config.json says {layers} layers but {headers.label!r} has tensors of {len(found)}")
-    missing = family.lacking(headers.shapes, layers)
+    missing = family.lacking(headers.shapes, layers, headers.config)
     stems = {family.stem(name) for name in headers.shapes}
     if has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):
         missing.append(family.heads[0])
