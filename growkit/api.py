@@ -22,7 +22,7 @@ from growkit.plan import Plan
 from growkit.planners.grow import grow_plan
 from growkit.planners.headers import Headers
 from growkit.prepare import Build, Path_, prepared
-from growkit.request import grow_recipe, recipe, stack_recipe
+from growkit.request import grow_recipe, recipe, stack_recipe, upcycle_recipe
 from growkit.sources import head_and_embedding
 
 if TYPE_CHECKING:
@@ -81,6 +81,18 @@ def fuse(sources: Sequence[Path_], out: Path_ | None = None, *, mode: str = "sid
     return _grow(list(sources), out, recipe, {"mode": mode, **keywords})
 
 
+def upcycle(sources: Path_ | Sequence[Path_], out: Path_ | None = None, **keywords: Any) -> Grown:
+    """Make a mixture of experts of a dense model, or of several fine-tuned from one: llama and mistral become mixtral, qwen2
+    qwen2_moe, qwen3 qwen3_moe.
+
+    sources: one checkpoint, whose feed-forward layers become the experts, or several, which give theirs in turn and of
+    which everything else is averaged. keywords: experts, top_k, granularity, shared, layers, diversity ("none",
+    "noise[:SHARE]", "drop[:SHARE]"), router, seed, dtype (see growkit.recipe.Experts), and those of Options. Raises as
+    `widen` does.
+    """
+    return _grow(_named(sources), out, upcycle_recipe, keywords)
+
+
 def plan_widen(source: Path_, out: Path_ | None = None, **keywords: Any) -> Plan:
     """What `widen` would do, without writing anything; it refuses what `widen` would."""
     return _plan([source], out, recipe, keywords)
@@ -101,6 +113,11 @@ def plan_fuse(
 ) -> Plan:
     """What `fuse` would do, without writing anything."""
     return _plan(list(sources), out, recipe, {"mode": mode, **keywords})
+
+
+def plan_upcycle(sources: Path_ | Sequence[Path_], out: Path_ | None = None, **keywords: Any) -> Plan:
+    """What `upcycle` would do, without writing anything."""
+    return _plan(_named(sources), out, upcycle_recipe, keywords)
 
 
 def prove(sources: Sequence[Path_], grown: Grown, family: str | None = None, source_heads: int | None = None) -> Grown:

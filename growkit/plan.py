@@ -13,6 +13,7 @@ import torch
 from growkit.axes import READ
 from growkit.families import Family, family_named
 from growkit.maps import AxisMap
+from growkit.operators.draws import Fill, Redraw
 from growkit.operators.rule import Rule
 from growkit.recipe import Recipe
 from growkit.rules import Growth
@@ -62,7 +63,8 @@ class Part:
 class TensorPlan:
     """One target tensor: its name, shape and dtype, and the parts it is the sum of.
 
-    Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity.
+    Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity. draw: what
+    of it is drawn at random; a Fill has no parts.
     """
 
     name: str
@@ -70,6 +72,7 @@ class TensorPlan:
     dtype: torch.dtype
     parts: tuple[Part, ...]
     inserted: bool = False
+    draw: Fill | Redraw | None = None
 
     @property
     def bytes(self) -> int:
@@ -182,32 +185,33 @@ class Plan:
 
 def active(family: Family, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> int:
     """Number of weights that one token passes: all, but of the experts' only the share that it takes, k of N."""
-    every = sum(prod(shape) for shape in shapes.values())
-    if not family.is_moe:
-        return every
-    routed = sum(prod(shape) for name, shape in shapes.items() if family.of_each_expert(name))
-    return (
-        every - routed + routed * family.number(config, family.top_k) // family.number(config, family.sizes["expert"])
-    )
+    return _passed({name: prod(shape) for name, shape in shapes.items()}, family, config)
 
 
 def forward_flops(family: Family, shapes: Mapping[str, tuple[int, ...]], tied: bool, config: Mapping[str, Any]) -> int:
     """2 operations per weight of every matrix a token passes (2 * N, Kaplan et al. arXiv 2001.08361 section 2.1).
 
-    Of a mixture's experts a token passes as many as it takes. Embedding look-ups count nothing, a tied head counts as the matrix it is; attention scores, whose cost depends on
-    the length of the text, and norms are left out.
+    Of a mixture's experts a token passes as many as it takes. Embedding look-ups count nothing, a tied head counts as the
+    matrix it is; attention scores, whose cost depends on the length of the text, and norms are left out.
     """
-    total = routed = 0
+    counts = {}
     stored_head = any(family.stem(name) in family.heads for name in shapes)
     for name, shape in shapes.items():
         dimensions = family.axes_of(name)
         is_head = tied and not stored_head and family.stem(name) == family.embedding
         if is_head or (len(shape) == 2 and any(d.role == READ for d in dimensions)):
-            total += 2 * prod(shape)
-            routed += 2 * prod(shape) * family.of_each_expert(name)
-    if routed:
-        total -= routed - routed * family.number(config, family.top_k) // family.number(config, family.sizes["expert"])
-    return total
+            counts[name] = 2 * prod(shape)
+    return _passed(counts, family, config)
+
+
+def _passed(counts: Mapping[str, int], family: Family, config: Mapping[str, Any]) -> int:
+    """A sum over tensors, of which those of experts count for the share of experts that a token takes."""
+    every = sum(counts.values())
+    if not family.is_moe:
+        return every
+    routed = sum(count for name, count in counts.items() if family.of_each_expert(name))
+    taken, experts = family.number(config, family.top_k), family.number(config, family.sizes["expert"])
+    return every - routed + routed * taken // experts
 
 
 def _weights(member: Member) -> dict[str, tuple[int, ...]]:
@@ -215,5 +219,7 @@ def _weights(member: Member) -> dict[str, tuple[int, ...]]:
 
 
 def _working_bytes(tensor: TensorPlan) -> int:
-    """Bytes that growing this tensor needs beyond two blocks: only what must be held whole."""
+    """Bytes that growing this tensor needs beyond two blocks: only what must be held or drawn whole."""
+    if isinstance(tensor.draw, Fill):
+        return 4 * prod(tensor.shape)
     return 4 * prod(tensor.shape) * 3 if tensor.parts[0].rule.transposed else 0

@@ -18,6 +18,7 @@ from growkit.optimizer import MULTIPLIERS, optimizer_tensors
 from growkit.plan import Plan
 from growkit.planners.grow import grow_plan
 from growkit.planners.headers import Headers
+from growkit.planners.upcycle import upcycle_plan
 from growkit.recipe import Recipe
 from growkit.request import default_name, folder_for
 from growkit.sources import headers_of, open_source
@@ -91,7 +92,10 @@ def prepared(
         notes: list[str] = []
         if like is not None:
             request, notes = _like(like, headers[0], request)
-        todo = grow_plan(headers, build(**request))
+        asked = build(**request)
+        if asked.experts is not None and states:
+            raise RequestError("a mixture of experts starts its optimizer anew; leave the optimizer's state out")
+        todo = (grow_plan if asked.experts is None else upcycle_plan)(headers, asked)
         todo = replace(todo, notes=(*todo.notes, *notes))
         _check_beside(checkpoints)
         folder = (

@@ -17,6 +17,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
 from growkit.families.schema import has_language_head
 from growkit.operators.seeds import generator
+from growkit.planners.sizes import odd_width
 
 SEQUENCES, LENGTH = 8, 64
 
@@ -149,8 +150,8 @@ def load_model(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tupl
         transformers.logging.set_verbosity(verbosity)
     wrong = [f"{kind[:-5]}: {key}" for kind in ("missing_keys", "unexpected_keys") for key in sorted(info[kind])]
     family = family_named(config.get("model_type"))
-    if family.is_moe and dtype == torch.float64:
-        model.set_experts_implementation("eager")  # the others have no float64
+    if family.is_moe and (dtype == torch.float64 or odd_width(family, config, dtype.itemsize)):
+        model.set_experts_implementation("eager")  # one after another: torch's grouped product cannot
     # what transformers recomputes is no parameter
     return model.eval(), [key for key in wrong if not family.is_buffer(key.split(": ")[1])]
 

@@ -9,6 +9,7 @@ from growkit.errors import RequestError
 
 SIZES, HOW, OUTPUT, SOURCE = "What to grow", "How", "Output", "When the source has no config.json"
 DEPTH = "How deep"
+EXPERTS = "Which experts"
 
 
 def option(panel: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:

@@ -46,7 +46,7 @@ def plan(todo: Plan, as_json: bool) -> None:
 
 def print_plan(todo: Plan, console: Console) -> None:
     """The tables of a plan."""
-    console.print(f"[bold]{escape(todo.source)}[/]  {todo.family.model_type}, {_how(todo)}")
+    console.print(f"[bold]{escape(todo.source)}[/]  {_families(todo)}, {_how(todo)}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("axis", "from", "to", "map", "exactness"):
         table.add_column(heading, justify="right" if heading in ("from", "to") else "left")
@@ -74,10 +74,18 @@ def print_plan(todo: Plan, console: Console) -> None:
         )
 
 
+def _families(todo: Plan) -> str:
+    """The family, or the one that becomes another."""
+    return " -> ".join(dict.fromkeys((todo.family.model_type, todo.result_family.model_type)))
+
+
 def _how(todo: Plan) -> str:
     """The request in a few words."""
     recipe = todo.recipe
     words = []
+    if recipe.experts is not None:
+        wanted = recipe.experts
+        return f"{wanted.count} experts, {wanted.top_k} for each token, router {wanted.router}, seed {recipe.seed}"
     if recipe.mode is not None:
         words.append(f"fused {recipe.mode}")
     elif recipe.widens or recipe.depth is None:

@@ -47,9 +47,13 @@ def _fused(stored: str, *names: str) -> dict[str, tuple[str, ...]]:
     }
 
 
+def _no_biases(tensors: dict[str, str]) -> dict[str, str]:
+    return {name: axes for name, axes in tensors.items() if name.endswith(".weight")}
+
+
 def _moe(model_type: str, stem: str, tensors: dict[str, str], sizes: dict[str, str], **facts: Any) -> Family:
     return llama_like(
-        model_type, stem, {**OUTSIDE, **ATTENTION, **tensors}, sizes, top_k="num_experts_per_tok", switches={}, **facts
+        model_type, stem, {**OUTSIDE, **tensors}, sizes, top_k="num_experts_per_tok", switches={}, **facts
     )
 
 
@@ -60,7 +64,7 @@ _QWEN_FUSED = _fused("mlp", "gate_proj", "up_proj", "down_proj")
 MIXTRAL = _moe(
     "mixtral",
     "Mixtral",
-    _MIXTRAL,
+    {**_no_biases(ATTENTION), **_MIXTRAL},
     {"expert": "num_local_experts"},
     fused=_fused("block_sparse_moe", "w1", "w3", "w2"),
     hidden_by_heads=False,
@@ -69,7 +73,7 @@ MIXTRAL = _moe(
 QWEN2_MOE = _moe(
     "qwen2_moe",
     "Qwen2Moe",
-    {**_QWEN, **_SHARED},
+    {**ATTENTION, **_QWEN, **_SHARED},
     {**_QWEN_KEYS, "shared_ffn": "shared_expert_intermediate_size", "expert": "num_experts"},
     fused=_QWEN_FUSED,
     by_number=("use_sliding_window",),
@@ -87,7 +91,7 @@ QWEN2_MOE = _moe(
 QWEN3_MOE = _moe(
     "qwen3_moe",
     "Qwen3Moe",
-    {**_QWEN, **HEAD_NORM},
+    {**ATTENTION, **_QWEN, **HEAD_NORM},
     {**_QWEN_KEYS, "expert": "num_experts num_local_experts"},  # either, by the release that wrote it
     fused=_QWEN_FUSED,
     head_norm=True,

@@ -21,7 +21,7 @@ def is_by_layer(key: str) -> bool:
 
 def difference(family: Family, one: Mapping[str, Any], other: Mapping[str, Any], count: int) -> str | None:
     """The first thing that two configs of `count` layers each say differently layer by layer, or None."""
-    if _types(family, one, count) != _types(family, other, count):
+    if kinds_of_attention(family, one, count) != kinds_of_attention(family, other, count):
         return TYPES
     return next((key for key in (*ENTRIES[1:], *NUMBERS) if (one.get(key) or None) != (other.get(key) or None)), None)
 
@@ -51,11 +51,11 @@ def deepen_config(
             named = [source.get(key) or () for source in sources]
             config[key] = [number for number, (source, layer) in enumerate(places) if layer in named[source]]
     notes = _carry_experts(family, config, [(sources[source], layer) for source, layer in places])
-    types = [_types(family, source, count) for source, count in zip(sources, old)]
+    types = [kinds_of_attention(family, source, count) for source, count in zip(sources, old)]
     wanted = [types[source][layer] for source, layer in places]
     stated = config.get(TYPES) is not None
     config_without = {**config, TYPES: None}
-    if stated or wanted != _types(family, config_without, layers.new):
+    if stated or wanted != kinds_of_attention(family, config_without, layers.new):
         config[TYPES] = wanted
         if not stated:
             notes.append(f"config.json now lists {TYPES}, because the rule of {family.model_type} would give others")
@@ -74,7 +74,7 @@ def _carry_experts(
     return [f"config.json now lists layers without experts under {family.dense_layers}, because every one moved"]
 
 
-def _types(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
+def kinds_of_attention(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
     """The kind of attention of each layer, stated or by the family's rule."""
     if config.get(TYPES) is not None:
         return list(config[TYPES])

@@ -11,7 +11,7 @@ import torch
 
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
-from growkit.plan import AxisPlan, Exactness, Member, Plan, TensorPlan
+from growkit.plan import AxisPlan, Exactness, Plan, TensorPlan
 from growkit.planners.by_layer import deepen_config
 from growkit.planners.choose import choose_maps, write_rotary
 from growkit.planners.depth import layer_line, layer_map
@@ -24,8 +24,9 @@ from growkit.planners.headers import (
     check_dtypes,
     check_tensors,
     is_tied,
+    member_of,
 )
-from growkit.planners.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_config, target_sizes
+from growkit.planners.sizes import FOLLOWERS, OPTIONS, Sizes, odd_width_notes, read_sizes, target_config, target_sizes
 from growkit.planners.tensors import TensorPlans
 from growkit.recipe import Recipe
 from growkit.rules import Growth
@@ -78,8 +79,9 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     if dtype is not None:
         key = "torch_dtype" if "torch_dtype" in config else "dtype"
         config[key] = str(dtype).removeprefix("torch.")
-    members = tuple(_member(source, growth) for source, growth in zip(sources, growths))
+    members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     stated = [note for source in sources for note in source.notes]
+    notes += odd_width_notes(family, config, max(tensor.dtype.itemsize for tensor in tensors))
     if recipe.mode and config.get("final_logit_softcapping"):
         notes.append("logits are capped after they are averaged, not before")
     notes = [*dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
@@ -145,13 +147,6 @@ def _fused_line(line: AxisPlan, recipe: Recipe, identical: bool) -> AxisPlan:
     above = ", from the layer above" if recipe.mode == "aki" else ""
     why = f"first copies are the first member's, later copies the others'{above}, by design"
     return replace(line, exactness=Exactness.APPROXIMATE, why=why)
-
-
-def _member(source: Headers, growth: Growth) -> Member:
-    dropped = tuple(name for name in source.shapes if growth.family.is_buffer(name))
-    kept = [name for name in source.shapes if name not in dropped]
-    stored = sum(torch.Size(source.shapes[name]).numel() * source.dtypes[name].itemsize for name in kept)
-    return Member(source.label, source.config, source.shapes, stored, growth, dropped)
 
 
 def _check_recipe(recipe: Recipe, sources: int) -> None:

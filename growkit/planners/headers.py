@@ -9,6 +9,7 @@ import torch
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.families.schema import has_language_head
+from growkit.plan import Member
 from growkit.rules import Growth
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -96,3 +97,11 @@ def check_dtypes(family: Family, headers: Headers) -> None:
                 f"tensor {name!r} has dtype {str(dtype).removeprefix('torch.')}, which is no full-precision weight; grow"
                 " the unquantised checkpoint"
             )
+
+
+def member_of(source: Headers, growth: Growth) -> Member:
+    """A source as a plan has it."""
+    dropped = tuple(name for name in source.shapes if growth.family.is_buffer(name))
+    kept = [name for name in source.shapes if name not in dropped]
+    stored = sum(torch.Size(source.shapes[name]).numel() * source.dtypes[name].itemsize for name in kept)
+    return Member(source.label, source.config, source.shapes, stored, growth, dropped)

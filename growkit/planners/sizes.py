@@ -234,3 +234,20 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
             if axis in OPTIONS or axis in FOLLOWERS:
                 grown[key] = new[axis]
     return grown
+
+
+def odd_width(family: Family, config: Mapping[str, Any], itemsize: int) -> int | None:
+    """A width of a mixture's experts whose rows are no multiple of 16 bytes, which torch's grouped product refuses; or None."""
+    sizes = read_sizes(family, config) if family.is_moe else {}
+    return next((sizes[axis] for axis in ("hidden", "ffn") if axis in sizes and sizes[axis] * itemsize % 16), None)
+
+
+def odd_width_notes(family: Family, config: Mapping[str, Any], itemsize: int) -> list[str]:
+    """What a plan says of such a width."""
+    width = odd_width(family, config, itemsize)
+    if width is None:
+        return []
+    return [
+        f"rows of {width} numbers are no multiple of 16 bytes, which transformers' usual way of computing experts needs: load the"
+        ' result with experts_implementation="eager"'
+    ]
