@@ -87,7 +87,7 @@ def upcycle(sources: Path_ | Sequence[Path_], out: Path_ | None = None, **keywor
 
     sources: one checkpoint, whose feed-forward layers become the experts, or several, which give theirs in turn and of
     which everything else is averaged. keywords: experts, top_k, granularity, shared, layers, diversity ("none",
-    "noise[:SHARE]", "drop[:SHARE]"), router, seed, dtype (see growkit.recipe.Experts), and those of Options. Raises as
+    "noise[:SHARE]", "drop[:SHARE]"), router ("normal", "clusters" of a text), text, seed, dtype (see growkit.recipe.Experts), and those of Options. Raises as
     `widen` does.
     """
     return _grow(_named(sources), out, upcycle_recipe, keywords)
@@ -175,10 +175,14 @@ def _grow(
     like: Path_ | None = None,
 ) -> Grown:
     with prepared(sources, out, build, keywords, like) as ready:
-        options = ready.options
-        options.announce(ready.plan)
+        options, plan = ready.options, ready.plan
+        options.announce(plan)
+        if plan.recipe.experts is not None and plan.recipe.experts.router == "clusters":
+            from growkit.clusters import with_clusters  # loads transformers
+
+            plan = with_clusters(plan, ready.sources[0])
         write_checkpoint(
-            ready.plan,
+            plan,
             ready.sources,
             ready.folder,
             options.shard_bytes,

@@ -19,7 +19,7 @@ from growkit.checkpoint.writer import Slot
 from growkit.errors import CheckpointError
 from growkit.maps import MEAN
 from growkit.operators.blocks import assemble, expand_rows
-from growkit.operators.draws import Fill
+from growkit.operators.draws import Fill, Given
 from growkit.operators.rule import Rule
 from growkit.operators.seeds import generator
 from growkit.plan import Part, TensorPlan
@@ -56,7 +56,7 @@ def grow_blocks(
     first part and the block, so copies in other layers are equal; a tensor with a draw of its own has its own name. Raises CheckpointError from the function for weights
     that are not finite, before or after the cast.
     """
-    if isinstance(tensor.draw, Fill):
+    if isinstance(tensor.draw, Fill | Given):
         fill = tensor.draw
         yield 0, lambda: fill.values(seed, tensor.name, tensor.dtype)
         return

@@ -13,7 +13,7 @@ import torch
 from growkit.axes import READ
 from growkit.families import Family, family_named
 from growkit.maps import AxisMap
-from growkit.operators.draws import Fill, Redraw
+from growkit.operators.draws import Fill, Given, Redraw
 from growkit.operators.rule import Rule
 from growkit.recipe import Recipe
 from growkit.rules import Growth
@@ -64,7 +64,7 @@ class TensorPlan:
     """One target tensor: its name, shape and dtype, and the parts it is the sum of.
 
     Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity. draw: what
-    of it is drawn at random; a Fill has no parts.
+    of it is drawn at random; what is drawn or given whole has no parts.
     """
 
     name: str
@@ -72,7 +72,7 @@ class TensorPlan:
     dtype: torch.dtype
     parts: tuple[Part, ...]
     inserted: bool = False
-    draw: Fill | Redraw | None = None
+    draw: Fill | Given | Redraw | None = None
 
     @property
     def bytes(self) -> int:
@@ -220,6 +220,6 @@ def _weights(member: Member) -> dict[str, tuple[int, ...]]:
 
 def _working_bytes(tensor: TensorPlan) -> int:
     """Bytes that growing this tensor needs beyond two blocks: only what must be held or drawn whole."""
-    if isinstance(tensor.draw, Fill):
+    if isinstance(tensor.draw, Fill | Given):
         return 4 * prod(tensor.shape)
     return 4 * prod(tensor.shape) * 3 if tensor.parts[0].rule.transposed else 0

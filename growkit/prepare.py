@@ -93,6 +93,9 @@ def prepared(
         if like is not None:
             request, notes = _like(like, headers[0], request)
         asked = build(**request)
+        text = asked.experts.text if asked.experts is not None else None
+        if text is not None and not Path(text).is_file():
+            raise RequestError(f"cannot read text from {text!r}: no such file")
         if asked.experts is not None and states:
             raise RequestError("a mixture of experts starts its optimizer anew; leave the optimizer's state out")
         todo = (grow_plan if asked.experts is None else upcycle_plan)(headers, asked)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class Experts:
     count, top_k: experts of a layer, and those a token takes, as config.json will say. granularity: into how many slices
     each copy of the feed-forward layer is cut, every slice an expert. shared: ask for a shared expert. layers: "every",
     "2nd" (3rd, ...) or numbers from 1 such as "1,3". diversity: "none", "noise[:SHARE]" or "drop[:SHARE]". router:
-    "normal" or "clusters".
+    "normal" or "clusters", those of the hidden states of a `text`, a file.
     """
 
     count: int = 8
@@ -42,6 +43,12 @@ class Experts:
     layers: str = "every"
     diversity: str = "none"
     router: str = "normal"
+    text: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as plain data; a text by its name."""
+        stated = {key: value for key, value in vars(self).items() if value is not None}
+        return {**stated, "text": Path(self.text).name} if self.text else stated
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Recipe:
         """The request as plain data, for provenance."""
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
         if self.experts is not None:
-            return {"experts": dict(vars(self.experts)), "seed": self.seed, "dtype": dtype}
+            return {"experts": self.experts.to_json(), "seed": self.seed, "dtype": dtype}
         asked: dict[str, Any] = {
             "sizes": {axis: size for axis, size in self.sizes.items() if size is not None},
             "method": self.method,

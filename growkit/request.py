@@ -78,11 +78,12 @@ def upcycle_recipe(
     layers: str = "every",
     diversity: str = "none",
     router: str = "normal",
+    text: str | Path | None = None,
     seed: int = 0,
     dtype: str | None = None,
 ) -> Recipe:
     """A request for a mixture of experts (see growkit.recipe.Experts)."""
-    wanted = Experts(experts, top_k, granularity, shared, layers, diversity, router)
+    wanted = Experts(experts, top_k, granularity, shared, layers, diversity, router, str(text) if text else None)
     return replace(recipe(seed=seed, dtype=dtype, noise=0.0), experts=wanted)
 
 
@@ -108,7 +109,7 @@ def _expert_marks(experts: Experts) -> list[str]:
     """What sets a mixture of experts apart: e8, k2, and what is not the default."""
     marks = [f"e{experts.count}", f"k{experts.top_k}"]
     marks += [f"g{experts.granularity}"] if experts.granularity > 1 else []
-    marks += [experts.layers.replace(",", "+")] if experts.layers != "every" else []
+    marks += ["at" + experts.layers.replace(",", "+")] if experts.layers != "every" else []
     marks += [experts.diversity.replace(":", "")] if experts.diversity != "none" else []
     return marks + ([experts.router] if experts.router != "normal" else [])
 

@@ -20,6 +20,7 @@ FLOORS = [
     {"execute", "sources", "provenance", "optimizer"},
     {"request", "likeness", "lineage", "output", "running", "live"},
     {"prepare", "proof"},
+    {"clusters"},
     {"api"},
     {"training"},
     {"inspection"},

@@ -155,7 +155,8 @@ def upcycle(
     shared: Annotated[bool, typer.Option("--shared", rich_help_panel=o.EXPERTS, help="Half of the units in an expert that every token passes; qwen2_moe always has it.")] = False,
     layers: Annotated[str, typer.Option(metavar="every|2nd|I,J,...", rich_help_panel=o.EXPERTS, help="Which layers have experts, from 1; mixtral: every.")] = "every",
     diversity: Annotated[str, typer.Option(metavar="none|noise[:S]|drop[:R]", rich_help_panel=o.EXPERTS, help="Exact copies; with noise of S (0.1) of the deviation; or with R (0.5) of the units drawn anew.")] = "none",
-    router: Annotated[str, typer.Option(metavar="normal|clusters", rich_help_panel=o.EXPERTS, help="Drawn.")] = "normal",
+    router: Annotated[str, typer.Option(metavar="normal|clusters", rich_help_panel=o.EXPERTS, help="Drawn; or the centres of clusters of a text's hidden states.")] = "normal",
+    text: Annotated[Optional[Path], typer.Option(metavar="FILE", rich_help_panel=o.EXPERTS, help="The text for --router clusters.")] = None,
     seed: o.Seed = 0, dtype: o.Dtype = None, allow_nonfinite: o.AllowNonfinite = False, out: o.Out = None,
     shard_size: o.ShardSize = "5GB", dry_run: o.DryRun = False, as_json: o.AsJson = False, force: o.Force = False,
     verify: o.Verify = True, family: o.FamilyName = None, source_heads: o.SourceHeads = None,
@@ -164,6 +165,6 @@ def upcycle(
     common = o.Common(out, shard_size, dry_run, as_json, force, verify, None, allow_nonfinite, family, source_heads)
     request = dict(
         experts=experts, top_k=top_k, granularity=granularity, shared=shared, layers=layers, diversity=diversity,
-        router=router, seed=seed, dtype=dtype,
+        router=router, text=text, seed=seed, dtype=dtype,
     )  # fmt: skip
     run("upcycle", sources, common, request)

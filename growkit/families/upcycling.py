@@ -24,7 +24,7 @@ class Upcycling:
     """One dense family and the mixture of experts it becomes.
 
     dense, expert, shared: names of the blocks' tensors in each; shared is None where the class has no shared expert, and it
-    always has one where it is not. router: what chooses experts; shared_gate: what weighs the shared one. stated: the
+    always has one where it is not. router: what chooses experts; norm: the module whose output it reads; shared_gate: what weighs the shared one. stated: the
     dense class's defaults, which the sparse class would fill in differently or not know, and so are written out. dropped:
     settings the sparse class does not have, which must be off. added: settings it has beside sizes. all_layers: whether
     every layer must have experts. one_window: whether its sliding window, if any, is that of all layers.
@@ -35,6 +35,7 @@ class Upcycling:
     dense: FeedForward
     expert: FeedForward
     router: str
+    norm: str
     stated: Mapping[str, Any]
     added: Mapping[str, Any]
     dropped: tuple[str, ...] = ()
@@ -64,6 +65,7 @@ _MIXTRAL: dict[str, Any] = dict(
     dense=_block("mlp", *_PROJECTIONS),
     expert=_block("block_sparse_moe.experts.{expert}", "w1", "w3", "w2"),
     router="layers.{layer}.block_sparse_moe.gate.weight",
+    norm="layers.{layer}.post_attention_layernorm",
     added=dict(_ROUTING, router_jitter_noise=0.0),
     all_layers=True,
 )
@@ -71,6 +73,7 @@ _QWEN: dict[str, Any] = dict(
     dense=_block("mlp", *_PROJECTIONS),
     expert=_block("mlp.experts.{expert}", *_PROJECTIONS),
     router="layers.{layer}.mlp.gate.weight",
+    norm="layers.{layer}.post_attention_layernorm",
 )
 
 ROWS = (

@@ -1,4 +1,4 @@
-"""What of a tensor is drawn at random rather than copied. Knows tensors and generators; ignorant of names, experts and files.
+"""What of a tensor is drawn at random, or given, rather than copied. Knows tensors and generators; ignorant of names, experts and files.
 
 Every draw is a pure function of (seed, key, first row of the block), so a file can be streamed in any order.
 """
@@ -27,6 +27,17 @@ class Fill:
         rows, columns = self.shape
         drawn = torch.randn(rows // self.repeat, columns, generator=generator(seed, key)) * self.std
         return drawn.repeat_interleave(self.repeat, 0).to(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A whole tensor that was computed beforehand."""
+
+    tensor: torch.Tensor
+
+    def values(self, seed: int, key: str, dtype: torch.dtype) -> torch.Tensor:
+        """The tensor."""
+        return self.tensor.to(dtype)
 
 
 @dataclass(frozen=True)

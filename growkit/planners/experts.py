@@ -14,7 +14,7 @@ from growkit.recipe import Experts
 
 ROUTER_STD = 0.02  # of a drawn router: after an RMSNorm its logits then have a deviation of about 0.02 * sqrt(hidden)
 SHARES = {"noise": 0.1, "drop": 0.5}
-ROUTERS = ("normal",)
+ROUTERS = ("normal", "clusters")
 _EVERY = re.compile(r"([1-9]\d*)(st|nd|rd|th)")
 
 

@@ -50,8 +50,7 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         check_dtypes(family, source)
     sizes = [read_sizes(family, source.config) for source in sources]
     check_members(family, sources, sizes, ("vocab", *OPTIONS, "layer"))
-    if experts.router not in ROUTERS:
-        raise RequestError(f"--router {experts.router!r} is not one of {', '.join(ROUTERS)}")
+    _check_router(experts, len(sources))
     widths = widths_of(experts, row, sizes[0])
     copies = experts.count // widths.slices
     if copies % len(sources):
@@ -82,6 +81,19 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     return replace(plan, notes=(*stated, *_notes(mixture, plan, experts)))
 
 
+def _check_router(experts: Experts, sources: int) -> None:
+    if experts.router not in ROUTERS:
+        raise RequestError(f"--router {experts.router!r} is not one of {', '.join(ROUTERS)}")
+    if experts.router == "clusters" and experts.text is None:
+        raise RequestError(
+            "--router clusters needs a text whose hidden states it finds the clusters of: give --text FILE"
+        )
+    if experts.router != "clusters" and experts.text is not None:
+        raise RequestError(f"--text is for --router clusters, not for --router {experts.router}")
+    if experts.router == "clusters" and sources > 1:
+        raise RequestError("--router clusters takes one source: clusters of a text do not tell models apart")
+
+
 def _lines(mixture: Mixture, layers: int) -> list[AxisPlan]:
     """What the plan says of experts, of their width and of the layers that have them."""
     w, (kind, share), models = mixture.widths, mixture.diversity, len(mixture.sources)
@@ -104,7 +116,16 @@ def _lines(mixture: Mixture, layers: int) -> list[AxisPlan]:
     lines = [AxisPlan("expert", models, w.slices * mixture.copies, how, exactness, why)]
     if w.slice != w.dense:
         factor = f"; the linear tensors carry {w.slices}" if w.slices > 1 else ""
-        lines.append(AxisPlan("ffn", w.dense, w.slice, "slices", Exactness.EXACT, f"a sum over units in parts{factor}"))
+        lines.append(
+            AxisPlan(
+                "ffn",
+                w.dense,
+                w.slice,
+                "slices" if w.slices > 1 else "the other units",
+                Exactness.EXACT,
+                f"a sum over units in parts{factor}",
+            )
+        )
     if w.shared:
         why = "its gate starts at sigmoid(0) = 1/2, and its linear tensors carry 2"
         lines.append(AxisPlan("shared_ffn", w.dense, w.shared, "the first units", Exactness.EXACT, why))
@@ -119,7 +140,9 @@ def _notes(mixture: Mixture, plan: Plan, wanted: Experts) -> list[str]:
     """What else a person should know before making it."""
     total = plan.parameters()[1]
     notes = [
-        f"routers are drawn from N(0, {ROUTER_STD}), so that tokens spread over the experts and these part in training",
+        "routers are the centres of clusters of the text's hidden states, so that tokens that are alike take one expert"
+        if wanted.router == "clusters"
+        else f"routers are drawn from N(0, {ROUTER_STD}), so that tokens spread over the experts and these part in training",
         f"training all of it with AdamW in float32 takes about {total * ADAM_BYTES / 1e9:,.3g} GB, {ADAM_BYTES} bytes a"
         " parameter, for the experts that rest as for those at work",
     ]
