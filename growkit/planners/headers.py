@@ -45,6 +45,12 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"this checkpoint is quantised ({method}); grow the full-precision one and quantise the result"
         )
+    if family.is_moe:
+        taken, experts = family.number(config, family.top_k), family.number(config, family.sizes["expert"])
+        if taken > experts:
+            raise CheckpointError(
+                f"config.json has {family.top_k} {taken}, more than its {experts} experts; one is wrong"
+            )
     for key, (understood, why) in family.refused.items():
         if config.get(key, understood) != understood:
             raise CheckpointError(
