@@ -21,6 +21,7 @@ from growkit.rules import Growth
 FORMAT = 2  # of the JSON a plan and growkit.json hold
 PROCESS_BYTES = 230_000_000  # a Python process with torch imported, measured
 BLOCK_BYTES = 100_000_000  # two blocks in flight with their temporaries, measured
+REDRAW_BYTES = 20_000_000  # drawing entries of one block anew, measured
 
 
 class Exactness(IntEnum):
@@ -222,4 +223,6 @@ def _working_bytes(tensor: TensorPlan) -> int:
     """Bytes that growing this tensor needs beyond two blocks: only what must be held or drawn whole."""
     if isinstance(tensor.draw, Fill | Given):
         return 4 * prod(tensor.shape)
+    if isinstance(tensor.draw, Redraw):
+        return REDRAW_BYTES
     return 4 * prod(tensor.shape) * 3 if tensor.parts[0].rule.transposed else 0

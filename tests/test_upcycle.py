@@ -392,6 +392,40 @@ def test_from_end_to_end_and_on_from_there(family, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "task", ["Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"]
+)
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3"])
+def test_every_class_has_its_counterpart(family, task, tmp_path):
+    tiny.make(family, tiny.STEMS[family] + task, dtype=torch.float32, pad_token_id=1).save_pretrained(tmp_path / "src")
+    if tiny.STEMS[family] + task in ROW[family].unlike:
+        with pytest.raises(growkit.RequestError, match="has no counterpart among the classes of qwen2_moe"):
+            growkit.upcycle(tmp_path / "src", tmp_path / "out")
+        return
+    made = growkit.upcycle(tmp_path / "src", tmp_path / "out", experts=4, verify=True)
+    assert made.report.ok and made.report.relative < 1e-5
+    assert made.plan.config["architectures"] == [tiny.STEMS[ROW[family].target] + task]
+
+
+def test_a_bare_file_is_upcycled_as_the_family_it_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.make("llama", dtype=torch.float32, **PLAIN["llama"]).save_pretrained("src")
+    (tmp_path / "src/model.safetensors").rename("bare.safetensors")
+    shown = run("upcycle", "bare.safetensors", "--family", "llama", "--source-heads", "4", "--dtype", "bfloat16")
+    assert (
+        shown.exit_code == 0 and "same function" in shown.stdout and "no config.json" in shown.stdout.replace("\n", " ")
+    )
+    state = load_file("bare-e8-k2/model.safetensors")
+    assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
+
+
+def test_a_target_with_other_experts_is_no_size(tmp_path):
+    for name, experts in (("a", 4), ("b", 6)):
+        tiny.make("mixtral", num_local_experts=experts, dtype=torch.float32).save_pretrained(tmp_path / name)
+    with pytest.raises(growkit.RequestError, match="has 6 experts in a layer, the source 4"):
+        growkit.plan_grow(tmp_path / "a", like=tmp_path / "b")
+
+
 def test_routers_at_the_centres_of_a_text(tmp_path, monkeypatch):
     """What the text's tokens are decides where they go: experts are used evenly, and the function stays."""
     monkeypatch.chdir(tmp_path)

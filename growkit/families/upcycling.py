@@ -27,7 +27,8 @@ class Upcycling:
     always has one where it is not. router: what chooses experts; norm: the module whose output it reads; shared_gate: what weighs the shared one. stated: the
     dense class's defaults, which the sparse class would fill in differently or not know, and so are written out. dropped:
     settings the sparse class does not have, which must be off. added: settings it has beside sizes. all_layers: whether
-    every layer must have experts. one_window: whether its sliding window, if any, is that of all layers.
+    every layer must have experts. one_window: whether its sliding window, if any, is that of all layers. unlike: classes
+    whose counterpart has its layers under other names.
     """
 
     source: str
@@ -43,6 +44,7 @@ class Upcycling:
     shared_gate: str = ""
     all_layers: bool = False
     one_window: bool = False
+    unlike: tuple[str, ...] = ()
 
 
 def _block(place: str, *names: str) -> FeedForward:
@@ -95,6 +97,7 @@ ROWS = (
         added=dict(_QWEN_ROUTING, qkv_bias=True),
         shared=_block("mlp.shared_expert", *_PROJECTIONS),
         shared_gate="layers.{layer}.mlp.shared_expert_gate.weight",
+        unlike=("Qwen2ForQuestionAnswering",),
         **_QWEN,
     ),
     Upcycling(

@@ -32,7 +32,7 @@ def sparse_config(
         config.pop(key, None)
     architecture = architecture_of(dense, source)
     if architecture:
-        config["architectures"] = [_counterpart(source.label, architecture, dense, sparse)]
+        config["architectures"] = [_counterpart(source.label, architecture, row, dense, sparse)]
     config["model_type"] = row.target
     wanted = {
         **sizes,
@@ -64,9 +64,9 @@ def sparse_config(
     return config
 
 
-def _counterpart(label: str, architecture: str, dense: Family, sparse: Family) -> str:
+def _counterpart(label: str, architecture: str, row: Upcycling, dense: Family, sparse: Family) -> str:
     for (_, ours), (_, theirs) in zip(dense.architectures, sparse.architectures):
-        if ours == architecture:
+        if ours == architecture and ours not in row.unlike:
             return theirs
     raise RequestError(
         f"{label!r} is a {architecture}, which has no counterpart among the classes of {sparse.model_type}"
