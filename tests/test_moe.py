@@ -162,6 +162,7 @@ REFUSED = [  # family of a, its settings, options, part of the sentence
     ("mistral", {}, "--diversity drop:1.5", "the share should be a number from 0 to 1"),
     ("mistral", {}, "--diversity drop:nan", "the share should be a number from 0 to 1"),
     ("mistral", {}, "--diversity noise:x", "the share should be a number from 0 to 1"),
+    ("mistral", {}, "--diversity drop:0.02", "--diversity drop:0.02 draws none of the 40 units of an expert anew"),
     ("mistral", {}, "--router best", "--router 'best' is not one of normal, clusters"),
     ("mistral", {}, "--router clusters", "--router clusters needs a text whose hidden states it finds the clusters of: give --text FILE"),
     ("mistral", {}, "--text a/config.json", "--text is for --router clusters, not for --router normal"),

@@ -360,6 +360,17 @@ def test_windows_of_some_layers_go_over_to_qwen2_moe():
         assert tiny.relative(logits(model, ids), logits(mixture, ids)) > DIFFERS
 
 
+def test_a_window_of_all_layers_goes_over_to_qwen3_moe():
+    """The class has one window for all layers; of some layers it is refused."""
+    with tiny.float32_parts_in_double():
+        model = tiny.make("qwen3", use_sliding_window=True, sliding_window=4, max_window_layers=0)
+        plan, mixture = upcycled(model)
+        ids = tiny.tokens()
+        assert "layer_types" not in plan.config and mixture.config.sliding_window == 4
+        assert tiny.relative(logits(model, ids), logits(mixture, ids)) <= EXACT
+        assert tiny.relative(logits(dense("qwen3"), ids), logits(mixture, ids)) > DIFFERS
+
+
 @pytest.mark.parametrize("family", ROW)
 def test_from_end_to_end_and_on_from_there(family, tmp_path, monkeypatch):
     """A folder in the hub's layout, verified by the command; widened and deepened it is still the dense model."""
@@ -384,7 +395,10 @@ def test_from_end_to_end_and_on_from_there(family, tmp_path, monkeypatch):
     growkit.grow("src-e4-k2", "grown", hidden=36, ffn=96, layers=5, depth="identity")
     report = growkit.verify("src", "grown")
     assert report.ok and report.exactness == "exact" and report.relative < 1e-5
+    probe = growkit.inspect("src").growths[-1]
+    assert (probe.option, probe.exactness) == ("--experts 8 (upcycle)", "exact")
     seen = growkit.inspect("grown")
+    assert not any("upcycle" in growth.option for growth in seen.growths), "it is a mixture already"
     assert (
         seen.sizes["expert"] == 4
         and seen.parameters["experts"] > 0

@@ -58,10 +58,11 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
             f"{copies} copies of a feed-forward layer cannot be dealt out evenly to {len(sources)} models; let --experts be a"
             f" multiple of {len(sources) * widths.slices}"
         )
+    diversity = kind, share = diversity_of(experts.diversity)
+    if kind == "drop" and int(share * widths.slice) == 0:
+        raise RequestError(f"--diversity {experts.diversity} draws none of the {widths.slice} units of an expert anew")
     layers, step = sparse_layers(experts.layers, sizes[0]["layer"], row)
-    mixture = Mixture(
-        sources, row, widths, frozenset(layers), copies, diversity_of(experts.diversity), recipe.seed, recipe.dtype
-    )
+    mixture = Mixture(sources, row, widths, frozenset(layers), copies, diversity, recipe.seed, recipe.dtype)
     growths = [
         Growth(family, mixture.maps(sizes[0]), is_tied(family, source), 0.0, architecture_of(family, source))
         for source in sources
@@ -153,7 +154,7 @@ def _notes(mixture: Mixture, plan: Plan, wanted: Experts) -> list[str]:
         )
     if mixture.widths.slices > 1:
         notes.append(
-            "in bfloat16 two copies may tie (0.1 to 0.4 % of tokens where it was measured), and such a token takes slices of both: keep"
+            "in bfloat16 two copies may tie (0.05 to 0.4 % of tokens where it was measured), and such a token takes slices of both: keep"
             " the router in float32"
         )
     notes += odd_width_notes(mixture.sparse, plan.config, max(tensor.dtype.itemsize for tensor in plan.tensors))
