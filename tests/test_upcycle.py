@@ -296,10 +296,34 @@ def test_members_give_experts_in_turn_and_the_mean_of_the_rest():
             assert torch.equal(tensor, two[name])
 
 
+def test_models_stored_in_different_dtypes_meet_in_the_wider_one(tmp_path):
+    for name, dtype in (("a", torch.bfloat16), ("b", torch.float32)):
+        tiny.make("mistral", dtype=dtype).save_pretrained(tmp_path / name)
+    made = growkit.upcycle([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out/model.safetensors").values()} == {torch.float32}
+    assert made.plan.config["dtype"] == "float32"
+
+
 def test_a_model_given_twice_is_exact(tmp_path):
     dense("mistral").save_pretrained(tmp_path / "a")
     made = growkit.upcycle([tmp_path / "a", tmp_path / "a"], tmp_path / "out", experts=4, verify=True)
     assert str(made.plan.exactness) == "exact" and made.report.ok and made.report.relative < 1e-5
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_equal_experts_part_in_the_first_step_and_the_router_in_the_second(family):
+    """Each expert sees other tokens; the router, whose choice changes nothing yet, has no gradient before they differ."""
+    with tiny.float32_parts_in_double():
+        _, mixture = upcycled(dense(family), experts=4)
+        optimizer, ids, sizes = torch.optim.SGD(mixture.parameters(), lr=1e-2), tiny.tokens(), []
+        for _ in range(2):
+            optimizer.zero_grad()
+            mixture(ids, labels=ids).loss.backward()
+            moe = mixture.model.layers[1].mlp
+            sizes.append((moe.gate.weight.grad.norm() / moe.experts.down_proj.grad.norm()).item())
+            optimizer.step()
+    assert sizes[0] < 1e-12 and sizes[1] > 1e-4
+    assert len({expert.sum().item() for expert in moe.experts.down_proj}) == 4
 
 
 MISTRAL_7B = dict(

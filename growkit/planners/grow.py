@@ -4,10 +4,7 @@ parts meet; ignorant of bytes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any
-
-import torch
 
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
@@ -25,6 +22,7 @@ from growkit.planners.headers import (
     check_tensors,
     is_tied,
     member_of,
+    state_dtype,
 )
 from growkit.planners.sizes import FOLLOWERS, OPTIONS, Sizes, odd_width_notes, read_sizes, target_config, target_sizes
 from growkit.planners.tensors import TensorPlans
@@ -74,11 +72,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         lines.append(layer_line(layers, layered, family.post_norm))
         notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
     tensors = TensorPlans(sources, growths, layers, layered, recipe).plans()
-    stored = {dtype for source in sources for dtype in source.dtypes.values() if dtype in FLOATS}
-    dtype = recipe.dtype or (reduce(torch.promote_types, stored) if len(sources) > 1 and len(stored) > 1 else None)
-    if dtype is not None:
-        key = "torch_dtype" if "torch_dtype" in config else "dtype"
-        config[key] = str(dtype).removeprefix("torch.")
+    state_dtype(config, sources, recipe.dtype)
     members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     stated = [note for source in sources for note in source.notes]
     notes += odd_width_notes(family, config, max(tensor.dtype.itemsize for tensor in tensors))

@@ -1,7 +1,8 @@
 """What planning needs of a checkpoint, and whether a checkpoint is sound. Knows families and configs; ignorant of growth."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -111,3 +112,11 @@ def member_of(source: Headers, growth: Growth) -> Member:
     kept = [name for name in source.shapes if name not in dropped]
     stored = sum(torch.Size(source.shapes[name]).numel() * source.dtypes[name].itemsize for name in kept)
     return Member(source.label, source.config, source.shapes, stored, growth, dropped)
+
+
+def state_dtype(config: dict[str, Any], sources: Sequence[Headers], asked: torch.dtype | None) -> None:
+    """Let a config say in which dtype its weights are, where that is asked for, or where sources differ and meet."""
+    stored = {dtype for source in sources for dtype in source.dtypes.values() if dtype in FLOATS}
+    dtype = asked or (reduce(torch.promote_types, stored) if len(sources) > 1 and len(stored) > 1 else None)
+    if dtype is not None:
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = str(dtype).removeprefix("torch.")

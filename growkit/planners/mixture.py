@@ -11,7 +11,7 @@ arXiv 2403.07816).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy as np
 import torch
@@ -140,7 +140,7 @@ class Mixture:
     ) -> list[TensorPlan]:
         """`width` units of a dense block, from `first` on, times a factor; of one source, or the mean of all (None)."""
         givers = self._givers() if source is None else {source: 1.0}
-        units, found = np.arange(first, first + width), []
+        found = []
         for role, origin, name, scale, draw in zip(FeedForward._fields, dense, names, (1.0, *factors(factor)), draws):
             writes = role == "down"
             shape = self.sources[0].shapes[origin]
@@ -148,7 +148,7 @@ class Mixture:
             key = (origin, -1 if source is None else source, first)
             if key not in self.made:
                 self.made[key] = tuple(
-                    self._part(number, origin, weight * scale, units, columns=writes)
+                    self._part(number, origin, weight * scale, first, width, columns=writes)
                     for number, weight in givers.items()
                 )
             found.append(TensorPlan(name, new, self._dtype_of(origin), self.made[key], draw=draw))
@@ -165,20 +165,22 @@ class Mixture:
         return {number: 1.0 / count for number in range(count)}
 
     def _part(
-        self, source: int, name: str, weight: float, units: np.ndarray | None = None, columns: bool = False
+        self, source: int, name: str, weight: float, first: int = 0, width: int | None = None, columns: bool = False
     ) -> Part:
-        """A source's tensor times a weight, all of it or some rows or columns."""
+        """A source's tensor times a weight, all of it or `width` rows or columns from `first` on."""
         shape = self.sources[source].shapes[name]
-        chosen = [np.arange(size) for size in shape]
-        if units is not None:
-            chosen[int(columns)] = units
-        amplitudes = [weight, 1.0]
-        selections = [
-            Selection(size, index, np.full(len(index), amplitude), np.zeros(len(index), np.int8))
-            for size, index, amplitude in zip(shape, chosen, amplitudes)
-        ]
+        runs = [(size, 0, size) for size in shape]
+        if width is not None:
+            runs[int(columns)] = (shape[int(columns)], first, width)
+        selections = [_run(*run, amplitude) for run, amplitude in zip(runs, (weight, 1.0))]
         roles = [dimension.role for dimension in self.dense.axes_of(name)]
         return Part(source, name, rule_of(selections, roles))
 
     def _dtype_of(self, name: str) -> torch.dtype:
         return self.dtype or reduce(torch.promote_types, [source.dtypes[name] for source in self.sources])
+
+
+@lru_cache(maxsize=256)
+def _run(old: int, first: int, count: int, amplitude: float) -> Selection:
+    """`count` indices from `first` on, times an amplitude; one for all tensors of these sizes, for there are many."""
+    return Selection(old, np.arange(first, first + count), np.full(count, amplitude), np.zeros(count, np.int8))

@@ -20,6 +20,7 @@ from growkit.planners.headers import (
     check_tensors,
     is_tied,
     member_of,
+    state_dtype,
 )
 from growkit.planners.mixture import Mixture
 from growkit.planners.sizes import OPTIONS, odd_width_notes, read_sizes
@@ -73,8 +74,7 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
             if not family.is_buffer(name):
                 check_shape(name, shape, growth)
     config = sparse_config(sources[0], row, sizes[0], experts, widths, layers, step)
-    if recipe.dtype is not None:
-        config["torch_dtype" if "torch_dtype" in config else "dtype"] = str(recipe.dtype).removeprefix("torch.")
+    state_dtype(config, sources, recipe.dtype)
     members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     kept = identity(sizes[0]["layer"])
     plan = Plan(recipe, members, kept, tuple(_lines(mixture, kept.new)), mixture.plans(), config)
