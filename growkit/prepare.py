@@ -13,7 +13,9 @@ from growkit.checkpoint.source import Checkpoint, open_state, read_json
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.execute import Progress
+from growkit.families import family_named
 from growkit.likeness import sizes_like
+from growkit.live import split_stored
 from growkit.optimizer import MULTIPLIERS, optimizer_tensors
 from growkit.plan import Plan
 from growkit.planners.grow import grow_plan
@@ -89,6 +91,8 @@ def prepared(
             stored.append(open_state(Path(state)))
             opened.callback(stored[-1].close)
         headers = [headers_of(checkpoint) for checkpoint in checkpoints]
+        for found, header in zip(stored, headers):
+            found.tensors = split_stored(family_named(header.config.get("model_type")), found.tensors)
         notes: list[str] = []
         if like is not None:
             request, notes = _like(like, headers[0], request)
