@@ -109,11 +109,11 @@ class Family:
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
 
-    def number(self, config: Mapping[str, Any], key: str, least: int = 1) -> int:
-        """A whole number that a config states under any of these keys. Raises CheckpointError where it is none."""
+    def number(self, config: Mapping[str, Any], key: str) -> int:
+        """A positive whole number that a config states under any of these keys, or the family's default. Raises CheckpointError where it is none."""
         stated = [config[name] for name in key.split() if config.get(name) is not None]
         value = stated[0] if stated else self.defaults.get(key.split()[0])
-        if type(value) is not int or value < least:
+        if type(value) is not int or value < 1:
             raise CheckpointError(
                 f"config.json should give {key.split()[0]!r} as a positive whole number, not {value!r}"
             )
