@@ -36,6 +36,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/fuse.py --work bench
 	$(RUN) examples/benchmarks/widen_1b.py --work bench
 	$(RUN) examples/benchmarks/stack_1b.py --work bench
+	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
 
 clean:
 	rm -rf $(VENV) demo bench .pytest_cache .mypy_cache .ruff_cache

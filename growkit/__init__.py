@@ -10,8 +10,8 @@ from growkit.errors import CheckpointError, GrowkitError, RequestError
 from growkit.version import __version__
 
 _LAZY = {
-    **dict.fromkeys(("widen", "stack", "grow", "fuse"), "growkit.api"),
-    **dict.fromkeys(("plan_widen", "plan_stack", "plan_grow", "plan_fuse"), "growkit.api"),
+    **dict.fromkeys(("widen", "stack", "grow", "fuse", "upcycle"), "growkit.api"),
+    **dict.fromkeys(("plan_widen", "plan_stack", "plan_grow", "plan_fuse", "plan_upcycle"), "growkit.api"),
     "grow_state_dict": "growkit.api",
     "pretrain": "growkit.training.api",
     "verify": "growkit.proof",

@@ -16,12 +16,13 @@ import torch
 from growkit.execute import StateSource, grow_tensor
 from growkit.families import family_named
 from growkit.lineage import current_checkpoint
+from growkit.live import join_experts, split_experts
 from growkit.output import write_checkpoint
 from growkit.plan import Plan
 from growkit.planners.grow import grow_plan
 from growkit.planners.headers import Headers
 from growkit.prepare import Build, Path_, prepared
-from growkit.request import grow_recipe, recipe, stack_recipe
+from growkit.request import grow_recipe, recipe, stack_recipe, upcycle_recipe
 from growkit.sources import head_and_embedding
 
 if TYPE_CHECKING:
@@ -80,6 +81,18 @@ def fuse(sources: Sequence[Path_], out: Path_ | None = None, *, mode: str = "sid
     return _grow(list(sources), out, recipe, {"mode": mode, **keywords})
 
 
+def upcycle(sources: Path_ | Sequence[Path_], out: Path_ | None = None, **keywords: Any) -> Grown:
+    """Make a mixture of experts of a dense model, or of several fine-tuned from one: llama and mistral become mixtral, qwen2
+    qwen2_moe, qwen3 qwen3_moe.
+
+    sources: one checkpoint, whose feed-forward layers become the experts, or several, which give theirs in turn and of
+    which everything else is averaged. keywords: experts, top_k, granularity, shared, layers, diversity ("none",
+    "noise[:SHARE]", "drop[:SHARE]"), router ("normal", "clusters" of a text), text, seed, dtype (see growkit.recipe.Experts), and those of Options. Raises as
+    `widen` does.
+    """
+    return _grow(_named(sources), out, upcycle_recipe, keywords)
+
+
 def plan_widen(source: Path_, out: Path_ | None = None, **keywords: Any) -> Plan:
     """What `widen` would do, without writing anything; it refuses what `widen` would."""
     return _plan([source], out, recipe, keywords)
@@ -102,6 +115,11 @@ def plan_fuse(
     return _plan(list(sources), out, recipe, {"mode": mode, **keywords})
 
 
+def plan_upcycle(sources: Path_ | Sequence[Path_], out: Path_ | None = None, **keywords: Any) -> Plan:
+    """What `upcycle` would do, without writing anything."""
+    return _plan(_named(sources), out, upcycle_recipe, keywords)
+
+
 def prove(sources: Sequence[Path_], grown: Grown, family: str | None = None, source_heads: int | None = None) -> Grown:
     """Verify a growth that was just made, where it fits in memory; the report, or why there is none, is in the result."""
     from growkit import proof  # loads transformers
@@ -120,12 +138,13 @@ def grow_state_dict(
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Grow a live model's state dict: (new state, new config as a dict), on the CPU, bit for bit what `grow` writes.
 
-    config: a transformers config or its dict; request: sizes, layers and how, as in `grow`. The model itself is not
+    config: a transformers config or its dict; request: sizes, layers and how, as in `grow`. Experts may be stacked, as live
+    models hold them, or one by one, as files do; they stay as they come. The model itself is not
     changed; build the new one from the new config and load the new state. Raises CheckpointError or RequestError.
     """
     content = dict(config.to_dict() if hasattr(config, "to_dict") else config)
     family = family_named(content.get("model_type"))
-    tensors = dict(state)
+    tensors = split_experts(family, state)
     head, embedding = head_and_embedding(family, tensors)
     headers = Headers(
         "the state dict",
@@ -138,7 +157,8 @@ def grow_state_dict(
     )
     sources = [StateSource(tensors)]
     todo = grow_plan([headers], grow_recipe(**request))
-    return {tensor.name: grow_tensor(tensor, sources, todo.recipe.seed) for tensor in todo.tensors}, todo.config
+    grown = {tensor.name: grow_tensor(tensor, sources, todo.recipe.seed) for tensor in todo.tensors}
+    return (grown if tensors.keys() == state.keys() else join_experts(family, grown)), todo.config
 
 
 def _named(source: Path_ | Sequence[Path_] | None) -> list[Path_]:
@@ -155,10 +175,14 @@ def _grow(
     like: Path_ | None = None,
 ) -> Grown:
     with prepared(sources, out, build, keywords, like) as ready:
-        options = ready.options
-        options.announce(ready.plan)
+        options, plan = ready.options, ready.plan
+        options.announce(plan)
+        if plan.recipe.experts is not None and plan.recipe.experts.router == "clusters":
+            from growkit.clusters import with_clusters  # loads transformers
+
+            plan = with_clusters(plan, ready.sources[0])
         write_checkpoint(
-            ready.plan,
+            plan,
             ready.sources,
             ready.folder,
             options.shard_bytes,

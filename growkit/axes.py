@@ -9,6 +9,8 @@ einops), and a mark says what the tensor does with the axis:
     "~/hidden"                    the same for the last norm before the output head: a tied head cannot be rescaled
                                   (it is the embedding), so this norm carries the head's read amplitude for it
 
+"{layer}" and "{expert}" in a tensor's name are axes too; they just live in the name.
+
 Several words can name one size, because one size can play several parts: query_dim, key_dim and value_dim are all
 head_dim, but a key may be padded with zeros where a value is copied. BASE holds those relations.
 """
@@ -27,8 +29,10 @@ BASE = {
     "pooled": "hidden",  # the pooler's output: same size as hidden, but not the residual stream
     "head_hidden": "hidden",  # what the masked-LM head's own layer writes
 }
-SIZED = ("hidden", "head", "kv_head", "head_dim", "ffn", "vocab")  # sizes come from config.json
-UNSIZED = ("position", "type", "label")  # sizes come from the tensor itself
+# sizes come from config.json; in a mixture of experts ffn is the experts' width, beside that of a shared expert and that
+# of layers without experts
+SIZED = ("hidden", "head", "kv_head", "head_dim", "ffn", "shared_ffn", "dense_ffn", "expert", "vocab")
+UNSIZED = ("position", "type", "label", "gate")  # sizes come from the tensor itself
 QKV = "qkv"  # a fused projection: three blocks, whose head_dim is query_dim, key_dim and value_dim in turn
 WORDS = frozenset((*BASE, *SIZED, *UNSIZED, QKV))
 

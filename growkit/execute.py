@@ -19,6 +19,7 @@ from growkit.checkpoint.writer import Slot
 from growkit.errors import CheckpointError
 from growkit.maps import MEAN
 from growkit.operators.blocks import assemble, expand_rows
+from growkit.operators.draws import Fill, Given
 from growkit.operators.rule import Rule
 from growkit.operators.seeds import generator
 from growkit.plan import Part, TensorPlan
@@ -52,9 +53,13 @@ def grow_blocks(
     """(first element, function that computes the block) for each block of a target tensor; blocks are independent.
 
     A block is contiguous in the target, flat from its first element. What is drawn depends on the seed, the name of the
-    first part and the block, so copies in other layers are equal. Raises CheckpointError from the function for weights
+    first part and the block, so copies in other layers are equal; a tensor with a draw of its own has its own name. Raises CheckpointError from the function for weights
     that are not finite, before or after the cast.
     """
+    if isinstance(tensor.draw, Fill | Given):
+        fill = tensor.draw
+        yield 0, lambda: fill.values(seed, tensor.name, tensor.dtype)
+        return
     rules = [part.rule for part in tensor.parts]
     rule, key = rules[0], tensor.parts[0].name
 
@@ -64,17 +69,28 @@ def grow_blocks(
     readers = [reader(part) for part in tensor.parts]
     means = [_row_mean(read, r) if (r.rows.mode == MEAN).any() else None for read, r in zip(readers, rules)]
 
-    def block(start: int) -> torch.Tensor:
+    def assembled(start: int, wanted: torch.dtype) -> torch.Tensor:
         def expand(number: int, rows: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
             draws = generator(seed, f"{key}/{start}/{number}" if number else f"{key}/{start}")
             return expand_rows(readers[number], rules[number], rows, dtype, draws, means[number])
 
-        grown = assemble(rules, expand, start, tensor.dtype)
+        return assemble(rules, expand, start, wanted)
+
+    starts = range(0, rule.rows.new, rule.block_rows)
+    redraw, wide = tensor.draw, torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    moments = redraw.moments((start, assembled(start, wide)) for start in starts) if redraw else (0.0, 0.0)
+
+    def block(start: int) -> torch.Tensor:
+        if redraw is None:
+            grown = assembled(start, tensor.dtype)
+        else:
+            drawn = redraw.apply(assembled(start, wide), start, moments, seed, tensor.name)
+            grown = drawn.to(tensor.dtype)
         if not allow_nonfinite and not _is_finite(grown):
             raise _not_finite(grown, tensor, readers, start)
         return (grown.T if rule.transposed else grown).contiguous()
 
-    for start in range(0, rule.rows.new, rule.block_rows):
+    for start in starts:
         yield start * rule.columns.new, lambda start=start: block(start)  # type: ignore[misc]
 
 
@@ -123,9 +139,10 @@ def write_tensors(
 
 def _copies(tensors: tuple[TensorPlan, ...]) -> list[list[TensorPlan]]:
     """Tensors that hold the same bytes together: those that share their parts."""
-    groups: dict[tuple[int, torch.dtype], list[TensorPlan]] = {}
+    groups: dict[tuple[int, torch.dtype, str], list[TensorPlan]] = {}
     for tensor in tensors:
-        groups.setdefault((id(tensor.parts), tensor.dtype), []).append(tensor)
+        own = tensor.name if tensor.draw is not None else ""
+        groups.setdefault((id(tensor.parts), tensor.dtype, own), []).append(tensor)
     return list(groups.values())
 
 

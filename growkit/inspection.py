@@ -9,13 +9,16 @@ from typing import Any
 from growkit.axes import GAIN, READ, SHIFT, Dimension
 from growkit.errors import GrowkitError
 from growkit.families import Family, family_named
-from growkit.plan import forward_flops
+from growkit.families.upcycling import ROWS
+from growkit.plan import active, forward_flops
 from growkit.planners.by_layer import deepen_config
 from growkit.planners.choose import choose_maps
 from growkit.planners.depth import layer_line, layer_map
 from growkit.planners.headers import Headers, architecture_of, check_config, is_tied
-from growkit.planners.sizes import OPTIONS, Sizes, read_sizes, target_sizes
+from growkit.planners.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_sizes
+from growkit.planners.upcycle import upcycle_plan
 from growkit.recipe import Depth, Recipe
+from growkit.request import upcycle_recipe
 from growkit.sources import headers_of, open_source
 
 HEADS = {"head", "kv_head", "query_head", "key_head"}
@@ -32,7 +35,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `growkit inspect` shows. parameters: by part. flops_per_token: forward, attention scores left out."""
+    """What `growkit inspect` shows. parameters: by part. active_parameters: that one token passes. flops_per_token: forward, attention scores left out."""
 
     source: str
     family: str
@@ -42,6 +45,7 @@ class Inspection:
     dtypes: dict[str, int]
     bytes: int
     tied: bool
+    active_parameters: int
     flops_per_token: int
     buffers: tuple[str, ...]
     growths: tuple[Growth, ...]
@@ -75,12 +79,13 @@ def inspect(source: str | Path, family: str | None = None, source_heads: int | N
         headers.label,
         kind.model_type,
         architecture_of(kind, headers),
-        {axis: sizes[axis] for axis in (*OPTIONS, "vocab", "layer")},
+        {axis: sizes[axis] for axis in (*OPTIONS, *FOLLOWERS, "expert", "vocab", "layer") if axis in sizes},
         dict(parts),
         dict(dtypes),
         sum(prod(shape) * headers.dtypes[name].itemsize for name, shape in weights.items()),
         is_tied(kind, headers),
-        forward_flops(kind, weights, is_tied(kind, headers)),
+        active(kind, weights, headers.config),
+        forward_flops(kind, weights, is_tied(kind, headers), headers.config),
         tuple(name for name in headers.shapes if kind.is_buffer(name)),
         tuple(_growths(kind, headers, sizes)),
     )
@@ -95,7 +100,13 @@ def _part(family: Family, name: str, architecture: str) -> str:
         return "norms"
     if axes & HEADS:
         return "attention"
-    if "ffn" in axes:
+    if family.of_each_expert(name):
+        return "experts"
+    if axes & {"expert", "gate"}:
+        return "routers"
+    if "shared_ffn" in axes:
+        return "shared experts"
+    if axes & {"ffn", "dense_ffn"}:
         return "feed-forward"
     return "output heads" if _is_head(dimensions, axes) else "embeddings"
 
@@ -124,7 +135,8 @@ def _growths(family: Family, headers: Headers, sizes: Sizes) -> list[Growth]:
     probes += [("head_dim", "a multiple", 2 * sizes["head_dim"]), ("head_dim", "another size", sizes["head_dim"] + 2)]
     probes.append(("ffn", "any size", sizes["ffn"] + 1))
     growths = [_probe(family, headers, sizes, *probe) for probe in probes]
-    return [*growths, *(_depth_probe(family, headers, sizes["layer"], method) for method in ("stack", "identity"))]
+    growths += [_depth_probe(family, headers, sizes["layer"], method) for method in ("stack", "identity")]
+    return [*growths, _experts_probe(headers)] if any(row.source == family.model_type for row in ROWS) else growths
 
 
 def _possible(family: Family, headers: Headers, axis: str, size: int) -> bool:
@@ -155,4 +167,13 @@ def _depth_probe(family: Family, headers: Headers, layers: int, method: str) -> 
     except GrowkitError as error:
         return Growth(option, "refused", str(error))
     line = layer_line(deeper, [layers], family.post_norm)
+    return Growth(option, str(line.exactness), line.why)
+
+
+def _experts_probe(headers: Headers) -> Growth:
+    option = "--experts 8 (upcycle)"
+    try:
+        line = upcycle_plan([headers], upcycle_recipe()).axes[0]
+    except GrowkitError as error:
+        return Growth(option, "refused", str(error))
     return Growth(option, str(line.exactness), line.why)

@@ -38,6 +38,11 @@ def sizes_like(target: str | Path, source: Headers) -> tuple[Request, list[str]]
             f"{str(target)!r} has a vocabulary of {wanted['vocab']}, the source of {own['vocab']}; growkit does not change"
             " vocabularies: give sizes with --hidden, --layers and the like"
         )
+    if wanted.get("expert") != own.get("expert"):
+        raise RequestError(
+            f"{str(target)!r} has {wanted['expert']} experts in a layer, the source {own['expert']}; growkit does not change"
+            " their number: give sizes with --hidden, --layers and the like"
+        )
     keys = {key for axis, names in family.sizes.items() if axis != "position" for key in names.split()}
     ours = source.config
     other = sorted(k for k in {*ours} & {*config} if k not in keys and ours[k] != config[k] and _matters(k))

@@ -1,6 +1,7 @@
 """AdamW state that grows along with weights. Knows how state is named and stored; ignorant of folders.
 
-A source's state is one safetensors file: <parameter>.exp_avg, <parameter>.exp_avg_sq and, if it is there, <parameter>.step.
+A source's state is one safetensors file: <parameter>.exp_avg, <parameter>.exp_avg_sq and, if it is there, <parameter>.step. That of
+experts may be stacked, as live models have it; the grown one is not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from growkit.axes import WRITE
 from growkit.checkpoint.headers import StoredTensor
 from growkit.errors import CheckpointError
+from growkit.live import live_name
 from growkit.maps import ABSENT, identity
 from growkit.operators.rule import Rule, Selection, select
 from growkit.plan import FORMAT, Member, Part, Plan, TensorPlan
@@ -130,9 +132,11 @@ def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = ()) -> dict
             found.append(rate_multipliers(each.name, member.shapes[each.name], member.growth))
         weight, gradient = (sum(kind) for kind in zip(*found))  # one, or what sources that meet give together
         multipliers = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
-        earlier = before[part.source].get(part.name, {}) if before else {}
+        rated = before[part.source] if before else {}
+        earlier = rated.get(part.name) or rated.get(live_name(plan.family, part.name)[0]) or {}
         multipliers = {key: value * earlier.get(key, 1.0) for key, value in multipliers.items()}
-        rates |= dict.fromkeys((tensor.name, *_names(tensor.name, plan)), multipliers)
+        names = (tensor.name, live_name(plan.family, tensor.name)[0], *_names(tensor.name, plan))
+        rates |= dict.fromkeys(names, multipliers)
     return {"format": FORMAT, "optimizer": "AdamW", "multipliers": rates}
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from growkit.axes import READ
-from growkit.families import Family
+from growkit.families import Family, family_named
 from growkit.maps import AxisMap
+from growkit.operators.draws import Fill, Given, Redraw
 from growkit.operators.rule import Rule
 from growkit.recipe import Recipe
 from growkit.rules import Growth
@@ -20,6 +21,7 @@ from growkit.rules import Growth
 FORMAT = 2  # of the JSON a plan and growkit.json hold
 PROCESS_BYTES = 230_000_000  # a Python process with torch imported, measured
 BLOCK_BYTES = 100_000_000  # two blocks in flight with their temporaries, measured
+REDRAW_BYTES = 20_000_000  # drawing entries of one block anew, measured
 
 
 class Exactness(IntEnum):
@@ -62,7 +64,8 @@ class Part:
 class TensorPlan:
     """One target tensor: its name, shape and dtype, and the parts it is the sum of.
 
-    Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity.
+    Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity. draw: what
+    of it is drawn at random; what is drawn or given whole has no parts.
     """
 
     name: str
@@ -70,6 +73,7 @@ class TensorPlan:
     dtype: torch.dtype
     parts: tuple[Part, ...]
     inserted: bool = False
+    draw: Fill | Given | Redraw | None = None
 
     @property
     def bytes(self) -> int:
@@ -143,10 +147,21 @@ class Plan:
         before = sum(prod(shape) for member in self.members for shape in _weights(member).values())
         return before, sum(prod(tensor.shape) for tensor in self.tensors)
 
+    @property
+    def result_family(self) -> Family:
+        """The family of the result: the sources' own, except where a dense model becomes a mixture of experts."""
+        return family_named(self.config["model_type"])
+
+    def active_parameters(self) -> tuple[int, int]:
+        """Numbers of weights that one token passes before and after: of experts, only the share that it takes."""
+        before = sum(active(self.family, _weights(member), member.config) for member in self.members)
+        return before, active(self.result_family, {t.name: t.shape for t in self.tensors}, self.config)
+
     def flops_per_token(self) -> tuple[int, int]:
         """Forward floating-point operations per token before and after, as forward_flops counts them."""
-        before = sum(forward_flops(self.family, _weights(member), self.growth.tied) for member in self.members)
-        return before, forward_flops(self.family, {t.name: t.shape for t in self.tensors}, self.growth.tied)
+        tied = self.growth.tied
+        before = sum(forward_flops(self.family, _weights(member), tied, member.config) for member in self.members)
+        return before, forward_flops(self.result_family, {t.name: t.shape for t in self.tensors}, tied, self.config)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data: what `--dry-run --json` prints."""
@@ -154,11 +169,12 @@ class Plan:
             "format": FORMAT,
             "command": self.recipe.command,
             "sources": [member.label for member in self.members],
-            "family": self.family.model_type,
+            "family": self.result_family.model_type,
             "request": self.recipe.to_json(),
             "exactness": str(self.exactness),
             "axes": [axis.to_json() for axis in self.axes],
             "parameters": dict(zip(("before", "after"), self.parameters())),
+            "active_parameters": dict(zip(("before", "after"), self.active_parameters())),
             "bytes": {"before": self.source_bytes, "after": self.bytes},
             "flops_per_token": dict(zip(("before", "after"), self.flops_per_token())),
             "peak_memory_bytes": self.peak_bytes,
@@ -168,20 +184,35 @@ class Plan:
         }
 
 
-def forward_flops(family: Family, shapes: Mapping[str, tuple[int, ...]], tied: bool) -> int:
+def active(family: Family, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> int:
+    """Number of weights that one token passes: all, but of the experts' only the share that it takes, k of N."""
+    return _passed({name: prod(shape) for name, shape in shapes.items()}, family, config)
+
+
+def forward_flops(family: Family, shapes: Mapping[str, tuple[int, ...]], tied: bool, config: Mapping[str, Any]) -> int:
     """2 operations per weight of every matrix a token passes (2 * N, Kaplan et al. arXiv 2001.08361 section 2.1).
 
-    Embedding look-ups count nothing, a tied head counts as the matrix it is; attention scores, whose cost depends on
-    the length of the text, and norms are left out.
+    Of a mixture's experts a token passes as many as it takes. Embedding look-ups count nothing, a tied head counts as the
+    matrix it is; attention scores, whose cost depends on the length of the text, and norms are left out.
     """
-    total = 0
+    counts = {}
     stored_head = any(family.stem(name) in family.heads for name in shapes)
     for name, shape in shapes.items():
         dimensions = family.axes_of(name)
         is_head = tied and not stored_head and family.stem(name) == family.embedding
         if is_head or (len(shape) == 2 and any(d.role == READ for d in dimensions)):
-            total += 2 * prod(shape)
-    return total
+            counts[name] = 2 * prod(shape)
+    return _passed(counts, family, config)
+
+
+def _passed(counts: Mapping[str, int], family: Family, config: Mapping[str, Any]) -> int:
+    """A sum over tensors, of which those of experts count for the share of experts that a token takes."""
+    every = sum(counts.values())
+    if not family.is_moe:
+        return every
+    routed = sum(count for name, count in counts.items() if family.of_each_expert(name))
+    taken, experts = family.number(config, family.top_k), family.number(config, family.sizes["expert"])
+    return every - routed + routed * taken // experts
 
 
 def _weights(member: Member) -> dict[str, tuple[int, ...]]:
@@ -189,5 +220,9 @@ def _weights(member: Member) -> dict[str, tuple[int, ...]]:
 
 
 def _working_bytes(tensor: TensorPlan) -> int:
-    """Bytes that growing this tensor needs beyond two blocks: only what must be held whole."""
+    """Bytes that growing this tensor needs beyond two blocks: only what must be held or drawn whole."""
+    if isinstance(tensor.draw, Fill | Given):
+        return 4 * prod(tensor.shape)
+    if isinstance(tensor.draw, Redraw):
+        return REDRAW_BYTES
     return 4 * prod(tensor.shape) * 3 if tensor.parts[0].rule.transposed else 0

@@ -13,11 +13,14 @@ from growkit.checkpoint.source import Checkpoint, open_state, read_json
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.execute import Progress
+from growkit.families import family_named
 from growkit.likeness import sizes_like
+from growkit.live import split_stored
 from growkit.optimizer import MULTIPLIERS, optimizer_tensors
 from growkit.plan import Plan
 from growkit.planners.grow import grow_plan
 from growkit.planners.headers import Headers
+from growkit.planners.upcycle import upcycle_plan
 from growkit.recipe import Recipe
 from growkit.request import default_name, folder_for
 from growkit.sources import headers_of, open_source
@@ -88,10 +91,18 @@ def prepared(
             stored.append(open_state(Path(state)))
             opened.callback(stored[-1].close)
         headers = [headers_of(checkpoint) for checkpoint in checkpoints]
+        for found, header in zip(stored, headers):
+            found.tensors = split_stored(family_named(header.config.get("model_type")), found.tensors)
         notes: list[str] = []
         if like is not None:
             request, notes = _like(like, headers[0], request)
-        todo = grow_plan(headers, build(**request))
+        asked = build(**request)
+        text = asked.experts.text if asked.experts is not None else None
+        if text is not None and not Path(text).is_file():
+            raise RequestError(f"cannot read text from {text!r}: no such file")
+        if asked.experts is not None and states:
+            raise RequestError("a mixture of experts starts its optimizer anew; leave the optimizer's state out")
+        todo = (grow_plan if asked.experts is None else upcycle_plan)(headers, asked)
         todo = replace(todo, notes=(*todo.notes, *notes))
         _check_beside(checkpoints)
         folder = (

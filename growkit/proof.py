@@ -162,11 +162,16 @@ def _check_comparable(config: dict[str, Any], first: dict[str, Any], sequences: 
 
 def fits_in_memory(plan: Plan) -> str:
     """Why a result is too large to verify here, or '' where it fits: the larger model in float32 and some room."""
-    needed = 1.5 * 4 * max(plan.parameters()) + 1e9
+    return room_for(max(plan.parameters()), "verifying", "; run growkit verify where there is more")
+
+
+def room_for(parameters: int, purpose: str, cure: str = "") -> str:
+    """Why a model of so many parameters cannot be run here in float32, or '' where it can."""
+    needed = 1.5 * 4 * parameters + 1e9
     available = _available_bytes()
     if needed <= available:
         return ""
-    return f"verifying needs about {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free; run growkit verify where there is more"
+    return f"{purpose} needs about {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free{cure}"
 
 
 def _comparable(

@@ -29,7 +29,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "format": FORMAT,
         "growkit": __version__,
         "command": plan.recipe.command,
-        "family": plan.family.model_type,
+        "family": plan.result_family.model_type,
         "request": plan.recipe.to_json(),
         "exactness": str(plan.exactness),
         "axes": [axis.to_json() for axis in plan.axes],
@@ -158,12 +158,20 @@ def model_card(plan: Plan, names: Sequence[str]) -> str:
         "near": "It computes nearly the same function as its source; how nearly is measured by `growkit verify`.",
         "approximate": "It does not compute the same function as before; it is a starting point for training.",
     }[str(plan.exactness)]
-    done = {"widen": "widened", "stack": "deepened", "grow": "grown", "fuse": "fused"}[plan.recipe.command]
+    done = {
+        "widen": "widened",
+        "stack": "deepened",
+        "grow": "grown",
+        "fuse": "fused",
+        "upcycle": "upcycled to a mixture of experts",
+    }[plan.recipe.command]
+    active = plan.active_parameters()[1]
+    at_work = f", of which {active:,} are active for one token" if active != after else ""
     request = json.dumps(plan.recipe.to_json(), ensure_ascii=False)
     return (
         f"---\nlibrary_name: transformers\ntags:\n- growkit\n---\n\n# {' + '.join(names)}, {done}\n\n"
         f"Grown by growkit {__version__} from {' and '.join(f'`{name}`' for name in names)}"
-        f" ({plan.family.model_type}, {before:,} parameters) to {after:,} parameters. {claim}\n\n"
+        f" ({plan.family.model_type}, {before:,} parameters) to {after:,} parameters{at_work}. {claim}\n\n"
         f"| axis | from | to | how | function |\n|---|---|---|---|---|\n{rows}\n\n"
         f"Request: `{request}`. Maps, hashes of the source and exactness per axis: `{PROVENANCE}`.\n"
         f"Check it: `growkit verify SOURCE THIS_FOLDER`.\n"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +27,38 @@ class Depth:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """A mixture of experts in place of each feed-forward layer (see growkit.planners.upcycle).
+
+    count, top_k: experts of a layer, and those a token takes, as config.json will say. granularity: into how many slices
+    each copy of the feed-forward layer is cut, every slice an expert. shared: ask for a shared expert. layers: "every",
+    "2nd" (3rd, ...) or numbers from 1 such as "1,3". diversity: "none", "noise[:SHARE]" or "drop[:SHARE]". router:
+    "normal" or "clusters", those of the hidden states of a `text`, a file.
+    """
+
+    count: int = 8
+    top_k: int = 2
+    granularity: int = 1
+    shared: bool = False
+    layers: str = "every"
+    diversity: str = "none"
+    router: str = "normal"
+    text: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as plain data; a text by its name."""
+        stated = {key: value for key, value in vars(self).items() if value is not None}
+        return {**stated, "text": Path(self.text).name} if self.text else stated
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What was asked for: target sizes by axis (None: follow from the others), and how.
 
     method: "fpi" or "aki". mapping: "cyclic" or "random". noise: relative size of the split between read copies.
     dtype: of what is written, None for as it was. depth: None for as deep as it was. mode: how several sources become
-    one, "side-by-side", "fpi" or "aki"; None where they are stacked or there is one.
+    one, "side-by-side", "fpi" or "aki"; None where they are stacked or there is one. experts: what a dense model becomes,
+    None where it stays one.
     """
 
     sizes: Mapping[str, int | None] = field(default_factory=dict)
@@ -42,6 +69,7 @@ class Recipe:
     dtype: torch.dtype | None = None
     depth: Depth | None = None
     mode: str | None = None
+    experts: Experts | None = None
 
     @property
     def widens(self) -> bool:
@@ -51,19 +79,24 @@ class Recipe:
     @property
     def command(self) -> str:
         """The command that makes such a request."""
+        if self.experts is not None:
+            return "upcycle"
         if self.mode is not None:
             return "fuse"
         return "widen" if self.depth is None else "grow" if self.widens else "stack"
 
     def to_json(self) -> dict[str, Any]:
         """The request as plain data, for provenance."""
+        dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        if self.experts is not None:
+            return {"experts": self.experts.to_json(), "seed": self.seed, "dtype": dtype}
         asked: dict[str, Any] = {
             "sizes": {axis: size for axis, size in self.sizes.items() if size is not None},
             "method": self.method,
             "mapping": self.mapping,
             "noise": self.noise,
             "seed": self.seed,
-            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+            "dtype": dtype,
         }
         if self.depth is not None:
             stated = {key: value for key, value in vars(self.depth).items() if value not in (None, ())}

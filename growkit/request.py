@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from growkit.errors import RequestError
 from growkit.plan import Plan
-from growkit.recipe import Depth, Recipe
+from growkit.recipe import Depth, Experts, Recipe
 
 SHORT = {"hidden": "h", "head": "heads", "kv_head": "kv", "head_dim": "d", "ffn": "ffn"}
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,16 +70,48 @@ def grow_recipe(layers: int | None = None, depth: str = "stack", **others: Any) 
     return recipe(depth=Depth(layers, depth, option="--depth", **placing), **others)
 
 
+def upcycle_recipe(
+    experts: int = 8,
+    top_k: int = 2,
+    granularity: int = 1,
+    shared: bool = False,
+    layers: str = "every",
+    diversity: str = "none",
+    router: str = "normal",
+    text: str | Path | None = None,
+    seed: int = 0,
+    dtype: str | None = None,
+) -> Recipe:
+    """A request for a mixture of experts (see growkit.recipe.Experts)."""
+    wanted = Experts(experts, top_k, granularity, shared, layers, diversity, router, str(text) if text else None)
+    return replace(recipe(seed=seed, dtype=dtype, noise=0.0), experts=wanted)
+
+
 def default_name(names: Sequence[str], plan: Plan) -> str:
     """What a result is called without -o: the sources' names and what changed, such as src-h1024-l24."""
     recipe = plan.recipe
+    if recipe.experts is not None:
+        return "-".join([_stem(names), *_expert_marks(recipe.experts)])
     marks = [f"{SHORT[a.axis]}{a.new}" for a in plan.axes if recipe.sizes.get(a.axis) is not None]
     marks += ["aki"] if recipe.method == "aki" else []
     if recipe.depth is not None:
         how = "slices" if recipe.depth.slices else recipe.depth.method
         marks += [f"l{plan.layers.new}"] + ([how] if how != "stack" else [])
     marks += [recipe.mode] if recipe.mode else []
-    return "-".join(["+".join(name.removesuffix(".safetensors") for name in names), *marks])
+    return "-".join([_stem(names), *marks])
+
+
+def _stem(names: Sequence[str]) -> str:
+    return "+".join(name.removesuffix(".safetensors") for name in names)
+
+
+def _expert_marks(experts: Experts) -> list[str]:
+    """What sets a mixture of experts apart: e8, k2, and what is not the default."""
+    marks = [f"e{experts.count}", f"k{experts.top_k}"]
+    marks += [f"g{experts.granularity}"] if experts.granularity > 1 else []
+    marks += ["at" + experts.layers.replace(",", "+")] if experts.layers != "every" else []
+    marks += [experts.diversity.replace(":", "")] if experts.diversity != "none" else []
+    return marks + ([experts.router] if experts.router != "normal" else [])
 
 
 def folder_for(sources: Sequence[str | Path], name: str) -> Path:

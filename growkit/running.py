@@ -17,6 +17,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
 from growkit.families.schema import has_language_head
 from growkit.operators.seeds import generator
+from growkit.planners.sizes import odd_width
 
 SEQUENCES, LENGTH = 8, 64
 
@@ -87,20 +88,27 @@ def loadable(checkpoint: Checkpoint) -> Iterator[Path]:
         yield temporary
 
 
-def sequences_for(config: dict[str, Any], tokenizer: Any, text: str | Path | None, seed: int) -> list[torch.Tensor]:
+def sequences_for(
+    config: dict[str, Any],
+    tokenizer: Any,
+    text: str | Path | None,
+    seed: int,
+    sequences: int = SEQUENCES,
+    longest: int = LENGTH,
+) -> list[torch.Tensor]:
     """Token sequences (length,): pieces of the text spread over its length, or random ids away from special ones.
 
     Raises RequestError for a text that cannot be read or is too short, CheckpointError for a tokenizer of another model.
     """
     family = family_named(config.get("model_type"))
-    positions = config.get(family.sizes["position"]) or LENGTH
-    length = max(1, min(LENGTH, positions - 2))  # RoBERTa counts its positions from 2
+    positions = config.get(family.sizes["position"]) or longest
+    length = max(1, min(longest, positions - 2))  # RoBERTa counts its positions from 2
     vocabulary = config[family.sizes["vocab"]]
     if text is None:
         stated = [config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")]
         special = {i for value in stated for i in (value if isinstance(value, list) else [value])}
         allowed = torch.tensor([i for i in range(vocabulary) if i not in special] or [0])
-        draws = torch.randint(len(allowed), (SEQUENCES, length), generator=generator(seed, "verify"))
+        draws = torch.randint(len(allowed), (sequences, length), generator=generator(seed, "verify"))
         return list(allowed[draws])
     try:
         content = Path(text).read_text("utf-8")
@@ -112,7 +120,7 @@ def sequences_for(config: dict[str, Any], tokenizer: Any, text: str | Path | Non
     if max(ids) >= vocabulary:
         raise CheckpointError(f"the tokenizer makes token {max(ids)}, but the model has a vocabulary of {vocabulary}")
     length = min(length, len(ids))
-    starts = torch.linspace(0, len(ids) - length, SEQUENCES).long().unique()
+    starts = torch.linspace(0, len(ids) - length, sequences).long().unique()
     return [torch.tensor(ids[s : s + length]) for s in starts.tolist()]
 
 
@@ -149,6 +157,8 @@ def load_model(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tupl
         transformers.logging.set_verbosity(verbosity)
     wrong = [f"{kind[:-5]}: {key}" for kind in ("missing_keys", "unexpected_keys") for key in sorted(info[kind])]
     family = family_named(config.get("model_type"))
+    if family.is_moe and (dtype == torch.float64 or odd_width(family, config, dtype.itemsize)):
+        model.set_experts_implementation("eager")  # one after another: torch's grouped product cannot
     # what transformers recomputes is no parameter
     return model.eval(), [key for key in wrong if not family.is_buffer(key.split(": ")[1])]
 

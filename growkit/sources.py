@@ -11,7 +11,8 @@ import torch
 
 from growkit.checkpoint.source import Checkpoint, open_checkpoint
 from growkit.errors import RequestError
-from growkit.families import Family, family_named
+from growkit.families import FAMILIES, Family, family_named
+from growkit.live import split_stored
 from growkit.planners.headers import Headers
 from growkit.planners.infer import infer_config, infer_family
 
@@ -29,6 +30,9 @@ def open_source(source: str | Path, family: str | None = None, heads: int | None
             f"--family {family!r} contradicts config.json, which says {checkpoint.config.get('model_type')!r}; it is for"
             " files without a config"
         )
+    kind = FAMILIES.get(str(checkpoint.config.get("model_type"))) if checkpoint.config is not None else None
+    if kind is not None and kind.is_moe:
+        checkpoint.tensors = split_stored(kind, checkpoint.tensors)  # as they come, or stacked
     if checkpoint.config is None:
         shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
         checkpoint.config = infer_config(shapes, infer_family(shapes, family), heads)

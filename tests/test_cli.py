@@ -51,7 +51,7 @@ def modules_of(code):
 
 def test_every_command_and_every_option_has_help():
     training = ["tokenize", "init", "eval", "pretrain", "report"]
-    assert list(COMMANDS) == ["widen", "stack", "grow", "fuse", "verify", "inspect", *training]
+    assert list(COMMANDS) == ["widen", "stack", "grow", "fuse", "upcycle", "verify", "inspect", *training]
     for name, command in COMMANDS.items():
         assert command.help and run(name, "--help").exit_code == 0
         for parameter in command.params:
@@ -69,13 +69,13 @@ def test_nothing_heavy_is_imported_before_it_is_needed(src):
 
 
 PLAN = {"format", "command", "sources", "family", "request", "exactness", "axes", "parameters", "bytes", "flops_per_token"} | {
-    "peak_memory_bytes", "config", "dropped", "notes",
+    "peak_memory_bytes", "config", "dropped", "notes", "active_parameters",
 }  # fmt: skip
 REPORT = {"ok", "source", "target", "compared", "text", "tokens", "exactness", "max_difference", "mean_difference"} | {
     "scale", "relative", "tolerance", "kl", "top1", "loss_source", "loss_target", "cosine", "keys", "members",
 }  # fmt: skip
 INSPECTION = {"source", "family", "architecture", "sizes", "parameters", "parameters_total", "dtypes", "bytes", "tied"} | {
-    "flops_per_token", "buffers", "growths",
+    "flops_per_token", "buffers", "growths", "active_parameters",
 }  # fmt: skip
 
 

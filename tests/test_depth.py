@@ -41,6 +41,9 @@ WRITERS = {
     "gemma2": "post_attention_layernorm post_feedforward_layernorm",
     "olmo2": "post_attention_layernorm post_feedforward_layernorm",
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma"), "self_attn.o_proj mlp.down_proj"),
+    "mixtral": "self_attn.o_proj w2",
+    "qwen2_moe": "self_attn.o_proj down_proj",
+    "qwen3_moe": "self_attn.o_proj down_proj",
 }
 
 TABLE = [  # layers of the sources, request, layers of the result (several sources: A1 is the first of the first)
@@ -131,7 +134,7 @@ def test_laws_of_every_size(method):
 
 def deepen(model, **request):
     """(plan, state dict, config) of a live model made deeper."""
-    state, settings = model.state_dict(), model.config.to_dict()
+    state, settings = tiny.stored(model), model.config.to_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     dtypes = {name: tensor.dtype for name, tensor in state.items()}
     plan = grow_plan([Headers("tiny", shapes, dtypes, settings)], grow_recipe(**request))
@@ -177,7 +180,7 @@ def test_layers_are_the_sources_bit_for_bit(family):
         ours = model(ids).logits
     for request, table in CONTENT:
         plan, state, config = deepen(model, **request)
-        check_content(family, model.state_dict(), state, table)
+        check_content(family, tiny.stored(model), state, table)
         assert all(config[key] == len(table.split()) for key in FAMILIES[family].sizes["layer"].split())
         exact = "(" in table and family in PRE_NORM
         assert str(plan.exactness) == ("exact" if exact else "approximate")
@@ -219,9 +222,8 @@ def test_gradients_flow_into_inserted_layers_within_two_steps(family):
     for _ in range(2):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(grown(ids).logits.flatten(0, 1), ids.flatten()).backward()
-        gradients.append(
-            {name: parameter.grad.clone() for name, parameter in grown.named_parameters() if parameter.grad is not None}
-        )
+        found = {name: p.grad.clone() for name, p in grown.named_parameters() if p.grad is not None}
+        gradients.append(tiny.stored(grown, found))
         optimizer.step()
     names = [name for name in gradients[1] if FAMILIES[family].layer_of(name) == 2]
     assert len(names) == sum(FAMILIES[family].layer_of(name) == 2 for name in state)

@@ -67,7 +67,7 @@ def resolved(model, growth: dict) -> dict:
 
 def grow(model, growth: dict):
     """(plan, grown model) of a live model."""
-    state = model.state_dict()
+    state = tiny.stored(model)
     new, config = grow_state_dict(state, model.config, **growth)
     headers = Headers(
         "tiny",
@@ -107,7 +107,9 @@ def check(family: str, growth: dict, expected: str, tied: bool, seed: int) -> No
     ids = tiny.tokens(seed)
     with tiny.float32_parts_in_double():
         algebra = tiny.relative(logits(model, ids), logits(grown, ids))
-        cached = tiny.relative(logits(model, ids), stepwise(grown, ids)) if family not in tiny.ENCODERS else 0.0
+        # a mixture has its attention, and so its cache, from llama: once is enough
+        stepped = family not in tiny.ENCODERS and not (tied and family in tiny.MIXTURES)
+        cached = tiny.relative(logits(model, ids), stepwise(grown, ids)) if stepped else 0.0
     if expected != "exact":
         assert algebra > DIFFERS, "the plan warns of a difference that is not there"
         return

@@ -23,7 +23,7 @@ from growkit.planners.grow import grow_plan
 from growkit.planners.headers import Headers
 from growkit.request import recipe
 
-EVERY = tuple(tiny.CONFIGS)
+EVERY = tiny.DENSE
 DIRECT = ("llama", "gpt2", "gpt_neox", "bert", "gemma", "qwen3")
 SIZES = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "word_embed_proj_dim")
 SIZES += ("n_embd", "n_head", "n_inner", "dim", "n_heads", "hidden_dim", "ffn_dim")

@@ -27,7 +27,7 @@ def saved(family: str, folder: Path, **changes):
     model.save_pretrained(folder)
     generator = torch.Generator().manual_seed(1)
     state = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in tiny.stored(model, dict(model.named_parameters())).items():
         for moment in ("exp_avg", "exp_avg_sq"):
             state[f"{name}.{moment}"] = torch.rand(parameter.shape, generator=generator) - (moment == "exp_avg") / 2
         state[f"{name}.step"] = torch.tensor(1000.0)

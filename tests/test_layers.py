@@ -14,12 +14,13 @@ FLOORS = [
     {"maps"},
     {"attention_maps"},
     {"operators", "families", "checkpoint"},
-    {"rules"},
+    {"rules", "live"},
     {"plan"},
     {"planners"},
     {"execute", "sources", "provenance", "optimizer"},
     {"request", "likeness", "lineage", "output", "running"},
     {"prepare", "proof"},
+    {"clusters"},
     {"api"},
     {"training"},
     {"inspection"},
@@ -77,7 +78,19 @@ def test_public_functions_are_documented(path):
 def test_what_the_package_exports():
     assert sorted(growkit.__all__) == sorted(
         ["CheckpointError", "GrowkitError", "RequestError", "__version__", "expand", "grow_state_dict", "inspect"]
-        + ["plan_widen", "plan_stack", "plan_grow", "plan_fuse", "verify", "widen", "stack", "grow", "fuse"]
+        + [
+            "plan_widen",
+            "plan_stack",
+            "plan_grow",
+            "plan_fuse",
+            "plan_upcycle",
+            "upcycle",
+            "verify",
+            "widen",
+            "stack",
+            "grow",
+            "fuse",
+        ]
         + ["tokenize", "init", "evaluate", "pretrain", "report"]
     )
     for name in growkit.__all__:

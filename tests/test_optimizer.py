@@ -67,7 +67,7 @@ def cases(table: dict) -> list:
 
 
 def plan_of(model, **growth):
-    state, config = model.state_dict(), model.config.to_dict()
+    state, config = tiny.stored(model), model.config.to_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     return grow_plan([Headers("tiny", shapes, {n: t.dtype for n, t in state.items()}, config)], recipe(**growth))
 
@@ -98,7 +98,8 @@ def loss_of(model, seed: int) -> torch.Tensor:
 def gradients(model) -> dict[str, torch.Tensor]:
     with tiny.float32_parts_in_double():
         loss_of(model, seed=0).backward()
-    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+    found = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+    return tiny.stored(model, found)
 
 
 @lru_cache(maxsize=2)
@@ -116,7 +117,7 @@ class Both:
         model, self.before = source(family, tied)
         self.plan = plan_of(model, **growth)
         with tiny.float32_parts_in_double():
-            grown = tiny.rebuild(model, grown_by(self.plan, model.state_dict()), self.plan.config)
+            grown = tiny.rebuild(model, grown_by(self.plan, tiny.stored(model)), self.plan.config)
         self.after = gradients(grown)
         assert sum(g.numel() for g in self.after.values()) > sum(g.numel() for g in self.before.values())
         self.floor = 1e-5 * max(g.abs().max() for g in self.after.values())
@@ -225,7 +226,7 @@ def save_trained(model, folder):
     return optimizer, state
 
 
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("family", tiny.DENSE)  # a near tie between experts would part them after some steps
 def test_training_goes_on_as_the_source_would_have(family, tmp_path):
     tied, width = {"gpt2": (True, 72), "llama": (False, 72), "gpt_neox": (False, 48)}.get(family, (True, 48))
     with tiny.float32_parts_in_double():

@@ -7,9 +7,14 @@ from unittest import mock
 
 import torch
 import transformers
+from transformers.core_model_loading import revert_weight_conversion
+
+from growkit.families import FAMILIES
+from growkit.live import join_experts
 
 BASE = dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40)
 DECODER = dict(BASE, num_key_value_heads=2, max_position_embeddings=64)
+EXPERTS = dict(DECODER, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20, norm_topk_prob=True)
 
 CONFIGS = {
     "bert": (transformers.BertConfig, dict(BASE, max_position_embeddings=64)),
@@ -33,11 +38,23 @@ CONFIGS = {
     "gemma2": (transformers.Gemma2Config, dict(DECODER, head_dim=8, query_pre_attn_scalar=12, sliding_window=6)),
     "olmo2": (transformers.Olmo2Config, DECODER),
     "phi": (transformers.PhiConfig, dict(DECODER, partial_rotary_factor=0.7)),
+    "mixtral": (transformers.MixtralConfig, dict(DECODER, num_local_experts=4, sliding_window=6)),
+    "qwen2_moe": (
+        transformers.Qwen2MoeConfig,  # the middle layer has no experts
+        dict(EXPERTS, shared_expert_intermediate_size=12, mlp_only_layers=[1]),
+    ),
+    "qwen3_moe": (
+        transformers.Qwen3MoeConfig,  # only the middle layer has
+        dict(EXPERTS, head_dim=8, attention_bias=True, decoder_sparse_step=2),
+    ),
 }
+MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
+DENSE = tuple(family for family in CONFIGS if family not in MIXTURES)
 ENCODERS = ("bert", "roberta", "distilbert")
 STEMS = dict(
     bert="Bert", roberta="Roberta", distilbert="DistilBert", gpt2="GPT2", gpt_neox="GPTNeoX", opt="OPT", llama="Llama",
     mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", gemma="Gemma", gemma2="Gemma2", olmo2="Olmo2", phi="Phi",
+    mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe",
 )  # fmt: skip
 
 
@@ -65,12 +82,26 @@ def make(family: str, architecture: str | None = None, seed: int = 0, dtype=torc
     config_class, sizes = CONFIGS[family]
     config = config_class(**{**sizes, **changes})
     model = getattr(transformers, architecture or language_model(family))(config)
-    return shake(model.to(dtype), seed).eval()
+    return shake(one_by_one(model).to(dtype), seed).eval()
+
+
+def one_by_one(model):
+    """Let a mixture compute its experts one after another: stock code has no other way in float64."""
+    if model.config.model_type in MIXTURES:
+        model.set_experts_implementation("eager")
+    return model
+
+
+def stored(model, tensors=None) -> dict[str, torch.Tensor]:
+    """A model's tensors, or others by the names of its parameters, under the names a file has: each expert's its own."""
+    tensors = model.state_dict() if tensors is None else tensors
+    return revert_weight_conversion(model, dict(tensors)) if model.config.model_type in MIXTURES else dict(tensors)
 
 
 def rebuild(model, state, config, dtype=torch.float64):
     """The grown model of the same class, with every key matched."""
-    grown = type(model)(type(model.config).from_dict(config)).to(dtype).eval()
+    grown = one_by_one(type(model)(type(model.config).from_dict(config)).to(dtype).eval())
+    state = join_experts(FAMILIES[model.config.model_type], state)
     missing, unexpected = grown.load_state_dict(state, strict=False)
     tied = set(getattr(grown, "all_tied_weights_keys", {}))
     assert not unexpected and set(missing) <= tied, (missing, unexpected)

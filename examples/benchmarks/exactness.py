@@ -49,7 +49,7 @@ def cell(family: str, growth: dict | str) -> str:
             request = growth if isinstance(growth, dict) else dict(head_dim={"x2": 2 * own, "+4": own + 4}[growth])
             if request == dict(heads=8) and not hasattr(model.config, "num_key_value_heads"):
                 return "with hidden"
-            state, config = model.state_dict(), model.config.to_dict()
+            state, config = tiny.stored(model), model.config.to_dict()
             try:
                 grown = tiny.rebuild(model, *grow_state_dict(state, config, **request))
             except GrowkitError:

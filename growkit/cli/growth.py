@@ -1,4 +1,4 @@
-"""The commands that grow: widen, stack, grow, fuse. Knows options; everything else is the library's."""
+"""The commands that grow: widen, stack, grow, fuse, upcycle. Knows options; everything else is the library's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ def run(command: str, sources: list[str], common: o.Common, request: dict[str, A
         from growkit import api
         from growkit.cli import show
 
-        named: Any = sources if command in ("stack", "fuse") else sources[0]
+        named: Any = sources if command in ("stack", "fuse", "upcycle") else sources[0]
         about: dict[str, Any] = dict(family=common.family, source_heads=common.source_heads)
         options = dict(force=common.force, optimizer=common.optimizer, **about, **request)
         if common.dry_run:
@@ -144,3 +144,27 @@ def fuse(
         noise=noise, seed=seed, dtype=dtype,
     )  # fmt: skip
     run("fuse", sources, common, request)
+
+
+@app.command()
+def upcycle(
+    sources: Annotated[list[str], typer.Argument(metavar="DENSE [EXPERT2...]", help="A dense checkpoint; or several fine-tuned from one, which give the experts in turn.")],
+    experts: Annotated[int, typer.Option(metavar="N", rich_help_panel=o.EXPERTS, help="Experts of each layer, all in all.")] = 8,
+    top_k: Annotated[int, typer.Option(metavar="K", rich_help_panel=o.EXPERTS, help="Experts a token takes.")] = 2,
+    granularity: Annotated[int, typer.Option(metavar="G", rich_help_panel=o.EXPERTS, help="Slices of each copy, every one an expert; N and K are multiples of it.")] = 1,
+    shared: Annotated[bool, typer.Option("--shared", rich_help_panel=o.EXPERTS, help="Half of the units in an expert that every token passes; qwen2_moe always has it.")] = False,
+    layers: Annotated[str, typer.Option(metavar="every|2nd|I,J,...", rich_help_panel=o.EXPERTS, help="Which layers have experts, from 1; mixtral: every.")] = "every",
+    diversity: Annotated[str, typer.Option(metavar="none|noise[:S]|drop[:R]", rich_help_panel=o.EXPERTS, help="Exact copies; with noise of S (0.1) of the deviation; or with R (0.5) of the units drawn anew.")] = "none",
+    router: Annotated[str, typer.Option(metavar="normal|clusters", rich_help_panel=o.EXPERTS, help="Drawn; or the centres of clusters of a text's hidden states.")] = "normal",
+    text: Annotated[Optional[Path], typer.Option(metavar="FILE", rich_help_panel=o.EXPERTS, help="The text for --router clusters.")] = None,
+    seed: o.Seed = 0, dtype: o.Dtype = None, allow_nonfinite: o.AllowNonfinite = False, out: o.Out = None,
+    shard_size: o.ShardSize = "5GB", dry_run: o.DryRun = False, as_json: o.AsJson = False, force: o.Force = False,
+    verify: o.Verify = True, family: o.FamilyName = None, source_heads: o.SourceHeads = None,
+) -> None:  # fmt: skip
+    """Make a mixture of experts of a dense model: llama, mistral -> mixtral, qwen2 -> qwen2_moe, qwen3 -> qwen3_moe."""
+    common = o.Common(out, shard_size, dry_run, as_json, force, verify, None, allow_nonfinite, family, source_heads)
+    request = dict(
+        experts=experts, top_k=top_k, granularity=granularity, shared=shared, layers=layers, diversity=diversity,
+        router=router, text=text, seed=seed, dtype=dtype,
+    )  # fmt: skip
+    run("upcycle", sources, common, request)

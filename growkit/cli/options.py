@@ -9,6 +9,7 @@ from growkit.errors import RequestError
 
 SIZES, HOW, OUTPUT, SOURCE = "What to grow", "How", "Output", "When the source has no config.json"
 DEPTH = "How deep"
+EXPERTS = "Which experts"
 
 
 def option(panel: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:
@@ -47,7 +48,7 @@ Noise = Annotated[
     Optional[float],
     option(HOW, "X", "How unevenly read copies are split, 0 to below 1; their sum stays. Default 0.5 for fpi, else 0."),
 ]
-Seed = Annotated[int, option(HOW, "S", "For the random mapping, the split and free fillers.")]
+Seed = Annotated[int, option(HOW, "S", "For everything that is drawn at random.")]
 Dtype = Annotated[
     Optional[str], option(HOW, "TYPE", "Store as float64, float32, bfloat16 or float16; default as the source.")
 ]

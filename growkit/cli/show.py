@@ -46,7 +46,7 @@ def plan(todo: Plan, as_json: bool) -> None:
 
 def print_plan(todo: Plan, console: Console) -> None:
     """The tables of a plan."""
-    console.print(f"[bold]{escape(todo.source)}[/]  {todo.family.model_type}, {_how(todo)}")
+    console.print(f"[bold]{escape(todo.source)}[/]  {_families(todo)}, {_how(todo)}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("axis", "from", "to", "map", "exactness"):
         table.add_column(heading, justify="right" if heading in ("from", "to") else "left")
@@ -74,10 +74,18 @@ def print_plan(todo: Plan, console: Console) -> None:
         )
 
 
+def _families(todo: Plan) -> str:
+    """The family, or the one that becomes another."""
+    return " -> ".join(dict.fromkeys((todo.family.model_type, todo.result_family.model_type)))
+
+
 def _how(todo: Plan) -> str:
     """The request in a few words."""
     recipe = todo.recipe
     words = []
+    if recipe.experts is not None:
+        wanted = recipe.experts
+        return f"{wanted.count} experts, {wanted.top_k} for each token, router {wanted.router}, seed {recipe.seed}"
     if recipe.mode is not None:
         words.append(f"fused {recipe.mode}")
     elif recipe.widens or recipe.depth is None:
@@ -95,10 +103,13 @@ def _before_after(todo: Plan) -> Table:
         table.add_column(heading, justify="left" if not heading else "right")
     rows: list[tuple[str, tuple[int, int], Callable[[int], str]]] = [
         ("parameters", todo.parameters(), lambda n: f"{n:,}"),
+        ("active parameters", todo.active_parameters(), lambda n: f"{n:,}"),
         ("weights", (todo.source_bytes, todo.bytes), size),
         ("FLOPs per token", todo.flops_per_token(), count),
     ]
     for name, (before, after), form in rows:
+        if name == "active parameters" and (before, after) == todo.parameters():
+            continue  # every token passes all of a dense model
         table.add_row(name, form(before), form(after), f"{after / before:.2f}x" if before else "")
     table.add_row("peak memory", "", f"about {size(todo.peak_bytes)}", "")
     return table
@@ -198,6 +209,8 @@ def inspection(found: Inspection, as_json: bool) -> None:
         parts.add_row(part, f"{weights:,}", f"{weights / total:.1%}")
     parts.add_row("[bold]total[/]", f"[bold]{total:,}[/]", size(found.bytes))
     out.print(parts)
+    if found.active_parameters != total:
+        out.print(f"{found.active_parameters:,} parameters active for one token")
     out.print(f"{count(found.flops_per_token)}FLOPs per token forward, attention scores left out\n")
     growth = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("growth", "exactness", "why"):

@@ -1,10 +1,10 @@
 """The families growkit knows, by model_type. They know names and axes; ignorant of values, maps and files."""
 
 from growkit.errors import CheckpointError
-from growkit.families import bert, gpt, llama
+from growkit.families import bert, gpt, llama, moe
 from growkit.families.schema import Family
 
-FAMILIES: dict[str, Family] = {f.model_type: f for m in (bert, gpt, llama) for f in m.FAMILIES}
+FAMILIES: dict[str, Family] = {f.model_type: f for m in (bert, gpt, llama, moe) for f in m.FAMILIES}
 
 
 def family_named(model_type: object) -> Family:

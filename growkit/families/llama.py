@@ -1,5 +1,7 @@
 """Llama and its kin: pre-RMSNorm decoders with rotary positions and gated feed-forward layers. Data only."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from growkit.families.schema import RMS, Family, linear, norm, task_heads
@@ -15,7 +17,7 @@ _SIZES = {
     "position": "max_position_embeddings",
 }
 
-_ATTENTION = {
+ATTENTION = {
     **linear("layers.{layer}.self_attn.q_proj", "(head query_dim)", "hidden"),
     **linear("layers.{layer}.self_attn.k_proj", "(kv_head key_dim)", "hidden"),
     **linear("layers.{layer}.self_attn.v_proj", "(kv_head value_dim)", "hidden"),
@@ -28,19 +30,19 @@ _FEED_FORWARD = {
     **linear("layers.{layer}.mlp.down_proj", "hidden", "ffn"),
 }
 
-_DECODER = {
+OUTSIDE = {  # what stands around and between the blocks
     "embed_tokens.weight": "vocab hidden",
     **norm("layers.{layer}.input_layernorm"),
-    **_ATTENTION,
     **norm("layers.{layer}.post_attention_layernorm"),
-    **_FEED_FORWARD,
     **norm("norm", before_head=True),
     "lm_head.weight": "vocab /hidden",
     **task_heads(),
 }
 
+_DECODER = {**OUTSIDE, **ATTENTION, **_FEED_FORWARD}
+
 # a norm over each head's own slots, shared by all heads
-_HEAD_NORM = {
+HEAD_NORM = {
     **norm("layers.{layer}.self_attn.q_norm", "query_dim"),
     **norm("layers.{layer}.self_attn.k_norm", "key_dim"),
 }
@@ -69,8 +71,14 @@ def _classes(stem: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _llama_like(model_type: str, stem: str, tensors: dict[str, str] = _DECODER, **facts: Any) -> Family:
-    """A family that shares Llama's names and sizes; `facts` are what sets it apart."""
+def llama_like(
+    model_type: str,
+    stem: str,
+    tensors: Mapping[str, str] = _DECODER,
+    sizes: Mapping[str, str] = MappingProxyType({}),
+    **facts: Any,
+) -> Family:
+    """A family that shares Llama's names and sizes; `sizes` of its own and `facts` are what sets it apart."""
     common: dict[str, Any] = dict(
         norm=RMS,
         rotary=True,
@@ -86,26 +94,26 @@ def _llama_like(model_type: str, stem: str, tensors: dict[str, str] = _DECODER, 
         },
         buffers=("layers.{layer}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),
     )
-    return Family(model_type, _SIZES, tensors, architectures=_classes(stem), **{**common, **facts})
+    return Family(model_type, {**_SIZES, **sizes}, tensors, architectures=_classes(stem), **{**common, **facts})
 
 
 _GEMMA: dict[str, Any] = dict(gain_offset=1.0, embedding_scaled=True, tied=True, defaults={"head_dim": 256})
 
-LLAMA = _llama_like("llama", "Llama", hidden_by_heads=True)
-MISTRAL = _llama_like("mistral", "Mistral", defaults={"num_key_value_heads": 8})
+LLAMA = llama_like("llama", "Llama", hidden_by_heads=True)
+MISTRAL = llama_like("mistral", "Mistral", defaults={"num_key_value_heads": 8})
 _WINDOW: dict[str, Any] = dict(full_layers="max_window_layers")
 _WINDOW_DEFAULTS = {"num_key_value_heads": 32, "max_window_layers": 28, "sliding_window": 4096}
-QWEN2 = _llama_like("qwen2", "Qwen2", switches={}, defaults=_WINDOW_DEFAULTS, **_WINDOW)
-QWEN3 = _llama_like(
+QWEN2 = llama_like("qwen2", "Qwen2", switches={}, defaults=_WINDOW_DEFAULTS, **_WINDOW)
+QWEN3 = llama_like(
     "qwen3",
     "Qwen3",
-    {**_DECODER, **_HEAD_NORM},
+    {**_DECODER, **HEAD_NORM},
     head_norm=True,
     defaults={"head_dim": 128, **_WINDOW_DEFAULTS},
     **_WINDOW,
 )
-GEMMA = _llama_like("gemma", "Gemma", **_GEMMA)
-GEMMA2 = _llama_like(
+GEMMA = llama_like("gemma", "Gemma", **_GEMMA)
+GEMMA2 = llama_like(
     "gemma2",
     "Gemma2",
     {**_DECODER, **_BRANCH_NORMS},
@@ -115,7 +123,7 @@ GEMMA2 = _llama_like(
     layer_cycle=("sliding_attention", "full_attention"),
     **_GEMMA | {"defaults": {"head_dim": 256, "query_pre_attn_scalar": 256}},
 )
-OLMO2 = _llama_like(
+OLMO2 = llama_like(
     "olmo2",
     "Olmo2",
     {

@@ -14,7 +14,8 @@ from growkit.axes import Dimension, parse
 from growkit.errors import CheckpointError
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
-_LAYER_NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
+_NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
+_SPARSE, _DENSE = {"expert", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Family:
     """One row of growkit's knowledge of the world.
 
     model_type: as config.json says it. sizes: axis -> config key (several, where a config says it twice). tensors: name template -> axes (see growkit.axes);
-    "{layer}" stands for a layer number. prefixes: what task models put before the names of their base model.
+    "{layer}" stands for a layer number, "{expert}" for an expert's. prefixes: what task models put before the names of their base model.
     norm: RMSNorm or LayerNorm. post_norm: the stream is what a norm puts out (BERT), so a norm cannot hide a filler.
     embedding, heads: templates of the token embedding and of the output head that may be tied to it; tied: whether it is
     when the config is silent. rotary, rotary_fraction: rotary positions, on which part of a head by default.
@@ -39,6 +40,9 @@ class Family:
     switches: config key that must be true where a template is stored, for files without a config.
     architectures: (tensor name that gives a task model away, its class), first match wins; task_tensors: tables that
     hold for one kind of class only.
+    top_k: in a mixture of experts, the config key that says how many experts a token takes. sparse_step, dense_layers: the
+    keys that say which layers have experts: every so many-th, but not these; without them all have. fused: what a live
+    model calls a tensor -> the stored tensors it holds, those of all experts stacked.
     """
 
     model_type: str
@@ -69,6 +73,10 @@ class Family:
     layer_cycle: tuple[str, ...] = ()
     full_layers: str = ""
     by_number: tuple[str, ...] = ()
+    top_k: str = ""
+    sparse_step: str = ""
+    dense_layers: str = ""
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
         """The dimensions of a stored tensor. Raises CheckpointError for a name the family does not have."""
@@ -96,24 +104,68 @@ class Family:
         """The name without the prefix a task model gives its base model."""
         return next((name[len(p) :] for p in self.prefixes if name.startswith(p)), name)
 
-    def lacking(self, names: Iterable[str], layers: int) -> list[str]:
-        """Stems of the weights that a base model of so many layers needs and that are not among the names."""
+    @property
+    def is_moe(self) -> bool:
+        """Whether its feed-forward layers are mixtures of experts."""
+        return "expert" in self.sizes
+
+    def number(self, config: Mapping[str, Any], key: str) -> int:
+        """A positive whole number that a config states under any of these keys, or the family's default. Raises CheckpointError where it is none."""
+        stated = [config[name] for name in key.split() if config.get(name) is not None]
+        value = stated[0] if stated else self.defaults.get(key.split()[0])
+        if type(value) is not int or value < 1:
+            raise CheckpointError(
+                f"config.json should give {key.split()[0]!r} as a positive whole number, not {value!r}"
+            )
+        return value
+
+    def is_sparse(self, config: Mapping[str, Any], layer: int) -> bool:
+        """Whether a layer, counted from 0, has experts. Raises CheckpointError for a config that does not say it soundly."""
+        if not self.is_moe or not self.sparse_step:
+            return self.is_moe
+        dense = config.get(self.dense_layers) or []
+        if not isinstance(dense, list):
+            raise CheckpointError(f"config.json should list layers under {self.dense_layers!r}, not {dense!r}")
+        return layer not in dense and (layer + 1) % self.number(config, self.sparse_step) == 0
+
+    def lacking(self, names: Iterable[str], layers: int, config: Mapping[str, Any] | None = None) -> list[str]:
+        """Stems of the weights that a base model of so many layers needs and that are not among the names.
+
+        config: which layers have experts, and how many; without it, all have, and one is enough.
+        """
         there = {self.stem(name).replace(".gamma", ".weight") for name in names}
         weights = [name for name in self.tensors if name.endswith(".weight")]
         in_layers = [name for name in weights if "{layer}" in name]
-        needed = [name.replace("{layer}", str(layer)) for layer in range(layers) for name in in_layers]
+        experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
+        needed = []
+        for layer in range(layers):
+            other = _DENSE if self.is_sparse(config or {}, layer) else _SPARSE
+            for name in in_layers:
+                if not self._words(name) & other:
+                    numbers = range(experts) if "{expert}" in name else (0,)
+                    at = name.replace("{layer}", str(layer))
+                    needed += [at.replace("{expert}", str(number)) for number in numbers]
         needed += [self.embedding, *(name for name in weights if self.tensors[name] == "~/hidden")]
         return [name for name in needed if name not in there]
 
+    def _words(self, template: str) -> set[str]:
+        """The axes of a tensor, those in its name included."""
+        axes = {axis for dimension in parse(self.tensors[template]) for axis in dimension.axes}
+        return axes | ({"expert"} if "{expert}" in template else set())
+
+    def of_each_expert(self, name: str) -> bool:
+        """Whether each expert has such a tensor of its own, so that a token passes only those of the experts it takes."""
+        return "{expert}" in self.template(name)
+
     def layer_of(self, name: str) -> int | None:
         """The layer number in a tensor's name, or None."""
-        match = _LAYER_NUMBER.search(self.stem(name))
+        match = _NUMBER.search(self.stem(name))
         return int(match[0]) if match else None
 
     def in_layer(self, name: str, layer: int) -> str:
         """The same tensor's name in another layer."""
         stem = self.stem(name)
-        return name[: len(name) - len(stem)] + _LAYER_NUMBER.sub(str(layer), stem, count=1)
+        return name[: len(name) - len(stem)] + _NUMBER.sub(str(layer), stem, count=1)
 
     def architecture(self, names: list[str]) -> str:
         """The transformers class that these tensors are a checkpoint of, for files without a config."""
@@ -125,8 +177,9 @@ class Family:
         raise AssertionError("a family's list of architectures ends with '*'")
 
     def template(self, name: str) -> str:
-        """A stored name as the tables have it: without prefix, "{layer}" for its layer number."""
-        return _LAYER_NUMBER.sub("{layer}", self.stem(name), count=1)
+        """A stored name as the tables have it: without prefix, "{layer}" and "{expert}" for its numbers."""
+        layered = _NUMBER.sub("{layer}", self.stem(name), count=1)
+        return _NUMBER.sub("{expert}", layered, count=1)
 
 
 def has_language_head(architecture: str) -> bool:

@@ -40,14 +40,15 @@ def assemble(
     """Rows [start, start + block_rows) of a tensor that several parts make, as (rows, new columns) in `dtype`.
 
     expand(part, rows, dtype) gives rows of one part. Rows that are ABSENT from a part are not asked of it; where several
-    parts have a row it is their sum, in float32 or wider, cast once.
+    parts have a row it is their sum, in a wider dtype than the result's, cast once.
     """
     stop = min(start + rules[0].block_rows, rules[0].rows.new)
     present = [start + np.flatnonzero(rule.rows.mode[start:stop] != ABSENT) for rule in rules]
     if len(rules) == 1 and len(present[0]) == stop - start:
         return expand(0, present[0], dtype)
     added = sum(len(rows) for rows in present) > stop - start
-    wide = torch.float32 if added and dtype != torch.float64 else dtype
+    # wide enough that the mean of equal values is that value to the last bit
+    wide = (torch.float64 if dtype in (torch.float32, torch.float64) else torch.float32) if added else dtype
     block = torch.zeros(stop - start, rules[0].columns.new, dtype=wide)
     for part, rows in enumerate(present):
         if len(rows):

@@ -21,7 +21,7 @@ def is_by_layer(key: str) -> bool:
 
 def difference(family: Family, one: Mapping[str, Any], other: Mapping[str, Any], count: int) -> str | None:
     """The first thing that two configs of `count` layers each say differently layer by layer, or None."""
-    if _types(family, one, count) != _types(family, other, count):
+    if kinds_of_attention(family, one, count) != kinds_of_attention(family, other, count):
         return TYPES
     return next((key for key in (*ENTRIES[1:], *NUMBERS) if (one.get(key) or None) != (other.get(key) or None)), None)
 
@@ -50,18 +50,31 @@ def deepen_config(
         if any(source.get(key) for source in sources):
             named = [source.get(key) or () for source in sources]
             config[key] = [number for number, (source, layer) in enumerate(places) if layer in named[source]]
-    types = [_types(family, source, count) for source, count in zip(sources, old)]
+    notes = _carry_experts(family, config, [(sources[source], layer) for source, layer in places])
+    types = [kinds_of_attention(family, source, count) for source, count in zip(sources, old)]
     wanted = [types[source][layer] for source, layer in places]
     stated = config.get(TYPES) is not None
     config_without = {**config, TYPES: None}
-    if stated or wanted != _types(family, config_without, layers.new):
+    if stated or wanted != kinds_of_attention(family, config_without, layers.new):
         config[TYPES] = wanted
         if not stated:
-            return [f"config.json now lists {TYPES}, because the rule of {family.model_type} would give others"]
-    return []
+            notes.append(f"config.json now lists {TYPES}, because the rule of {family.model_type} would give others")
+    return notes
 
 
-def _types(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
+def _carry_experts(
+    family: Family, config: dict[str, Any], places: Sequence[tuple[Mapping[str, Any], int]]
+) -> list[str]:
+    """Let each layer have experts where the (config, layer) it comes from has them; returns notes for the plan."""
+    wanted = [family.is_sparse(source, layer) for source, layer in places]
+    if wanted == [family.is_sparse(config, number) for number in range(len(places))]:
+        return []
+    config[family.sparse_step] = 1
+    config[family.dense_layers] = [number for number, sparse in enumerate(wanted) if not sparse]
+    return [f"config.json now lists layers without experts under {family.dense_layers}, because every one moved"]
+
+
+def kinds_of_attention(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
     """The kind of attention of each layer, stated or by the family's rule."""
     if config.get(TYPES) is not None:
         return list(config[TYPES])
@@ -76,7 +89,7 @@ def _types(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
 
 def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
     for key in family.by_number:
-        if config.get(key):
+        if config.get(key) and config.get(TYPES) is None:
             raise CheckpointError(
                 f"config.json has {key} {config[key]!r}: a layer computes by its number, so it cannot stand elsewhere;"
                 f" {family.model_type} grows in depth without it"

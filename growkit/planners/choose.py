@@ -27,7 +27,7 @@ from growkit.maps import (
 )
 from growkit.operators.seeds import stable_seed
 from growkit.plan import AxisPlan, Exactness, Recipe
-from growkit.planners.sizes import ROPE_DICTS, Sizes, rope_value, rotary_size
+from growkit.planners.sizes import FOLLOWERS, ROPE_DICTS, Sizes, rope_value, rotary_size
 
 EXACT, NEAR, APPROXIMATE = Exactness.EXACT, Exactness.NEAR, Exactness.APPROXIMATE
 ROPE_BY_EITHER, ROPE_BY_THETA = ("default", "linear", "llama3"), ("yarn",)
@@ -76,6 +76,13 @@ def choose_maps(
 
     maps["ffn"] = copies(old["ffn"], _index(old["ffn"], new["ffn"], recipe, "ffn"))
     line("ffn", "copies", EXACT, "no norm runs over it")
+    for axis in FOLLOWERS:
+        if axis in old:
+            maps[axis] = copies(old[axis], _index(old[axis], new[axis], recipe, axis))
+            line(axis, "copies", EXACT, "no norm runs over it; its ratio to the experts' width is kept")
+    if family.is_moe:
+        maps["expert"] = identity(old["expert"])
+        line("expert", "kept", EXACT, "unchanged")
     return maps, lines, edits
 
 

@@ -42,7 +42,7 @@ def check_members(family: Family, sources: Sequence[Headers], sizes: Sequence[Si
         if classes[0] != classes[1]:
             raise RequestError(f"{pair} are a {classes[0]} and a {classes[1]}; only models of one class become one")
         for axis in same:
-            if sizes[0][axis] != other_sizes[axis]:
+            if sizes[0].get(axis) != other_sizes.get(axis):
                 raise RequestError(
                     f"{pair} have {axis} {sizes[0][axis]} and {other_sizes[axis]}, which must be the same" + _cure(axis)
                 )

@@ -4,14 +4,11 @@ parts meet; ignorant of bytes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any
-
-import torch
 
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
-from growkit.plan import AxisPlan, Exactness, Member, Plan, TensorPlan
+from growkit.plan import AxisPlan, Exactness, Plan, TensorPlan
 from growkit.planners.by_layer import deepen_config
 from growkit.planners.choose import choose_maps, write_rotary
 from growkit.planners.depth import layer_line, layer_map
@@ -24,8 +21,10 @@ from growkit.planners.headers import (
     check_dtypes,
     check_tensors,
     is_tied,
+    member_of,
+    state_dtype,
 )
-from growkit.planners.sizes import OPTIONS, Sizes, read_sizes, target_config, target_sizes
+from growkit.planners.sizes import FOLLOWERS, OPTIONS, Sizes, odd_width_notes, read_sizes, target_config, target_sizes
 from growkit.planners.tensors import TensorPlans
 from growkit.recipe import Recipe
 from growkit.rules import Growth
@@ -51,7 +50,18 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         check_config(family, source.config)
         check_dtypes(family, source)
     sizes = [read_sizes(family, source.config) for source in sources]
-    alike = ("vocab", "head_dim", *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))))
+    if family.is_moe and recipe.mode is not None:
+        raise RequestError(
+            f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router for all;"
+            " growkit fuses dense models, and stacks mixtures"
+        )
+    experts = ("expert", "ffn", *FOLLOWERS) if family.is_moe else ()
+    alike = (
+        "vocab",
+        "head_dim",
+        *experts,
+        *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))),
+    )
     check_members(family, sources, sizes, alike)
     growths, config, lines, notes = _widths(family, sources, sizes, recipe)
     depths = [size["layer"] for size in sizes]
@@ -62,13 +72,10 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         lines.append(layer_line(layers, layered, family.post_norm))
         notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
     tensors = TensorPlans(sources, growths, layers, layered, recipe).plans()
-    stored = {dtype for source in sources for dtype in source.dtypes.values() if dtype in FLOATS}
-    dtype = recipe.dtype or (reduce(torch.promote_types, stored) if len(sources) > 1 and len(stored) > 1 else None)
-    if dtype is not None:
-        key = "torch_dtype" if "torch_dtype" in config else "dtype"
-        config[key] = str(dtype).removeprefix("torch.")
-    members = tuple(_member(source, growth) for source, growth in zip(sources, growths))
+    state_dtype(config, sources, recipe.dtype)
+    members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     stated = [note for source in sources for note in source.notes]
+    notes += odd_width_notes(family, config, max(tensor.dtype.itemsize for tensor in tensors))
     if recipe.mode and config.get("final_logit_softcapping"):
         notes.append("logits are capped after they are averaged, not before")
     notes = [*dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
@@ -134,13 +141,6 @@ def _fused_line(line: AxisPlan, recipe: Recipe, identical: bool) -> AxisPlan:
     above = ", from the layer above" if recipe.mode == "aki" else ""
     why = f"first copies are the first member's, later copies the others'{above}, by design"
     return replace(line, exactness=Exactness.APPROXIMATE, why=why)
-
-
-def _member(source: Headers, growth: Growth) -> Member:
-    dropped = tuple(name for name in source.shapes if growth.family.is_buffer(name))
-    kept = [name for name in source.shapes if name not in dropped]
-    stored = sum(torch.Size(source.shapes[name]).numel() * source.dtypes[name].itemsize for name in kept)
-    return Member(source.label, source.config, source.shapes, stored, growth, dropped)
 
 
 def _check_recipe(recipe: Recipe, sources: int) -> None:

@@ -1,7 +1,8 @@
 """What planning needs of a checkpoint, and whether a checkpoint is sound. Knows families and configs; ignorant of growth."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.families.schema import has_language_head
+from growkit.plan import Member
 from growkit.rules import Growth
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -44,6 +46,12 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"this checkpoint is quantised ({method}); grow the full-precision one and quantise the result"
         )
+    if family.is_moe:
+        taken, experts = family.number(config, family.top_k), family.number(config, family.sizes["expert"])
+        if taken > experts:
+            raise CheckpointError(
+                f"config.json has {family.top_k} {taken}, more than its {experts} experts; one is wrong"
+            )
     for key, (understood, why) in family.refused.items():
         if config.get(key, understood) != understood:
             raise CheckpointError(
@@ -57,7 +65,7 @@ def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
     found = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
     if found != set(range(layers)):
         raise CheckpointError(f"config.json says {layers} layers but {headers.label!r} has tensors of {len(found)}")
-    missing = family.lacking(headers.shapes, layers)
+    missing = family.lacking(headers.shapes, layers, headers.config)
     stems = {family.stem(name) for name in headers.shapes}
     if has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):
         missing.append(family.heads[0])
@@ -96,3 +104,19 @@ def check_dtypes(family: Family, headers: Headers) -> None:
                 f"tensor {name!r} has dtype {str(dtype).removeprefix('torch.')}, which is no full-precision weight; grow"
                 " the unquantised checkpoint"
             )
+
+
+def member_of(source: Headers, growth: Growth) -> Member:
+    """A source as a plan has it."""
+    dropped = tuple(name for name in source.shapes if growth.family.is_buffer(name))
+    kept = [name for name in source.shapes if name not in dropped]
+    stored = sum(torch.Size(source.shapes[name]).numel() * source.dtypes[name].itemsize for name in kept)
+    return Member(source.label, source.config, source.shapes, stored, growth, dropped)
+
+
+def state_dtype(config: dict[str, Any], sources: Sequence[Headers], asked: torch.dtype | None) -> None:
+    """Let a config say in which dtype its weights are, where that is asked for, or where sources differ and meet."""
+    stored = {dtype for source in sources for dtype in source.dtypes.values() if dtype in FLOATS}
+    dtype = asked or (reduce(torch.promote_types, stored) if len(sources) > 1 and len(stored) > 1 else None)
+    if dtype is not None:
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = str(dtype).removeprefix("torch.")

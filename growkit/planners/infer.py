@@ -45,6 +45,11 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
     heads: number of query heads of the source, needed where head_dim does not show. Raises RequestError without it and
     CheckpointError for shapes that do not fit together.
     """
+    if family.is_moe:
+        raise RequestError(
+            f"no config.json, and how many experts a token of a {family.model_type} takes cannot be seen in shapes: put the"
+            " model's config.json beside the file"
+        )
     products = _axis_products(shapes, family)
     sizes: dict[str, int] = {axes[0]: size for axes, size in products.items() if len(axes) == 1}
     queries = products.get(("head", "head_dim")) or products.get(("qkv", "head", "head_dim"), 0) // 3

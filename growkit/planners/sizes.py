@@ -17,6 +17,7 @@ OPTIONS = {
     "head_dim": "--head-dim",
     "ffn": "--ffn",
 }
+FOLLOWERS = ("shared_ffn", "dense_ffn")  # widths that keep their ratio to the experts' one, ffn
 LARGEST = 1 << 24  # of any axis: far beyond every model, far below what would exhaust memory
 ROPE_DICTS = ("rope_parameters", "rope_scaling")
 
@@ -30,7 +31,8 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
     """
     sizes: Sizes = {}
     for axis, keys in family.sizes.items():
-        for key in keys.split():
+        stated = [key for key in keys.split() if config.get(key) is not None]
+        for key in stated or keys.split()[:1] if axis == "expert" else keys.split():
             value = config.get(key)
             value = family.defaults.get(key) if key not in config else value
             if axis not in (*SIZED, "layer") or (value is None and axis in ("head_dim", "kv_head", "ffn")):
@@ -159,11 +161,18 @@ def _heads_fill_hidden(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
 
 def _with_ffn(old: Sizes, new: Sizes, asked: Mapping[str, int]) -> Sizes:
     if "ffn" not in asked and new["hidden"] != old["hidden"]:
-        exact, rest = divmod(old["ffn"] * new["hidden"], old["hidden"])
-        # where the ratio does not come out whole: the nearest size as even as the old one was, up to 64
-        step = min(64, old["ffn"] & -old["ffn"])
-        new["ffn"] = exact if rest == 0 else max(old["ffn"], round(exact / step) * step)
+        new["ffn"] = _in_proportion(old["ffn"], new["hidden"], old["hidden"])
+    for axis in FOLLOWERS:
+        if axis in old:
+            new[axis] = _in_proportion(old[axis], new["ffn"], old["ffn"])
     return new
+
+
+def _in_proportion(size: int, new: int, old: int) -> int:
+    """size * new / old; where that is not whole, the nearest size as even as the old one was, up to 64."""
+    exact, rest = divmod(size * new, old)
+    step = min(64, size & -size)
+    return exact if rest == 0 else max(size, round(exact / step) * step)
 
 
 def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
@@ -222,6 +231,23 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
                 and key not in family.defaults
             ):
                 continue
-            if axis in OPTIONS:
+            if axis in OPTIONS or axis in FOLLOWERS:
                 grown[key] = new[axis]
     return grown
+
+
+def odd_width(family: Family, config: Mapping[str, Any], itemsize: int) -> int | None:
+    """A width of a mixture's experts whose rows are no multiple of 16 bytes, which torch's grouped product refuses; or None."""
+    sizes = read_sizes(family, config) if family.is_moe else {}
+    return next((sizes[axis] for axis in ("hidden", "ffn") if axis in sizes and sizes[axis] * itemsize % 16), None)
+
+
+def odd_width_notes(family: Family, config: Mapping[str, Any], itemsize: int) -> list[str]:
+    """What a plan says of such a width."""
+    width = odd_width(family, config, itemsize)
+    if width is None:
+        return []
+    return [
+        f"rows of {width} numbers are no multiple of 16 bytes, which transformers' usual way of computing experts needs: load the"
+        ' result with experts_implementation="eager"'
+    ]

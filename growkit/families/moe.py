@@ -1,0 +1,109 @@
+"""Mixtures of experts with Llama's attention: Mixtral, Qwen2-MoE, Qwen3-MoE. Data only.
+
+On disk each expert has tensors of its own, under the names the hub has them; stock models hold them fused.
+"""
+
+from typing import Any
+
+from growkit.families.llama import ATTENTION, HEAD_NORM, OUTSIDE, llama_like
+from growkit.families.schema import Family
+
+_MIXTRAL = {
+    "layers.{layer}.block_sparse_moe.gate.weight": "expert /hidden",
+    "layers.{layer}.block_sparse_moe.experts.{expert}.w1.weight": "ffn /hidden",
+    "layers.{layer}.block_sparse_moe.experts.{expert}.w3.weight": "ffn /hidden",
+    "layers.{layer}.block_sparse_moe.experts.{expert}.w2.weight": "hidden /ffn",
+}
+
+
+def _feed_forward(name: str, width: str) -> dict[str, str]:
+    """A gated feed-forward block without biases."""
+    return {
+        f"{name}.gate_proj.weight": f"{width} /hidden",
+        f"{name}.up_proj.weight": f"{width} /hidden",
+        f"{name}.down_proj.weight": f"hidden /{width}",
+    }
+
+
+_QWEN = {
+    "layers.{layer}.mlp.gate.weight": "expert /hidden",
+    **_feed_forward("layers.{layer}.mlp.experts.{expert}", "ffn"),
+    **_feed_forward("layers.{layer}.mlp", "dense_ffn"),
+}
+
+_SHARED = {
+    **_feed_forward("layers.{layer}.mlp.shared_expert", "shared_ffn"),
+    "layers.{layer}.mlp.shared_expert_gate.weight": "gate /hidden",
+}
+
+
+def _fused(stored: str, *names: str) -> dict[str, tuple[str, ...]]:
+    """What live models call the experts' tensors (the gate's, the one beside it, the one that writes) and the router."""
+    gate, up, down = (f"layers.{{layer}}.{stored}.experts.{{expert}}.{name}.weight" for name in names)
+    return {
+        "layers.{layer}.mlp.experts.gate_up_proj": (gate, up),
+        "layers.{layer}.mlp.experts.down_proj": (down,),
+        "layers.{layer}.mlp.gate.weight": (f"layers.{{layer}}.{stored}.gate.weight",),
+    }
+
+
+def _no_biases(tensors: dict[str, str]) -> dict[str, str]:
+    return {name: axes for name, axes in tensors.items() if name.endswith(".weight")}
+
+
+def _moe(model_type: str, stem: str, tensors: dict[str, str], sizes: dict[str, str], **facts: Any) -> Family:
+    return llama_like(
+        model_type, stem, {**OUTSIDE, **tensors}, sizes, top_k="num_experts_per_tok", switches={}, **facts
+    )
+
+
+_QWEN_KEYS = {"ffn": "moe_intermediate_size", "dense_ffn": "intermediate_size"}
+_BY_LAYER = dict(sparse_step="decoder_sparse_step", dense_layers="mlp_only_layers")
+_QWEN_FUSED = _fused("mlp", "gate_proj", "up_proj", "down_proj")
+
+MIXTRAL = _moe(
+    "mixtral",
+    "Mixtral",
+    {**_no_biases(ATTENTION), **_MIXTRAL},
+    {"expert": "num_local_experts"},
+    fused=_fused("block_sparse_moe", "w1", "w3", "w2"),
+    hidden_by_heads=False,
+    defaults={"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
+)
+QWEN2_MOE = _moe(
+    "qwen2_moe",
+    "Qwen2Moe",
+    {**ATTENTION, **_QWEN, **_SHARED},
+    {**_QWEN_KEYS, "shared_ffn": "shared_expert_intermediate_size", "expert": "num_experts"},
+    fused=_QWEN_FUSED,
+    by_number=("use_sliding_window",),
+    defaults={
+        "num_key_value_heads": 16,
+        "num_experts": 60,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632,
+        "intermediate_size": 5632,
+        "decoder_sparse_step": 1,
+    },
+    **_BY_LAYER,
+)
+QWEN3_MOE = _moe(
+    "qwen3_moe",
+    "Qwen3Moe",
+    {**ATTENTION, **_QWEN, **HEAD_NORM},
+    {**_QWEN_KEYS, "expert": "num_experts num_local_experts"},  # either, by the release that wrote it
+    fused=_QWEN_FUSED,
+    head_norm=True,
+    defaults={
+        "num_key_value_heads": 4,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+        "intermediate_size": 6144,
+        "decoder_sparse_step": 1,
+    },
+    **_BY_LAYER,
+)
+
+FAMILIES = (MIXTRAL, QWEN2_MOE, QWEN3_MOE)
