@@ -36,7 +36,7 @@ growkit() {
 
 train() {  # CHECKPOINT RUN STEPS SCHEDULE [OPTION...]
     growkit pretrain "$1" --data "$WORK/data" --out "$2" --steps "$3" --schedule "$4" "${@:5}" \
-        --seq-len "$SEQ_LEN" --batch-size "$BATCH" --lr "$RATE" --warmup $(($3 / 10 + 1)) --eval-every "$EVAL_EVERY"
+        --seq-len "$SEQ_LEN" --batch-size "$BATCH" --lr "$RATE" --warmup $(($3 / 10 + 1)) --eval-every "$EVAL_EVERY" --eval-tokens 20000
 }
 
 if [ ! -e "$CORPUS" ]; then

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
@@ -224,20 +225,22 @@ class Run:
         assert self.val is not None
         s, machine, val = self.settings, self.machine, self.val
         windows = max(1, min(val.windows, s.eval_tokens // s.seq_len))
-        mine = range(machine.rank, windows, machine.world)
+        rows = s.batch_size // (machine.world * s.grad_accum)
+        mine = list(range(machine.rank, windows, machine.world))
         model.eval()
         total = 0.0
         # every process runs as often, because sharded layers wait for one another
-        for number in range(-(-windows // machine.world)):
-            window = mine[number] if number < len(mine) else 0
-            pair = [torch.from_numpy(side)[None].to(machine.device) for side in val.window(window, window)]
+        for first in range(0, -(-windows // machine.world), rows):
+            chosen = mine[first : first + rows]
+            pairs = zip(*(val.window(number, number) for number in chosen or [0]))
+            pair = [torch.from_numpy(np.stack(side)).to(machine.device) for side in pairs]
 
             def work(pair: list[torch.Tensor] = pair) -> float:
                 with torch.no_grad(), machine.autocast():
                     return total_loss(Predicted(model, *pair)).item()
 
             nats = machine.whole(model, work) if model is self.student.model else work()
-            total += nats if number < len(mine) else 0.0
+            total += nats if chosen else 0.0
         return machine.total([total])[0] / (windows * val.predicted)
 
     def _save(self) -> None:
