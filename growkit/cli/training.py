@@ -13,6 +13,7 @@ from growkit.cli.options import option
 from growkit.errors import RequestError
 
 RUN, STAGES, RATE, TEACHER, KEEPING = "The run", "Stages", "Optimizer", "Teacher", "Checkpoints and metrics"
+EXPERTS = "Mixtures of experts"
 
 
 @app.command()
@@ -48,6 +49,9 @@ def pretrain(
     teacher_until: Annotated[str, option(TEACHER, "steps|overtaken", "overtaken: end it when validation finds the model better.")] = "steps",
     temperature: Annotated[float, option(TEACHER, "T", "Of both distributions.", min=0.01)] = 2.0,
     alpha_schedule: Annotated[str, option(TEACHER, "linear|constant|heaviside", "How the teacher's weight falls.")] = "linear",
+    balance: Annotated[Optional[float], option(EXPERTS, "X", "Weight of the load-balancing loss, Switch scale; default 0.01.", min=0)] = None,
+    router_z: Annotated[Optional[float], option(EXPERTS, "X", "Weight of the router z-loss; default 0.001.", min=0)] = None,
+    expert_dropout: Annotated[float, option(EXPERTS, "P", "Dropout on the experts' hidden activation.", min=0, max=0.99)] = 0.0,
     eval_every: Annotated[int, option(KEEPING, "N", "Steps between validations.", min=1)] = 200,
     eval_tokens: Annotated[int, option(KEEPING, "N", "Validation tokens at most.", min=1)] = 100_000,
     save_every: Annotated[int, option(KEEPING, "N", "Steps between checkpoints.", min=1)] = 500,
@@ -72,7 +76,7 @@ def pretrain(
             batch_size=batch_size, grad_accum=grad_accum, seed=seed, precision=precision, device=device, shard=shard, compile=compiled, tensorboard=tensorboard, grad_checkpointing=grad_checkpointing,
             lr=lr, warmup=warmup, decay=decay, final_lr=final_lr, weight_decay=weight_decay, clip=clip, teacher=teacher, teacher_until=teacher_until,
             temperature=temperature, alpha_schedule=alpha_schedule, eval_every=eval_every, eval_tokens=eval_tokens,
-            save_every=save_every, keep=keep, log_every=log_every,
+            balance=balance, router_z=router_z, expert_dropout=expert_dropout, save_every=save_every, keep=keep, log_every=log_every,
         )  # fmt: skip
         if dry_run:
             from growkit.cli import show_data

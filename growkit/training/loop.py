@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
@@ -22,13 +21,15 @@ from growkit.training import state
 from growkit.training.batches import Ahead, Batches
 from growkit.training.flops import step_flops
 from growkit.training.machine import Machine
-from growkit.training.objective import Predicted, Teaching, learn, total_loss
+from growkit.training.mixture import routing
+from growkit.training.objective import Predicted, Teaching, learn
 from growkit.training.optim import rate, set_rate
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
 from growkit.training.student import Save, Student
 from growkit.training.submodel import submodel
 from growkit.training.teacher import LiveTeacher
+from growkit.training.validation import validate
 
 CHECKPOINTS, GROWN = "checkpoints", "stages"
 Say = Callable[[dict[str, Any]], None]  # called with each line of metrics
@@ -144,7 +145,7 @@ class Run:
         waited = time.monotonic() - asked
         student.model.train()
         with submodel(student.model, depth, trained):
-            own_loss, taught_loss = self._learn(inputs, labels, alpha)
+            own_loss, taught_loss, *routed = self._learn(inputs, labels, alpha)
         learning = [p for p in student.model.parameters() if p.grad is not None]
         clipped = torch.nn.utils.clip_grad_norm_(learning, s.clip if s.clip > 0 else float("inf"))
         norm = (clipped.full_tensor() if isinstance(clipped, DTensor) else clipped).item()
@@ -165,6 +166,7 @@ class Run:
         line |= {"depth": depth, "trained": trained, "tokens": self.tokens, "tok_per_s": tokens / took, "seconds": took}
         line |= {"data_fraction": waited / took, "alpha": alpha, **self._spent()}
         line |= {"kd_loss": taught_loss} if alpha else {}
+        line |= dict(zip(("balance", "router_z"), routed)) if routed[1] else {}
         line |= {"mfu": flops / took / (machine.peak * machine.world)} if machine.peak else {}
         self.say(line)
         last = self.step == s.steps
@@ -174,29 +176,35 @@ class Run:
         if self.step % s.save_every == 0 or last:
             self._save()
 
-    def _learn(self, inputs: torch.Tensor, labels: torch.Tensor, alpha: float) -> tuple[float, float]:
-        """Forward and backward of a step; returns the model's loss and the teacher's, nats per predicted token."""
+    def _learn(self, inputs: torch.Tensor, labels: torch.Tensor, alpha: float) -> list[float]:
+        """Forward and backward of a step; returns nats per predicted token of the model and of the teacher, balance and z-loss."""
         s, machine = self.settings, self.machine
         model: Any = self.student.model
         count = s.batch_size * self.train.predicted
-        sums = torch.zeros(2, device=machine.device, dtype=torch.float64)  # read once, at the end of the step
+        sums = torch.zeros(4, device=machine.device, dtype=torch.float64)  # read once, at the end of the step
         parts = list(zip(inputs.chunk(s.grad_accum), labels.chunk(s.grad_accum)))
+        share = 1.0 / (len(parts) * machine.world)  # of a part, in what is a mean over parts
+        weights = torch.tensor([s.balance, s.router_z], device=machine.device) * share
         for number, part in enumerate(parts):
             if machine.world > 1:
                 model.set_requires_gradient_sync(number == len(parts) - 1)
 
-            def work(part: tuple[torch.Tensor, torch.Tensor] = part) -> tuple[torch.Tensor, ...]:
-                with machine.autocast():
+            def work(part: tuple[torch.Tensor, torch.Tensor] = part) -> tuple[Any, ...]:
+                with machine.autocast(), routing(model) as routed:
                     predicted = Predicted(model, *part)
-                    taught = self.teacher.says(*part) if self.teacher is not None else None
-                return predicted.hidden, *learn(predicted, 1.0 / count, taught, alpha, s.temperature, machine.autocast)
+                taught = self.teacher.says(*part) if self.teacher is not None else None
+                found = learn(predicted, 1.0 / count, taught, alpha, s.temperature, machine.autocast)
+                return predicted.hidden, routed.losses(), *found
 
-            hidden, gradient, nats = machine.whole(model, work)
-            hidden.backward(gradient)
-            sums += nats
-        own, taught, told = machine.total([*sums.tolist(), float(self.told)])
+            hidden, routed, gradient, nats = machine.whole(model, work)
+            ends = [(hidden, gradient)] if routed is None else [(hidden, gradient), (routed, weights)]
+            torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
+            sums[:2] += nats
+            if routed is not None:
+                sums[2:] += routed.detach() * share
+        *found, told = machine.total([*sums.tolist(), float(self.told)])
         self.stopped = told > 0  # all processes agree
-        return own / count, taught / count
+        return [found[0] / count, found[1] / count, *found[2:]]
 
     def _refuse_to_go_on(self, loss: float, norm: float) -> None:
         self.saver.settle(wait=True)
@@ -211,37 +219,22 @@ class Run:
         return {"flops": self.flops, "elapsed_s": self.seconds}
 
     def _say_validation(self) -> None:
-        loss = self.validate(self.student.model)
-        self.say({"kind": "val", "step": self.step, "loss": loss, "tokens": self.tokens, **self._spent()})
+        assert self.val is not None
+        whole = lambda work: self.machine.whole(self.student.model, work)  # noqa: E731
+        loss, routed = validate(self.student.model, self.val, self.settings, self.machine, whole)
+        self.say({"kind": "val", "step": self.step, "loss": loss, "tokens": self.tokens, **self._spent(), **routed})
+        dead = routed.get("dead_experts", [])
+        if dead:
+            where = ", ".join(f"{expert} of layer {layer}" for layer, expert in dead[:4])
+            more = f" and {len(dead) - 4} more" if len(dead) > 4 else ""
+            text = f"hardly any token takes expert {where}{more}; a higher --balance would use them"
+            self.say({"kind": "note", "text": text})
         if self.teacher is not None and self.settings.teacher_until == "overtaken":
-            theirs = self.validate(self.teacher.model)
+            theirs, _ = validate(self.teacher.model, self.val, self.settings, self.machine)
             self.overtaken = loss < theirs
             if self.overtaken:
                 text = f"at step {self.step} the model's validation loss {loss:.4f} passes its teacher's, {theirs:.4f}"
                 self.say({"kind": "note", "text": f"{text}; it goes on alone"})
-
-    def validate(self, model: Any) -> float:
-        """Mean nats per predicted token of a whole model on the validation split; the plain loss, whoever teaches."""
-        assert self.val is not None
-        s, machine, val = self.settings, self.machine, self.val
-        windows = max(1, min(val.windows, s.eval_tokens // s.seq_len))
-        rows = s.batch_size // (machine.world * s.grad_accum)
-        mine = list(range(machine.rank, windows, machine.world))
-        model.eval()
-        total = 0.0
-        # every process runs as often, because sharded layers wait for one another
-        for first in range(0, -(-windows // machine.world), rows):
-            chosen = mine[first : first + rows]
-            pairs = zip(*(val.window(number, number) for number in chosen or [0]))
-            pair = [torch.from_numpy(np.stack(side)).to(machine.device) for side in pairs]
-
-            def work(pair: list[torch.Tensor] = pair) -> float:
-                with torch.no_grad(), machine.autocast():
-                    return total_loss(Predicted(model, *pair)).item()
-
-            nats = machine.whole(model, work) if model is self.student.model else work()
-            total += nats if chosen else 0.0
-        return machine.total([total])[0] / (windows * val.predicted)
 
     def _save(self) -> None:
         trainer = {"stage": self.stage_number, "tokens": self.tokens, "overtaken": self.overtaken, **self._spent()}

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from growkit.errors import CheckpointError
+from growkit.families import family_named
+from growkit.live import join_experts
 
 DECAYS = ("cosine", "linear", "wsd", "constant")
 Multipliers = Mapping[str, Mapping[str, float]]
@@ -77,12 +79,14 @@ def _prime(optimizer: torch.optim.AdamW) -> None:
 
 
 def load_state(optimizer: torch.optim.AdamW, model: torch.nn.Module, file: Path) -> None:
-    """Take over a grown or saved state: <parameter>.exp_avg, <parameter>.exp_avg_sq, <parameter>.step.
+    """Take over a grown or saved state: <parameter>.exp_avg, <parameter>.exp_avg_sq, <parameter>.step,
+    by the names of a live model or of a checkpoint.
 
     Raises CheckpointError for entries of no parameter or of another shape.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
-    for name, value in load_file(file).items():
+    family = family_named(getattr(model, "config").model_type)  # noqa: B009 - a stock model
+    for name, value in join_experts(family, load_file(file)).items():
         parameter, _, kind = name.rpartition(".")
         target = optimizer.state.get(named[parameter]) if parameter in named else None
         if target is None or kind not in target:

@@ -15,6 +15,7 @@ from growkit.training.stages import SCHEDULES, Stage, read_stages
 from growkit.training.tokens import open_tokens
 
 LENGTH = 512
+BALANCE, ROUTER_Z = 1e-2, 1e-3  # Switch (arXiv 2101.03961), ST-MoE (arXiv 2202.08906)
 
 
 def settings(
@@ -91,6 +92,12 @@ def settings(
         raise RequestError("--teacher-until says when a teacher ends, but not which: add --teacher CKPT")
     elif teacher_steps is not None:
         raise RequestError("--teacher-steps says how long a teacher teaches, but not which: add --teacher CKPT")
+    usual = {"balance": BALANCE, "router_z": ROUTER_Z, "expert_dropout": 0.0} if family.is_moe else {}
+    for name in ("balance", "router_z", "expert_dropout"):
+        value = rest.pop(name, None)
+        if not family.is_moe and value:
+            raise RequestError(f"--{name.replace('_', '-')} is for mixtures of experts; {str(checkpoint)!r} has none")
+        rest |= {name: usual.get(name, 0.0) if value is None else value}
     return Settings(
         str(checkpoint),
         str(data),

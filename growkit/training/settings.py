@@ -32,7 +32,7 @@ UNTIL = ("steps", "overtaken")
 @dataclass(frozen=True)
 class Settings:
     """One run. batch_size: sequences per step over all processes and accumulation. lr: peak rate. warmup: steps. final_lr: share
-    of the peak at the end. teacher_steps: how long a teacher teaches; teacher_until: "overtaken" ends that when validation finds the model
+    of the peak at the end. balance, router_z: weights of a mixture's balance loss and z-loss. teacher_steps: how long a teacher teaches; teacher_until: "overtaken" ends that when validation finds the model
     better than its teacher. shard: over how many processes a copy of the model is divided. eval_tokens: at most so many of the validation split.
     """
 
@@ -64,6 +64,9 @@ class Settings:
     teacher_until: str = "steps"
     temperature: float = 2.0
     alpha_schedule: str = "linear"
+    balance: float = 0.0
+    router_z: float = 0.0
+    expert_dropout: float = 0.0
     eval_every: int = 200
     eval_tokens: int = 100_000
     save_every: int = 500

@@ -15,6 +15,7 @@ from growkit.checkpoint.writer import write_json
 from growkit.optimizer import MULTIPLIERS, OPTIMIZER
 from growkit.plan import FORMAT
 from growkit.training.machine import Machine
+from growkit.training.mixture import drop_in_experts, is_mixture
 from growkit.training.optim import adamw, load_state, stored_state
 from growkit.training.settings import Settings
 from growkit.training.submodel import layers_of
@@ -33,7 +34,9 @@ class Student:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             # torch warns that layers without a graph have nothing to recompute: they are the ones that do not learn
             warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
-        if compiles(s, machine):
+        if s.expert_dropout:
+            drop_in_experts(model, s.expert_dropout)
+        if s.compile if s.compile is not None else machine.device.type == "cuda" and not is_mixture(model):
             for layer in layers:
                 layer.compile(dynamic=False)
         self.model = machine.spread(model, layers, s.shard)
@@ -52,8 +55,3 @@ class Student:
             save_file(moments, folder / OPTIMIZER)
             rates = {"format": FORMAT, "optimizer": "AdamW", "multipliers": self.multipliers}
             write_json(folder / MULTIPLIERS, rates)
-
-
-def compiles(settings: Settings, machine: Machine) -> bool:
-    """Whether layers are compiled: as asked, by default on a GPU."""
-    return settings.compile if settings.compile is not None else machine.device.type == "cuda"
