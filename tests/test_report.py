@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import math
 import random
 import subprocess
 import sys
@@ -289,3 +290,20 @@ def test_the_example_refuses_before_it_begins(args, says):
     done = subprocess.run(["bash", str(EXAMPLE), *args], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and says in done.stderr and not done.stdout
     assert [path.name for path in Path().iterdir()] == ["grow-and-train"] and not list(Path("grow-and-train").iterdir())
+
+
+def test_experts_have_a_table():
+    """Loads of the last validation that speaks of them, in report.md and report.json; dense runs have no row."""
+    make("dense")
+    make("mixture")
+    lines = [json.loads(entry) for entry in Path("mixture/metrics.jsonl").read_text().splitlines()]
+    for loads, entry in zip(
+        ([[4.0, 0, 0, 0]], [[1.5, 1.0, 1.45, 0.05], [1.0] * 4]), [e for e in lines if e["kind"] == "val"][-2:]
+    ):
+        entry |= {"expert_load": loads, "router_entropy": [0.5 * math.log(4)] * len(loads), "dead_experts": [[0, 3]]}
+    write("mixture", lines)
+    made = growkit.report(["dense", "mixture"], "out")
+    assert made.runs[0].experts is None and made.runs[1].experts == pytest.approx((1.5, 0.05, 1, 0.5))
+    text = Path("out/report.md").read_text()
+    assert "| mixture | 1.50 | 0.05 | 1 | 50% |" in text and "| dense | 1." not in text
+    assert json.loads(Path("out/report.json").read_text())["runs"][1]["experts"]["dead"] == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
-from growkit.training.runs import Cost, Curve, check_comparable, read_run
+from growkit.training.runs import Cost, Curve, Experts, check_comparable, read_run
 from growkit.version import __version__
 
 TEXT, DATA, PICTURE = "report.md", "report.json", "report.png"
@@ -22,7 +22,7 @@ Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, headings, r
 class Compared:
     """One run beside the baseline. final_loss, flops, seconds: its last validation loss, and all it spent. added: the sources'
     cost. reached: what it had spent when its validation loss first came down to the baseline's final one, None where it never
-    did. saved: the share of what the baseline spent to get there that the run did not need. with_sources: `added` on top.
+    did. experts: how a mixture routed at the end. saved: the share of what the baseline spent to get there that the run did not need. with_sources: `added` on top.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Compared:
     reached_with_sources: Cost | None
     saved: Cost | None
     saved_with_sources: Cost | None
+    experts: Experts | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data: what report.json holds."""
-        runs = [{k: v._asdict() if isinstance(v, Cost) else v for k, v in asdict(run).items()} for run in self.runs]
+        runs = [
+            {k: v._asdict() if isinstance(v, Cost | Experts) else v for k, v in asdict(run).items()}
+            for run in self.runs
+        ]
         return {
             "format": FORMAT,
             "growkit": __version__,
@@ -83,10 +87,19 @@ class Report:
             rows.append(tuple(row))
         spent = [(f"source {name}", "", "", _flops(cost.flops), _time(cost.seconds)) for name, cost in self.sources]
         title = f"Spent to reach a validation loss of {self.target:.4f}, the last of {self.baseline}"
-        return [
+        routed = [
+            (run.name, f"{e.most:.2f}", f"{e.least:.2f}", str(e.dead), f"{e.entropy:.0%}")
+            for run in self.runs
+            if (e := run.experts)
+        ]
+        experts = ("run", "most loaded", "least loaded", "dead", "router entropy, of an undecided one's")
+        tables: list[Table] = [
             ("At the end", ("run", "steps", "validation loss", "FLOPs", "time"), [*ends, *spent]),
             (title, headings, rows),
         ]
+        if routed:
+            tables.append(("Experts on the last validation text; a load of 1 is even", experts, routed))
+        return tables
 
     def markdown(self) -> str:
         """What report.md holds."""
@@ -155,7 +168,7 @@ def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path)
         compared.append(
             Compared(
                 curve.name, str(curve.path), curve.final.step, curve.final.loss, *curve.cost, extra, reached, whole,
-                _saved(reached, needed), _saved(whole, needed),
+                _saved(reached, needed), _saved(whole, needed), curve.experts,
             )
         )  # fmt: skip
         planned = curve.settings.get("steps")

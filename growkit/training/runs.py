@@ -30,15 +30,27 @@ class Point(NamedTuple):
     cost: Cost
 
 
+class Experts(NamedTuple):
+    """How a mixture's routers spread the last validation text. most, least: load of an expert, 1 is even, the extremes over
+    layers. dead: how many experts hardly any token took. entropy: of a router, as a share of an undecided one's, the mean."""
+
+    most: float
+    least: float
+    dead: int
+    entropy: float
+
+
 @dataclass(frozen=True)
 class Curve:
-    """A run: its losses in training and on validation text, in order of steps, and what run.json says."""
+    """A run: its losses in training and on validation text, in order of steps, what run.json says, and for a mixture of experts
+    how it routed at the end."""
 
     name: str
     path: Path
     train: tuple[Point, ...]
     val: tuple[Point, ...]
     settings: dict[str, Any]
+    experts: Experts | None = None
 
     @property
     def final(self) -> Point:
@@ -98,7 +110,20 @@ def read_run(path: str | Path) -> Curve:
     settings = said.get("settings") if isinstance(said, dict) else None
     settings = settings if isinstance(settings, dict) else {}
     name = folder.name if folder.name not in ("", "..") else folder.resolve().name
-    return Curve(name, folder, tuple(found["train"]), tuple(found["val"]), settings)
+    return Curve(name, folder, tuple(found["train"]), tuple(found["val"]), settings, _experts(lines))
+
+
+def _experts(lines: list[bytes]) -> Experts | None:
+    """What the last validation that speaks of experts says of them."""
+    for line in reversed(lines):
+        said = json.loads(line) if b'"expert_load"' in line else {}
+        loads, entropies = said.get("expert_load"), said.get("router_entropy")
+        if loads and entropies:
+            every = [load for row in loads for load in row]
+            undecided = math.log(len(loads[0]))
+            spread = sum(entropies) / len(entropies) / undecided
+            return Experts(max(every), min(every), len(said.get("dead_experts", [])), spread)
+    return None
 
 
 def _point(line: bytes, where: str) -> tuple[str, Point] | None:
