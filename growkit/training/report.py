@@ -87,12 +87,18 @@ class Report:
             rows.append(tuple(row))
         spent = [(f"source {name}", "", "", _flops(cost.flops), _time(cost.seconds)) for name, cost in self.sources]
         title = f"Spent to reach a validation loss of {self.target:.4f}, the last of {self.baseline}"
-        routed = [
+        routed: list[tuple[str, ...]] = [
             (run.name, f"{e.most:.2f}", f"{e.least:.2f}", str(e.dead), f"{e.entropy:.0%}")
             for run in self.runs
             if (e := run.experts)
         ]
-        experts = ("run", "most loaded", "least loaded", "dead", "router entropy, of an undecided one's")
+        experts: tuple[str, ...] = (
+            "run",
+            "most loaded",
+            "least loaded",
+            "dead",
+            "router entropy, of an undecided one's",
+        )
         tables: list[Table] = [
             ("At the end", ("run", "steps", "validation loss", "FLOPs", "time"), [*ends, *spent]),
             (title, headings, rows),
