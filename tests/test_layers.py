@@ -78,7 +78,7 @@ def test_what_the_package_exports():
     assert sorted(growkit.__all__) == sorted(
         ["CheckpointError", "GrowkitError", "RequestError", "__version__", "expand", "grow_state_dict", "inspect"]
         + ["plan_widen", "plan_stack", "plan_grow", "plan_fuse", "verify", "widen", "stack", "grow", "fuse"]
-        + ["tokenize", "init", "evaluate", "pretrain", "report", "merge", "plan_merge"]
+        + ["tokenize", "init", "evaluate", "pretrain", "report", "merge", "plan_merge", "delta", "apply"]
     )
     for name in growkit.__all__:
         assert callable(getattr(growkit, name)) or name == "__version__"

@@ -1,5 +1,6 @@
 """The commands around fine-tuned models: merge, delta, apply. Knows options; everything else is the library's."""
 
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
@@ -45,5 +46,44 @@ def merge(
             done = api.merge(
                 members, out, shard_bytes=shard_bytes, allow_nonfinite=allow_nonfinite, announce=announce,
                 progress=progress, **request,
+            )  # fmt: skip
+        show.merged(done, as_json)
+
+
+@app.command()
+def delta(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model before: a folder, a .safetensors file or a hub id.")],
+    member: Annotated[str, typer.Argument(metavar="M", help="The model fine-tuned from it.")],
+    save: Annotated[Optional[Path], o.option(o.OUTPUT, "DELTA", "Folder to make of it: a sparse delta, or with --rank a LoRA.", "--save")] = None,
+    drop: Annotated[Optional[float], o.option(o.OUTPUT, "P", "Save a sparse delta thinned as DARE does; default nothing is dropped.")] = None,
+    rank: Annotated[Optional[int], o.option(o.OUTPUT, "R", "Save the linear layers' deltas as a LoRA of rank R that PEFT loads.", min=1)] = None,
+    seed: Annotated[int, o.option(o.OUTPUT, "S", "For what is dropped by chance.")] = 0,
+    as_json: o.AsJson = False, force: o.Force = False,
+) -> None:  # fmt: skip
+    """Show how large and how redundant a fine-tuned model's changes are, and save them as a small file."""
+    with people_errors(KEPT):
+        from growkit.cli import show_merging as show
+        from growkit.merging import api
+
+        show.delta(api.delta(base, member, save, drop=drop, rank=rank, seed=seed, force=force), as_json)
+
+
+@app.command()
+def apply(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model to add to: a folder, a .safetensors file or a hub id.")],
+    deltas: Annotated[list[str], typer.Argument(metavar="DELTA[:WEIGHT]...", help="Folders of growkit delta --save, or plain LoRA of PEFT.")],
+    allow_nonfinite: Annotated[bool, o.option(METHOD, None, "Keep NaN and Inf weights as they are.", "--allow-nonfinite")] = False,
+    out: o.Out = None, shard_size: o.ShardSize = "5GB", as_json: o.AsJson = False, force: o.Force = False,
+) -> None:  # fmt: skip
+    """Add saved deltas to a model: base + the sum of weight x delta."""
+    with people_errors(KEPT):
+        shard_bytes = o.size_in_bytes(shard_size)
+        from growkit.cli import show_merging as show
+        from growkit.merging import api
+
+        with show.writing(as_json) as (announce, progress):
+            done = api.apply(
+                base, deltas, out, shard_bytes=shard_bytes, force=force, allow_nonfinite=allow_nonfinite,
+                announce=announce, progress=progress,
             )  # fmt: skip
         show.merged(done, as_json)
