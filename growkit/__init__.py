@@ -13,6 +13,7 @@ _LAZY = {
     **dict.fromkeys(("widen", "stack", "grow", "fuse", "upcycle"), "growkit.api"),
     **dict.fromkeys(("plan_widen", "plan_stack", "plan_grow", "plan_fuse", "plan_upcycle"), "growkit.api"),
     "grow_state_dict": "growkit.api",
+    **dict.fromkeys(("merge", "plan_merge", "delta", "apply"), "growkit.merging.api"),
     "pretrain": "growkit.training.api",
     "verify": "growkit.proof",
     "inspect": "growkit.inspection",

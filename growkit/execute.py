@@ -5,7 +5,7 @@ holds a few blocks however large the model.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from growkit.plan import Part, TensorPlan
 
 WORKERS = 2
 Progress = Callable[[int], None]  # called with the number of bytes just written
+# (first element, function that computes the block), in any order; blocks are independent of one another
+Blocks = Iterable[tuple[int, Callable[[], torch.Tensor]]]
 
 
 class Source(Protocol):
@@ -86,7 +88,7 @@ def grow_blocks(
         else:
             drawn = redraw.apply(assembled(start, wide), start, moments, seed, tensor.name)
             grown = drawn.to(tensor.dtype)
-        if not allow_nonfinite and not _is_finite(grown):
+        if not allow_nonfinite and not is_finite(grown):
             raise _not_finite(grown, tensor, readers, start)
         return (grown.T if rule.transposed else grown).contiguous()
 
@@ -117,15 +119,32 @@ def write_tensors(
 
     Raises CheckpointError for weights that are not finite and OSError where the disk fails.
     """
+    work = (
+        ([(t.name, t.dtype.itemsize) for t in copies], grow_blocks(copies[0], sources, seed, allow_nonfinite))
+        for copies in _copies(tensors)
+    )
+    write_blocks(work, folder, headers, slots, sizes, progress)
+
+
+def write_blocks(
+    work: Iterable[tuple[Sequence[tuple[str, int]], Blocks]],
+    folder: Path,
+    headers: Mapping[str, bytes],
+    slots: Mapping[str, Slot],
+    sizes: Mapping[str, int],
+    progress: Progress = lambda _: None,
+) -> None:
+    """Compute blocks and put them where the headers say, a few at a time. Raises what a block raises, OSError for the disk.
+
+    work: for each piece of data the tensors that hold it, as (name, bytes of an element), and its blocks.
+    """
     with _files(folder, headers, sizes) as descriptors, _single_threaded(), ThreadPoolExecutor(WORKERS) as pool:
         pending: set[Future[int]] = set()
         try:
-            for copies in _copies(tensors):
-                for first, compute in grow_blocks(copies[0], sources, seed, allow_nonfinite):
-                    places = [
-                        (descriptors[slots[t.name].file], slots[t.name].offset + first * t.dtype.itemsize)
-                        for t in copies
-                    ]
+            for names, blocks in work:
+                targets = [(descriptors[slots[name].file], slots[name].offset, itemsize) for name, itemsize in names]
+                for first, compute in blocks:
+                    places = [(descriptor, offset + first * itemsize) for descriptor, offset, itemsize in targets]
                     pending.add(pool.submit(_put, places, compute))
                     while len(pending) > WORKERS:
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -190,7 +209,8 @@ def _row_mean(own: Callable[[np.ndarray], torch.Tensor], rule: Rule) -> torch.Te
     return total / rule.rows.old
 
 
-def _is_finite(block: torch.Tensor) -> bool:
+def is_finite(block: torch.Tensor) -> bool:
+    """Whether a block holds no NaN or Inf."""
     # a sum is one cheap pass and finite unless something is wrong or very large; only then look at every element
     return not block.numel() or bool(torch.isfinite(block.sum(dtype=torch.float32)) or torch.isfinite(block).all())
 
@@ -201,15 +221,16 @@ def _not_finite(
     """Whose fault it is that a grown block holds NaN or Inf: a source's, or the dtype's."""
     for part, read in zip(tensor.parts, readers):
         block = read(part.rule.rows.index[start : start + part.rule.block_rows])
-        if not _is_finite(block):
+        if not is_finite(block):
             return CheckpointError(
-                f"tensor {part.name!r} holds {_kind(block)}: pass --allow-nonfinite to grow it as it is"
+                f"tensor {part.name!r} holds {kind_of(block)}: pass --allow-nonfinite to grow it as it is"
             )
     dtype = str(tensor.dtype).removeprefix("torch.")
     return CheckpointError(
-        f"tensor {tensor.name!r} holds {_kind(grown)}: its values do not fit {dtype}; choose another --dtype"
+        f"tensor {tensor.name!r} holds {kind_of(grown)}: its values do not fit {dtype}; choose another --dtype"
     )
 
 
-def _kind(block: torch.Tensor) -> str:
+def kind_of(block: torch.Tensor) -> str:
+    """What a block that is not finite holds, in a word."""
     return "NaN" if torch.isnan(block).any() else "Inf"

@@ -57,7 +57,7 @@ def write_checkpoint(
     ]
     check_space(out, sum(sum(sizes.values()) for _, _, sizes in layouts))
     stop = Event()
-    with new_folder(out) as folder, ThreadPoolExecutor(1) as pool, _setting(stop):
+    with new_folder(out) as folder, ThreadPoolExecutor(1) as pool, setting(stop):
         # reads the files once more, while the weights are grown
         hashes = pool.submit(lambda: [source.hashes(stop.is_set) for source in sources])
         if sources[0].folder is not None:
@@ -86,7 +86,7 @@ def write_checkpoint(
 
 
 @contextmanager
-def _setting(stop: Event) -> Iterator[None]:
+def setting(stop: Event) -> Iterator[None]:
     """Set an event where the block fails or is interrupted, so that nobody waits for work in vain."""
     try:
         yield

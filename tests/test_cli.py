@@ -51,7 +51,8 @@ def modules_of(code):
 
 def test_every_command_and_every_option_has_help():
     training = ["tokenize", "init", "eval", "pretrain", "report"]
-    assert list(COMMANDS) == ["widen", "stack", "grow", "fuse", "upcycle", "verify", "inspect", *training]
+    growing = ["widen", "stack", "grow", "fuse", "upcycle"]
+    assert list(COMMANDS) == [*growing, "merge", "delta", "apply", "verify", "inspect", *training]
     for name, command in COMMANDS.items():
         assert command.help and run(name, "--help").exit_code == 0
         for parameter in command.params:

@@ -121,15 +121,22 @@ def writing(as_json: bool) -> Iterator[tuple[Callable[[Plan], None], Callable[[i
     if as_json:
         yield (lambda _: None), (lambda _: None)
         return
-    columns = (TextColumn("growing"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("growing", total=None, visible=False)
+    with bytes_bar("growing", err) as (begin, advance):
 
         def announce(todo: Plan) -> None:
             print_plan(todo, out)
-            bar.update(task, total=todo.bytes, visible=True)
+            begin(todo.bytes)
 
-        yield announce, lambda written: bar.advance(task, written)
+        yield announce, advance
+
+
+@contextmanager
+def bytes_bar(what: str, console: Console) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """(begin with a total, advance) of a bar of bytes written."""
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+        yield lambda total: bar.update(task, total=total, visible=True), lambda written: bar.advance(task, written)
 
 
 def grown(result: Grown, as_json: bool) -> None:

@@ -48,7 +48,7 @@ def check_members(family: Family, sources: Sequence[Headers], sizes: Sequence[Si
                 )
         if is_tied(family, first) != is_tied(family, other):
             raise RequestError(f"{pair}: one has a tied head and one has not; save both alike first")
-        key = _disagreement(family, first.config, other.config)
+        key = disagreement(family, first.config, other.config)
         if key is not None:
             values = first.config.get(key), other.config.get(key)
             raise RequestError(
@@ -71,13 +71,15 @@ def _cure(axis: str) -> str:
     return f"; widen one first, with growkit widen {OPTIONS[axis]}" if axis != "head_dim" else ""
 
 
-def _disagreement(family: Family, one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+def disagreement(
+    family: Family, one: Mapping[str, Any], other: Mapping[str, Any], passing: tuple[str, ...] = PASSING
+) -> str | None:
     """The first setting that two configs do not share, sizes and what is passing left out."""
     sizes = {key for axis, keys in family.sizes.items() if axis != "position" for key in keys.split()}
     for key in sorted({*one, *other}):
         if key in sizes or is_by_layer(key) or key in ("model_type", "architectures", "tie_word_embeddings"):
             continue
-        if not any(word in key for word in PASSING) and one.get(key) != other.get(key):
+        if not any(word in key for word in passing) and one.get(key) != other.get(key):
             return key
     return None
 

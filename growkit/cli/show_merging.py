@@ -1,0 +1,118 @@
+"""What merge, delta and apply print: tables for people, JSON for machines. Knows rich; ignorant of how anything was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from growkit.cli.show import as_text, bytes_bar, err, out, size
+from growkit.merging.deltas import THRESHOLDS
+
+if TYPE_CHECKING:
+    from growkit.merging.api import Measured, Merged
+    from growkit.planners.merge import MergePlan
+
+
+def plan(todo: MergePlan, as_json: bool) -> None:
+    """What a merge would do."""
+    if as_json:
+        as_text(todo.to_json())
+        return
+    print_plan(todo, out)
+    out.print("\n[dim]Dry run: nothing was written.[/]")
+
+
+def print_plan(todo: MergePlan, console: Console) -> None:
+    """The tables of a plan."""
+    request = todo.request
+    options = ", ".join(f"{name} {value:g}" for name, value in request.options.items())
+    seed = f"seed {request.seed}" if request.row.draws else ""
+    said = ", ".join(part for part in (options, f"scale {request.scale:g}", seed, request.row.paper) if part)
+    console.print(f"[bold]{request.method}[/]  {todo.family.model_type}, {escape(said)}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "model", "weight", "weights on disk"):
+        table.add_column(heading, justify="right" if heading.startswith("weight") else "left")
+    if todo.base is not None:
+        table.add_row("base", escape(todo.base.label), "", "")
+    for member in todo.members:
+        table.add_row("member", escape(member.label), f"{member.weight:g}", size(member.bytes))
+    console.print(table)
+    if request.row.draws and not request.vectors:
+        console.print("[dim]norms and biases are merged whole: nothing is dropped from them (--drop-vectors)[/]")
+    if request.row.whole:
+        matrices = sum(tensor.whole for tensor in todo.tensors)
+        console.print(
+            f"[dim]{request.method} merges {matrices} matrices; embeddings, head, norms and biases are averaged[/]"
+        )
+    console.print(
+        f"{todo.parameters:,} parameters, {size(todo.bytes)} to write, peak memory about {size(todo.peak_bytes)}"
+    )
+    if todo.changed:
+        console.print(f"[dim]config:[/] {escape(str(todo.changed))}")
+    for note in todo.notes:
+        warning = note.startswith("warning: ")
+        text = escape(note.removeprefix("warning: "))
+        console.print(f"[yellow]warning:[/] {text}" if warning else f"[dim]note:[/] {text}")
+
+
+@contextmanager
+def writing(as_json: bool) -> Iterator[tuple[Callable[[MergePlan], None], Callable[[int], None]]]:
+    """(announce, progress) for a merge: the plan when it is known, then a bar of bytes written; silent for machines."""
+    if as_json:
+        yield (lambda _: None), (lambda _: None)
+        return
+    with bytes_bar("merging", err) as (begin, advance):
+
+        def announce(todo: MergePlan) -> None:
+            print_plan(todo, out)
+            begin(todo.bytes)
+
+        yield announce, advance
+
+
+def merged(done: Merged, as_json: bool) -> None:
+    """Where the result is."""
+    if as_json:
+        as_text({"folder": str(done.folder), **done.plan.to_json()})
+        return
+    out.print(f"[bold]wrote[/] {escape(str(done.folder))}", soft_wrap=True)
+
+
+def delta(found: Measured, as_json: bool) -> None:
+    """How large a delta is, what may be dropped of it, and where it was saved."""
+    report = found.report
+    if as_json:
+        folder = str(found.folder) if found.folder else None
+        as_text({**report.to_json(), "folder": folder, "rank_errors": found.errors})
+        return
+    out.print(f"[bold]{escape(report.member)}[/] less {escape(report.base)}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "elements", "rms", "of weights", "largest", "unchanged", *(f"< {t:g}" for t in THRESHOLDS)):
+        table.add_column(heading, justify="right" if heading else "left")
+    for kind in report.kinds:
+        ratio = f"{kind.rms / kind.base_rms:.2%}" if kind.base_rms else "-"
+        shares = (f"{share:.1%}" for share in (kind.unchanged, *kind.below))
+        table.add_row(kind.kind, f"{kind.elements:,}", f"{kind.rms:.2e}", ratio, f"{kind.largest:.2e}", *shares)
+    out.print(table)
+    for decade, share in report.histogram:
+        out.print(f"[dim]1e{decade:+03d}..[/] {share:6.1%} {'#' * round(40 * share)}")
+    noise = ", ".join(f"{share:.2%} at {p:g}" for p, share in report.noise)
+    out.print(f"dropping adds noise of the size of the weights times {noise}")
+    verdict = f"--drop up to {report.safe_drop:g}" if report.safe_drop else "nothing: merge it whole, or by ties"
+    out.print(
+        f"99.9 % lie below {report.q999:.2e}; by the magnitudes of arXiv 2311.03099 (0.005: 0.9, 0.03: it fails; 0.5 between)"
+        f" safe to drop: [bold]{verdict}[/]"
+    )
+    for note in report.notes:
+        out.print(f"[yellow]{escape(note)}[/]" if note.startswith("warning") else f"[dim]note:[/] {escape(note)}")
+    if found.errors:
+        worst = max(found.errors, key=lambda name: found.errors[name])  # type: ignore[index]
+        mean = sum(found.errors.values()) / len(found.errors)
+        out.print(f"relative error of the LoRA: {mean:.2%} in the mean, {found.errors[worst]:.2%} in {escape(worst)}")
+    if found.folder is not None:
+        out.print(f"[bold]wrote[/] {escape(str(found.folder))}", soft_wrap=True)

@@ -1,0 +1,100 @@
+"""Which row of a member belongs to which row of the base, where vocabularies differ. Knows sizes and token ids; ignorant of
+tensors' values and of tokenizer files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from growkit.errors import RequestError
+
+NONE = -1  # in a map of rows: the member has no such row
+CHOICES = "with --vocab base the result keeps the base's vocabulary and rows are matched by token id, with --vocab tokens by token"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What is known of a checkpoint's tokens. size: rows of its embedding. ids: of its tokens, None where no file says.
+
+    files: hashes by name of its tokenizer files.
+    """
+
+    label: str
+    size: int
+    ids: Mapping[str, int] | None = None
+    files: Mapping[str, str] | None = None
+
+
+def rows_of(base: Vocabulary, member: Vocabulary, how: str) -> np.ndarray | None:
+    """(base rows,) the member's row for each of the base's, NONE where it has none; None where all are the same.
+
+    how: "same" refuses what differs; "base" matches by id and refuses an id that is another token; "tokens" matches by
+    token. Raises RequestError naming the first difference and the ways out.
+    """
+    if how == "same":
+        _check_same(base, member)
+        return None
+    if how == "tokens":
+        if base.ids is None or member.ids is None:
+            lacking = base if base.ids is None else member
+            raise RequestError(
+                f"--vocab tokens: {lacking.label!r} has no tokenizer.json, vocab.json or vocab.txt that says its tokens;"
+                " --vocab base matches by id"
+            )
+        rows = np.full(base.size, NONE)
+        for token, place in base.ids.items():
+            if place < base.size and member.ids.get(token, member.size) < member.size:
+                rows[place] = member.ids[token]
+    else:
+        rows = np.arange(base.size)
+        rows[member.size :] = NONE
+        if base.ids is not None and member.ids is not None:
+            different = _first_difference(base, member)
+            if different:
+                raise RequestError(f"--vocab base: {different}; --vocab tokens matches by token")
+            # a row without a token in either is padding, or a token that only one knows
+            used = {*base.ids.values()} & {*member.ids.values()}
+            rows[[place for place in range(base.size) if place not in used]] = NONE
+    same = base.size == member.size and np.array_equal(rows, np.arange(base.size))
+    return None if same else rows
+
+
+def _check_same(base: Vocabulary, member: Vocabulary) -> None:
+    pair = f"{base.label!r} and {member.label!r}"
+    if base.size != member.size:
+        raise RequestError(f"{pair} have vocabularies of {base.size} and {member.size}; {CHOICES}")
+    if base.ids is not None and member.ids is not None:
+        different = _first_difference(base, member) or _one_sided(base, member)
+        if different:
+            raise RequestError(f"{different}; {CHOICES}")
+        return
+    for name in sorted({*(base.files or {})} & {*(member.files or {})}):
+        if base.files is not None and member.files is not None and base.files[name] != member.files[name]:
+            raise RequestError(f"{pair} have different {name}; {CHOICES}")
+
+
+def _first_difference(base: Vocabulary, member: Vocabulary) -> str:
+    """The first id that is one token here and another there, in words."""
+    ours, theirs = base.ids or {}, member.ids or {}
+    token_at = {place: token for token, place in theirs.items()}
+    for token, place in sorted(ours.items(), key=lambda entry: entry[1]):
+        other = token_at.get(place, token)
+        if other != token and theirs.get(token) != place:
+            return f"token id {place} is {token!r} in {base.label!r} and {other!r} in {member.label!r}"
+    return ""
+
+
+def _one_sided(base: Vocabulary, member: Vocabulary) -> str:
+    """The first token that only one has, in words."""
+    for one, other in ((base, member), (member, base)):
+        extra = sorted((place, token) for token, place in (one.ids or {}).items() if token not in (other.ids or {}))
+        if extra:
+            return f"token {extra[0][1]!r} (id {extra[0][0]}) is in {one.label!r} and not in {other.label!r}"
+    return ""
+
+
+def differing_files(base: Vocabulary, member: Vocabulary) -> list[str]:
+    """Names of tokenizer files that both have and that differ."""
+    ours, theirs = base.files or {}, member.files or {}
+    return sorted(name for name in {*ours} & {*theirs} if ours[name] != theirs[name])

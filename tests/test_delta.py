@@ -1,0 +1,132 @@
+"""Deltas by themselves: what is measured is what is there, and what is saved is what is added again, in PEFT too."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import transformers
+from test_merge import fine_tune, state
+from test_refusals import cases, refused, run
+
+import growkit
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("delta")
+    fine_tune(folder, "ab")
+    return folder
+
+
+@pytest.fixture
+def here(models, tmp_path, monkeypatch):
+    """The models under their names in a new current folder."""
+    monkeypatch.chdir(tmp_path)
+    for path in models.iterdir():
+        Path(path.name).symlink_to(path)
+    return tmp_path
+
+
+def test_what_is_measured_is_what_is_there(here):
+    report = growkit.delta("base", "a").report
+    base, member = state("base"), state("a")
+    flat = torch.cat([(member[name] - base[name]).flatten() for name in base])
+    assert sum(kind.elements for kind in report.kinds) == len(flat)
+    squares = sum(kind.rms**2 * kind.elements for kind in report.kinds)
+    assert squares == pytest.approx(float(flat.square().sum()), rel=1e-5)
+    assert max(kind.largest for kind in report.kinds) == pytest.approx(float(flat.abs().max()), rel=1e-6)
+    below = sum(kind.below[3] * kind.elements for kind in report.kinds)
+    assert below == pytest.approx(int((flat.abs() < 5e-3).sum()))
+    assert report.q999 == pytest.approx(float(flat.abs().quantile(0.999)), rel=0.02)
+    assert sum(share for _, share in report.histogram) == pytest.approx(1)
+    assert report.safe_drop == 0
+
+
+@pytest.mark.parametrize("size, safe", [(1e-3, 0.9), (5e-3, 0.5), (2e-2, 0.0)])
+def test_the_safe_drop_rate_follows_the_size(tmp_path, size, safe):
+    fine_tune(tmp_path, "a", size=size)
+    assert growkit.delta(tmp_path / "base", tmp_path / "a").report.safe_drop == safe
+
+
+def test_a_sparse_delta_applied_is_the_merge(here, monkeypatch):
+    growkit.delta("base", "a", "skill-a", drop=0.9, seed=4)
+    growkit.delta("base", "b", "skill-b", drop=0.9, seed=4)
+    monkeypatch.setattr("growkit.planners.merge.BLOCK_ELEMENTS", 100)
+    growkit.apply("base", ["skill-a", "skill-b:0.5"], "applied")
+    growkit.merge(["a", "b:0.5"], "merged", base="base", drop=0.9, seed=4)
+    applied, merged = state("applied"), state("merged")
+    assert all(torch.equal(applied[name], tensor) for name, tensor in merged.items())
+    size = Path("skill-a/delta.safetensors").stat().st_size
+    assert size < 0.4 * Path("a/model.safetensors").stat().st_size
+
+
+def test_a_whole_delta_gives_the_member(here):
+    growkit.delta("base", "a", "skill")
+    growkit.apply("base", ["skill"], "applied")
+    assert all(torch.allclose(t, state("applied")[name], rtol=0, atol=1e-14) for name, t in state("a").items())
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_a_lora_of_full_rank_gives_the_linear_layers(tmp_path, monkeypatch, family):
+    monkeypatch.chdir(tmp_path)
+    fine_tune(tmp_path, "a", family)
+    errors = growkit.delta("base", "a", "lora", rank=24).errors
+    growkit.apply("base", ["lora"], "applied")
+    base, member, applied = state("base"), state("a"), state("applied")
+    assert errors and max(errors.values()) < 1e-12
+    for name in base:
+        linear = f"{name.removesuffix('.weight')}" in errors
+        assert torch.allclose(applied[name], (member if linear else base)[name], rtol=0, atol=1e-6), name
+    low = growkit.delta("base", "a", "low", rank=2).errors
+    assert min(low.values()) > 0.1
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.filterwarnings("ignore")
+def test_peft_computes_what_apply_does(tmp_path, monkeypatch, family):
+    peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
+    monkeypatch.chdir(tmp_path)
+    fine_tune(tmp_path, "a", family)
+    growkit.delta("base", "a", "lora", rank=4)
+    growkit.apply("base", ["lora:1"], "applied")
+    kind = getattr(transformers, tiny.language_model(family))
+    before = kind.from_pretrained("base", dtype=torch.float64).eval()
+    after = kind.from_pretrained("applied", dtype=torch.float64).eval()
+    ids = tiny.tokens()
+    with torch.no_grad():
+        start, expected = before(ids).logits, after(ids).logits
+        found = peft.PeftModel.from_pretrained(before, "lora").double().eval()(ids).logits
+    assert tiny.relative(expected, found) < 1e-5 < 1e-2 < tiny.relative(expected, start)
+
+
+def test_commands(here):
+    assert run("delta", "base", "a", "--save", "skill", "--drop", "0.5").exit_code == 0
+    shown = run("delta", "base", "a", "--rank", "2", "--save", "lora", "--json")
+    assert json.loads(shown.stdout)["folder"] == "lora"
+    assert "safe to drop" in run("delta", "base", "a").stdout
+    assert run("apply", "base", "skill", "lora:0.5", "-o", "out").exit_code == 0
+    sources = json.loads(Path("out/growkit.json").read_text())["sources"]
+    assert [source["part"] for source in sources] == ["base", "member", "member"]
+
+
+REFUSED = [
+    (["delta", "base", "a", "--drop", "0.5"], "say where with --save"),
+    (["delta", "base", "a", "--save", "d", "--drop", "0.5", "--rank", "2"], "give one of them"),
+    (["delta", "base", "a", "--save", "d", "--drop", "1"], "--drop 1 should be from 0"),
+    (["delta", "base", "a", "--save", "a"], "output 'a' is or contains the source 'a'"),
+    (["apply", "base", "a", "-o", "out"], "'a' holds no delta: expected delta.safetensors"),
+    (["apply", "base", "nosuch", "-o", "out"], "'nosuch' holds no delta"),
+]
+
+
+@pytest.mark.parametrize("args, says", cases(REFUSED))
+def test_requests_that_are_refused(here, args, says):
+    refused(*args, says=says)
+
+
+def test_a_delta_of_another_shape_is_refused(here):
+    growkit.delta("base", "a", "skill")
+    tiny.make("llama", intermediate_size=48).save_pretrained("wide")
+    refused("apply", "wide", "skill", "-o", "out", says="changes tensor 'model.layers.0.mlp")
