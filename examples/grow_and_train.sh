@@ -24,7 +24,7 @@ else
     VOCABULARY=2048 SEQ_LEN=128 BATCH=16
     HIDDEN=128 FFN=384 HEADS=4 KV_HEADS=2 LAYERS=3
     BIG_HIDDEN=256 BIG_LAYERS=6
-    SOURCE_STEPS=300 STEPS=200 EVAL_EVERY=10
+    SOURCE_STEPS=600 STEPS=400 EVAL_EVERY=20
 fi
 RATE=1e-3
 SUB_STEPS=$((STEPS / 8))                                # of these, steps of the first stage, which trains prefixes
