@@ -1,13 +1,7 @@
-"""Whole runs on tiny models: what they compute, that stopping them changes nothing, what they leave, what they refuse."""
+"""Whole runs on tiny models: what they compute, what they leave, what they refuse."""
 
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,83 +11,18 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from test_refusals import refused, run
+from tiny_runs import ask, curve, dataset, line, losses_of, same, tokenizer, weights
 
 from growkit import api
-from growkit.training import loop, pretrain, ready, runs, state, student
+from growkit.training import loop, pretrain, state, student
 from growkit.training.batches import Batches
 from growkit.training.optim import rate
 from growkit.training.settings import Settings
-from growkit.training.stages import SCHEDULES
-
-KILL, SAYS = signal.SIGKILL, ("loss", "lr", "grad_norm", "depth", "trained", "stage", "tokens", "flops")
-
-
-def dataset(folder: Path, tokens: int, **meta) -> Path:
-    """Tokens that can be learned: a random walk."""
-    folder.mkdir()
-    walk = np.cumsum(np.random.default_rng(0).integers(0, 3, tokens)) % 50 + 5
-    splits = {"train": walk, "val": walk[: tokens // 8]}
-    for split, ids in splits.items():
-        ids.astype("<u2").tofile(folder / f"{split}.bin")
-        np.save(folder / f"{split}.idx.npy", np.array([0, len(ids)]))
-    counts = {split: {"tokens": len(ids), "documents": 1, "text_bytes": len(ids)} for split, ids in splits.items()}
-    said = {"format": 1, "growkit": "0", "dtype": "uint16", "vocab_size": 61, "splits": counts, **meta}
-    (folder / "meta.json").write_text(json.dumps(said))
-    return folder
-
-
-def tokenizer(mask: bool = True):
-    from tokenizers import Tokenizer, models
-
-    words = {"[UNK]": 0, "[PAD]": 1, "w": 2, "[MASK]": 3, **{f"w{n}": n for n in range(4, 61)}}
-    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **({"mask_token": "[MASK]"} if mask else {}))
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    dataset(folder / "data", 4000)
-    for family in ("llama", "gpt2", "bert", "roberta"):  # gpt2 and bert have dropout
-        tiny.make(family, dtype=torch.float32).save_pretrained(folder / family)
-    for family in ("bert", "roberta"):
-        tokenizer().save_pretrained(folder / family)
-    tiny.make("llama", dtype=torch.float32, tie_word_embeddings=True).save_pretrained(folder / "tied")
-    tiny.make("gpt2", dtype=torch.float32, seed=4, n_layer=1).save_pretrained(folder / "teacher")
-    return folder
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def ask(world, out, schedule="plain", steps=12, model="gpt2", to_layers=6, **more) -> Settings:
-    stages = SCHEDULES[schedule](steps, 3, sub_layers=more.pop("sub_layers", 1), sub_steps=6, to_layers=to_layers)
-    usual = dict(seq_len=16, batch_size=4, lr=1e-3, warmup=2, eval_every=6, eval_tokens=160, save_every=3, keep=9)
-    return Settings(str(world / model), str(world / "data"), out, steps, stages, **{**usual, **more})
-
-
-def curve(out) -> dict[int, tuple]:
-    """What metrics.jsonl says of every step; where a step was done twice, that it said the same."""
-    found: dict[int, tuple] = {}
-    for line in map(json.loads, Path(out, "metrics.jsonl").read_text().splitlines()):
-        if line["kind"] == "train":
-            said = tuple(line[key] for key in SAYS)
-            assert found.setdefault(line["step"], said) == said, f"step {line['step']} came out differently"
-    return found
-
-
-def losses_of(out) -> list[float]:
-    return [said[0] for _, said in sorted(curve(out).items())]
-
-
-def weights(folder) -> dict[str, torch.Tensor]:
-    return load_file(Path(folder, "model.safetensors"))
-
-
-def same(one, other) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 # ---------------------------------------------------------------- what a run computes
@@ -168,164 +97,6 @@ def test_stages_that_grow(world, schedule, depths):
     assert counted["model.norm.weight.step"] == 20  # the state grew along
 
 
-# ---------------------------------------------------------------- stopped and gone on
-
-
-def killing(owner, name: str, call: int = 1, after: bool = False):
-    """A saboteur: kill -9 at the given call of a function, before or after it."""
-
-    def arm():
-        original, calls = getattr(owner, name), []
-
-        def deadly(*args, **keywords):
-            calls.append(name)
-            if len(calls) == call and not after:
-                os.kill(os.getpid(), KILL)
-            result = original(*args, **keywords)
-            if len(calls) == call:
-                os.kill(os.getpid(), KILL)
-            return result
-
-        setattr(owner, name, deadly)
-
-    return arm
-
-
-def child(settings: Settings, resume: bool, arm=lambda: None, signals=(None, 0), **environment: str) -> int:
-    """The process id of a run in a process of its own. signals: (number, step): it sends one to itself after that step."""
-    process = os.fork()
-    if process:
-        return process
-    try:
-        os.environ.update(environment)
-        arm()
-        kind, step = signals
-        watch = lambda line: os.kill(os.getpid(), kind) if kind and line.get("step") == step else None  # noqa: E731
-        pretrain.pretrain(settings, resume, watch)
-        os._exit(0)
-    except BaseException as error:
-        print(repr(error), file=sys.__stderr__, flush=True)
-        os._exit(9)
-
-
-def ended(process: int, seconds: float = 60) -> int:
-    """How a process ended: its exit code, or minus its signal; -99 where it hung."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.kill(process, KILL)
-    os.waitpid(process, 0)
-    return -99
-
-
-MOMENTS = {
-    "in the first steps": dict(arm=killing(loop, "learn", 3)),
-    "in a save": dict(arm=killing(state.dcp, "async_save", after=True)),
-    "at its end": dict(arm=killing(os, "rename", 2)),
-    "in stage 1": dict(signals=(KILL, 4)),
-    "in an export": dict(arm=killing(student, "save_file")),
-    "after a growth": dict(arm=killing(pretrain, "stack", after=True)),
-    "politely": dict(signals=(signal.SIGTERM, 8)),
-    "in the last export": dict(arm=killing(pretrain, "record_of")),
-}
-
-
-@pytest.mark.parametrize(("schedule", "moments"), {"two-stage": "01236", "stackbert": "4567", "mslt": "453"}.items())
-def test_killed_at_any_moment(world, schedule, moments):
-    """Started again and again with the same line, the same run comes out, bitwise."""
-    pretrain.pretrain(ask(world, "whole", schedule))
-    s, chosen = ask(world, "run", schedule), [list(MOMENTS.values())[int(number)] for number in moments]
-    codes = [ended(child(s, True, **moment)) for moment in chosen]
-    assert codes == [0 if moment is MOMENTS["politely"] else -KILL for moment in chosen]
-    pretrain.pretrain(s, True)
-    assert curve("run") == curve("whole") and len(curve("run")) == 12
-    assert same(weights("run/final"), weights("whole/final"))
-    assert same(load_file("run/final/optimizer.safetensors"), load_file("whole/final/optimizer.safetensors"))
-
-
-def test_damaged_checkpoints_and_a_torn_line(world):
-    """Each falls back to the one before, with a note, and growkit's own reader understands what metrics.jsonl says."""
-    s, lines = ask(world, "run", "two-stage"), []
-    pretrain.pretrain(s)
-    whole, last = curve("run"), sorted(Path("run/checkpoints").iterdir())
-    (last[3] / "trainer.json").write_text("{")
-    shard = next(last[2].glob("*.distcp"))
-    os.truncate(shard, shard.stat().st_size // 2)
-    (last[1] / ".metadata").unlink()
-    pretrain.pretrain(s, True, lines.append)
-    notes = [line["text"] for line in lines if line["kind"] == "note"]
-    assert [note.split()[0] for note in notes[:3]] == [path.name for path in reversed(last[1:])]
-    assert notes[3] == "resumed at step 3" and curve("run") == whole
-    shutil.rmtree("run/checkpoints/step-00000012")
-    os.truncate("run/metrics.jsonl", os.path.getsize("run/metrics.jsonl") - 30)
-    pretrain.pretrain(s, True)
-    assert [point.loss for point in runs.read_run("run").train] == [said[0] for said in whole.values()]
-
-
-def line(world, *more, model="llama", out="run") -> list[str]:
-    usual = (
-        f"pretrain {world / model} --out {out} --seq-len 16 --batch-size 4 --lr 0.001 --save-every 4 --eval-tokens 160"
-    )
-    data = [] if "--data" in more else ["--data", str(world / "data")]
-    length = [] if {"--tokens", "--epochs", "--stages"} & set(more) else ["--steps", "12"]
-    return [*usual.split(), *data, *length, *map(str, more)]
-
-
-def test_two_processes_are_one_and_a_run_of_two_goes_on_with_one(world):
-    more = ("--schedule", "two-stage", "--sub-layers", "1", "--sub-steps", "6", "--device", "cpu")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port(), "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = subprocess.run(
-        [*torchrun, "growkit", *line(world, *more, model="tied")], capture_output=True, text=True, env=environment
-    )
-    assert two.returncode == 0, two.stderr
-    assert run(*line(world, *more, model="tied", out="one")).exit_code == 0
-    assert losses_of("run") == pytest.approx(losses_of("one"), abs=1e-5)
-    val = [[p.loss for p in runs.read_run(name).val] for name in ("run", "one")]
-    assert val[0] == pytest.approx(val[1], abs=1e-5)
-    shutil.rmtree("run/checkpoints/step-00000012")
-    os.rename("run/metrics.jsonl", "two.jsonl")
-    again = run(*line(world, *more, "--resume", "auto", model="tied"))
-    assert again.exit_code == 0 and "resumed at step 8" in again.stderr, again.stderr
-    assert sorted(curve("run")) == [9, 10, 11, 12]
-    assert losses_of("run") == pytest.approx(losses_of("one")[8:], abs=1e-5)
-
-
-def port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def pair(settings: Settings, arms, **first) -> list[int]:
-    """How two processes of one run end; `first`: what the first one does to itself."""
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
-    processes = [
-        child(settings, False, arm, RANK=str(n), LOCAL_RANK=str(n), **place, **({} if n else first))
-        for n, arm in enumerate(arms)
-    ]
-    return [ended(process, 15) for process in processes]
-
-
-def test_processes_need_not_be_equally_fast(world):
-    """One that comes late finds a folder that the first has begun: its own run's, not another's."""
-
-    def slow(opened=ready.open_tokens):
-        ready.open_tokens = lambda *a: time.sleep(0.5) or opened(*a)
-
-    assert pair(ask(world, "run", model="llama", steps=2), (lambda: None, slow)) == [0, 0]
-
-
-def test_processes_stop_together(world):
-    """Whichever was told to."""
-    s = ask(world, "run", model="llama")
-    assert pair(s, (lambda: None, lambda: None), signals=(signal.SIGTERM, 4)) == [0, 0]
-    assert [path.name for path in state.found(Path("run/checkpoints"))][-1] in ("step-00000004", "step-00000005")
-
-
 # ---------------------------------------------------------------- what a run leaves
 
 
@@ -372,28 +143,6 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch)
     assert {
         value["lr"] for value in json.loads(Path("widened/lr_multipliers.json").read_text())["multipliers"].values()
     } > {1.0}
-
-
-def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
-    """The command saves and exits with 0; what is computed may not change, what is said and kept may."""
-    started = line(world, "--steps", "300", model="bert")
-    process = os.fork()
-    if not process:
-        result = run(*started)
-        Path("said").write_text(result.stderr)
-        os._exit(result.exit_code)
-    while not (Path("run/metrics.jsonl").exists() and len(curve("run")) >= 3):
-        time.sleep(0.02)
-    os.kill(process, signal.SIGTERM)
-    assert ended(process) == 0 and "--resume auto goes on" in Path("said").read_text()
-    done = len(curve("run"))
-    assert done < 300 and state.found(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
-    refused(*started, says="--resume auto")
-    says = "batch_size 8 (was 4); lr 0.5 (was 0.001)"
-    more = ("--save-every", "9", "--resume", "auto")
-    assert "save_every" not in refused(*started, "--batch-size", "8", "--lr", "0.5", *more, says=says)
-    shorter = refused(*started, "--steps", "301", *more, says="steps 301 (was 300)")
-    assert "other stages" in shorter
 
 
 # ---------------------------------------------------------------- refusals
