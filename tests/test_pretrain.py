@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import tiny
 import torch
 import transformers
 from safetensors.torch import load_file
-from test_refusals import refused, run
+from test_refusals import refused, run, tree
 from tiny_runs import ask, curve, dataset, line, losses_of, same, tokenizer, weights
 
 from growkit import api
+from growkit.errors import RequestError
 from growkit.training import loop, pretrain, state, student
 from growkit.training.batches import Batches
 from growkit.training.optim import rate
@@ -97,7 +99,132 @@ def test_stages_that_grow(world, schedule, depths):
     assert counted["model.norm.weight.step"] == 20  # the state grew along
 
 
+def alphas(out) -> dict[int, float]:
+    lines = map(json.loads, Path(out, "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["alpha"] for line in lines if line["kind"] == "train"}
+
+
+def test_a_teacher_that_is_overtaken(world, monkeypatch):
+    """It ends when validation passes its own and never begins again; stopped before or after that, the same run comes out."""
+    val = {2: 5.0, 4: 4.0, 6: 3.5, 8: 9.0, 10: 9.0, 12: 9.0}  # of the model; its teacher's is 3.8
+    asked = []
+
+    def validate(self, model):
+        asked.append(is_teacher := self.teacher is not None and model is self.teacher.model)
+        return 3.8 if is_teacher else val[self.step]
+
+    monkeypatch.setattr(loop.Run, "validate", validate)
+    taught = dict(teacher=str(world / "teacher"), teacher_steps=10, teacher_until="overtaken", eval_every=2)
+    pretrain.pretrain(ask(world, "whole", **taught))
+    weight = {step: 1 - (step - 1) / 10 if step <= 6 else 0.0 for step in range(1, 13)}
+    assert alphas("whole") == pytest.approx(weight) and asked.count(True) == 1 and asked.count(False) == 6
+    notes = [line for line in map(json.loads, Path("whole/metrics.jsonl").read_text().splitlines()) if "text" in line]
+    assert [note["text"].split(";")[0] for note in notes] == [
+        "at step 6 the model's validation loss 3.5000 passes its teacher's, 3.8000"
+    ]
+    s = ask(world, "run", **taught)
+    for stop in (5, 7, 10):  # goes on from 3, from 6, where it was overtaken, and from 9
+
+        def stopped(line, stop=stop):
+            if line.get("step") == stop and line["kind"] == "train":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.pretrain(s, stop > 5, stopped)
+    pretrain.pretrain(s, True)
+    assert curve("run") == curve("whole") and alphas("run") == alphas("whole")
+    assert same(weights("run/final"), weights("whole/final"))
+    with pytest.raises(RequestError, match=r"eval_every 3 \(was 2\)"):
+        pretrain.pretrain(ask(world, "run", **{**taught, "eval_every": 3}), True)
+
+
+@pytest.mark.parametrize(("lr", "ends"), [(0.0, False), (1e-3, True)])
+def test_what_a_teacher_is_overtaken_by(world, lr, ends):
+    """A teacher that is the model itself: as good as it while nothing is learned, passed after the first steps."""
+    taught = dict(teacher=str(world / "llama"), teacher_steps=4, teacher_until="overtaken", alpha_schedule="constant")
+    pretrain.pretrain(ask(world, "run", model="llama", steps=4, warmup=0, lr=lr, eval_every=2, **taught))
+    assert list(alphas("run").values()) == ([0.5, 0.5, 0.0, 0.0] if ends else [0.5] * 4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options"),
+    {
+        "plain": "--grad-accum 2 --teacher TEACHER --teacher-steps 4",
+        "two-stage": "--sub-layers 2 --sub-steps 5",
+        "stackbert": "--to-layers 7",
+        "stackbert ": "--to-layers 6 --steps 1",  # no step for the first stage
+        "mslt": "--to-layers 7",
+    }.items(),
+)
+def test_what_a_run_will_be(world, schedule, options):
+    """Said before it is; nothing is written; operations are those that metrics.jsonl counts."""
+    options = options.replace("TEACHER", str(world / "teacher")).split()
+    length = [] if "--steps" in options else ["--steps", "7"]
+    asked = [text for text in line(world, "--tokens", "T", model="gpt2") if text not in ("--tokens", "T")]
+    asked += ["--schedule", schedule.strip(), *options, *length]
+    before = tree()
+    told, shown = run(*asked, "--dry-run", "--json"), run(*asked, "--dry-run")
+    assert told.exit_code == shown.exit_code == 0 and tree() == before, told.output + shown.output
+    assert "nothing was written" in shown.stdout and not shown.stderr
+    found = json.loads(told.stdout)
+    assert run(*asked).exit_code == 0
+    lines = [json.loads(text) for text in Path("run/metrics.jsonl").read_text().splitlines()]
+    steps = [said for said in lines if said["kind"] == "train"]
+    assert found["flops"] + found["teacher_flops"] == pytest.approx(steps[-1]["flops"], rel=1e-12)
+    assert bool(found["teacher_flops"]) == ("--teacher" in options)
+    assert found["tokens"] == steps[-1]["tokens"] and sum(stage["steps"] for stage in found["stages"]) == len(steps)
+    for stage in found["stages"]:
+        own = [said for said in steps if said["stage"] == stage["name"]]
+        assert len(own) == stage["steps"]
+        for mean in ("depth", "trained") if own else ():
+            assert stage[mean] == pytest.approx(sum(said[mean] for said in own) / len(own))
+    left = transformers.AutoModelForCausalLM.from_pretrained("run/final")
+    assert found["stages"][-1]["layers"] == left.config.n_layer
+    assert found["state"] == 16 * left.num_parameters()  # weights, gradient, two moments
+    assert found["parameters"] == transformers.AutoModelForCausalLM.from_pretrained(world / "gpt2").num_parameters()
+    assert found["warmup"] == len(steps) // 4  # there is no state of AdamW
+    refused(*asked, "--dry-run", says="--resume auto")
+
+
+def test_warm_up_by_default(world):
+    """None where AdamW's state comes along; else as many steps as second moments remember, at most a quarter of the run."""
+    from growkit.training.request import settings
+
+    asked = lambda model, steps, **more: settings(model, world / "data", "run", steps=steps, **more).warmup  # noqa: E731
+    fresh = world / "llama"
+    assert [asked(fresh, steps) for steps in (3, 40, 80, 10_000)] == [0, 10, 20, 20]
+    assert (
+        asked(fresh, 10_000, beta2=0.98) == 50 and asked(fresh, 100, warmup=0) == 0 and asked(fresh, 100, warmup=7) == 7
+    )
+    shutil.copytree(fresh, "with")
+    Path("with/optimizer.safetensors").touch()
+    assert asked("with", 10_000) == 0 and asked("with", 100, warmup=7) == 7
+
+
 # ---------------------------------------------------------------- what a run leaves
+
+
+def test_tensorboard(world, monkeypatch):
+    """The scalars of metrics.jsonl, at their steps."""
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install 'growkit[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pretrain.pretrain(ask(world, "run", steps=4, eval_every=2, tensorboard=True))
+    board = EventAccumulator("run/tensorboard")
+    board.Reload()
+    lines = [json.loads(text) for text in Path("run/metrics.jsonl").read_text().splitlines()]
+    for kind, steps in (("train", [1, 2, 3, 4]), ("val", [2, 4])):
+        for name in ("loss", "tokens", "flops"):
+            points = board.Scalars(f"{kind}/{name}")
+            assert [point.step for point in points] == steps
+            assert [p.value for p in points] == pytest.approx([said[name] for said in lines if said["kind"] == kind])
+    assert "train/step" not in board.Tags()["scalars"] and "train/stage" not in board.Tags()["scalars"]
+
+
+def test_tensorboard_that_is_missing(world, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for more in ([], ["--dry-run"]):
+        refused(*line(world, "--tensorboard", *more), says="pip install 'growkit[tensorboard]'")
 
 
 def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch):
@@ -196,6 +323,14 @@ REFUSED = {
     "a stage that shrinks": (["--stages", "shrink.toml"], "layers"),
     "stages and a schedule": (["--stages", "fine.toml", "--schedule", "two-stage"], "--schedule"),
     "a file": (["--out", "little.bin"], "no folder"),
+    "shards": (["--shard", "most"], "auto, none, node, all"),
+    "nobody is overtaken": (["--teacher-until", "overtaken"], "--teacher CKPT"),
+    "a teacher until what": (["--teacher", "fine", "--teacher-until", "noon"], "steps, overtaken"),
+    "a teacher nobody can overtake": (
+        ["--teacher", "fine", "--teacher-until", "overtaken", "--data", "whole.bin"],
+        "no validation split",
+    ),
+    "JSON": (["--json"], "--dry-run"),
 }
 
 
@@ -204,6 +339,7 @@ def test_refusals(world, case):
     """Each in one sentence with exit code 2, and nothing is written: the same line with the mistake mended runs."""
     more, says = REFUSED[case]
     np.arange(10, dtype="<u2").tofile("little.bin")
+    (np.arange(400, dtype="<u2") % 61).tofile("whole.bin")
     Path("shrink.toml").write_text("[[stage]]\nsteps=4\n[[stage]]\nsteps=4\nlayers=2\n")
     Path("fine.toml").write_text("[[stage]]\nsteps=4\n")
     if "--data" in more:
@@ -226,5 +362,22 @@ def test_refusals(world, case):
         str(world / "bert") if "--teacher" in more and m == "BERT" else m for m in more if m not in ("ROBERTA", "BARE")
     ]
     options = [m for m in options if m != "BERT"]
-    assert says in refused(*line(world, *options, model=model), says=says)
+    options = [str(world / "teacher") if m == "fine" else m for m in options]
+    sentence = refused(*line(world, *options, model=model), says=says)
+    if "--json" not in options:
+        assert refused(*line(world, *options, "--dry-run", model=model), says=says) == sentence
     assert not Path("run").exists()
+
+
+def test_what_is_no_language_model(world):
+    """Neither learns nor teaches, and --dry-run says so too."""
+    for name, architecture in (("headless", "LlamaModel"), ("nameless", "LlamaForCausalLM")):
+        tiny.make("llama", architecture, dtype=torch.float32).save_pretrained(name)
+    config = json.loads(Path("nameless/config.json").read_text())
+    Path("nameless/config.json").write_text(json.dumps({**config, "architectures": None}))
+    tiny.make("bert", "BertForSequenceClassification", dtype=torch.float32).save_pretrained("judge")
+    for name in ("headless", "nameless", "judge"):
+        for more in ([], ["--dry-run"]):
+            model = Path(name).resolve()
+            assert name in refused(*line(world, *more, model=model), says="has no language-model head")
+            refused(*line(world, "--teacher", name, *more), says=f"'{name}'")
