@@ -1,4 +1,4 @@
-"""What can go wrong because of the person or the data, in two kinds. Knows nothing of tensors, files or models.
+"""What can go wrong because of the person or the data, in three kinds. Knows nothing of tensors, files or models.
 
 Programming mistakes stay AssertionError or whatever Python raises; everything a user can cause is a GrowkitError with one
 sentence that names the thing, what was expected, what was found and what to do next. Only the command line turns these
@@ -8,6 +8,10 @@ into exit codes.
 
 class GrowkitError(Exception):
     """A request or an input that growkit refuses, in one sentence for people (exit code 2)."""
+
+
+class FailedError(GrowkitError):
+    """Work that was begun, and that the data or the machine did not let come to its end (exit code 1)."""
 
 
 class RequestError(GrowkitError):

@@ -169,6 +169,17 @@ def is_causal(config: dict[str, Any]) -> bool:
     return not family_named(config.get("model_type")).post_norm or name.endswith(("LMHeadModel", "ForCausalLM"))
 
 
+def objective(config: dict[str, Any], label: str) -> bool:
+    """Whether a language model is causal. Raises CheckpointError for what is none, or sees what it should predict."""
+    name = (config.get("architectures") or ["no class"])[0]
+    if not has_language_head(str(name)):
+        raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
+    causal = is_causal(config)
+    if causal and family_named(config.get("model_type")).post_norm and not config.get("is_decoder"):
+        raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
+    return causal
+
+
 def _masked(ids: torch.Tensor, tokenizer: Any, seed: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     """15 % of a sequence hidden behind the mask token where there is one, and the ids with -100 elsewhere as labels."""
     mask = getattr(tokenizer, "mask_token_id", None)

@@ -9,8 +9,8 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
-from test_pretrain import ask, curve, dataset
 from test_refusals import refused
+from tiny_runs import ask, curve, dataset
 
 from growkit.families import family_named
 from growkit.plan import forward_flops as planned_flops

@@ -1,13 +1,8 @@
-"""Whole runs on tiny models: what they compute, that stopping them changes nothing, what they leave, what they refuse."""
+"""Whole runs on tiny models: what they compute, what they leave, what they refuse."""
 
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,84 +11,20 @@ import tiny
 import torch
 import transformers
 from safetensors.torch import load_file
-from test_refusals import refused, run
+from test_refusals import refused, run, tree
+from tiny_runs import ask, curve, dataset, line, losses_of, same, tokenizer, weights
 
 from growkit import api
-from growkit.training import loop, pretrain, ready, runs, state, student
+from growkit.errors import RequestError
+from growkit.training import loop, pretrain, state, student
 from growkit.training.batches import Batches
 from growkit.training.optim import rate
 from growkit.training.settings import Settings
-from growkit.training.stages import SCHEDULES
-
-KILL, SAYS = signal.SIGKILL, ("loss", "lr", "grad_norm", "depth", "trained", "stage", "tokens", "flops")
-
-
-def dataset(folder: Path, tokens: int, **meta) -> Path:
-    """Tokens that can be learned: a random walk."""
-    folder.mkdir()
-    walk = np.cumsum(np.random.default_rng(0).integers(0, 3, tokens)) % 50 + 5
-    splits = {"train": walk, "val": walk[: tokens // 8]}
-    for split, ids in splits.items():
-        ids.astype("<u2").tofile(folder / f"{split}.bin")
-        np.save(folder / f"{split}.idx.npy", np.array([0, len(ids)]))
-    counts = {split: {"tokens": len(ids), "documents": 1, "text_bytes": len(ids)} for split, ids in splits.items()}
-    said = {"format": 1, "growkit": "0", "dtype": "uint16", "vocab_size": 61, "splits": counts, **meta}
-    (folder / "meta.json").write_text(json.dumps(said))
-    return folder
-
-
-def tokenizer(mask: bool = True):
-    from tokenizers import Tokenizer, models
-
-    words = {"[UNK]": 0, "[PAD]": 1, "w": 2, "[MASK]": 3, **{f"w{n}": n for n in range(4, 61)}}
-    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **({"mask_token": "[MASK]"} if mask else {}))
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    dataset(folder / "data", 4000)
-    for family in ("llama", "gpt2", "bert", "roberta"):  # gpt2 and bert have dropout
-        tiny.make(family, dtype=torch.float32).save_pretrained(folder / family)
-    for family in ("bert", "roberta"):
-        tokenizer().save_pretrained(folder / family)
-    tiny.make("llama", dtype=torch.float32, tie_word_embeddings=True).save_pretrained(folder / "tied")
-    tiny.make("gpt2", dtype=torch.float32, seed=4, n_layer=1).save_pretrained(folder / "teacher")
-    return folder
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def ask(world, out, schedule="plain", steps=12, model="gpt2", to_layers=6, **more) -> Settings:
-    stages = SCHEDULES[schedule](steps, 3, sub_layers=more.pop("sub_layers", 1), sub_steps=6, to_layers=to_layers)
-    usual = dict(seq_len=16, batch_size=4, lr=1e-3, warmup=2, eval_every=6, eval_tokens=160, save_every=3, keep=9)
-    return Settings(str(world / model), str(world / "data"), out, steps, stages, **{**usual, **more})
-
-
-def curve(out) -> dict[int, tuple]:
-    """What metrics.jsonl says of every step; where a step was done twice, that it said the same."""
-    found: dict[int, tuple] = {}
-    for line in map(json.loads, Path(out, "metrics.jsonl").read_text().splitlines()):
-        if line["kind"] == "train":
-            said = tuple(line[key] for key in SAYS)
-            assert found.setdefault(line["step"], said) == said, f"step {line['step']} came out differently"
-    return found
-
-
-def losses_of(out) -> list[float]:
-    return [said[0] for _, said in sorted(curve(out).items())]
-
-
-def weights(folder) -> dict[str, torch.Tensor]:
-    return load_file(Path(folder, "model.safetensors"))
-
-
-def same(one, other) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 # ---------------------------------------------------------------- what a run computes
@@ -168,165 +99,133 @@ def test_stages_that_grow(world, schedule, depths):
     assert counted["model.norm.weight.step"] == 20  # the state grew along
 
 
-# ---------------------------------------------------------------- stopped and gone on
+def alphas(out) -> dict[int, float]:
+    lines = map(json.loads, Path(out, "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line["alpha"] for line in lines if line["kind"] == "train"}
 
 
-def killing(owner, name: str, call: int = 1, after: bool = False):
-    """A saboteur: kill -9 at the given call of a function, before or after it."""
+def test_a_teacher_that_is_overtaken(world, monkeypatch):
+    """It ends when validation passes its own and never begins again; stopped before or after that, the same run comes out."""
+    val = {2: 5.0, 4: 4.0, 6: 3.5, 8: 9.0, 10: 9.0, 12: 9.0}  # of the model; its teacher's is 3.8
+    asked, held = [], []
+    monkeypatch.setattr(loop.Run, "go", lambda self, resume, go=loop.Run.go: held.append(self) or go(self, resume))
 
-    def arm():
-        original, calls = getattr(owner, name), []
+    def validate(model, *_):
+        asked.append(is_teacher := model is not held[-1].student.model)
+        return 3.8 if is_teacher else val[held[-1].step], {}
 
-        def deadly(*args, **keywords):
-            calls.append(name)
-            if len(calls) == call and not after:
-                os.kill(os.getpid(), KILL)
-            result = original(*args, **keywords)
-            if len(calls) == call:
-                os.kill(os.getpid(), KILL)
-            return result
-
-        setattr(owner, name, deadly)
-
-    return arm
-
-
-def child(settings: Settings, resume: bool, arm=lambda: None, signals=(None, 0), **environment: str) -> int:
-    """The process id of a run in a process of its own. signals: (number, step): it sends one to itself after that step."""
-    process = os.fork()
-    if process:
-        return process
-    try:
-        os.environ.update(environment)
-        arm()
-        kind, step = signals
-        watch = lambda line: os.kill(os.getpid(), kind) if kind and line.get("step") == step else None  # noqa: E731
-        pretrain.pretrain(settings, resume, watch)
-        os._exit(0)
-    except BaseException as error:
-        print(repr(error), file=sys.__stderr__, flush=True)
-        os._exit(9)
-
-
-def ended(process: int, seconds: float = 60) -> int:
-    """How a process ended: its exit code, or minus its signal; -99 where it hung."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.kill(process, KILL)
-    os.waitpid(process, 0)
-    return -99
-
-
-MOMENTS = {
-    "in the first steps": dict(arm=killing(loop, "learn", 3)),
-    "in a save": dict(arm=killing(state.dcp, "async_save", after=True)),
-    "at its end": dict(arm=killing(os, "rename", 2)),
-    "in stage 1": dict(signals=(KILL, 4)),
-    "in an export": dict(arm=killing(student, "save_file")),
-    "after a growth": dict(arm=killing(pretrain, "stack", after=True)),
-    "politely": dict(signals=(signal.SIGTERM, 8)),
-    "in the last export": dict(arm=killing(pretrain, "record_of")),
-}
-
-
-@pytest.mark.parametrize(("schedule", "moments"), {"two-stage": "01236", "stackbert": "4567", "mslt": "453"}.items())
-def test_killed_at_any_moment(world, schedule, moments):
-    """Started again and again with the same line, the same run comes out, bitwise."""
-    pretrain.pretrain(ask(world, "whole", schedule))
-    s, chosen = ask(world, "run", schedule), [list(MOMENTS.values())[int(number)] for number in moments]
-    codes = [ended(child(s, True, **moment)) for moment in chosen]
-    assert codes == [0 if moment is MOMENTS["politely"] else -KILL for moment in chosen]
-    pretrain.pretrain(s, True)
-    assert curve("run") == curve("whole") and len(curve("run")) == 12
-    assert same(weights("run/final"), weights("whole/final"))
-    assert same(load_file("run/final/optimizer.safetensors"), load_file("whole/final/optimizer.safetensors"))
-
-
-def test_damaged_checkpoints_and_a_torn_line(world):
-    """Each falls back to the one before, with a note, and growkit's own reader understands what metrics.jsonl says."""
-    s, lines = ask(world, "run", "two-stage"), []
-    pretrain.pretrain(s)
-    whole, last = curve("run"), sorted(Path("run/checkpoints").iterdir())
-    (last[3] / "trainer.json").write_text("{")
-    shard = next(last[2].glob("*.distcp"))
-    os.truncate(shard, shard.stat().st_size // 2)
-    (last[1] / ".metadata").unlink()
-    pretrain.pretrain(s, True, lines.append)
-    notes = [line["text"] for line in lines if line["kind"] == "note"]
-    assert [note.split()[0] for note in notes[:3]] == [path.name for path in reversed(last[1:])]
-    assert notes[3] == "resumed at step 3" and curve("run") == whole
-    shutil.rmtree("run/checkpoints/step-00000012")
-    os.truncate("run/metrics.jsonl", os.path.getsize("run/metrics.jsonl") - 30)
-    pretrain.pretrain(s, True)
-    assert [point.loss for point in runs.read_run("run").train] == [said[0] for said in whole.values()]
-
-
-def line(world, *more, model="llama", out="run") -> list[str]:
-    usual = (
-        f"pretrain {world / model} --out {out} --seq-len 16 --batch-size 4 --lr 0.001 --save-every 4 --eval-tokens 160"
-    )
-    data = [] if "--data" in more else ["--data", str(world / "data")]
-    length = [] if {"--tokens", "--epochs", "--stages"} & set(more) else ["--steps", "12"]
-    return [*usual.split(), *data, *length, *map(str, more)]
-
-
-def test_two_processes_are_one_and_a_run_of_two_goes_on_with_one(world):
-    more = ("--schedule", "two-stage", "--sub-layers", "1", "--sub-steps", "6", "--device", "cpu")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port(), "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = subprocess.run(
-        [*torchrun, "growkit", *line(world, *more, model="tied")], capture_output=True, text=True, env=environment
-    )
-    assert two.returncode == 0, two.stderr
-    assert run(*line(world, *more, model="tied", out="one")).exit_code == 0
-    assert losses_of("run") == pytest.approx(losses_of("one"), abs=1e-5)
-    val = [[p.loss for p in runs.read_run(name).val] for name in ("run", "one")]
-    assert val[0] == pytest.approx(val[1], abs=1e-5)
-    shutil.rmtree("run/checkpoints/step-00000012")
-    os.rename("run/metrics.jsonl", "two.jsonl")
-    again = run(*line(world, *more, "--resume", "auto", model="tied"))
-    assert again.exit_code == 0 and "resumed at step 8" in again.stderr, again.stderr
-    assert sorted(curve("run")) == [9, 10, 11, 12]
-    assert losses_of("run") == pytest.approx(losses_of("one")[8:], abs=1e-5)
-
-
-def port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def pair(settings: Settings, arms, **first) -> list[int]:
-    """How two processes of one run end; `first`: what the first one does to itself."""
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
-    processes = [
-        child(settings, False, arm, RANK=str(n), LOCAL_RANK=str(n), **place, **({} if n else first))
-        for n, arm in enumerate(arms)
+    monkeypatch.setattr(loop, "validate", validate)
+    taught = dict(teacher=str(world / "teacher"), teacher_steps=10, teacher_until="overtaken", eval_every=2)
+    pretrain.pretrain(ask(world, "whole", **taught))
+    weight = {step: 1 - (step - 1) / 10 if step <= 6 else 0.0 for step in range(1, 13)}
+    assert alphas("whole") == pytest.approx(weight) and asked.count(True) == 1 and asked.count(False) == 6
+    notes = [line for line in map(json.loads, Path("whole/metrics.jsonl").read_text().splitlines()) if "text" in line]
+    assert [note["text"].split(";")[0] for note in notes] == [
+        "at step 6 the model's validation loss 3.5000 passes its teacher's, 3.8000"
     ]
-    return [ended(process, 15) for process in processes]
+    s = ask(world, "run", **taught)
+    for stop in (5, 7, 10):  # goes on from 3, from 6, where it was overtaken, and from 9
+
+        def stopped(line, stop=stop):
+            if line.get("step") == stop and line["kind"] == "train":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.pretrain(s, stop > 5, stopped)
+    pretrain.pretrain(s, True)
+    assert curve("run") == curve("whole") and alphas("run") == alphas("whole")
+    assert same(weights("run/final"), weights("whole/final"))
+    with pytest.raises(RequestError, match=r"eval_every 3 \(was 2\)"):
+        pretrain.pretrain(ask(world, "run", **{**taught, "eval_every": 3}), True)
 
 
-def test_processes_need_not_be_equally_fast(world):
-    """One that comes late finds a folder that the first has begun: its own run's, not another's."""
+@pytest.mark.parametrize(("lr", "ends"), [(0.0, False), (1e-3, True)])
+def test_what_a_teacher_is_overtaken_by(world, lr, ends):
+    """A teacher that is the model itself: as good as it while nothing is learned, passed after the first steps."""
+    taught = dict(teacher=str(world / "llama"), teacher_steps=4, teacher_until="overtaken", alpha_schedule="constant")
+    pretrain.pretrain(ask(world, "run", model="llama", steps=4, warmup=0, lr=lr, eval_every=2, **taught))
+    assert list(alphas("run").values()) == ([0.5, 0.5, 0.0, 0.0] if ends else [0.5] * 4)
 
-    def slow(opened=ready.open_tokens):
-        ready.open_tokens = lambda *a: time.sleep(0.5) or opened(*a)
 
-    assert pair(ask(world, "run", model="llama", steps=2), (lambda: None, slow)) == [0, 0]
+@pytest.mark.parametrize(
+    ("schedule", "options"),
+    {
+        "plain": "--grad-accum 2 --teacher TEACHER --teacher-steps 4",
+        "two-stage": "--sub-layers 2 --sub-steps 5",
+        "stackbert": "--to-layers 7",
+        "stackbert ": "--to-layers 6 --steps 1",  # no step for the first stage
+        "mslt": "--to-layers 7",
+    }.items(),
+)
+def test_what_a_run_will_be(world, schedule, options):
+    """Said before it is; nothing is written; operations are those that metrics.jsonl counts."""
+    options = options.replace("TEACHER", str(world / "teacher")).split()
+    length = [] if "--steps" in options else ["--steps", "7"]
+    asked = [text for text in line(world, "--tokens", "T", model="gpt2") if text not in ("--tokens", "T")]
+    asked += ["--schedule", schedule.strip(), *options, *length]
+    before = tree()
+    told, shown = run(*asked, "--dry-run", "--json"), run(*asked, "--dry-run")
+    assert told.exit_code == shown.exit_code == 0 and tree() == before, told.output + shown.output
+    assert "nothing was written" in shown.stdout and not shown.stderr
+    found = json.loads(told.stdout)
+    assert run(*asked).exit_code == 0
+    lines = [json.loads(text) for text in Path("run/metrics.jsonl").read_text().splitlines()]
+    steps = [said for said in lines if said["kind"] == "train"]
+    assert found["flops"] + found["teacher_flops"] == pytest.approx(steps[-1]["flops"], rel=1e-12)
+    assert bool(found["teacher_flops"]) == ("--teacher" in options)
+    assert found["tokens"] == steps[-1]["tokens"] and sum(stage["steps"] for stage in found["stages"]) == len(steps)
+    for stage in found["stages"]:
+        own = [said for said in steps if said["stage"] == stage["name"]]
+        assert len(own) == stage["steps"]
+        for mean in ("depth", "trained") if own else ():
+            assert stage[mean] == pytest.approx(sum(said[mean] for said in own) / len(own))
+    left = transformers.AutoModelForCausalLM.from_pretrained("run/final")
+    assert found["stages"][-1]["layers"] == left.config.n_layer
+    assert found["state"] == 16 * left.num_parameters()  # weights, gradient, two moments
+    assert found["parameters"] == transformers.AutoModelForCausalLM.from_pretrained(world / "gpt2").num_parameters()
+    assert found["warmup"] == len(steps) // 4  # there is no state of AdamW
+    refused(*asked, "--dry-run", says="--resume auto")
 
 
-def test_processes_stop_together(world):
-    """Whichever was told to."""
-    s = ask(world, "run", model="llama")
-    assert pair(s, (lambda: None, lambda: None), signals=(signal.SIGTERM, 4)) == [0, 0]
-    assert [path.name for path in state.found(Path("run/checkpoints"))][-1] in ("step-00000004", "step-00000005")
+def test_warm_up_by_default(world):
+    """None where AdamW's state comes along; else as many steps as second moments remember, at most a quarter of the run."""
+    from growkit.training.request import settings
+
+    asked = lambda model, steps, **more: settings(model, world / "data", "run", steps=steps, **more).warmup  # noqa: E731
+    fresh = world / "llama"
+    assert [asked(fresh, steps) for steps in (3, 40, 80, 10_000)] == [0, 10, 20, 20]
+    assert (
+        asked(fresh, 10_000, beta2=0.98) == 50 and asked(fresh, 100, warmup=0) == 0 and asked(fresh, 100, warmup=7) == 7
+    )
+    shutil.copytree(fresh, "with")
+    Path("with/optimizer.safetensors").touch()
+    assert asked("with", 10_000) == 0 and asked("with", 100, warmup=7) == 7
 
 
 # ---------------------------------------------------------------- what a run leaves
+
+
+def test_tensorboard(world, monkeypatch):
+    """The scalars of metrics.jsonl, at their steps."""
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install 'growkit[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pretrain.pretrain(ask(world, "run", steps=4, eval_every=2, tensorboard=True))
+    board = EventAccumulator("run/tensorboard")
+    board.Reload()
+    lines = [json.loads(text) for text in Path("run/metrics.jsonl").read_text().splitlines()]
+    for kind, steps in (("train", [1, 2, 3, 4]), ("val", [2, 4])):
+        for name in ("loss", "tokens", "flops"):
+            points = board.Scalars(f"{kind}/{name}")
+            assert [point.step for point in points] == steps
+            assert [p.value for p in points] == pytest.approx([said[name] for said in lines if said["kind"] == kind])
+    assert "train/step" not in board.Tags()["scalars"] and "train/stage" not in board.Tags()["scalars"]
+
+
+def test_tensorboard_that_is_missing(world, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for more in ([], ["--dry-run"]):
+        refused(*line(world, "--tensorboard", *more), says="pip install 'growkit[tensorboard]'")
 
 
 def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch):
@@ -372,28 +271,6 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch)
     assert {
         value["lr"] for value in json.loads(Path("widened/lr_multipliers.json").read_text())["multipliers"].values()
     } > {1.0}
-
-
-def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
-    """The command saves and exits with 0; what is computed may not change, what is said and kept may."""
-    started = line(world, "--steps", "300", model="bert")
-    process = os.fork()
-    if not process:
-        result = run(*started)
-        Path("said").write_text(result.stderr)
-        os._exit(result.exit_code)
-    while not (Path("run/metrics.jsonl").exists() and len(curve("run")) >= 3):
-        time.sleep(0.02)
-    os.kill(process, signal.SIGTERM)
-    assert ended(process) == 0 and "--resume auto goes on" in Path("said").read_text()
-    done = len(curve("run"))
-    assert done < 300 and state.found(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
-    refused(*started, says="--resume auto")
-    says = "batch_size 8 (was 4); lr 0.5 (was 0.001)"
-    more = ("--save-every", "9", "--resume", "auto")
-    assert "save_every" not in refused(*started, "--batch-size", "8", "--lr", "0.5", *more, says=says)
-    shorter = refused(*started, "--steps", "301", *more, says="steps 301 (was 300)")
-    assert "other stages" in shorter
 
 
 # ---------------------------------------------------------------- refusals
@@ -447,6 +324,14 @@ REFUSED = {
     "a stage that shrinks": (["--stages", "shrink.toml"], "layers"),
     "stages and a schedule": (["--stages", "fine.toml", "--schedule", "two-stage"], "--schedule"),
     "a file": (["--out", "little.bin"], "no folder"),
+    "shards": (["--shard", "most"], "auto, none, node, all"),
+    "nobody is overtaken": (["--teacher-until", "overtaken"], "--teacher CKPT"),
+    "a teacher until what": (["--teacher", "fine", "--teacher-until", "noon"], "steps, overtaken"),
+    "a teacher nobody can overtake": (
+        ["--teacher", "fine", "--teacher-until", "overtaken", "--data", "whole.bin"],
+        "no validation split",
+    ),
+    "JSON": (["--json"], "--dry-run"),
 }
 
 
@@ -455,6 +340,7 @@ def test_refusals(world, case):
     """Each in one sentence with exit code 2, and nothing is written: the same line with the mistake mended runs."""
     more, says = REFUSED[case]
     np.arange(10, dtype="<u2").tofile("little.bin")
+    (np.arange(400, dtype="<u2") % 61).tofile("whole.bin")
     Path("shrink.toml").write_text("[[stage]]\nsteps=4\n[[stage]]\nsteps=4\nlayers=2\n")
     Path("fine.toml").write_text("[[stage]]\nsteps=4\n")
     if "--data" in more:
@@ -477,5 +363,22 @@ def test_refusals(world, case):
         str(world / "bert") if "--teacher" in more and m == "BERT" else m for m in more if m not in ("ROBERTA", "BARE")
     ]
     options = [m for m in options if m != "BERT"]
-    assert says in refused(*line(world, *options, model=model), says=says)
+    options = [str(world / "teacher") if m == "fine" else m for m in options]
+    sentence = refused(*line(world, *options, model=model), says=says)
+    if "--json" not in options:
+        assert refused(*line(world, *options, "--dry-run", model=model), says=says) == sentence
     assert not Path("run").exists()
+
+
+def test_what_is_no_language_model(world):
+    """Neither learns nor teaches, and --dry-run says so too."""
+    for name, architecture in (("headless", "LlamaModel"), ("nameless", "LlamaForCausalLM")):
+        tiny.make("llama", architecture, dtype=torch.float32).save_pretrained(name)
+    config = json.loads(Path("nameless/config.json").read_text())
+    Path("nameless/config.json").write_text(json.dumps({**config, "architectures": None}))
+    tiny.make("bert", "BertForSequenceClassification", dtype=torch.float32).save_pretrained("judge")
+    for name in ("headless", "nameless", "judge"):
+        for more in ([], ["--dry-run"]):
+            model = Path(name).resolve()
+            assert name in refused(*line(world, *more, model=model), says="has no language-model head")
+            refused(*line(world, "--teacher", name, *more), says=f"'{name}'")

@@ -11,8 +11,8 @@ import torch
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.training import objective, state
-from growkit.training.batches import IGNORED, masked_window
-from growkit.training.machine import Machine
+from growkit.training.batches import IGNORED, Ahead, Batches, masked_window
+from growkit.training.machine import BYTES, Machine, shard_size
 from growkit.training.objective import Predicted, Teaching, is_masked, learn, losses, total_loss
 from growkit.training.optim import adamw, load_state, rate, set_rate, stored_state
 from growkit.training.stages import SCHEDULES, Stage, read_stages
@@ -187,6 +187,54 @@ def test_alpha_tables():
     for schedule, table in tables.items():
         assert [Teaching(4, schedule=schedule).alpha(step) for step in range(6)] == table
         assert Teaching(0, schedule=schedule).alpha(0) == 0.0
+
+
+# ---------------------------------------------------------------- batches and machines
+
+
+@pytest.mark.parametrize("masked", [None, (4, 61)], ids=["causal", "masked"])
+def test_batches_read_ahead_are_the_batches(masked):
+    """Whatever the order of the steps: as they come, again, back and forth, over the end of an epoch."""
+    batches = Batches(np.arange(400) % 61, 16, 6, seed=3, masked=masked)
+    assert batches.windows < 30
+    for first, count in ((0, 6), (2, 3)):
+        ahead = Ahead(Batches(np.arange(400) % 61, 16, 6, seed=3, masked=masked), first, count)
+        for step in (0, 1, 2, 2, 7, 3, 4, 5, 0, 90, 1):
+            expected, found = batches.rows(step, first, count), ahead.rows(step)
+            assert found[0].shape == (count, 16) and all(torch.equal(a, b) for a, b in zip(expected, found)), step
+        ahead.close()
+    with pytest.raises(RuntimeError):
+        ahead.rows(0)  # nobody reads any more
+
+
+GIB = 1 << 30
+SHARDED = {  # (shard, processes, of this node, parameters, memory of a device): over how many a copy is divided
+    ("none", 16, 8, 10**12, GIB): 1,
+    ("node", 16, 8, 1, GIB): 8,
+    ("node", 3, 1, 1, None): 1,
+    ("all", 16, 8, 1, GIB): 16,
+    ("auto", 16, 8, 10**12, None): 1,  # a CPU
+    ("auto", 16, 8, int(0.6 * GIB / BYTES), GIB): 1,
+    ("auto", 16, 8, int(0.6 * GIB / BYTES) + 1, GIB): 8,
+    ("auto", 16, 1, int(0.6 * GIB / BYTES) + 1, GIB): 16,
+    ("all", 5, 4, 1, GIB): 5,
+    ("none", 5, 4, 1, GIB): 1,
+}
+
+
+@pytest.mark.parametrize("case", SHARDED, ids=str)
+def test_over_how_many_processes_a_model_is_divided(case):
+    assert shard_size(*case) == SHARDED[case]
+    _, world, local, _, memory = case
+    machine = Machine(torch.device("cpu"), 0, world, torch.float32)
+    if memory is None and local == 1:
+        assert machine.copies(case[0], case[3]) == world // SHARDED[case]
+
+
+@pytest.mark.parametrize("shard", ["node", "auto"])
+def test_nodes_of_unequal_size_are_refused(shard):
+    with pytest.raises(RequestError, match=r"5 processes.* 4; use --shard all"):
+        shard_size(shard, 5, 4, 10**12, GIB)
 
 
 # ---------------------------------------------------------------- stages

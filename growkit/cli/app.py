@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from growkit.errors import GrowkitError
+from growkit.errors import FailedError, GrowkitError
 from growkit.version import __version__
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def people_errors(interrupted: str = "interrupted") -> Iterator[None]:
     except (GrowkitError, OSError, MemoryError) as error:
         reason = f"not enough memory ({error})" if isinstance(error, MemoryError) else str(error)
         console.print(f"[bold red]growkit:[/] {escape(reason)}")
-        raise typer.Exit(REFUSED) from None
+        raise typer.Exit(FAILED if isinstance(error, FailedError) else REFUSED) from None
     except KeyboardInterrupt:
         console.print(f"[bold yellow]growkit:[/] {interrupted}")
         raise typer.Exit(INTERRUPTED) from None

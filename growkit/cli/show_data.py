@@ -122,7 +122,9 @@ def outlook(found: Outlook, as_json: bool) -> None:
         table.add_row(stage["name"], f"{stage['steps']:,}", str(stage["layers"]), *means, f"{stage['flops']:.3g}")
     out.print(table)
     taught = f", the teacher at most {found.teacher_flops:.3g} more" if found.teacher_flops else ""
-    out.print(f"{found.parameters:,} parameters, {found.tokens:,} tokens ({found.passes:.2f} times the data){taught}")
+    out.print(
+        f"{found.parameters:,} parameters, {found.tokens:,} tokens ({found.passes:.2f} times the data), {found.warmup:,} steps of warm-up{taught}"
+    )
     where = f"{found.processes} processes on {found.device}" if found.processes > 1 else found.device
     out.print(
         f"{where}, {found.precision}; weights, gradient and moments {size(found.state)} and activations beside them"

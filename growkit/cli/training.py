@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from growkit.cli.app import FAILED, app, people_errors
+from growkit.cli.app import app, people_errors
 from growkit.cli.options import option
 from growkit.errors import RequestError
 
@@ -39,7 +39,7 @@ def pretrain(
     to_layers: Annotated[Optional[int], option(STAGES, "N", "stackbert, mslt: layers at the end.", min=1)] = None,
     stages: Annotated[Optional[Path], option(STAGES, "FILE.toml", "Instead of a schedule: [[stage]] tables of your own.")] = None,
     lr: Annotated[float, option(RATE, "X", "Peak learning rate.", min=0)] = 3e-4,
-    warmup: Annotated[int, option(RATE, "N", "Steps of warm-up.", min=0)] = 0,
+    warmup: Annotated[Optional[int], option(RATE, "N", "Steps of warm-up; default none where AdamW's state comes with the checkpoint, else 20, at most a quarter of the run.", min=0)] = None,
     decay: Annotated[str, option(RATE, "cosine|linear|wsd|constant", "How the rate falls.")] = "cosine",
     final_lr: Annotated[float, option(RATE, "X", "Share of the peak at the end.", min=0, max=1)] = 0.1,
     weight_decay: Annotated[float, option(RATE, "X", "Decoupled; none on norms and biases.", min=0)] = 0.1,
@@ -66,7 +66,6 @@ def pretrain(
     with people_errors("interrupted; go on with --resume auto"):
         if resume not in ("auto", "never"):
             raise RequestError(f"--resume {resume!r} is not one of auto, never")
-        from growkit.training.loop import NotFiniteError
         from growkit.training.pretrain import pretrain as train
         from growkit.training.request import settings
 
@@ -82,16 +81,14 @@ def pretrain(
             from growkit.cli import show_data
             from growkit.training.outlook import outlook
 
-            show_data.outlook(outlook(asked, resume == "auto"), as_json)
+            found = outlook(asked, resume == "auto")
+            if _is_first():
+                show_data.outlook(found, as_json)
             return
-        try:
-            with _watching(asked.steps, log_every) as watch:
-                finished = train(asked, resume == "auto", watch)
-        except NotFiniteError as error:
-            from rich.markup import escape
-
-            _say(f"[bold red]growkit:[/] {escape(str(error))}")
-            raise typer.Exit(FAILED) from None
+        if as_json:
+            raise RequestError("--json is for --dry-run; a run's metrics are JSON as they are: RUN/metrics.jsonl")
+        with _watching(asked.steps, log_every) as watch:
+            finished = train(asked, resume == "auto", watch)
     if finished.folder is None:
         _say(f"stopped at step {finished.step}; the same line with --resume auto goes on")
     else:
@@ -99,9 +96,13 @@ def pretrain(
         _say(f"[bold]wrote[/] {finished.folder}{loss}")
 
 
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # of many processes one speaks
+
+
 def _say(text: str) -> None:
-    if os.environ.get("RANK", "0") != "0":
-        return  # of many processes one speaks
+    if not _is_first():
+        return
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)

@@ -7,12 +7,19 @@ from typing import Any
 from growkit.errors import RequestError
 
 
-def tensorboard(folder: Path) -> Callable[[dict[str, Any]], None]:
-    """What writes a line of metrics as scalars kind/name at its step. Raises RequestError without the extra."""
+def check_tensorboard() -> None:
+    """Raises RequestError without the extra."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        import torch.utils.tensorboard  # noqa: F401
     except ImportError:
         raise RequestError("--tensorboard needs an extra: pip install 'growkit[tensorboard]'") from None
+
+
+def tensorboard(folder: Path) -> Callable[[dict[str, Any]], None]:
+    """What writes a line of metrics as scalars kind/name at its step. Raises RequestError without the extra."""
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(folder)
 
     def write(line: dict[str, Any]) -> None:

@@ -18,9 +18,8 @@ import torch
 from growkit.checkpoint.source import CONFIG, open_checkpoint, read_json
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
-from growkit.families.schema import has_language_head
 from growkit.operators.seeds import stable_seed
-from growkit.running import is_causal, load_model, loadable
+from growkit.running import load_model, loadable, objective
 from growkit.training.batches import IGNORED, masked_window
 from growkit.training.measured import Measured, measured
 from growkit.training.vocabulary import Vocabulary, open_vocabulary, tokenizer_folder
@@ -107,7 +106,7 @@ def evaluate(
     source.close()
     with loadable(source) as folder:
         config = read_json(folder / CONFIG)
-        causal = _objective(config, source.label)
+        causal = objective(config, source.label)
         vocabulary = open_vocabulary(folder) if tokenizer_folder(folder) is not None else None
         text = measured(data, split, text_key, vocabulary, source.label)
         size = int(config[family_named(config.get("model_type")).sizes["vocab"]])
@@ -176,18 +175,6 @@ def _inputs_labels(
     labels = piece[1:].copy()
     labels[: windows.context - count] = IGNORED
     return piece[:-1], labels
-
-
-def _objective(config: dict[str, Any], label: str) -> bool:
-    """Whether the model is causal. Raises CheckpointError for what is no language model that can be measured."""
-    family = family_named(config.get("model_type"))
-    name = (config.get("architectures") or ["no class"])[0]
-    if not has_language_head(str(name)):
-        raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
-    causal = is_causal(config)
-    if causal and family.post_norm and not config.get("is_decoder"):
-        raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
-    return causal
 
 
 def _mask(text: Measured, vocabulary: Vocabulary | None, label: str) -> int:

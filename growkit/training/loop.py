@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from growkit.errors import CheckpointError, GrowkitError
+from growkit.errors import CheckpointError, FailedError
 from growkit.operators.seeds import stable_seed
 from growkit.training import state
 from growkit.training.batches import Ahead, Batches
@@ -35,7 +35,7 @@ CHECKPOINTS, GROWN = "checkpoints", "stages"
 Say = Callable[[dict[str, Any]], None]  # called with each line of metrics
 
 
-class NotFiniteError(GrowkitError):
+class NotFiniteError(FailedError):
     """The loss became NaN or Inf."""
 
 
@@ -62,9 +62,10 @@ class Run:
         self.teacher = LiveTeacher(self.load_model(s.teacher)[0], self.machine) if s.teacher else None
         self.teaching = Teaching(s.teacher_steps, s.temperature, s.alpha_schedule)
         self.overtaken = False  # whether the model has become better than its teacher
+        self.theirs: float | None = None  # the teacher's validation loss, which stays what it is
 
     def go(self, resume: bool) -> Student:
-        """Run to the end, or until a signal; returns the model. Raises NotFiniteError where the loss does."""
+        """Run to the end, or until a signal; returns the model. Raises NotFiniteError, NotSavedError."""
         s = self.settings
         share = s.batch_size // self.machine.world
         pinned = self.machine.device.type == "cuda"
@@ -230,10 +231,11 @@ class Run:
             text = f"hardly any token takes expert {where}{more}; a higher --balance would use them"
             self.say({"kind": "note", "text": text})
         if self.teacher is not None and self.settings.teacher_until == "overtaken":
-            theirs, _ = validate(self.teacher.model, self.val, self.settings, self.machine)
-            self.overtaken = loss < theirs
+            if self.theirs is None:
+                self.theirs, _ = validate(self.teacher.model, self.val, self.settings, self.machine)
+            self.overtaken = loss < self.theirs
             if self.overtaken:
-                text = f"at step {self.step} the model's validation loss {loss:.4f} passes its teacher's, {theirs:.4f}"
+                text = f"at step {self.step} the model's validation loss {loss:.4f} passes its teacher's, {self.theirs:.4f}"
                 self.say({"kind": "note", "text": f"{text}; it goes on alone"})
 
     def _save(self) -> None:

@@ -54,6 +54,12 @@ class Machine:
         dist.all_reduce(summed)
         return summed.tolist()
 
+    def copies(self, shard: str, parameters: int) -> int:
+        """How many copies of a model of `parameters` there are over all processes. Raises RequestError as shard_size does."""
+        memory = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return self.world // shard_size(shard, self.world, local, parameters, memory)
+
     def spread(self, model: torch.nn.Module, layers: Sequence[torch.nn.Module], shard: str = "auto") -> torch.nn.Module:
         """A model on this machine, ready to train: as it is, or over all processes, replicated or sharded, with gradients summed.
 
@@ -64,19 +70,19 @@ class Machine:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-        memory = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
-        parameters = sum(p.numel() for p in model.parameters())
-        size = shard_size(shard, self.world, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), parameters, memory)
+        copies = self.copies(shard, sum(p.numel() for p in model.parameters()))
+        size = self.world // copies
         # replicated is sharded over one: the same parts, the same checkpoints
-        mesh = init_device_mesh(self.device.type, (self.world // size, size), mesh_dim_names=("replicate", "shard"))
+        mesh = init_device_mesh(self.device.type, (copies, size), mesh_dim_names=("replicate", "shard"))
         policy = MixedPrecisionPolicy(param_dtype=self.precision, reduce_dtype=torch.float32)
         more: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": size > 1}
         for layer in layers:  # each moves to the device as it is divided, so a model larger than one device gets there
             fully_shard(layer, **more)
         fully_shard(model, **more)
-        # gradients are sums, which the loss divides by the number of tokens
+        # gradients are sums, which the loss divides by the number of tokens; gloo knows no others
         for module in (*layers, model):
-            getattr(module, "set_gradient_divide_factor")(1.0)  # noqa: B009 - fully_shard gives modules this method
+            getattr(module, "set_gradient_divide_factor")(1.0)  # noqa: B009 - fully_shard gives modules these methods
+            getattr(module, "set_force_sum_reduction_for_comms")(True)  # noqa: B009
         model.whole = MethodType(lambda _, work: work(), model)  # type: ignore[assignment]
         register_fsdp_forward_method(model, "whole")
         return model

@@ -16,7 +16,7 @@ from growkit.training.submodel import layers_of
 @dataclass(frozen=True)
 class Outlook:
     """stages: of each its name, steps, layers, mean depth and mean layers that learn, and operations. parameters: of the model
-    that the run begins with. passes: times through the data. teacher_flops: at most. state: bytes that weights, gradient
+    that the run begins with. passes: times through the data. warmup: steps. teacher_flops: at most. state: bytes that weights, gradient
     and moments take, activations left out. disk: bytes at most.
     """
 
@@ -24,6 +24,7 @@ class Outlook:
     sequences: int
     tokens: int
     passes: float
+    warmup: int
     stages: tuple[dict[str, Any], ...]
     flops: float
     teacher_flops: float
@@ -58,8 +59,8 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         teacher.close()
         taught = forward_flops(_shape(teacher.config or {}), tokens, s.seq_len) * min(s.teacher_steps, s.steps)
     return Outlook(
-        parameters, s.batch_size * s.steps, tokens * s.steps, s.batch_size * s.steps / ready.train.windows, tuple(stages),
-        sum(stage["flops"] for stage in stages), taught, (BYTES - 2) * parameters * layers // len(layers_of(model)),
+        parameters, s.batch_size * s.steps, tokens * s.steps, s.batch_size * s.steps / ready.train.windows, s.warmup, tuple(stages),
+        sum(stage["flops"] for stage in stages), taught, (BYTES - 2) * _deep(model, layers),
         ready.disk, str(ready.machine.device), s.precision, ready.machine.world,
     )  # fmt: skip
 
@@ -67,10 +68,16 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
 def _stage(stage: Stage, model: Any, layers: int, s: Settings, first: int) -> dict[str, Any]:
     prefixes = [stage.prefix(layers, s.seed, step) for step in range(first, first + stage.steps)]
     flops = sum(step_flops(model, s.batch_size * s.seq_len, s.seq_len, *prefix) for prefix in prefixes)
-    depth, trained = (sum(side) / len(prefixes) for side in zip(*prefixes))
+    depth, trained = (sum(side) / max(1, len(prefixes)) for side in (zip(*prefixes) if prefixes else ((), ())))
     return {
         "name": stage.name, "steps": stage.steps, "layers": layers, "depth": depth, "trained": trained, "flops": flops,
     }  # fmt: skip
+
+
+def _deep(model: Any, layers: int) -> int:
+    """Parameters of a model with so many layers, each as large as its last."""
+    last = sum(p.numel() for p in layers_of(model)[-1].parameters())
+    return sum(p.numel() for p in model.parameters()) + (layers - len(layers_of(model))) * last
 
 
 def _shape(config: dict[str, Any]) -> Any:

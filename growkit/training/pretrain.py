@@ -44,7 +44,7 @@ def pretrain(
     """Continue a checkpoint's pretraining. watch: called with each line of metrics, on the first process.
 
     Raises RequestError for what cannot be asked, CheckpointError for what cannot be read, NotFiniteError where the loss
-    becomes NaN; checkpoints written so far stay.
+    becomes NaN, NotSavedError where a checkpoint cannot be written; those written so far stay.
     """
     ready = prepare(settings, resume)
     settings, machine, source, out = ready.settings, ready.machine, ready.source, Path(settings.out)

@@ -12,9 +12,10 @@ from growkit.checkpoint.source import Checkpoint, read_json
 from growkit.errors import RequestError
 from growkit.families import family_named
 from growkit.planners.sizes import read_sizes
-from growkit.running import is_causal, tokenizer_of
+from growkit.running import objective, tokenizer_of
 from growkit.sources import open_source
 from growkit.training.batches import Batches
+from growkit.training.board import check_tensorboard
 from growkit.training.machine import Machine, this_machine
 from growkit.training.request import usable_positions
 from growkit.training.settings import Settings, check
@@ -47,7 +48,12 @@ def prepare(settings: Settings, resume: bool) -> Ready:
     source = open_source(settings.checkpoint)
     source.close()
     config = source.config or {}
+    causal = objective(config, source.label)
     check(settings, machine.world, usable_positions(config))
+    parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
+    machine.copies(settings.shard, parameters)
+    if settings.tensorboard:
+        check_tensorboard()
     train = open_tokens(settings.data)
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     _check_tokens(train, source, config)
@@ -64,7 +70,7 @@ def prepare(settings: Settings, resume: bool) -> Ready:
     if begun and not resume:
         raise RequestError(f"{str(out)!r} holds a run; go on with it by --resume auto, or choose another --out")
     _check_resumable(out, settings)
-    masked = None if is_causal(config) else (_mask_token(source), config["vocab_size"])
+    masked = None if causal else (_mask_token(source), config["vocab_size"])
 
     def batches(tokens: Tokens) -> Batches:
         return Batches(tokens.ids, settings.seq_len, settings.batch_size, settings.seed, masked)
@@ -72,15 +78,14 @@ def prepare(settings: Settings, resume: bool) -> Ready:
     seen = batches(train), batches(val) if val else None
     if settings.teacher_until == "overtaken" and val is None:
         raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
-    disk = _disk_bytes(settings, source, config)
+    disk = _disk_bytes(settings, parameters, config)
     if not begun:
         check_space(out, disk)
     return Ready(settings, machine, source, *seen, begun, disk)
 
 
-def _disk_bytes(settings: Settings, source: Checkpoint, config: dict[str, Any]) -> int:
+def _disk_bytes(settings: Settings, parameters: int, config: dict[str, Any]) -> int:
     """Bytes a run needs on disk at most: checkpoints kept and the one being written, the result, and what stages grow from."""
-    parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     depths = [stage.layers for stage in settings.stages if stage.layers is not None]
     layers = read_sizes(family_named(config.get("model_type")), config)["layer"]
     deeper = max([layers, *depths]) / layers  # a little too much: embeddings do not grow

@@ -5,10 +5,12 @@ ignorant of how a run is carried out.
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.source import Checkpoint
 from growkit.errors import GrowkitError, RequestError
 from growkit.families import family_named
+from growkit.optimizer import OPTIMIZER
 from growkit.planners.sizes import read_sizes
-from growkit.running import is_causal
+from growkit.running import is_causal, objective
 from growkit.sources import open_source
 from growkit.training.settings import Settings
 from growkit.training.stages import SCHEDULES, Stage, read_stages
@@ -33,13 +35,14 @@ def settings(
     stages: str | Path | tuple[Stage, ...] | None = None,
     seq_len: int | None = None,
     batch_size: int = 32,
+    warmup: int | None = None,
     teacher: str | Path | None = None,
     teacher_steps: int | None = None,
     **rest: Any,
 ) -> Settings:
     """Settings of a run: its length from one of steps, tokens and epochs, its stages from a schedule, a file or as they are.
 
-    rest: those that Settings takes as they are. Raises RequestError for no or several lengths, an unknown schedule or
+    warmup: steps; None: as _warmup chooses. rest: those that Settings takes as they are. Raises RequestError for no or several lengths, an unknown schedule or
     stages that cannot be, CheckpointError for a checkpoint that cannot be read.
     """
     source = open_source(checkpoint)
@@ -106,10 +109,22 @@ def settings(
         chosen,
         seq_len=length,
         batch_size=batch_size,
+        warmup=_warmup(source, steps, rest.get("beta2", Settings.beta2)) if warmup is None else warmup,
         teacher=None if teacher is None else str(teacher),
         teacher_steps=teaching,
         **rest,
     )
+
+
+def _warmup(source: Checkpoint, steps: int, beta2: float) -> int:
+    """Steps of warm-up where none are asked for: 0 with AdamW's state beside the checkpoint, whose steps are right from the start.
+
+    Without it as many as second moments remember, 1 / (1 - beta2), at most a quarter of the run: until then they are too small, and
+    steps too large (measured: examples/benchmarks/rewarm.py).
+    """
+    if source.folder is not None and (source.folder / OPTIMIZER).exists():
+        return 0
+    return min(round(1.0 / (1.0 - beta2)), steps // 4)
 
 
 def usable_positions(config: dict[str, Any]) -> int | None:
@@ -132,7 +147,7 @@ def _check_teacher(teacher: str, config: dict[str, Any], length: int) -> None:
             f"the teacher {teacher!r} has a vocabulary of {theirs.get('vocab_size')}, the model of"
             f" {config.get('vocab_size')}; they must share one"
         )
-    if is_causal(theirs) != is_causal(config):
+    if objective(theirs, teacher) != is_causal(config):
         raise RequestError(
             f"the teacher {teacher!r} and the model do not predict alike: one fills in masked tokens, the other goes on"
         )

@@ -22,11 +22,15 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 
 from growkit.checkpoint.source import read_json
 from growkit.checkpoint.writer import sync, write_json
-from growkit.errors import CheckpointError, GrowkitError, RequestError
+from growkit.errors import CheckpointError, FailedError, GrowkitError, RequestError
 
 TRAINER = "trainer.json"
 ALONE = "torch.distributed is disabled"  # a warning that there is one process, which is known
 OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
+
+
+class NotSavedError(FailedError):
+    """A checkpoint could not be written."""
 
 
 class Saver:
@@ -41,7 +45,7 @@ class Saver:
     def begin(
         self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, trainer: dict[str, Any]
     ) -> Path:
-        """Copy a step's state and begin to write it. All processes call this together. Raises CheckpointError as settle does."""
+        """Copy a step's state and begin to write it. All processes call this together. Raises NotSavedError as settle does."""
         self.settle(wait=True)
         partial = self._partial(step)
         with self._saying_what_failed():
@@ -62,16 +66,18 @@ class Saver:
         return self.folder / name_of(step)
 
     def settle(self, wait: bool = False) -> None:
-        """Give the checkpoint its name if it is written; wait: when it is. Raises CheckpointError where it could not be."""
-        if self._pending is None or not (wait or self._pending[0].done()):
-            return
-        (writing, step, trainer), self._pending = self._pending, None
-        with self._saying_what_failed():
-            writing.result()  # ends in the first process after all have written
-            if _is_first():
-                self._name(step, trainer)
+        """Give the checkpoint its name if it is written; wait: when it is, and then all processes call this together.
+
+        Raises NotSavedError where it could not be written.
+        """
+        if self._pending is not None and (wait or self._pending[0].done()):
+            (writing, step, trainer), self._pending = self._pending, None
+            with self._saying_what_failed():
+                writing.result()  # ends in the first process after all have written
+                if _is_first():
+                    self._name(step, trainer)
         if wait:
-            _wait()
+            _wait()  # also where it was settled before: the other processes' writing may end later
 
     def _name(self, step: int, trainer: dict[str, Any]) -> None:
         partial, target = self._partial(step), self.folder / name_of(step)
@@ -97,7 +103,7 @@ class Saver:
         except (OSError, CheckpointException) as error:
             kept = found(self.folder)
             why = str(error).strip().splitlines()[-1][:200]
-            raise CheckpointError(
+            raise NotSavedError(
                 f"cannot write a checkpoint into {str(self.folder)!r}: {why}; the last good one is"
                 f" {kept[-1].name if kept else 'none'}; make room and go on with --resume auto"
             ) from None

@@ -1,0 +1,372 @@
+"""Runs that are stopped, that go on, that many processes share: nothing of it changes what is computed."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import Future, wait
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from test_refusals import refused, run
+from tiny_runs import ask, curve, line, losses_of, same, tokenizer, weights
+from torch.distributed.checkpoint import FileSystemWriter
+
+from growkit.training import loop, pretrain, ready, runs, state, student
+from growkit.training.optim import stored_state
+from growkit.training.settings import Settings
+
+KILL = signal.SIGKILL
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# ---------------------------------------------------------------- stopped and gone on
+
+
+def killing(owner, name: str, call: int = 1, after: bool = False):
+    """A saboteur: kill -9 at the given call of a function, before or after it."""
+
+    def arm():
+        original, calls = getattr(owner, name), []
+
+        def deadly(*args, **keywords):
+            calls.append(name)
+            if len(calls) == call and not after:
+                os.kill(os.getpid(), KILL)
+            result = original(*args, **keywords)
+            if len(calls) == call:
+                os.kill(os.getpid(), KILL)
+            return result
+
+        setattr(owner, name, deadly)
+
+    return arm
+
+
+def train(settings: Settings, resume: bool = False, signals=(None, 0)) -> int:
+    """A run. signals: (number, step): it sends one to itself after that step."""
+    kind, step = signals
+    watch = lambda line: os.kill(os.getpid(), kind) if kind and line.get("step") == step else None  # noqa: E731
+    pretrain.pretrain(settings, resume, watch)
+    return 0
+
+
+def child(work, arm=lambda: None, **environment: str) -> int:
+    """The process id of work() in a process of its own, which ends with what it returns."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        os.environ.update(environment)
+        arm()
+        os._exit(work())
+    except BaseException as error:
+        print(repr(error), file=sys.__stderr__, flush=True)
+        os._exit(9)
+
+
+def ended(process: int, seconds: float = 60) -> int:
+    """How a process ended: its exit code, or minus its signal; -99 where it hung."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(process, KILL)
+    os.waitpid(process, 0)
+    return -99
+
+
+def started(s: Settings, arm=lambda: None, signals=(None, 0)) -> int:
+    return child(lambda: train(s, True, signals), arm)
+
+
+MOMENTS = {
+    "in the first steps": dict(arm=killing(loop, "learn", 3)),
+    "in a save": dict(arm=killing(state.dcp, "async_save", after=True)),
+    "at its end": dict(arm=killing(os, "rename", 2)),
+    "in stage 1": dict(signals=(KILL, 4)),
+    "in an export": dict(arm=killing(student, "save_file")),
+    "after a growth": dict(arm=killing(pretrain, "stack", after=True)),
+    "politely": dict(signals=(signal.SIGTERM, 8)),
+    "in the last export": dict(arm=killing(pretrain, "record_of")),
+}
+
+
+@pytest.mark.parametrize(("schedule", "moments"), {"two-stage": "01236", "stackbert": "4567", "mslt": "453"}.items())
+def test_killed_at_any_moment(world, schedule, moments):
+    """Started again and again with the same line, the same run comes out, bitwise."""
+    pretrain.pretrain(ask(world, "whole", schedule))
+    s, chosen = ask(world, "run", schedule), [list(MOMENTS.values())[int(number)] for number in moments]
+    codes = [ended(started(s, **moment)) for moment in chosen]
+    assert codes == [0 if moment is MOMENTS["politely"] else -KILL for moment in chosen]
+    pretrain.pretrain(s, True)
+    assert curve("run") == curve("whole") and len(curve("run")) == 12
+    assert same(weights("run/final"), weights("whole/final"))
+    assert same(load_file("run/final/optimizer.safetensors"), load_file("whole/final/optimizer.safetensors"))
+
+
+def test_damaged_checkpoints_and_a_torn_line(world):
+    """Each falls back to the one before, with a note, and growkit's own reader understands what metrics.jsonl says."""
+    s, lines = ask(world, "run", "two-stage"), []
+    pretrain.pretrain(s)
+    whole, last = curve("run"), sorted(Path("run/checkpoints").iterdir())
+    (last[3] / "trainer.json").write_text("{")
+    shard = next(last[2].glob("*.distcp"))
+    os.truncate(shard, shard.stat().st_size // 2)
+    (last[1] / ".metadata").unlink()
+    pretrain.pretrain(s, True, lines.append)
+    notes = [line["text"] for line in lines if line["kind"] == "note"]
+    assert [note.split()[0] for note in notes[:3]] == [path.name for path in reversed(last[1:])]
+    assert notes[3] == "resumed at step 3" and curve("run") == whole
+    shutil.rmtree("run/checkpoints/step-00000012")
+    os.truncate("run/metrics.jsonl", os.path.getsize("run/metrics.jsonl") - 30)
+    pretrain.pretrain(s, True)
+    assert [point.loss for point in runs.read_run("run").train] == [said[0] for said in whole.values()]
+
+
+def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
+    """The command saves and exits with 0; what is computed may not change, what is said and kept may."""
+    started = line(world, "--steps", "300", model="bert")
+    process = os.fork()
+    if not process:
+        result = run(*started)
+        Path("said").write_text(result.stderr)
+        os._exit(result.exit_code)
+    while not (Path("run/metrics.jsonl").exists() and len(curve("run")) >= 3):
+        time.sleep(0.02)
+    os.kill(process, signal.SIGTERM)
+    assert ended(process) == 0 and "--resume auto goes on" in Path("said").read_text()
+    done = len(curve("run"))
+    assert done < 300 and state.found(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
+    refused(*started, says="--resume auto")
+    says = "batch_size 8 (was 4); lr 0.5 (was 0.001)"
+    more = ("--save-every", "9", "--resume", "auto")
+    assert "save_every" not in refused(*started, "--batch-size", "8", "--lr", "0.5", *more, says=says)
+    shorter = refused(*started, "--steps", "301", *more, says="steps 301 (was 300)")
+    assert "other stages" in shorter
+
+
+# ---------------------------------------------------------------- saved while training goes on
+
+
+def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypatch):
+    """Bitwise what the model and the optimizer were; until it is written it has no name."""
+    held, then, writing = [], {}, threading.Event()
+    monkeypatch.setattr(loop.Run, "go", lambda self, resume, go=loop.Run.go: held.append(self) or go(self, resume))
+    write = FileSystemWriter.write_data
+    monkeypatch.setattr(FileSystemWriter, "write_data", lambda *a, **k: writing.wait(20) and write(*a, **k))
+
+    def now():
+        learner = held[0].student
+        moments = stored_state(learner.optimizer, learner.model)
+        return {**moments, **{name: tensor.clone() for name, tensor in learner.model.state_dict().items()}}
+
+    def watch(line):
+        if line["kind"] == "save" and line["step"] == 3:
+            then.update(now())
+        if line["kind"] == "train" and line["step"] > 3:
+            assert not state.found(Path("run/checkpoints"))
+        if line["kind"] == "train" and line["step"] == 5:
+            writing.set()
+
+    s = ask(world, "run", steps=5, eval_every=99)
+    pretrain.pretrain(s, watch=watch)
+    last, learner = now(), held[0].student
+    assert not any(torch.equal(then[name], last[name]) for name in then if name.endswith("exp_avg"))
+    first, final = state.found(Path("run/checkpoints"))
+    state.load(first, learner.model, learner.optimizer)
+    assert state.trainer_of(first)["step"] == 3 and same(now(), then)
+    state.load(final, learner.model, learner.optimizer)
+    assert same(now(), last)
+
+
+def _no_space(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _future(*_, **__):
+    failed = Future()
+    failed.set_exception(OSError(errno.ENOSPC, "No space left on device"))
+    return failed
+
+
+FAILING = {  # what fails, and how
+    "begun": (state.dcp, "async_save", _no_space),
+    "later": (state.dcp, "async_save", _future),
+    "in torch's thread": (FileSystemWriter, "write_data", _no_space),
+    "named": (state, "write_json", _no_space),
+}
+
+
+def test_a_checkpoint_that_cannot_be_written(world, monkeypatch):
+    """One sentence with folder, reason and the last good checkpoint, exit code 1; with room the run goes on."""
+    asked = line(world, "--tokens", 6 * 4 * 16, "--save-every", "2")
+    assert run(*asked, "--out", "whole").exit_code == 0
+    for owner, name, fails in FAILING.values():
+        calls, does = [], getattr(owner, name)
+
+        def sometimes(*args, calls=calls, does=does, fails=fails, **keywords):
+            calls.append(args)
+            return (does if len(calls) < 3 else fails)(*args, **keywords)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, sometimes)
+            result = run(*asked)
+        assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+        (sentence,) = (text for text in result.stderr.splitlines() if text.startswith("growkit: "))
+        assert result.stderr.strip().endswith(sentence)
+        for part in ("'run/checkpoints'", "No space left on device", "is step-00000004;", "--resume auto"):
+            assert part in sentence, sentence
+        assert [path.name for path in state.found(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
+        assert run(*asked, "--resume", "auto").exit_code == 0
+        assert curve("run") == curve("whole") and not list(Path("run/checkpoints").glob("*.partial"))
+        shutil.rmtree("run")
+
+
+def test_a_disk_without_room(world, monkeypatch, tmp_path):
+    """What a run leaves is no more than what it asks for; with less it is refused before it begins."""
+    large = tiny.make("llama", dtype=torch.float32, hidden_size=128, intermediate_size=384, num_hidden_layers=2)
+    large.save_pretrained("large")  # in a smaller one names take more room than numbers
+    asked = line(world, "--schedule", "stackbert", "--to-layers", "4", "--keep", "1", model=Path("large").resolve())
+    needed = json.loads(run(*asked, "--dry-run", "--json").stdout)["disk"]
+    usage = lambda free: lambda _: shutil._ntuple_diskusage(2 * needed, needed, free)  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", usage(needed - 1))
+    refused(*asked, says="--keep")
+    refused(*asked, "--dry-run", says="--keep")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert run(*asked).exit_code == 0
+    left = sum(path.stat().st_size for path in Path("run").rglob("*") if path.is_file())
+    assert 0.5 * needed < left <= needed
+    shutil.rmtree("run/final")
+    monkeypatch.setattr(shutil, "disk_usage", usage(0))
+    assert run(*asked, "--resume", "auto").exit_code == 0  # its checkpoints are there
+
+
+# ---------------------------------------------------------------- many processes
+
+
+SHARED = {  # a model and options: what two processes divide among them
+    "prefixes": ("tied", "--schedule two-stage --sub-layers 1 --sub-steps 4 --shard all --grad-accum 2"),
+    "growth": ("llama", "--schedule stackbert --to-layers 6 --shard all"),
+    "masked": ("still", "--shard all --grad-accum 2"),
+    "replicated": ("tied", "--schedule two-stage --sub-layers 1 --sub-steps 4 --shard none --grad-accum 2"),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_two_processes_are_one_and_a_run_of_two_goes_on_with_one(world, case):
+    model, options = SHARED[case]
+    tiny.make("bert", dtype=torch.float32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).save_pretrained(
+        "still"
+    )
+    tokenizer().save_pretrained("still")  # dropout is drawn by each process for itself
+    asked = dict(model=Path(model).resolve() if model == "still" else model)
+    more = [
+        *options.split(),
+        *["--device", "cpu", "--tokens", "512", "--eval-every", "5", "--eval-tokens", "144"],
+    ]  # 8 steps, 9 windows
+    if case == "prefixes":
+        torchrun = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--master-port",
+            port(),
+            "-m",
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [*torchrun, "growkit", *line(world, *more, **asked)]
+        two = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert two.returncode == 0, two.stderr
+    else:
+        assert pair(lambda: said(run(*line(world, *more, **asked)))) == [0, 0]
+    assert run(*line(world, *more, out="one", **asked)).exit_code == 0
+    assert losses_of("run") == pytest.approx(losses_of("one"), abs=1e-5) and len(losses_of("run")) == 8
+    norms = [[said[2] for said in curve(name).values()] for name in ("run", "one")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+    val = [[(p.step, p.loss) for p in runs.read_run(name).val] for name in ("run", "one")]
+    assert [step for step, _ in val[0]] == [5, 8]
+    assert [loss for _, loss in val[0]] == pytest.approx([loss for _, loss in val[1]], abs=1e-5)
+    shutil.rmtree("run/checkpoints/step-00000008")
+    os.rename("run/metrics.jsonl", "two.jsonl")
+    again = run(*line(world, *more, "--resume", "auto", **asked))
+    assert again.exit_code == 0 and "resumed at step 4" in again.stderr, again.stderr
+    assert sorted(curve("run")) == [5, 6, 7, 8]
+    assert losses_of("run") == pytest.approx(losses_of("one")[4:], abs=1e-5)
+
+
+def said(result) -> int:
+    """Its exit code; what went wrong goes where it can be read."""
+    if result.exit_code:
+        print(result.stderr, *traceback.format_exception(result.exception), file=sys.__stderr__, flush=True)
+    return result.exit_code
+
+
+def port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def pair(work, second=lambda: None, first=None) -> list[int]:
+    """How two processes of one run end. work: what both do. second: what the second does before. first: what the first
+    does instead."""
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
+    processes = [
+        child(does, arm, RANK=str(n), LOCAL_RANK=str(n), **place)
+        for n, (does, arm) in enumerate(((first or work, lambda: None), (work, second)))
+    ]
+    return [ended(process, 15) for process in processes]
+
+
+def test_processes_need_not_be_equally_fast(world):
+    """One that comes late finds a folder that the first has begun: its own run's, not another's."""
+
+    def slow(opened=ready.open_tokens):
+        ready.open_tokens = lambda *a: time.sleep(0.5) or opened(*a)
+
+    s = ask(world, "run", model="llama", steps=2)
+    assert pair(lambda: train(s), slow) == [0, 0]
+
+
+def test_processes_need_not_write_equally_fast(world):
+    """The first knows at its next step that a checkpoint is written, the second only when it waits for it."""
+    s = ask(world, "run", model="llama", steps=4, save_every=2)
+
+    def work(save=state.dcp.async_save):
+        def uneven(*args, **keywords):
+            writing = save(*args, **keywords)
+            writing.done = lambda: os.environ["RANK"] == "0" and bool(wait([writing]))
+            return writing
+
+        state.dcp.async_save = uneven
+        return train(s)
+
+    assert pair(work) == [0, 0]
+    assert [path.name for path in state.found(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
+
+
+def test_processes_stop_together(world):
+    """Whichever was told to."""
+    s = ask(world, "run", model="llama")
+    assert pair(lambda: train(s), first=lambda: train(s, signals=(signal.SIGTERM, 4))) == [0, 0]
+    assert [path.name for path in state.found(Path("run/checkpoints"))][-1] in ("step-00000004", "step-00000005")

@@ -1,0 +1,73 @@
+"""Runs on tiny models, for the tests of training: their data, their settings, and what they left."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from growkit.training.settings import Settings
+from growkit.training.stages import SCHEDULES
+
+SAYS = ("loss", "lr", "grad_norm", "depth", "trained", "stage", "tokens", "flops")
+
+
+def dataset(folder: Path, tokens: int, **meta) -> Path:
+    """Tokens that can be learned: a random walk."""
+    folder.mkdir()
+    walk = np.cumsum(np.random.default_rng(0).integers(0, 3, tokens)) % 50 + 5
+    splits = {"train": walk, "val": walk[: tokens // 8]}
+    for split, ids in splits.items():
+        ids.astype("<u2").tofile(folder / f"{split}.bin")
+        np.save(folder / f"{split}.idx.npy", np.array([0, len(ids)]))
+    counts = {split: {"tokens": len(ids), "documents": 1, "text_bytes": len(ids)} for split, ids in splits.items()}
+    said = {"format": 1, "growkit": "0", "dtype": "uint16", "vocab_size": 61, "splits": counts, **meta}
+    (folder / "meta.json").write_text(json.dumps(said))
+    return folder
+
+
+def tokenizer(mask: bool = True):
+    from tokenizers import Tokenizer, models
+
+    words = {"[UNK]": 0, "[PAD]": 1, "w": 2, "[MASK]": 3, **{f"w{n}": n for n in range(4, 61)}}
+    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **({"mask_token": "[MASK]"} if mask else {}))
+
+
+def ask(world, out, schedule="plain", steps=12, model="gpt2", to_layers=6, **more) -> Settings:
+    stages = SCHEDULES[schedule](steps, 3, sub_layers=more.pop("sub_layers", 1), sub_steps=6, to_layers=to_layers)
+    usual = dict(seq_len=16, batch_size=4, lr=1e-3, warmup=2, eval_every=6, eval_tokens=160, save_every=3, keep=9)
+    return Settings(str(world / model), str(world / "data"), out, steps, stages, **{**usual, **more})
+
+
+def curve(out) -> dict[int, tuple]:
+    """What metrics.jsonl says of every step; where a step was done twice, that it said the same."""
+    found: dict[int, tuple] = {}
+    for line in map(json.loads, Path(out, "metrics.jsonl").read_text().splitlines()):
+        if line["kind"] == "train":
+            said = tuple(line[key] for key in SAYS)
+            assert found.setdefault(line["step"], said) == said, f"step {line['step']} came out differently"
+    return found
+
+
+def losses_of(out) -> list[float]:
+    return [said[0] for _, said in sorted(curve(out).items())]
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(Path(folder, "model.safetensors"))
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def line(world, *more, model="llama", out="run") -> list[str]:
+    usual = (
+        f"pretrain {world / model} --out {out} --seq-len 16 --batch-size 4 --lr 0.001 --save-every 4 --eval-tokens 160"
+    )
+    data = [] if "--data" in more else ["--data", str(world / "data")]
+    length = [] if {"--tokens", "--epochs", "--stages"} & set(more) else ["--steps", "12"]
+    return [*usual.split(), *data, *length, *map(str, more)]
