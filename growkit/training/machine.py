@@ -79,10 +79,13 @@ class Machine:
         for layer in layers:  # each moves to the device as it is divided, so a model larger than one device gets there
             fully_shard(layer, **more)
         fully_shard(model, **more)
-        # gradients are sums, which the loss divides by the number of tokens; gloo knows no others
+        # gradients are sums, which the loss divides by the number of tokens; gloo knows no scaled ones, and older torch no way
+        # to say so
         for module in (*layers, model):
-            getattr(module, "set_gradient_divide_factor")(1.0)  # noqa: B009 - fully_shard gives modules these methods
-            getattr(module, "set_force_sum_reduction_for_comms")(True)  # noqa: B009
+            divided: Any = module
+            divided.set_gradient_divide_factor(1.0)
+            if hasattr(module, "set_force_sum_reduction_for_comms"):
+                divided.set_force_sum_reduction_for_comms(True)
         model.whole = MethodType(lambda _, work: work(), model)  # type: ignore[assignment]
         register_fsdp_forward_method(model, "whole")
         return model
