@@ -82,16 +82,18 @@ def kept(source: Path, length: int, rows: int, sub_layers: int | None) -> float:
 
 
 class _Clock(transformers.TrainerCallback):
-    """Times of steps, as growkit takes them: forward, backward, optimizer."""
+    """Times of steps, from the end of one to the end of the next, the batch in between; growkit's hold its batch too."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.start = time.monotonic()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.times.append(time.monotonic() - self.start)
+        now = time.monotonic()
+        self.times.append(now - self.start)
+        self.start = now
 
 
 def trainers(source: Path, data: Path, work: Path, options: dict[str, Any]) -> float:
