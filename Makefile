@@ -18,7 +18,7 @@ demo: $(VENV)/.ready
 	$(RUN) examples/demo.py
 
 test: $(VENV)/.ready
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 check: $(VENV)/.ready
 	$(RUN) -m ruff check .
@@ -36,6 +36,8 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/fuse.py --work bench
 	$(RUN) examples/benchmarks/widen_1b.py --work bench
 	$(RUN) examples/benchmarks/stack_1b.py --work bench
+	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
+	$(RUN) examples/benchmarks/pretrain.py
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
 
 clean:
