@@ -11,6 +11,7 @@ from test_merge import fine_tune, state
 from test_refusals import cases, refused, run
 
 import growkit
+from growkit.errors import RequestError
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,25 @@ def test_a_delta_of_another_shape_is_refused(here):
     growkit.delta("base", "a", "skill")
     tiny.make("llama", intermediate_size=48).save_pretrained("wide")
     refused("apply", "wide", "skill", "-o", "out", says="changes tensor 'model.layers.0.mlp")
+
+
+def test_mixtures_merge_expert_by_expert_and_have_no_lora(tmp_path, monkeypatch):
+    """Task arithmetic over a stock model's stacked experts, a sparse skill that adds the same, and a refusal."""
+    monkeypatch.chdir(tmp_path)
+    models = {name: tiny.make("qwen2_moe", seed=0) for name in ("base", "a", "b")}
+    draws = torch.Generator().manual_seed(1)
+    for name, model in models.items():
+        for parameter in model.parameters():
+            parameter.data += (name != "base") * 0.01 * torch.randn(parameter.shape, generator=draws).double()
+        model.save_pretrained(name)
+    growkit.merge(["a", "b:0.5"], "merged", base="base", method="task-arithmetic")
+    growkit.delta("base", "a", "skill")
+    growkit.apply("base", ["skill"], "applied")
+    for folder, weights in (("merged", (1.0, 0.5)), ("applied", (1.0, 0.0))):
+        made = type(models["base"]).from_pretrained(folder, dtype=torch.float64)
+        for parameter, base, a, b in zip(made.parameters(), *(model.parameters() for model in models.values())):
+            expected = base + weights[0] * (a - base) + weights[1] * (b - base)
+            assert torch.allclose(parameter, expected, rtol=1e-6, atol=1e-7)
+    with pytest.raises(RequestError, match="stacked"):
+        growkit.delta("base", "a", "lora", rank=2)
+    assert not Path("lora").exists()

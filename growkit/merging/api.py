@@ -104,6 +104,11 @@ def delta(
     request = {"method": "dare", "drop": drop or 0.0, "seed": seed}
     with prepared_merge([(member, 1.0)], base, save or Path("nowhere"), request, False, force or save is None) as ready:
         merger, plan = ready.merger, ready.merger.plan
+        if rank is not None and plan.family.is_moe:
+            raise RequestError(
+                f"--rank {rank}: stock models hold a mixture's experts stacked, where PEFT's LoRA finds no linear layers; save a"
+                " sparse delta with --drop"
+            )
         report = measure(merger)
         if save is None:
             return Measured(report)
