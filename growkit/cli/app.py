@@ -13,7 +13,7 @@ from growkit.version import __version__
 
 app = typer.Typer(
     name="growkit",
-    help="Grow trained transformers: wider, deeper, several into one, with a proof of what still computes the same function.",
+    help="Grow trained transformers: wider, deeper, several into one, into mixtures of experts; with a proof of what still computes the same.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
