@@ -1,12 +1,14 @@
 """Deltas by themselves: what is measured is what is there, and what is saved is what is added again, in PEFT too."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 import transformers
+from safetensors.torch import save_file
 from test_merge import fine_tune, state
 from test_refusals import cases, refused, run
 
@@ -153,3 +155,29 @@ def test_mixtures_merge_expert_by_expert_and_have_no_lora(tmp_path, monkeypatch)
     with pytest.raises(RequestError, match="stacked"):
         growkit.delta("base", "a", "lora", rank=2)
     assert not Path("lora").exists()
+
+
+def test_a_delta_of_nan_is_neither_measured_nor_saved(here):
+    tensors = state("a")
+    name = sorted(tensors)[0]
+    tensors[name].view(-1)[0] = float("nan")
+    shutil.copytree("a", "broken")
+    for path in Path("broken").glob("*.safetensors"):
+        path.unlink()
+    Path("broken/model.safetensors.index.json").unlink(missing_ok=True)
+    save_file(tensors, "broken/model.safetensors", {"format": "pt"})
+    said = refused("delta", "base", "broken", "--save", "skill", says="NaN")
+    assert name in said and not Path("skill").exists()
+
+
+def test_a_whole_delta_is_no_larger_than_the_model(here):
+    """Columns are stored only where they are fewer bytes than the zeros they leave out; what is applied is the same."""
+    sizes = {}
+    for name, more in {"whole": {}, "half": {"drop": 0.5}, "thin": {"drop": 0.9}}.items():
+        growkit.delta("base", "a", name, **more)
+        growkit.apply("base", [name], f"applied-{name}")
+        growkit.merge(["a"], f"merged-{name}", base="base", method="dare", drop=more.get("drop", 0.0))
+        assert all(torch.equal(state(f"applied-{name}")[key], value) for key, value in state(f"merged-{name}").items())
+        sizes[name] = sum(path.stat().st_size for path in Path(name).glob("*.safetensors"))
+    model = sum(tensor.numel() * tensor.element_size() for tensor in state("a").values())
+    assert sizes["thin"] < sizes["half"] <= sizes["whole"] < 1.1 * model + 20_000

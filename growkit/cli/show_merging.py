@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def print_plan(todo: MergePlan, console: Console) -> None:
         f"{todo.parameters:,} parameters, {size(todo.bytes)} to write, peak memory about {size(todo.peak_bytes)}"
     )
     if todo.changed:
-        console.print(f"[dim]config:[/] {escape(str(todo.changed))}")
+        console.print(f"[dim]config:[/] {escape(json.dumps(todo.changed))}")
     for note in todo.notes:
         warning = note.startswith("warning: ")
         text = escape(note.removeprefix("warning: "))
@@ -105,15 +106,16 @@ def delta(found: Measured, as_json: bool) -> None:
     out.print(sizes, "", shares, "")
     for decade, share in report.histogram:
         out.print(f"[dim]1e{decade:+03d}..[/] {share:6.1%} {'#' * round(40 * share)}")
-    noise = ", ".join(f"{share:.1%} at p {p:g}" for p, share in report.noise)
-    out.print(f"\nnoise that dropping adds, beside the size of the weights: {noise}")
-    verdict = f"--drop up to {report.safe_drop:g}" if report.safe_drop else "nothing: merge it whole, or by ties"
-    out.print(f"safe to drop: [bold]{verdict}[/]")
-    out.print(
-        f"  99.9 % of changes lie below {report.q999:.2e}; DARE's authors dropped 0.9 of those below 0.005 and failed above 0.03"
-        " (arXiv 2311.03099)",
-        style="dim",
-    )
+    if report.histogram:
+        noise = ", ".join(f"{share:.1%} at p {p:g}" for p, share in report.noise)
+        out.print(f"\nnoise that dropping adds, beside the size of the weights: {noise}")
+        verdict = f"--drop up to {report.safe_drop:g}" if report.safe_drop else "nothing: merge it whole, or by ties"
+        out.print(f"safe to drop: [bold]{verdict}[/]")
+        out.print(
+            f"  99.9 % of changes lie below {report.q999:.2e}; DARE's authors dropped 0.9 of those below 0.005 and failed above"
+            " 0.03 (arXiv 2311.03099)",
+            style="dim",
+        )
     for note in report.notes:
         out.print(f"[yellow]{escape(note)}[/]" if note.startswith("warning") else f"[dim]note:[/] {escape(note)}")
     if found.errors:

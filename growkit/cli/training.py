@@ -37,7 +37,7 @@ def pretrain(
     sub_layers: Annotated[Optional[int], option(STAGES, "L", "two-stage: layers that learn in a step of the first stage; default a quarter.", min=1)] = None,
     sub_steps: Annotated[Optional[int], option(STAGES, "N", "two-stage: steps of the first stage; default an eighth.", min=0)] = None,
     to_layers: Annotated[Optional[int], option(STAGES, "N", "stackbert, mslt: layers at the end.", min=1)] = None,
-    stages: Annotated[Optional[Path], option(STAGES, "FILE.toml", "Instead of a schedule: [[stage]] tables of your own.")] = None,
+    stages: Annotated[Optional[Path], option(STAGES, "FILE.toml", r"Instead of a schedule: \[\[stage]] tables of your own.")] = None,
     lr: Annotated[float, option(RATE, "X", "Peak learning rate.", min=0)] = 3e-4,
     warmup: Annotated[Optional[int], option(RATE, "N", "Steps of warm-up; default none where AdamW's state comes with the checkpoint, else 20, at most a quarter of the run.", min=0)] = None,
     decay: Annotated[str, option(RATE, "cosine|linear|wsd|constant", "How the rate falls.")] = "cosine",
@@ -63,7 +63,7 @@ def pretrain(
     resume: Annotated[str, option(KEEPING, "auto|never", "auto: go on with a run that is there.")] = "never",
 ) -> None:  # fmt: skip
     """Continue a checkpoint's pretraining: all layers at once, in stages, with a teacher or without."""
-    with people_errors("interrupted; go on with --resume auto"):
+    with people_errors("interrupted; --resume auto goes on from the last checkpoint, if there is one"):
         if resume not in ("auto", "never"):
             raise RequestError(f"--resume {resume!r} is not one of auto, never")
         from growkit.training.pretrain import pretrain as train

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from growkit.errors import CheckpointError
+from growkit.execute import is_finite, kind_of
 from growkit.merging.blocks import Merger
 from growkit.operators.select import magnitude_bits
 from growkit.planners.headers import architecture_of
@@ -58,7 +60,7 @@ class DeltaReport:
 
 
 def measure(merger: Merger) -> DeltaReport:
-    """Count one member's deltas in one pass."""
+    """Count one member's deltas in one pass. Raises CheckpointError where one is NaN or Inf."""
     plan = merger.plan
     sums: dict[str, np.ndarray] = {}
     bins = np.zeros(1 << 16, dtype=np.int64)
@@ -66,6 +68,11 @@ def measure(merger: Merger) -> DeltaReport:
     for tensor in plan.tensors:
         entry = sums.setdefault(_kind(merger, tensor), np.zeros(5 + len(THRESHOLDS)))
         for block in merger.deltas(tensor, 0):
+            if not is_finite(block):
+                raise CheckpointError(
+                    f"tensor {tensor.names[0]!r} of {plan.members[0].label!r} less the base's holds {kind_of(block)}; such a delta"
+                    " can be neither measured nor added"
+                )
             size = block.abs().float()
             bins += np.bincount(magnitude_bits(size) >> 16, minlength=1 << 16)
             below = [int((size < limit).sum()) for limit in THRESHOLDS]

@@ -145,7 +145,12 @@ def save_sparse(merger: Merger, folder: Path) -> None:
             continue
         counts = torch.cat([(delta != 0).sum(dim=1) for _, delta in thinned(tensor)])
         ends[tensor.stem] = counts.cumsum(0).numpy()
-        total = int(ends[tensor.stem][-1])
+        total, each = int(ends[tensor.stem][-1]), tensor.dtype.itemsize
+        if total * (4 + each) + 8 * tensor.height >= tensor.height * tensor.width * each:
+            entries.append(
+                (f"{tensor.stem}.dense", tensor.dtype, (tensor.height, tensor.width))
+            )  # columns would cost more
+            continue
         entries.append((f"{tensor.stem}.row_ends", torch.int64, (tensor.height,)))
         entries.append((f"{tensor.stem}.columns", torch.int32, (total,)))
         entries.append((f"{tensor.stem}.values", tensor.dtype, (total,)))
@@ -156,7 +161,7 @@ def save_sparse(merger: Merger, folder: Path) -> None:
             return
         for start, delta in thinned(tensor):
             if part == "dense":
-                yield start, lambda delta=delta: delta.flatten().to(tensor.dtype)  # type: ignore[misc]
+                yield start * tensor.width, lambda delta=delta: delta.flatten().to(tensor.dtype)  # type: ignore[misc]
                 continue
             first = int(ends[tensor.stem][start - 1]) if start else 0
             rows, columns = torch.nonzero(delta, as_tuple=True)

@@ -141,7 +141,9 @@ def keys_of(names: Sequence[tuple[str, ...]]) -> list[str]:
     for number, name in enumerate(names):
         others = [other for place, other in enumerate(names) if place != number]
         if name in others:
-            raise RequestError(f"member {'/'.join(name)!r} is named twice; name it once, with a larger weight")
+            raise RequestError(
+                f"member {'/'.join(name).replace('//', '/')!r} is named twice; name it once, with a larger weight"
+            )
         ends = (name[-length:] for length in range(1, len(name) + 1))
         keys.append("/".join(next((end for end in ends if all(o[-len(end) :] != end for o in others)), name)))
     return keys

@@ -19,6 +19,8 @@ DROP, TOP, BAND, RANKED = "drop", "top", "band", "ranked"  # how a delta is thin
 SUM, MEAN, ELECT, SLERP, TSV, ISO = "sum", "mean", "elect", "slerp", "tsv", "iso"  # how several become one
 VOCABULARIES = ("same", "base", "tokens")
 
+LARGEST = 3.4e38  # of float32, in which deltas are added
+
 
 @dataclass(frozen=True)
 class Method:
@@ -117,8 +119,10 @@ def merge_request(
         raise RequestError(
             f"{method} merges what members have learned beyond a base: name the base with --base (without one: {free})"
         )
-    if not isfinite(scale) or (scale != 1 and not based):
-        raise RequestError(f"--scale {scale} should be a finite number, and 1 where there is no --base to scale from")
+    if not abs(scale) <= LARGEST or (scale != 1 and not based):
+        raise RequestError(
+            f"--scale {scale} should be a finite number that float32 holds, and 1 where there is no --base to scale from"
+        )
     if row.consensus == SLERP and len(weights) != 2:
         raise RequestError(f"slerp goes from one model to another: name two members, not {len(weights)}")
     if row.consensus in (MEAN, SLERP) and not sum(weights) > 0:

@@ -71,7 +71,7 @@ class Run:
         pinned = self.machine.device.type == "cuda"
         self.batches = Ahead(self.train, self.machine.rank * share, share, pinned)
         self.saver = state.Saver(self.out / CHECKPOINTS, s.keep)
-        before = signal.signal(signal.SIGTERM, self._stop)
+        before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGTERM, signal.SIGINT)}
         try:
             if not (resume and self._resume()):
                 self._begin(0)
@@ -81,12 +81,14 @@ class Run:
                 self._save()
             self.saver.settle(wait=True)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
             self.batches.close()
         return self.student
 
     def _stop(self, *_: Any) -> None:
         self.told = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who asks twice does not want to wait
 
     def _begin(self, number: int) -> None:
         """Build the model and the optimizer that stage `number` starts from."""

@@ -78,6 +78,11 @@ def prepare(settings: Settings, resume: bool) -> Ready:
     seen = batches(train), batches(val) if val else None
     if settings.teacher_until == "overtaken" and val is None:
         raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
+    if settings.teacher_until == "overtaken" and settings.teacher_steps <= settings.eval_every:
+        raise RequestError(
+            f"--teacher-until overtaken is told by validation, and none comes before the teacher's {settings.teacher_steps} steps"
+            f" are over; --eval-every {settings.eval_every} should be less, or --teacher-steps more"
+        )
     disk = _disk_bytes(settings, parameters, config)
     if not begun:
         check_space(out, disk)
