@@ -141,7 +141,7 @@ def test_damaged_checkpoints_and_a_torn_line(world):
 
 
 def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
-    """The command saves and exits with 0; what is computed may not change, what is said and kept may."""
+    """Ctrl-C: the command saves and exits with 0; what is computed may not change, what is said and kept may."""
     started = line(world, "--steps", "300", model="bert")
     process = os.fork()
     if not process:
@@ -150,7 +150,7 @@ def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
         os._exit(result.exit_code)
     while not (Path("run/metrics.jsonl").exists() and len(curve("run")) >= 3):
         time.sleep(0.02)
-    os.kill(process, signal.SIGTERM)
+    os.kill(process, signal.SIGINT)
     assert ended(process) == 0 and "--resume auto goes on" in Path("said").read_text()
     done = len(curve("run"))
     assert done < 300 and state.found(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
