@@ -9,7 +9,7 @@ import tiny
 import torch
 import transformers
 from safetensors.torch import save_file
-from test_merge import fine_tune, state
+from test_merge import fine_tune, linked, state
 from test_refusals import cases, refused, run
 
 import growkit
@@ -26,10 +26,7 @@ def models(tmp_path_factory):
 @pytest.fixture
 def here(models, tmp_path, monkeypatch):
     """The models under their names in a new current folder."""
-    monkeypatch.chdir(tmp_path)
-    for path in models.iterdir():
-        Path(path.name).symlink_to(path)
-    return tmp_path
+    return linked(models, tmp_path, monkeypatch)
 
 
 def test_what_is_measured_is_what_is_there(here):

@@ -42,6 +42,11 @@ def models(tmp_path_factory):
 @pytest.fixture
 def here(models, tmp_path, monkeypatch):
     """The models under their names in a new current folder."""
+    return linked(models, tmp_path, monkeypatch)
+
+
+def linked(models, tmp_path, monkeypatch):
+    """A new current folder in which the models stand under their names."""
     monkeypatch.chdir(tmp_path)
     for path in models.iterdir():
         Path(path.name).symlink_to(path)

@@ -8,6 +8,7 @@ others lends them its own size in the kernel's account.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,17 @@ def run(command: list[str]) -> tuple[float, float]:
             errors.seek(0)
             raise SystemExit(f"{errors.read().decode(errors='replace')}\n{' '.join(command)} failed")
     return seconds, usage.ru_maxrss / 1024
+
+
+def in_turn(commands: dict[str, list[str]], repeat: int, copied: Path) -> dict[str, list[tuple[float, float]]]:
+    """What run says of each command, `repeat` times in turn; what cp copied is removed again."""
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in range(repeat):
+        for name, command in commands.items():
+            measured[name].append(run(command))
+            if name.startswith("cp"):
+                shutil.rmtree(copied)
+    return measured
 
 
 def folder_bytes(folder: Path) -> int:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from big import folder_bytes, run, source_at
+from big import folder_bytes, in_turn, run, source_at
 
 
 def main() -> None:
@@ -38,12 +38,7 @@ def main() -> None:
     }
     run(growkit)  # not counted: cp needs something to copy
     before, written = folder_bytes(source), folder_bytes(target)
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for _ in range(arguments.repeat):
-        for name, command in commands.items():
-            measured[name].append(run(command))
-            if name.startswith("cp"):
-                shutil.rmtree(copied)
+    measured = in_turn(commands, arguments.repeat, copied)
     shutil.rmtree(target)
     print(f"\n{before / 1e9:.2f} GB, bfloat16, to {arguments.experts} experts: {written / 1e9:.2f} GB\n")
     print("| | seconds, median | lowest to highest | peak memory |\n|---|---|---|---|")

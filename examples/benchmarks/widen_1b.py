@@ -75,12 +75,7 @@ def main() -> None:
         del commands["in memory"]
     run(growkit)  # not counted: cp needs something to copy
     written = folder_bytes(target)
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for _ in range(arguments.repeat):
-        for name, command in commands.items():
-            measured[name].append(run(command))
-            if name.startswith("cp"):
-                shutil.rmtree(copied)
+    measured = in_turn(commands, arguments.repeat, copied)
     shutil.rmtree(target)
     print(f"\n{parameters / 1e9:.2f} B parameters, bfloat16, hidden x2: {written / 1e9:.2f} GB\n")
     print("| | seconds, median | lowest to highest | of cp's time | peak memory |\n|---|---|---|---|---|")

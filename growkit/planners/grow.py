@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from growkit.errors import RequestError
-from growkit.families import Family, family_named
+from growkit.families import Family
 from growkit.plan import AxisPlan, Exactness, Plan, TensorPlan
 from growkit.planners.by_layer import deepen_config
 from growkit.planners.choose import choose_maps, write_rotary
@@ -17,11 +17,10 @@ from growkit.planners.headers import (
     FLOATS,
     Headers,
     architecture_of,
-    check_config,
-    check_dtypes,
     check_tensors,
     is_tied,
     member_of,
+    one_family,
     state_dtype,
 )
 from growkit.planners.sizes import FOLLOWERS, OPTIONS, Sizes, odd_width_notes, read_sizes, target_config, target_sizes
@@ -39,16 +38,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     is not understood.
     """
     _check_recipe(recipe, len(sources))
-    kinds = [family_named(source.config.get("model_type")) for source in sources]
-    family = kinds[0]
-    for kind, source in zip(kinds, sources):
-        if kind is not family:
-            raise RequestError(
-                f"{sources[0].label!r} is a {family.model_type} and {source.label!r} a {kind.model_type}; only models of"
-                " one family become one"
-            )
-        check_config(family, source.config)
-        check_dtypes(family, source)
+    family = one_family(sources, "become one")
     sizes = [read_sizes(family, source.config) for source in sources]
     if family.is_moe and recipe.mode is not None:
         raise RequestError(

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from growkit.errors import CheckpointError
-from growkit.families import Family
+from growkit.errors import CheckpointError, RequestError
+from growkit.families import Family, family_named
 from growkit.families.schema import has_language_head
 from growkit.plan import Member
 from growkit.rules import Growth
@@ -33,6 +33,24 @@ class Headers:
     body: bool = False
     notes: tuple[str, ...] = ()
     origin: str = ""
+
+
+def one_family(sources: Sequence[Headers], what: str) -> Family:
+    """The family of sources that are to become one. what: the end of the sentence "only models of one family ...".
+
+    Raises RequestError where they have several, or a config that cannot be grown, and CheckpointError for dtypes that are none.
+    """
+    first = family_named(sources[0].config.get("model_type"))
+    for source in sources:
+        kind = family_named(source.config.get("model_type"))
+        if kind is not first:
+            raise RequestError(
+                f"{sources[0].label!r} is a {first.model_type} and {source.label!r} a {kind.model_type}; only models of one"
+                f" family {what}"
+            )
+        check_config(first, source.config)
+        check_dtypes(first, source)
+    return first
 
 
 def check_config(family: Family, config: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from growkit.errors import RequestError
-from growkit.families import family_named
 from growkit.families.upcycling import upcycling_of
 from growkit.maps import identity
 from growkit.plan import AxisPlan, Exactness, Plan
@@ -15,11 +14,10 @@ from growkit.planners.fuse import check_members
 from growkit.planners.headers import (
     Headers,
     architecture_of,
-    check_config,
-    check_dtypes,
     check_tensors,
     is_tied,
     member_of,
+    one_family,
     state_dtype,
 )
 from growkit.planners.mixture import Mixture
@@ -39,16 +37,9 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     """
     experts = recipe.experts
     assert experts is not None, "the recipe asks for experts"
-    rows = [upcycling_of(source.label, str(source.config.get("model_type"))) for source in sources]
-    row, family = rows[0], family_named(rows[0].source)
-    for other, source in zip(rows, sources):
-        if other is not row:
-            raise RequestError(
-                f"{sources[0].label!r} is a {row.source} and {source.label!r} a {other.source}; only models of one family"
-                " become the experts of one"
-            )
-        check_config(family, source.config)
-        check_dtypes(family, source)
+    # what cannot become a mixture at all is said before what does not fit together
+    row, *_ = [upcycling_of(source.label, str(source.config.get("model_type"))) for source in sources]
+    family = one_family(sources, "become the experts of one")
     sizes = [read_sizes(family, source.config) for source in sources]
     check_members(family, sources, sizes, ("vocab", *OPTIONS, "layer"))
     _check_router(experts, len(sources))

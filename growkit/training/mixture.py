@@ -71,9 +71,8 @@ def is_mixture(model: Any) -> bool:
 
 def experts_of(model: Any) -> int:
     """How many experts a stock model's sparse layers have."""
-    return family_named(model.config.model_type).number(
-        model.config.to_dict(), family_named(model.config.model_type).sizes["expert"]
-    )
+    family = family_named(model.config.model_type)
+    return family.number(model.config.to_dict(), family.sizes["expert"])
 
 
 @contextmanager
@@ -118,8 +117,10 @@ def described(tallies: torch.Tensor) -> dict[str, Any]:
 
 
 def _parts(model: Any, experts: bool) -> list[tuple[int, Any]]:
-    """The routers of a model's layers, or what holds their experts, with the numbers of the layers."""
+    """The routers of a model's layers, or what holds their experts, with the numbers of the layers; none of a dense model's."""
     family = family_named(model.config.model_type)
+    if not family.is_moe:
+        return []
     # "layers.{layer}.mlp.gate.weight" belongs to "mlp.gate" of a layer
     paths = {
         live.split("{layer}.")[1].rpartition(".")[0]

@@ -1,5 +1,6 @@
 """What a run will be, before it is: stages, operations, memory, disk. Knows sizes; reads headers, computes nothing."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,9 +67,10 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
 
 
 def _stage(stage: Stage, model: Any, layers: int, s: Settings, first: int) -> dict[str, Any]:
-    prefixes = [stage.prefix(layers, s.seed, step) for step in range(first, first + stage.steps)]
-    flops = sum(step_flops(model, s.batch_size * s.seq_len, s.seq_len, *prefix) for prefix in prefixes)
-    depth, trained = (sum(side) / max(1, len(prefixes)) for side in (zip(*prefixes) if prefixes else ((), ())))
+    prefixes = Counter(stage.prefix(layers, s.seed, step) for step in range(first, first + stage.steps))
+    tokens, steps = s.batch_size * s.seq_len, max(1, stage.steps)
+    flops = sum(count * step_flops(model, tokens, s.seq_len, *prefix) for prefix, count in prefixes.items())
+    depth, trained = (sum(count * prefix[side] for prefix, count in prefixes.items()) / steps for side in (0, 1))
     return {
         "name": stage.name, "steps": stage.steps, "layers": layers, "depth": depth, "trained": trained, "flops": flops,
     }  # fmt: skip
