@@ -13,15 +13,15 @@ _LAZY = {
     **dict.fromkeys(("widen", "stack", "grow", "fuse", "upcycle"), "growkit.api"),
     **dict.fromkeys(("plan_widen", "plan_stack", "plan_grow", "plan_fuse", "plan_upcycle"), "growkit.api"),
     "grow_state_dict": "growkit.api",
-    **dict.fromkeys(("merge", "plan_merge", "delta", "apply"), "growkit.merging.api"),
-    "pretrain": "growkit.training.api",
-    "verify": "growkit.proof",
-    "inspect": "growkit.inspection",
+    **dict.fromkeys(("merge", "plan_merge", "delta", "apply"), "growkit.merging.merge"),
+    "pretrain": "growkit.api",
+    "verify": "growkit.models.verify",
+    "inspect": "growkit.growth.inspect",
     "expand": "growkit.operators",
-    "tokenize": "growkit.training.tokenize",
-    "init": "growkit.training.initial",
-    "evaluate": "growkit.training.evaluate",
-    "report": "growkit.training.report",
+    "tokenize": "growkit.data.tokenize",
+    "init": "growkit.models.init",
+    "evaluate": "growkit.models.evaluate",
+    "report": "growkit.reports.report",
 }
 
 __all__ = ["CheckpointError", "GrowkitError", "RequestError", "__version__", *_LAZY]

@@ -6,37 +6,25 @@ growkit.stack("wide", "deep", layers=24)
 growkit.verify("src", "wide").ok
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from growkit.execute import StateSource, grow_tensor
+from growkit.checkpoint.lineage import current_checkpoint
+from growkit.checkpoint.stream import StateSource
 from growkit.families import family_named
-from growkit.lineage import current_checkpoint
-from growkit.live import join_experts, split_experts
-from growkit.output import write_checkpoint
-from growkit.plan import Plan
-from growkit.planners.grow import grow_plan
-from growkit.planners.headers import Headers
-from growkit.prepare import Build, Path_, prepared
-from growkit.request import grow_recipe, recipe, stack_recipe, upcycle_recipe
-from growkit.sources import head_and_embedding
-
-if TYPE_CHECKING:
-    from growkit.proof import Report
-
-
-@dataclass(frozen=True)
-class Grown:
-    """What a growth did: the folder it made, the plan it followed, and the proof where one was run."""
-
-    folder: Path
-    plan: Plan
-    report: "Report | None" = None
-    unverified: str = ""
+from growkit.families.stacked import join_experts, split_experts
+from growkit.growth.carry_out import Grown, carry_out
+from growkit.growth.execute import grow_tensor
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.plan import Plan
+from growkit.growth.prepare import Build, Path_, prepared
+from growkit.growth.request import grow_recipe, recipe, stack_recipe, upcycle_recipe
+from growkit.growth.source_headers import Headers
+from growkit.growth.sources import head_and_embedding
 
 
 def widen(source: Path_, out: Path_ | None = None, **keywords: Any) -> Grown:
@@ -54,7 +42,7 @@ def widen(source: Path_, out: Path_ | None = None, **keywords: Any) -> Grown:
 def stack(source: Path_ | Sequence[Path_] | None = None, out: Path_ | None = None, **keywords: Any) -> Grown:
     """Grow a checkpoint in depth, or stack several: the layers of the first, then of the second, and so on.
 
-    source: one checkpoint, several, or None for the current one (see growkit.lineage). Several are first widened to the
+    source: one checkpoint, several, or None for the current one (see growkit.checkpoint.lineage). Several are first widened to the
     largest of each size; what stands before the layers comes from the first, what follows from the last. keywords: layers,
     method ("stack", "interleave", "top", "middle", "identity", "solar"), overlap, after, every, block, slices, seed, dtype,
     and those of Options. Raises as `widen` does.
@@ -87,7 +75,7 @@ def upcycle(sources: Path_ | Sequence[Path_], out: Path_ | None = None, **keywor
 
     sources: one checkpoint, whose feed-forward layers become the experts, or several, which give theirs in turn and of
     which everything else is averaged. keywords: experts, top_k, granularity, shared, layers, diversity ("none",
-    "noise[:SHARE]", "drop[:SHARE]"), router ("normal", "clusters" of a text), text, seed, dtype (see growkit.recipe.Experts), and those of Options. Raises as
+    "noise[:SHARE]", "drop[:SHARE]"), router ("normal", "clusters" of a text), text, seed, dtype (see growkit.growth.request.Experts), and those of Options. Raises as
     `widen` does.
     """
     return _grow(_named(sources), out, upcycle_recipe, keywords)
@@ -122,7 +110,7 @@ def plan_upcycle(sources: Path_ | Sequence[Path_], out: Path_ | None = None, **k
 
 def prove(sources: Sequence[Path_], grown: Grown, family: str | None = None, source_heads: int | None = None) -> Grown:
     """Verify a growth that was just made, where it fits in memory; the report, or why there is none, is in the result."""
-    from growkit import proof  # loads transformers
+    from growkit.models import verify as proof  # loads transformers
 
     too_big = proof.fits_in_memory(grown.plan)
     if too_big:
@@ -174,25 +162,18 @@ def _grow(
     keywords: dict[str, Any],
     like: Path_ | None = None,
 ) -> Grown:
-    with prepared(sources, out, build, keywords, like) as ready:
-        options, plan = ready.options, ready.plan
-        options.announce(plan)
-        if plan.recipe.experts is not None and plan.recipe.experts.router == "clusters":
-            from growkit.clusters import with_clusters  # loads transformers
+    grown = carry_out(sources, out, build, keywords, like, _with_clusters)
+    if not keywords.get("verify"):
+        return grown
+    return prove(sources, grown, keywords.get("family"), keywords.get("source_heads"))
 
-            plan = with_clusters(plan, ready.sources[0])
-        write_checkpoint(
-            plan,
-            ready.sources,
-            ready.folder,
-            options.shard_bytes,
-            options.allow_nonfinite,
-            ready.states,
-            ready.rates,
-            options.progress,
-        )
-    grown = Grown(ready.folder, ready.plan)
-    return prove(sources, grown, options.family, options.source_heads) if options.verify else grown
+
+def _with_clusters(plan: Plan, source: Any) -> Plan:
+    if plan.recipe.experts is None or plan.recipe.experts.router != "clusters":
+        return plan
+    from growkit.models.clusters import with_clusters  # loads transformers
+
+    return with_clusters(plan, source)
 
 
 def _plan(
@@ -204,3 +185,25 @@ def _plan(
 ) -> Plan:
     with prepared(sources, out, build, keywords, like) as ready:
         return ready.plan
+
+
+def pretrain(
+    checkpoint: Path_,
+    data: Path_,
+    out: Path_,
+    *,
+    resume: bool = False,
+    watch: Callable[[dict[str, Any]], None] = lambda _: None,
+    **request: Any,
+) -> Any:
+    """Continue a checkpoint's pretraining into a run folder; the trained checkpoint becomes out/final.
+
+    data: a dataset of growkit tokenize, or a .bin file. request: one of steps, tokens, epochs; schedule ("plain", "two-stage",
+    "stackbert", "mslt") with sub_layers, sub_steps, to_layers, or stages; seq_len, batch_size (sequences), lr, warmup and
+    whatever else growkit.training.settings.Settings has; teacher, teacher_steps. resume: go on with the run that is there.
+    watch: called with each line of metrics. Raises RequestError, CheckpointError, or NotFiniteError where the loss is NaN.
+    """
+    from growkit.training.pretrain import pretrain as run
+    from growkit.training.run_request import settings
+
+    return run(settings(checkpoint, data, out, **request), resume, watch)

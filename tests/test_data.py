@@ -19,11 +19,11 @@ from test_refusals import cases, refused, run, thesis, tree
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import growkit
+from growkit.data import encode, text
+from growkit.data.batches import IGNORED, Batches
+from growkit.data.tokenize import validates
+from growkit.data.tokens import MAGIC, TokenWriter, open_tokens
 from growkit.errors import CheckpointError, GrowkitError, RequestError
-from growkit.training import encode, text
-from growkit.training.batches import IGNORED, Batches
-from growkit.training.tokenize import validates
-from growkit.training.tokens import MAGIC, TokenWriter, open_tokens
 
 EXCERPT = Path(__file__).parents[1] / "examples" / "text" / "excerpt.txt"
 
@@ -78,7 +78,7 @@ ODD = list("ab Zé.,;:!?'\u2019”“\"\n\r\t-1 \u00a0\u0301中_<\x1c\u3000") + 
 @settings(max_examples=300, deadline=None)
 def test_cutting_text_into_pieces_changes_no_token(name, parts):
     tokenizer, texts = TOKENIZERS[name], ["".join(part) for part in parts]
-    fast = encode.Encoder(encode.Recipe(tokenizer.to_str(), 0, 4))
+    fast = encode.Encoder(encode.Encoding(tokenizer.to_str(), 0, 4))
     for one, ids in zip(texts, fast(texts)):
         assert np.frombuffer(ids, "<u4").tolist() == [*tokenizer.encode(one, add_special_tokens=False).ids, 0]
 
@@ -86,7 +86,7 @@ def test_cutting_text_into_pieces_changes_no_token(name, parts):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_pieces_of_a_real_text(name):
     whole = EXCERPT.read_text("utf-8")
-    fast = encode.Encoder(encode.Recipe(TOKENIZERS[name].to_str(), None, 2))
+    fast = encode.Encoder(encode.Encoding(TOKENIZERS[name].to_str(), None, 2))
     (ids,) = fast([whole])
     assert np.frombuffer(ids, "<u2").tolist() == TOKENIZERS[name].encode(whole, add_special_tokens=False).ids
     assert (len(fast._pieces) > 1000) == (name not in ("t5", "prefixed")), "which tokenizers can be cut before"
@@ -94,7 +94,7 @@ def test_pieces_of_a_real_text(name):
 
 def test_what_is_kept_of_pieces_is_bounded(monkeypatch):
     monkeypatch.setattr(encode, "KNOWN_PIECES", 100)
-    fast = encode.Encoder(encode.Recipe(TOKENIZERS["gpt2"].to_str(), None, 2))
+    fast = encode.Encoder(encode.Encoding(TOKENIZERS["gpt2"].to_str(), None, 2))
     for number in range(50):
         fast([" ".join(f"word{number}{letter}" for letter in "abcdefgh"), "x" * 1000])
     assert len(fast._pieces) < 120 and max(map(len, fast._pieces)) <= encode.LONGEST_KNOWN
@@ -191,7 +191,7 @@ def test_parquet_without_pyarrow(here, monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_processes_change_nothing(here, monkeypatch, workers):
-    monkeypatch.setattr("growkit.training.tokenize.BATCH_CHARACTERS", 5000)
+    monkeypatch.setattr("growkit.data.tokenize.BATCH_CHARACTERS", 5000)
     options = ["--tokenizer", "tok", "--val-fraction", "0.3", "--workers", workers]
     assert run("tokenize", "books", *options, "-o", "data").exit_code == 0
     growkit.tokenize("books", "one", "tok", val_fraction=0.3)
@@ -204,7 +204,7 @@ def test_a_process_that_dies_is_told(here, monkeypatch):
     monkeypatch.setattr(encode, "__name__", "no.such.module")
     with (
         pytest.raises(GrowkitError, match="a process that encodes text ended \\(exit code 1\\)"),
-        encode.encoding(encode.Recipe(TOKENIZERS["gpt2"].to_str(), None, 2), 2) as encoded,
+        encode.encoding(encode.Encoding(TOKENIZERS["gpt2"].to_str(), None, 2), 2) as encoded,
     ):
         list(encoded([("tag", ["text"])] * 9))
 

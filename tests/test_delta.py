@@ -53,7 +53,7 @@ def test_the_safe_drop_rate_follows_the_size(tmp_path, size, safe):
 def test_a_sparse_delta_applied_is_the_merge(here, monkeypatch):
     growkit.delta("base", "a", "skill-a", drop=0.9, seed=4)
     growkit.delta("base", "b", "skill-b", drop=0.9, seed=4)
-    monkeypatch.setattr("growkit.planners.merge.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 100)
     growkit.apply("base", ["skill-a", "skill-b:0.5"], "applied")
     growkit.merge(["a", "b:0.5"], "merged", base="base", drop=0.9, seed=4)
     applied, merged = state("applied"), state("merged")

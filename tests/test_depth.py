@@ -17,14 +17,14 @@ from test_exactness import ALGEBRA, DIFFERS, PURE_FLOAT64, STOCK, logits, source
 from test_refusals import tree
 
 import growkit
-from growkit.axes import WRITE
-from growkit.execute import StateSource, grow_tensor
+from growkit.checkpoint.stream import StateSource
 from growkit.families import FAMILIES
-from growkit.planners.depth import METHODS, layer_map, spelled
-from growkit.planners.grow import grow_plan
-from growkit.planners.headers import Headers
-from growkit.recipe import Depth
-from growkit.request import grow_recipe
+from growkit.growth.depth.layers import METHODS, layer_map, spelled
+from growkit.growth.execute import grow_tensor
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.request import Depth, grow_recipe
+from growkit.growth.source_headers import Headers
+from growkit.maps.notation import WRITE
 
 EVERY = tuple(tiny.CONFIGS)
 PRE_NORM = tuple(f for f in EVERY if not FAMILIES[f].post_norm)

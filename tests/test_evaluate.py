@@ -18,8 +18,8 @@ from test_data import EXCERPT, TOKENIZERS, header, put, wrap
 from test_refusals import cases, checkpoint, refused, run, thesis, tree
 
 import growkit
-from growkit.training.batches import IGNORED
-from growkit.training.evaluate import Windows, _inputs_labels
+from growkit.data.batches import IGNORED
+from growkit.models.evaluate import Windows, _inputs_labels
 
 MODELS = {
     "gpt2": dict(vocab_size=400, n_positions=64),

@@ -13,9 +13,9 @@ import torch
 
 from growkit import GrowkitError, grow_state_dict
 from growkit.families import FAMILIES
-from growkit.planners.grow import grow_plan
-from growkit.planners.headers import Headers
-from growkit.request import recipe
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.request import recipe
+from growkit.growth.source_headers import Headers
 
 STOCK, ALGEBRA, DIFFERS = 1e-5, 1e-10, 1e-6
 PURE_FLOAT64 = {"bert", "roberta", "distilbert", "gpt2", "opt"}  # stock code is float64 throughout

@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from growkit import CheckpointError, RequestError, grow_state_dict
-from growkit.axes import BASE, SIZED, UNSIZED, parse
 from growkit.families import FAMILIES, family_named
 from growkit.families.schema import task_heads
-from growkit.planners.sizes import read_sizes, target_sizes
+from growkit.growth.width.sizes import read_sizes, target_sizes
+from growkit.maps.notation import BASE, SIZED, UNSIZED, parse
 
 TASKS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 EXTRA = {"bert": ["BertForPreTraining"]}

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from test_optimizer import gradients
 
 import growkit
-from growkit.execute import StateSource, grow_tensor
+from growkit.checkpoint.stream import StateSource
+from growkit.growth.execute import grow_tensor
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.request import recipe
+from growkit.growth.source_headers import Headers
 from growkit.operators import rule
-from growkit.planners.grow import grow_plan
-from growkit.planners.headers import Headers
-from growkit.request import recipe
 
 EVERY = tiny.DENSE
 DIRECT = ("llama", "gpt2", "gpt_neox", "bert", "gemma", "qwen3")

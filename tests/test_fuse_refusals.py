@@ -14,8 +14,8 @@ from test_real import embed
 from test_refusals import cases, edit_weights, refused, run
 
 import growkit
+from growkit.checkpoint.record import record_of
 from growkit.checkpoint.source import file_hash
-from growkit.provenance import record_of
 
 LARGER = dict(hidden_size=36, num_attention_heads=6, num_key_value_heads=3, intermediate_size=60)
 

@@ -15,7 +15,7 @@ from test_exactness import ALGEBRA, kind, logits, source, stepwise
 import growkit
 from growkit.families import FAMILIES
 from growkit.families.named import NAMED
-from growkit.planners.sizes import read_sizes
+from growkit.growth.width.sizes import read_sizes
 
 EVERY = tuple(tiny.CONFIGS)
 DEPTH = ("layers", "overlap", "after", "every", "block", "slices")

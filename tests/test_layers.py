@@ -1,6 +1,8 @@
-"""The floors of the house: an import may only point down. And what the package shows the world."""
+"""The floors of the house: an import may only point down, file by file. And what the package shows the world."""
 
 import ast
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,50 +12,63 @@ import growkit
 ROOT = Path(growkit.__file__).parent
 FLOORS = [
     {"errors", "version"},
-    {"axes", "recipe"},
     {"maps"},
-    {"attention_maps"},
-    {"operators", "families", "checkpoint"},
-    {"rules", "live"},
-    {"plan"},
-    {"planners"},
-    {"execute", "sources", "provenance", "optimizer"},
-    {"request", "likeness", "lineage", "output", "running"},
-    {"prepare", "proof"},
-    {"clusters"},
-    {"api", "merging"},
+    {"families", "operators"},
+    {"checkpoint", "reports"},
+    {"growth", "data"},
+    {"merging", "models"},
     {"training"},
-    {"inspection"},
+    {"api"},
     {"cli"},
     {"__main__", "__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(ROOT.rglob("*.py"))
+NAMES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
+}
 
 
-def room(path: Path) -> str:
-    """The room a file is in: its package below growkit, or its own name."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def room(name: str) -> str:
+    """The room a module is in: its package below growkit, or its own name."""
+    return (name.split(".") + ["__init__"])[1]
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms a file imports when it is loaded (imports inside functions wait, and are checked too)."""
+def imports(name: str) -> set[str]:
+    """Modules of growkit that one imports, when it is loaded or later."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("growkit"):
-            parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    for node in ast.walk(ast.parse(NAMES[name].read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "growkit":
+            # names that growkit shows at its top are looked up when used, so importing them is no import of a room
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & NAMES.keys()) or ({node.module} - {"growkit"})
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("growkit.")}
-    return {name for name in found if name in FLOOR}
+            found |= {alias.name for alias in node.names} & NAMES.keys()
+    return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down(path):
-    # names that growkit shows at its top are looked up when used, so importing them from there is no import of a room
-    here = room(path)
-    upward = {name for name in imported_rooms(path) if FLOOR[name] >= FLOOR[here] and name != here}
-    assert not upward, f"{here} imports {upward} from above"
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_imports_point_down(name):
+    upward = {other for other in imports(name) if FLOOR[room(other)] >= FLOOR[room(name)] and room(other) != room(name)}
+    assert not upward, f"{name} imports {upward} from above"
+
+
+def test_no_file_imports_itself_in_a_circle():
+    try:
+        TopologicalSorter({name: imports(name) for name in NAMES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def test_each_file_and_each_class_has_a_name_of_its_own():
+    stems = Counter(path.stem for path in FILES if path.stem != "__init__" and path.parent.name not in ("api", "cli"))
+    classes = Counter(
+        node.name
+        for path in FILES
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in (stems + classes).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -14,7 +14,7 @@ from test_grow import saved, written
 from test_refusals import cases, refused, run, tree
 
 import growkit
-from growkit.lineage import current_checkpoint
+from growkit.checkpoint.lineage import current_checkpoint
 
 
 @pytest.fixture

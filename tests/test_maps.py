@@ -6,9 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from growkit.attention_maps import copied_slots, grouped_heads, normed_rotary_slots, rotary_slots
-from growkit.axes import GAIN, READ, WRITE
-from growkit.maps import (
+from growkit.maps.axis import (
     axis_map,
     concatenate,
     copies,
@@ -22,11 +20,13 @@ from growkit.maps import (
     outer,
     random_index,
 )
+from growkit.maps.heads import copied_slots, grouped_heads, normed_rotary_slots, rotary_slots
+from growkit.maps.map_json import map_from_json, map_to_json
+from growkit.maps.notation import GAIN, READ, WRITE
+from growkit.models.verify import collapse
 from growkit.operators import expand
 from growkit.operators.blocks import random_bits
 from growkit.operators.seeds import generator, stable_seed
-from growkit.proof import collapse
-from growkit.provenance import map_from_json, map_to_json
 
 sizes = st.tuples(st.integers(1, 40), st.integers(0, 80)).map(lambda s: (s[0], s[0] + s[1]))
 seeds = st.integers(0, 2**32)

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from test_refusals import cases, edit_config, edit_weights, refused, run
 
 import growkit
-from growkit.operators.select import kth_largest
+from growkit.merging.methods import METHODS
+from growkit.merging.operators.select import kth_largest
 from growkit.operators.streams import draws
-from growkit.planners.methods import METHODS
 
 WEIGHTS = {"a": 1.0, "b": 0.5, "c": -0.25}
 MEMBERS = [f"{name}:{weight:g}" for name, weight in WEIGHTS.items()]
@@ -138,7 +138,7 @@ def test_order_threads_and_shards_change_nothing(here, monkeypatch, method):
     members = MEMBERS[:2] if method == "slerp" else [*MEMBERS[:2], "c:0.25"]
     growkit.merge(members, "one", base="base", method=method)
     monkeypatch.setattr("growkit.execute.WORKERS", 1)
-    monkeypatch.setattr("growkit.planners.merge.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 100)
     growkit.merge(members[::-1], "other", base="base", method=method, shard_bytes=20_000)
     assert Path("other/model.safetensors.index.json").exists()
     one, other = state("one"), state("other")
@@ -181,7 +181,7 @@ def test_average_needs_no_base_and_a_base_does_not_change_it(here):
 def test_the_mean_over_masks_is_the_delta():
     """E[DARE] = delta: the mean of n masks lies within 6 standard deviations, sqrt(p / (1 - p) / n) |delta|, everywhere."""
     delta, p, n = torch.linspace(0.5, 2, 1000).double()[:, None], 0.9, 400
-    from growkit.operators.sparsify import drop
+    from growkit.merging.operators.sparsify import drop
 
     masks = torch.stack([drop(delta.clone(), p, draws(seed, "t/m", 0, 1000)) for seed in range(n)])
     assert set((masks / delta).unique().round(decimals=9).tolist()) == {0.0, 10.0}

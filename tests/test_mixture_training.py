@@ -13,12 +13,12 @@ from test_refusals import refused
 from tiny_runs import ask, curve, dataset
 
 from growkit.families import family_named
-from growkit.plan import forward_flops as planned_flops
+from growkit.growth.plan import forward_flops as planned_flops
 from growkit.training import pretrain
 from growkit.training.flops import forward_flops, step_flops
-from growkit.training.mixture import balance_loss, described, drop_in_experts, routing, z_loss
 from growkit.training.objective import Predicted
-from growkit.training.submodel import submodel
+from growkit.training.prefix import submodel
+from growkit.training.routing import balance_loss, described, drop_in_experts, routing, z_loss
 
 FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe")
 
@@ -102,7 +102,7 @@ def test_a_step_adds_both_losses(world):
     weights = dict(balance=0.3, router_z=0.05)
     pretrain.pretrain(ask(world, "run", model="mixtral", steps=1, warmup=0, clip=1e9, grad_accum=2, **weights))
     said = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[0])
-    from growkit.training.batches import Batches
+    from growkit.data.batches import Batches
 
     model, _ = pretrain._load(world / "mixtral")
     inputs, labels = Batches(np.fromfile(world / "data" / "train.bin", "<u2"), 16, 4).rows(0, 0, 4)
@@ -149,7 +149,7 @@ def test_operations_are_those_of_the_experts_taken(family):
 
 
 def hub(model) -> dict[str, torch.Tensor]:
-    from growkit.live import split_experts
+    from growkit.families.stacked import split_experts
 
     return split_experts(family_named(model.config.model_type), model.state_dict())
 

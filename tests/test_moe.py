@@ -16,11 +16,11 @@ from test_refusals import refused, run
 
 import growkit
 from growkit.families import FAMILIES
-from growkit.live import join_experts, split_experts
-from growkit.plan import active, forward_flops
-from growkit.planners.by_layer import deepen_config
-from growkit.planners.depth import layer_map
-from growkit.recipe import Depth
+from growkit.families.stacked import join_experts, split_experts
+from growkit.growth.depth.by_layer import deepen_config
+from growkit.growth.depth.layers import layer_map
+from growkit.growth.plan import active, forward_flops
+from growkit.growth.request import Depth
 
 
 @pytest.mark.parametrize("architecture", ["ForCausalLM", "Model"])

@@ -15,9 +15,10 @@ from test_refusals import refused, run, tree
 from tiny_runs import ask, curve, dataset, line, losses_of, same, tokenizer, weights
 
 from growkit import api
+from growkit.data.batches import Batches
 from growkit.errors import RequestError
-from growkit.training import loop, pretrain, state, student
-from growkit.training.batches import Batches
+from growkit.training import checkpoints as state
+from growkit.training import loop, pretrain, student
 from growkit.training.optim import rate
 from growkit.training.settings import Settings
 
@@ -189,7 +190,7 @@ def test_what_a_run_will_be(world, schedule, options):
 
 def test_warm_up_by_default(world):
     """None where AdamW's state comes along; else as many steps as second moments remember, at most a quarter of the run."""
-    from growkit.training.request import settings
+    from growkit.training.run_request import settings
 
     asked = lambda model, steps, **more: settings(model, world / "data", "run", steps=steps, **more).warmup  # noqa: E731
     fresh = world / "llama"

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import growkit
-from growkit.proof import collapse
-from growkit.provenance import map_from_json
+from growkit.maps.map_json import map_from_json
+from growkit.models.verify import collapse
 
 TEXT = Path(__file__).parents[1] / "examples" / "text" / "excerpt.txt"
 minilm = pytest.mark.skipif(

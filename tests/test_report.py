@@ -12,7 +12,7 @@ import pytest
 from test_refusals import cases, refused, run
 
 import growkit
-from growkit.training.runs import Cost, read_run
+from growkit.reports.runs import Cost, read_run
 
 VAL = [
     (100, 5.0),
@@ -191,7 +191,7 @@ def test_without_matplotlib_there_is_the_table_and_a_sentence(monkeypatch):
             raise ImportError(name)
         return real(name, *args, **more)
 
-    monkeypatch.delitem(sys.modules, "growkit.training.picture", raising=False)
+    monkeypatch.delitem(sys.modules, "growkit.reports.picture", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     shown = run("report", "scratch", "--out", "out")
     assert shown.exit_code == 0 and "growkit[plot]" in " ".join(shown.stdout.split())

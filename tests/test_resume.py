@@ -22,7 +22,9 @@ from test_refusals import refused, run
 from tiny_runs import ask, curve, line, losses_of, same, tokenizer, weights
 from torch.distributed.checkpoint import FileSystemWriter
 
-from growkit.training import loop, pretrain, ready, runs, state, student
+from growkit.reports import runs
+from growkit.training import checkpoints as state
+from growkit.training import loop, pretrain, ready, student
 from growkit.training.optim import stored_state
 from growkit.training.settings import Settings
 

@@ -9,14 +9,15 @@ import pytest
 import tiny
 import torch
 
+from growkit.data.batches import IGNORED, Ahead, Batches, masked_window
 from growkit.errors import CheckpointError, RequestError
-from growkit.training import objective, state
-from growkit.training.batches import IGNORED, Ahead, Batches, masked_window
+from growkit.training import checkpoints as state
+from growkit.training import objective
 from growkit.training.machine import BYTES, Machine, shard_size
 from growkit.training.objective import Predicted, Teaching, is_masked, learn, losses, total_loss
 from growkit.training.optim import adamw, load_state, rate, set_rate, stored_state
+from growkit.training.prefix import layers_of, submodel
 from growkit.training.stages import SCHEDULES, Stage, read_stages
-from growkit.training.submodel import layers_of, submodel
 from growkit.training.teacher import LiveTeacher
 
 # ---------------------------------------------------------------- prefixes

@@ -16,14 +16,15 @@ from test_exactness import logits, stepwise
 from test_refusals import run
 
 import growkit
-from growkit.execute import StateSource, grow_tensor
+from growkit.checkpoint.stream import StateSource
 from growkit.families import FAMILIES
 from growkit.families.upcycling import ROWS
-from growkit.plan import active
-from growkit.planners.experts import factors
-from growkit.planners.headers import Headers
-from growkit.planners.upcycle import upcycle_plan
-from growkit.request import upcycle_recipe
+from growkit.growth.execute import grow_tensor
+from growkit.growth.plan import active
+from growkit.growth.request import upcycle_recipe
+from growkit.growth.source_headers import Headers
+from growkit.growth.upcycle.experts import factors
+from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 
 ROW = {row.source: row for row in ROWS}
 PLAIN = {"llama": dict(attention_bias=False, mlp_bias=False), "qwen3": dict(attention_bias=True)}
@@ -495,7 +496,7 @@ def test_routers_at_the_centres_of_a_text(tmp_path, monkeypatch):
 
 def test_clusters_that_are_there_are_found():
     """Four heaps of points, each to an expert of its own, whatever their mean and scale; too few points are refused."""
-    from growkit.clusters import centres
+    from growkit.models.clusters import centres
 
     draws = torch.Generator().manual_seed(0)
     heaps = 3 * torch.randn(4, 32, generator=draws) + 5

@@ -10,7 +10,7 @@ import transformers
 from transformers.core_model_loading import revert_weight_conversion
 
 from growkit.families import FAMILIES
-from growkit.live import join_experts
+from growkit.families.stacked import join_experts
 
 BASE = dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40)
 DECODER = dict(BASE, num_key_value_heads=2, max_position_embeddings=64)

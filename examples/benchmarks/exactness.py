@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from growkit import GrowkitError, grow_state_dict
-from growkit.planners.grow import grow_plan
-from growkit.planners.headers import Headers
-from growkit.request import grow_recipe
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.request import grow_recipe
+from growkit.growth.source_headers import Headers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import tiny

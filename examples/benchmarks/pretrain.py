@@ -22,7 +22,7 @@ import transformers
 
 import growkit
 from growkit.training.objective import Predicted
-from growkit.training.submodel import submodel
+from growkit.training.prefix import submodel
 
 SKIPPED = 3  # first steps, which warm caches up
 

@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 import growkit
-from growkit.training import encode, text
+from growkit.data import encode, text
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         content = (trained / "tokenizer" / "tokenizer.json").read_text("utf-8")
     documents = list(text.documents(files))
     size = sum(len(document.encode()) for document in documents)
-    own, library = encode.Encoder(encode.Recipe(content, None, 2)), Tokenizer.from_str(content)
+    own, library = encode.Encoder(encode.Encoding(content, None, 2)), Tokenizer.from_str(content)
     start = time.process_time()
     ours = [own([document])[0] for document in documents]
     middle = time.process_time()

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import growkit
-from growkit.training.batches import Batches
+from growkit.data.batches import Batches
 
 LENGTH, BATCH, STEPS, RATE = 32, 8, 50, 1e-3
 

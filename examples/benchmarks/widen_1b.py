@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from big import BIG, SMALL, folder_bytes, run, source_at
+from big import BIG, SMALL, folder_bytes, in_turn, run, source_at
 
 IN_MEMORY = """
 import sys, torch, transformers

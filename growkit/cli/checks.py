@@ -24,8 +24,8 @@ def verify(
     with people_errors():
         if len(checkpoints) < 2:
             raise RequestError("verify compares two checkpoints: name the one before and the one after")
-        from growkit import proof
         from growkit.cli import show
+        from growkit.models import verify as proof
 
         *sources, target = checkpoints
         report = proof.verify(sources, target, text, tolerance, seed, family, source_heads)
@@ -43,7 +43,7 @@ def inspect(
 ) -> None:  # fmt: skip
     """Show what a checkpoint is: family, sizes, parameters by part, and which growth would be exact."""
     with people_errors():
-        from growkit import inspection
         from growkit.cli import show
+        from growkit.growth import inspect as inspection
 
         show.inspection(inspection.inspect(source, family, source_heads), as_json)

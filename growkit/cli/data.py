@@ -29,7 +29,7 @@ def tokenize(
     """Make a dataset of text: token ids as flat files, for training and eval."""
     with people_errors("interrupted; nothing was kept"):
         from growkit.cli import show_data
-        from growkit.training.tokenize import tokenize as make
+        from growkit.data.tokenize import tokenize as make
 
         with show_data.bars(as_json) as begin:
             made = make(
@@ -51,7 +51,7 @@ def init(
     """Make a checkpoint with random weights: the model from scratch that growing is compared with."""
     with people_errors("interrupted; nothing was kept"):
         from growkit.cli import show_data
-        from growkit.training.initial import init as make
+        from growkit.models.init import init as make
 
         show_data.initialised(make(config, out, seed=seed, dtype=dtype, force=force), as_json)
 
@@ -72,7 +72,7 @@ def evaluate(
     """Measure how well a model predicts text: nats per token, perplexity, bits per byte; masked models: loss and accuracy."""
     with people_errors():
         from growkit.cli import show_data
-        from growkit.training.evaluate import evaluate as measure
+        from growkit.models.evaluate import evaluate as measure
 
         with show_data.bar("evaluating", as_json) as begin:
             found = measure(

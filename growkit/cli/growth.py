@@ -87,7 +87,7 @@ def stack(
     with people_errors():
         places = o.layer_numbers(after)
         if not named:
-            from growkit.lineage import current_checkpoint
+            from growkit.checkpoint.lineage import current_checkpoint
 
             named = [str(current_checkpoint(Path()))]
     request = dict(

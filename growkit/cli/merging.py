@@ -33,7 +33,7 @@ def merge(
     with people_errors(KEPT):
         shard_bytes = o.size_in_bytes(shard_size)
         from growkit.cli import show_merging as show
-        from growkit.merging import api
+        from growkit.merging import merge as api
 
         request: dict[str, Any] = dict(
             base=base, vocab=vocab, method=method, drop=drop, density=density, epsilon=epsilon, gamma=gamma, scale=scale,
@@ -63,7 +63,7 @@ def delta(
     """Show how large and how redundant a fine-tuned model's changes are, and save them as a small file."""
     with people_errors(KEPT):
         from growkit.cli import show_merging as show
-        from growkit.merging import api
+        from growkit.merging import merge as api
 
         show.delta(api.delta(base, member, save, drop=drop, rank=rank, seed=seed, force=force), as_json)
 
@@ -79,7 +79,7 @@ def apply(
     with people_errors(KEPT):
         shard_bytes = o.size_in_bytes(shard_size)
         from growkit.cli import show_merging as show
-        from growkit.merging import api
+        from growkit.merging import merge as api
 
         with show.writing(as_json) as (announce, progress):
             done = api.apply(

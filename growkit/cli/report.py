@@ -19,7 +19,7 @@ def report(
 ) -> None:  # fmt: skip
     """Compare training runs: loss against FLOPs and time, and what each saved on the way to the baseline's final loss."""
     with people_errors():
-        from growkit.training.report import report as compare
+        from growkit.reports.report import report as compare
 
         made = compare(runs, out, baseline, source or ())
         if as_json:

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from growkit.api import Grown
-from growkit.inspection import Inspection
-from growkit.plan import Plan
-from growkit.proof import Report
+from growkit.growth.inspect import Inspection
+from growkit.growth.plan import Plan
+from growkit.models.verify import Verification
 
 COLOURS = {"exact": "green", "near": "yellow", "approximate": "red", "refused": "dim"}
 out = Console(highlight=False, emoji=False)
@@ -155,7 +155,7 @@ def grown(result: Grown, as_json: bool) -> None:
     out.print(f"[bold]wrote[/] {escape(str(result.folder))}", soft_wrap=True)
 
 
-def report(measured: Report, as_json: bool) -> None:
+def report(measured: Verification, as_json: bool) -> None:
     """A comparison of two checkpoints."""
     if as_json:
         as_text(measured.to_json())
@@ -163,7 +163,7 @@ def report(measured: Report, as_json: bool) -> None:
     report_table(measured)
 
 
-def report_table(measured: Report) -> None:
+def report_table(measured: Verification) -> None:
     """The figures of a comparison and its verdict."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_row("compared", f"{measured.compared}, {measured.tokens} tokens, {escape(measured.text)}")

@@ -21,10 +21,10 @@ from rich.table import Table
 from growkit.cli.show import as_text, err, out, size
 
 if TYPE_CHECKING:
-    from growkit.training.evaluate import Evaluation
-    from growkit.training.initial import Initialised
+    from growkit.data.tokenize import Dataset
+    from growkit.models.evaluate import Evaluation
+    from growkit.models.init import Initialised
     from growkit.training.outlook import Outlook
-    from growkit.training.tokenize import Dataset
 
 Advance = Callable[[int], None]
 

@@ -12,11 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from growkit.cli.show import as_text, bytes_bar, err, out, size
-from growkit.merging.deltas import THRESHOLDS
+from growkit.merging.delta_sizes import THRESHOLDS
 
 if TYPE_CHECKING:
-    from growkit.merging.api import Measured, Merged
-    from growkit.planners.merge import MergePlan
+    from growkit.merging.merge import MeasuredDelta, Merged
+    from growkit.merging.merge_plan import MergePlan
 
 
 def plan(todo: MergePlan, as_json: bool) -> None:
@@ -84,7 +84,7 @@ def merged(done: Merged, as_json: bool) -> None:
     out.print(f"[bold]wrote[/] {escape(str(done.folder))}", soft_wrap=True)
 
 
-def delta(found: Measured, as_json: bool) -> None:
+def delta(found: MeasuredDelta, as_json: bool) -> None:
     """How large a delta is, what may be dropped of it, and where it was saved."""
     report = found.report
     if as_json:

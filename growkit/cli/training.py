@@ -67,7 +67,7 @@ def pretrain(
         if resume not in ("auto", "never"):
             raise RequestError(f"--resume {resume!r} is not one of auto, never")
         from growkit.training.pretrain import pretrain as train
-        from growkit.training.request import settings
+        from growkit.training.run_request import settings
 
         asked = settings(
             checkpoint, data, out, steps=steps, tokens=tokens, epochs=epochs, schedule=schedule, sub_layers=sub_layers,

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from growkit.axes import Dimension, parse
 from growkit.errors import CheckpointError
+from growkit.maps.notation import Dimension, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
 _NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
@@ -22,7 +22,7 @@ _SPARSE, _DENSE = {"expert", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that o
 class Family:
     """One row of growkit's knowledge of the world.
 
-    model_type: as config.json says it. sizes: axis -> config key (several, where a config says it twice). tensors: name template -> axes (see growkit.axes);
+    model_type: as config.json says it. sizes: axis -> config key (several, where a config says it twice). tensors: name template -> axes (see growkit.maps.notation);
     "{layer}" stands for a layer number, "{expert}" for an expert's. prefixes: what task models put before the names of their base model.
     norm: RMSNorm or LayerNorm. post_norm: the stream is what a norm puts out (BERT), so a norm cannot hide a filler.
     embedding, heads: templates of the token embedding and of the output head that may be tied to it; tied: whether it is

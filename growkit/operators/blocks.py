@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from growkit.maps import ABSENT, BALANCED, FREE, MEAN
+from growkit.maps.axis import ABSENT, BALANCED, FREE, MEAN
 from growkit.operators.rule import Rule
 
 Rows = Callable[[np.ndarray], torch.Tensor]  # source row numbers -> (len(rows), source columns)

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from growkit.axes import READ, WRITE
-from growkit.maps import ABSENT, GATHER, AxisMap, Side, copy_rank, identity
+from growkit.maps.axis import ABSENT, GATHER, AxisMap, Side, copy_rank, identity
+from growkit.maps.notation import READ, WRITE
 
 BLOCK_ELEMENTS = 1 << 20  # grown elements per block: small enough for cache and memory, large enough for speed
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from growkit.axes import READ
-from growkit.maps import AxisMap
+from growkit.maps.axis import AxisMap
+from growkit.maps.notation import READ
 from growkit.operators.blocks import Rows, assemble, expand_rows
 from growkit.operators.rule import by_turns, rule_of, select
 from growkit.operators.seeds import generator

@@ -1,3 +1,1 @@
-"""Training and what it needs: text to tokens, batches, models from scratch, losses. Knows live models; ignorant of how
-checkpoints are grown.
-"""
+"""A run: stages, steps and checkpoints. They know live models, optimizers and PyTorch's own engine; ignorant of how a model was grown."""

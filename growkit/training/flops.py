@@ -11,8 +11,8 @@ appendix B, for all layers). Recomputed activations and the optimizer are not co
 from typing import Any
 
 from growkit.families import family_named
-from growkit.training.mixture import experts_of
-from growkit.training.submodel import layers_of
+from growkit.training.prefix import layers_of
+from growkit.training.routing import experts_of
 
 
 def step_flops(model: Any, tokens: int, length: int, depth: int, trained: int) -> float:

@@ -15,19 +15,19 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from growkit.data.batches import Ahead, Batches
 from growkit.errors import CheckpointError, FailedError
 from growkit.operators.seeds import stable_seed
-from growkit.training import state
-from growkit.training.batches import Ahead, Batches
+from growkit.training import checkpoints as state
 from growkit.training.flops import step_flops
 from growkit.training.machine import Machine
-from growkit.training.mixture import routing
 from growkit.training.objective import Predicted, Teaching, learn
 from growkit.training.optim import rate, set_rate
+from growkit.training.prefix import submodel
+from growkit.training.routing import routing
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
 from growkit.training.student import Save, Student
-from growkit.training.submodel import submodel
 from growkit.training.teacher import LiveTeacher
 from growkit.training.validation import validate
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from growkit.running import is_causal
-from growkit.training.batches import IGNORED
+from growkit.data.batches import IGNORED
+from growkit.models.running import is_causal
 
 ALPHAS = ("linear", "constant", "heaviside")
 LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # entries computed at a time, by the kind of device

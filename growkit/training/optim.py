@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from growkit.errors import CheckpointError
 from growkit.families import family_named
-from growkit.live import join_experts
+from growkit.families.stacked import join_experts
 
 DECAYS = ("cosine", "linear", "wsd", "constant")
 Multipliers = Mapping[str, Mapping[str, float]]

@@ -8,10 +8,10 @@ import torch
 
 from growkit.training.flops import forward_flops, step_flops
 from growkit.training.machine import BYTES
+from growkit.training.prefix import layers_of
 from growkit.training.ready import prepare
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage
-from growkit.training.submodel import layers_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         step += stage.steps
     taught = 0.0
     if s.teacher is not None:
-        from growkit.sources import open_source
+        from growkit.growth.sources import open_source
 
         teacher = open_source(s.teacher)
         teacher.close()

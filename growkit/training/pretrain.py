@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from growkit.api import stack
 from growkit.checkpoint.companions import copy_companions
+from growkit.checkpoint.record import record_of
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
-from growkit.provenance import record_of
-from growkit.running import load_model, loadable
-from growkit.sources import open_source
-from growkit.training.board import tensorboard
+from growkit.growth.carry_out import carry_out
+from growkit.growth.request import stack_recipe
+from growkit.growth.sources import open_source
+from growkit.models.running import load_model, loadable
+from growkit.reports.tensorboard import tensorboard
 from growkit.training.loop import Run
 from growkit.training.ready import RUN, prepare
 from growkit.training.settings import Settings
@@ -119,6 +120,10 @@ def _save(model: Any, folder: Path, weights: Mapping[str, Any], source: Checkpoi
 
 def _grow(before: Path, after: Path, stage: Stage) -> None:
     """Stack a model between two stages, its optimizer state along with it."""
-    stack(
-        before, after, layers=stage.layers, method=stage.depth, optimizer=before / "optimizer.safetensors", force=True
-    )
+    asked = {
+        "layers": stage.layers,
+        "method": stage.depth,
+        "optimizer": before / "optimizer.safetensors",
+        "force": True,
+    }
+    carry_out([before], after, stack_recipe, asked)

@@ -9,26 +9,26 @@ from typing import Any
 
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import Checkpoint, read_json
+from growkit.data.batches import Batches
+from growkit.data.tokenizer import open_tokenizer
+from growkit.data.tokens import Tokens, open_tokens
 from growkit.errors import RequestError
 from growkit.families import family_named
-from growkit.planners.sizes import read_sizes
-from growkit.running import objective, tokenizer_of
-from growkit.sources import open_source
-from growkit.training.batches import Batches
-from growkit.training.board import check_tensorboard
+from growkit.growth.sources import open_source
+from growkit.growth.width.sizes import read_sizes
+from growkit.models.running import objective, tokenizer_of
+from growkit.reports.tensorboard import check_tensorboard
+from growkit.training.checkpoints import check_space
 from growkit.training.machine import Machine, this_machine
-from growkit.training.request import usable_positions
+from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
-from growkit.training.state import check_space
-from growkit.training.tokens import Tokens, open_tokens
-from growkit.training.vocabulary import open_vocabulary
 
 RUN = "run.json"
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. begun: whether out holds it.
     disk: bytes it needs there at most."""
 
@@ -41,7 +41,7 @@ class Ready:
     disk: int
 
 
-def prepare(settings: Settings, resume: bool) -> Ready:
+def prepare(settings: Settings, resume: bool) -> ReadyRun:
     """Open and check what a run needs. Raises RequestError for what cannot be asked, CheckpointError for what cannot be read."""
     machine = this_machine(settings.device, settings.precision)
     out = Path(settings.out)
@@ -86,7 +86,7 @@ def prepare(settings: Settings, resume: bool) -> Ready:
     disk = _disk_bytes(settings, parameters, config)
     if not begun:
         check_space(out, disk)
-    return Ready(settings, machine, source, *seen, begun, disk)
+    return ReadyRun(settings, machine, source, *seen, begun, disk)
 
 
 def _disk_bytes(settings: Settings, parameters: int, config: dict[str, Any]) -> int:
@@ -123,7 +123,7 @@ def _check_tokens(tokens: Tokens, source: Checkpoint, config: dict[str, Any]) ->
         )
     if tokens.tokenizer is None or source.folder is None:
         return
-    if (source.folder / "tokenizer.json").exists() and open_vocabulary(source.folder).hash != tokens.tokenizer:
+    if (source.folder / "tokenizer.json").exists() and open_tokenizer(source.folder).hash != tokens.tokenizer:
         raise RequestError(
             f"{str(tokens.path)!r} was made by another tokenizer than {source.label!r} has; tokenize with its own"
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from growkit.errors import RequestError
+from growkit.growth.depth.layers import METHODS
 from growkit.operators.seeds import stable_seed
-from growkit.planners.depth import METHODS
 
 
 @dataclass(frozen=True)

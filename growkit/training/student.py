@@ -10,15 +10,15 @@ from typing import Any
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from growkit.checkpoint.record import FORMAT
 from growkit.checkpoint.source import read_json
 from growkit.checkpoint.writer import write_json
-from growkit.optimizer import MULTIPLIERS, OPTIMIZER
-from growkit.plan import FORMAT
+from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER
 from growkit.training.machine import Machine
-from growkit.training.mixture import drop_in_experts, is_mixture
 from growkit.training.optim import adamw, load_state, stored_state
+from growkit.training.prefix import layers_of
+from growkit.training.routing import drop_in_experts, is_mixture
 from growkit.training.settings import Settings
-from growkit.training.submodel import layers_of
 
 Save = Callable[[Any, Path, Mapping[str, Any]], None]  # model, folder, weights
 

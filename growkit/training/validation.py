@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from growkit.training.batches import Batches
+from growkit.data.batches import Batches
 from growkit.training.machine import Machine
-from growkit.training.mixture import described, routing
 from growkit.training.objective import Predicted, total_loss
+from growkit.training.routing import described, routing
 from growkit.training.settings import Settings
 
 

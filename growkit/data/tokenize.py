@@ -1,0 +1,205 @@
+"""Text to a dataset: the `tokenize` command. Knows the order of things; every step lives beside it.
+
+Documents stream from files through the tokenizer to disk; what is held at any time is a few batches of them.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from growkit.checkpoint.writer import check_target, new_folder, write_json
+from growkit.data.encode import Encoding, encoding
+from growkit.data.text import Advance, documents, find_files
+from growkit.data.tokenizer import TextTokenizer, check_entries, new_tokenizer, open_tokenizer
+from growkit.data.tokens import FORMAT, META, SPLITS, TOKENIZER, TokenWriter, dtype_for, is_dataset
+from growkit.errors import RequestError
+from growkit.operators.seeds import stable_seed
+from growkit.version import __version__
+
+BATCH_CHARACTERS, BATCH_DOCUMENTS = 1 << 20, 4096
+WORTH_A_PROCESS = 8 << 20  # bytes of files; a process takes half a second to start
+
+Path_ = str | Path
+Begin = Callable[[str, int], Advance]  # called with what is done and how many bytes it takes
+Piece = tuple[str, str]  # (split, document)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What was made: the folder, what its meta.json says, and what a person should know of it."""
+
+    folder: Path
+    meta: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The dataset as plain data."""
+        return {"folder": str(self.folder), **self.meta, "notes": list(self.notes)}
+
+
+def tokenize(
+    inputs: Path_ | Sequence[Path_],
+    out: Path_,
+    tokenizer: Path_ | None = None,
+    *,
+    train_tokenizer: int | None = None,
+    val_fraction: float = 0.0,
+    val: Path_ | Sequence[Path_] = (),
+    text_key: str = "text",
+    workers: int | None = None,
+    seed: int = 0,
+    force: bool = False,
+    begin: Begin = lambda _what, _size: lambda _read: None,
+) -> Dataset:
+    """Make a dataset of text: .txt, .jsonl, .jsonl.gz, .parquet, folders of them and patterns.
+
+    tokenizer: a checkpoint, a folder or a hub id; or train_tokenizer: entries of a new one, trained on the training
+    documents. val_fraction: share of documents that validate, drawn by seed; or val: files that do. workers: processes;
+    by default as many as there are cores. Raises RequestError or CheckpointError, having written nothing.
+    """
+    train_files, val_files = _files(inputs, val, val_fraction)
+    _check(tokenizer, train_tokenizer, workers)
+    folder = Path(out)
+    named = [Path(name) for name in (*_listed(inputs), *_listed(val), *([tokenizer] if tokenizer is not None else []))]
+    roots = [path for path in (*named, *train_files, *val_files) if path.exists()]
+    check_target(folder, list(dict.fromkeys(roots)), force, is_dataset, "dataset of growkit's alone")
+    sizes = [sum(path.stat().st_size for path in files) for files in (train_files, val_files)]
+    cores = workers or len(os.sched_getaffinity(0))
+    vocabulary = None if tokenizer is None else open_tokenizer(tokenizer)
+
+    def pieces(splits: Sequence[str], advance: Advance) -> Iterator[Piece]:
+        for number, text in enumerate(documents(train_files, text_key, advance)):
+            split = "val" if validates(number, val_fraction, seed) else "train"
+            if split in splits:
+                yield split, text
+        if "val" in splits:
+            yield from (("val", text) for text in documents(val_files, text_key, advance))
+
+    with new_folder(folder) as partial:
+        if vocabulary is None:
+            texts = (text for _, text in pieces(["train"], begin("training a tokenizer", sizes[0])))
+            vocabulary = new_tokenizer(texts, train_tokenizer or 0, partial / TOKENIZER, cores)
+            vocabulary = replace(vocabulary, source=TOKENIZER)
+        stream = pieces(SPLITS, begin("tokenizing", sum(sizes)))
+        splits = _write(stream, vocabulary, partial, workers or min(cores, 1 + sum(sizes) // WORTH_A_PROCESS))
+        _check_splits(splits, val_fraction, bool(val_files), [str(name) for name in _listed(inputs)])
+        meta = {
+            "format": FORMAT,
+            "growkit": __version__,
+            "dtype": dtype_for(vocabulary.size).name,
+            "vocab_size": vocabulary.size,
+            "eos_id": vocabulary.end,
+            "mask_id": vocabulary.mask,
+            "tokenizer": vocabulary.hash,
+            "tokenizer_source": vocabulary.source,
+            "splits": splits,
+            "request": {"val_fraction": val_fraction, "text_key": text_key, "seed": seed, "entries": train_tokenizer},
+            "sources": {"train": _sources(train_files), **({"val": _sources(val_files)} if val_files else {})},
+        }
+        write_json(partial / META, meta)
+    return Dataset(folder, meta, tuple(_notes(vocabulary, train_tokenizer)))
+
+
+def validates(number: int, fraction: float, seed: int) -> bool:
+    """Whether a document is one of the share that validates: one of every 1 / fraction documents, drawn by the seed.
+
+    So the share is right to within a document, however few there are.
+    """
+    if fraction <= 0:
+        return False
+    draws = range(int(number * fraction), int((number + 1) * fraction) + 1)
+    return any(int((n + stable_seed(seed, f"val {n}") / 2**63) / fraction) == number for n in draws)
+
+
+def _listed(names: Path_ | Sequence[Path_]) -> list[Path_]:
+    return [names] if isinstance(names, str | Path) else list(names)
+
+
+def _files(
+    inputs: Path_ | Sequence[Path_], val: Path_ | Sequence[Path_], fraction: float
+) -> tuple[list[Path], list[Path]]:
+    """(training files, validation files), which share none."""
+    if not 0 <= fraction < 1:
+        raise RequestError(f"--val-fraction {fraction} should be from 0 to below 1")
+    if fraction and _listed(val):
+        raise RequestError("--val-fraction and --val both say what validates; give one")
+    train_files = find_files(_listed(inputs))
+    val_files = find_files(_listed(val)) if _listed(val) else []
+    both = {path.resolve() for path in train_files} & {path.resolve() for path in val_files}
+    if both:
+        raise RequestError(f"{str(min(both))!r} is both for training and for validation; leave it out of one")
+    return train_files, val_files
+
+
+def _check(tokenizer: Path_ | None, entries: int | None, workers: int | None) -> None:
+    if (tokenizer is None) == (entries is None):
+        raise RequestError(
+            "say which tokenizer: --tokenizer CKPT or a new one with --train-tokenizer N, one of the two"
+        )
+    if entries is not None:
+        check_entries(entries)
+    if workers is not None and workers < 1:
+        raise RequestError(f"--workers {workers} should be 1 or more")
+
+
+def _write(stream: Iterator[Piece], vocabulary: TextTokenizer, folder: Path, workers: int) -> dict[str, dict[str, int]]:
+    """Encode a stream of documents into a folder; returns what meta.json says of each split."""
+    dtype = dtype_for(vocabulary.size)
+    writers: dict[str, TokenWriter] = {}
+    with ExitStack() as stack:
+        encode = stack.enter_context(encoding(Encoding(vocabulary.json, vocabulary.end, dtype.itemsize), workers))
+        for tags, encoded in encode(_batches(stream)):
+            for (split, text_bytes), ids in zip(tags, encoded):
+                if split not in writers:
+                    writers[split] = TokenWriter(folder, split, dtype)
+                    stack.callback(writers[split].close)
+                writers[split].add_stored(ids, text_bytes)
+    return {split: writers[split].close() for split in SPLITS if split in writers}
+
+
+def _batches(stream: Iterator[Piece]) -> Iterator[tuple[list[tuple[str, int]], list[str]]]:
+    """((split, bytes of text) of each document, the documents) of stretches that are worth sending somewhere."""
+    tags: list[tuple[str, int]] = []
+    texts: list[str] = []
+    characters = 0
+    for split, text in stream:
+        tags.append((split, len(text) if text.isascii() else len(text.encode("utf-8"))))
+        texts.append(text)
+        characters += len(text)
+        if characters >= BATCH_CHARACTERS or len(texts) >= BATCH_DOCUMENTS:
+            yield tags, texts
+            tags, texts, characters = [], [], 0
+    if texts:
+        yield tags, texts
+
+
+def _check_splits(splits: dict[str, dict[str, int]], fraction: float, val: bool, names: list[str]) -> None:
+    """Refuse a dataset without text where there should be some."""
+    count = sum(split["documents"] for split in splits.values())
+    if not count or (val and "train" not in splits):
+        raise RequestError(f"there is no text in {', '.join(names)}")
+    if val and "val" not in splits:
+        raise RequestError("there is no text in what --val names")
+    lacking = [split for split in SPLITS if split not in splits and (split == "train" or fraction)]
+    if lacking:
+        raise RequestError(
+            f"--val-fraction {fraction:g} of {count} documents leaves none for {lacking[0]};"
+            + (f" give {1 / count:.2g} or more, or" if count > 1 and lacking == ["val"] else "")
+            + " name files with --val"
+        )
+    if not all(split["tokens"] for split in splits.values()):
+        raise RequestError("the tokenizer makes no tokens of this text")
+
+
+def _sources(files: list[Path]) -> list[dict[str, Any]]:
+    return [{"path": os.fsencode(path).decode("utf-8", "replace"), "bytes": path.stat().st_size} for path in files]
+
+
+def _notes(vocabulary: TextTokenizer, entries: int | None) -> Iterator[str]:
+    if vocabulary.end is None:
+        yield "the tokenizer has neither an end-of-text nor a separator token, so nothing stands between documents"
+    if entries is not None and vocabulary.size < entries:
+        yield f"the text gave a vocabulary of {vocabulary.size:,}, not {entries:,}"

@@ -1,0 +1,111 @@
+"""A tokenizer, found or made: its entries, its special tokens, its hash. Knows the tokenizers and transformers libraries;
+ignorant of documents and files of tokens.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from growkit.checkpoint.companions import TOKENIZERS
+from growkit.checkpoint.source import HUB_ID
+from growkit.data.tokens import META, TOKENIZER
+from growkit.errors import CheckpointError, RequestError
+
+END, MASK = "<|endoftext|>", "<|mask|>"
+LEAST = 256 + 2  # every byte, and the two special tokens
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """What is known of a tokenizer. json: its own, which is all that it is. size: entries, special ones too.
+
+    end: the token that ends a document, mask: the one that hides another; None where there is none.
+    """
+
+    source: str
+    json: str
+    size: int
+    end: int | None
+    mask: int | None
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the tokenizer's own JSON."""
+        return hashlib.sha256(self.json.encode("utf-8")).hexdigest()
+
+
+def tokenizer_folder(source: str | Path) -> Path | None:
+    """Where the tokenizer of a checkpoint or dataset lies; None where it has no file of one."""
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    if (folder / META).is_file() and (folder / TOKENIZER).is_dir():
+        folder /= TOKENIZER
+    return folder if any((folder / name).is_file() for name in TOKENIZERS) else None
+
+
+def open_tokenizer(source: str | Path) -> TextTokenizer:
+    """The tokenizer of a folder, a dataset that holds its own, or a hub id. Raises CheckpointError where none loads."""
+    path, place = Path(source), str(source)
+    if path.exists():
+        folder = tokenizer_folder(path)
+        if folder is None:
+            raise CheckpointError(
+                f"{place!r} has no tokenizer: expected {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}"
+            )
+        place = str(folder)
+    elif not HUB_ID.fullmatch(place):
+        raise CheckpointError(f"{place!r} does not exist; give a folder with a tokenizer, or a hub id")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=path.exists())
+    except Exception as error:  # transformers raises many kinds; each means that this tokenizer does not load
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"the tokenizer of {str(source)!r} does not load: {reason}") from None
+    return _described(tokenizer, str(source))
+
+
+def _described(tokenizer: Any, source: str) -> TextTokenizer:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise CheckpointError(
+            f"the tokenizer of {source!r} is a {type(tokenizer).__name__}, which is none of the tokenizers library; save"
+            " it as tokenizer.json"
+        )
+    end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    return TextTokenizer(source, backend.to_str(), size, end, tokenizer.mask_token_id)
+
+
+def check_entries(entries: int) -> None:
+    """Refuse a vocabulary that cannot be trained."""
+    if entries < LEAST:
+        raise RequestError(
+            f"--train-tokenizer {entries} is too few: {LEAST - 2} bytes and 2 special tokens make {LEAST} before any word"
+        )
+
+
+def new_tokenizer(texts: Iterable[str], entries: int, folder: Path, workers: int) -> TextTokenizer:
+    """A byte-level BPE of (at most) so many entries, saved in a folder as AutoTokenizer finds it.
+
+    The special tokens: an end of document, which is also beginning and unknown to nobody, and a mask for masked models.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(workers))  # the library reads it when it first needs threads
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    check_entries(entries)
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=entries, special_tokens=[END, MASK], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(iter(texts), trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, mask_token=MASK)
+    tokenizer.save_pretrained(folder)
+    return _described(tokenizer, str(folder))

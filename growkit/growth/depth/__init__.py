@@ -1,0 +1,1 @@
+"""Growth in depth: which layer of the source each layer of the target is."""

@@ -1,0 +1,112 @@
+"""What a config says layer by layer, carried to other layers. Knows the keys that do so; ignorant of why layers move."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from growkit.errors import CheckpointError
+from growkit.families import Family
+from growkit.growth.depth.layers import place
+from growkit.maps.axis import AxisMap
+
+ENTRIES = ("layer_types", "no_rope_layers")  # one entry per layer
+NUMBERS = ("mlp_only_layers",)  # the numbers of some layers
+TYPES = "layer_types"
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+def is_by_layer(key: str) -> bool:
+    """Whether a config key speaks of layers one by one."""
+    return key in (*ENTRIES, *NUMBERS)
+
+
+def difference(family: Family, one: Mapping[str, Any], other: Mapping[str, Any], count: int) -> str | None:
+    """The first thing that two configs of `count` layers each say differently layer by layer, or None."""
+    if kinds_of_attention(family, one, count) != kinds_of_attention(family, other, count):
+        return TYPES
+    return next((key for key in (*ENTRIES[1:], *NUMBERS) if (one.get(key) or None) != (other.get(key) or None)), None)
+
+
+def deepen_config(
+    family: Family, config: dict[str, Any], sources: Sequence[Mapping[str, Any]], old: Sequence[int], layers: AxisMap
+) -> list[str]:
+    """Give a config its new number of layers and carry along all that it says layer by layer; returns notes for the plan.
+
+    sources: the configs whose layers these are, `old` layers each. Raises CheckpointError where layers cannot move.
+    """
+    if layers.is_identity and len(old) == 1:
+        return []
+    for source, count in zip(sources, old):
+        _check(family, source, count)
+    for key in family.sizes["layer"].split():
+        config[key] = layers.new
+    places = [place(number, old) for number in layers.index]
+    for key in ENTRIES[1:]:
+        stating = [source.get(key) is not None for source in sources]
+        if any(stating) and not all(stating):
+            raise CheckpointError(f"only some of the sources list {key!r} in config.json; write it in all of them")
+        if any(stating):
+            config[key] = [sources[source][key][layer] for source, layer in places]
+    for key in NUMBERS:
+        if any(source.get(key) for source in sources):
+            named = [source.get(key) or () for source in sources]
+            config[key] = [number for number, (source, layer) in enumerate(places) if layer in named[source]]
+    notes = _carry_experts(family, config, [(sources[source], layer) for source, layer in places])
+    types = [kinds_of_attention(family, source, count) for source, count in zip(sources, old)]
+    wanted = [types[source][layer] for source, layer in places]
+    stated = config.get(TYPES) is not None
+    config_without = {**config, TYPES: None}
+    if stated or wanted != kinds_of_attention(family, config_without, layers.new):
+        config[TYPES] = wanted
+        if not stated:
+            notes.append(f"config.json now lists {TYPES}, because the rule of {family.model_type} would give others")
+    return notes
+
+
+def _carry_experts(
+    family: Family, config: dict[str, Any], places: Sequence[tuple[Mapping[str, Any], int]]
+) -> list[str]:
+    """Let each layer have experts where the (config, layer) it comes from has them; returns notes for the plan."""
+    wanted = [family.is_sparse(source, layer) for source, layer in places]
+    if wanted == [family.is_sparse(config, number) for number in range(len(places))]:
+        return []
+    config[family.sparse_step] = 1
+    config[family.dense_layers] = [number for number, sparse in enumerate(wanted) if not sparse]
+    return [f"config.json now lists layers without experts under {family.dense_layers}, because every one moved"]
+
+
+def kinds_of_attention(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
+    """The kind of attention of each layer, stated or by the family's rule."""
+    if config.get(TYPES) is not None:
+        return list(config[TYPES])
+    if family.layer_cycle:
+        return [family.layer_cycle[number % len(family.layer_cycle)] for number in range(count)]
+    window = config.get("sliding_window", family.defaults.get("sliding_window"))
+    if family.full_layers and config.get("use_sliding_window") and window is not None:
+        first = config.get(family.full_layers, family.defaults[family.full_layers])
+        return [FULL if number < first else SLIDING for number in range(count)]
+    return [FULL] * count
+
+
+def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
+    for key in family.by_number:
+        if config.get(key) and config.get(TYPES) is None:
+            raise CheckpointError(
+                f"config.json has {key} {config[key]!r}: a layer computes by its number, so it cannot stand elsewhere;"
+                f" {family.model_type} grows in depth without it"
+            )
+    if config.get("pruned_heads"):
+        raise CheckpointError("config.json has pruned_heads: layers of different heads cannot be copied to one another")
+    for key, value in config.items():
+        if key in ENTRIES and value is not None and (not isinstance(value, list) or len(value) != count):
+            raise CheckpointError(f"config.json should list {count} entries under {key!r}, one for each layer")
+        if key in NUMBERS and not (value is None or _are_layers(value, count)):
+            raise CheckpointError(f"config.json should list layers from 0 to {count - 1} under {key!r}, not {value!r}")
+        if "layer" in key and isinstance(value, list | dict) and value and not is_by_layer(key):
+            raise CheckpointError(
+                f"config.json says something of single layers under {key!r}, which growkit does not know how to carry to"
+                " others; remove it if it does not matter"
+            )
+
+
+def _are_layers(value: Any, count: int) -> bool:
+    return isinstance(value, list) and all(type(number) is int and 0 <= number < count for number in value)

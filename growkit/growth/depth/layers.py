@@ -1,0 +1,253 @@
+"""Which layer of the source each layer of the target is, and what a config says layer by layer. Knows the depth operators of
+the literature; ignorant of tensors and files.
+
+Layers count from 1 wherever a person reads or writes them and from 0 in code. Several sources are one after another.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from growkit.errors import RequestError
+from growkit.growth.plan import AxisPlan
+from growkit.growth.request import Depth
+from growkit.maps.axis import FREE, AxisMap, axis_map, identity
+from growkit.maps.exactness import Exactness
+from growkit.maps.notation import READ, WRITE
+
+MOST_LAYERS, MOST_SOURCES = 4096, 26
+OF_SEVERAL = ("stack", "interleave")  # methods that say what several sources become
+_SLICE = re.compile(r"(?:([A-Z]):)?(\d+)(?:-(\d+))?")
+
+Layers = list[int]
+
+
+def layer_map(old: Sequence[int], depth: Depth | None) -> AxisMap:
+    """The map of layers for sources of `old` layers each: index over all of them, write 0 where a layer is inserted as the
+    identity.
+
+    Raises RequestError for a method, a number or a combination of options that cannot be.
+    """
+    total = sum(old)
+    if depth is None:
+        return identity(total)
+    _check(depth, old)
+    inserted: Layers = []
+    if depth.slices is not None:
+        index, name = _slices(depth, old), "slices"
+    else:
+        order = _alternating(old) if depth.method == "interleave" else list(range(total))
+        size = depth.layers if depth.layers is not None else _implied(depth, total, len(old))
+        if size < total:
+            raise RequestError(
+                f"--layers {size} is fewer than the source's {total}; growkit only grows: to leave layers out, say which"
+                f" to keep with --slices, such as --slices 1-{size}"
+            )
+        index, inserted = METHODS[depth.method](order, size, depth)
+        name = depth.method
+    if depth.layers not in (None, len(index)):
+        raise RequestError(
+            f"--layers {depth.layers} contradicts the other options, which make {len(index)}; give one or the other"
+        )
+    if len(index) > MOST_LAYERS:
+        raise RequestError(f"{len(index)} layers are more than growkit plans for, {MOST_LAYERS}")
+    silent = np.isin(np.arange(len(index)), inserted)
+    # an inserted layer carries nothing of its source: it starts as the identity
+    return axis_map(name, total, np.array(index), np.where(silent, 0.0, 1.0), 1.0, modes={READ: FREE * silent})
+
+
+def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool) -> AxisPlan:
+    """What a plan says of the layers; several sources are never what any of them was."""
+    size = layers.new
+    how = f"{layers.name}: {spelled(layers, old)}"
+    if layers.is_identity and len(old) == 1:
+        return AxisPlan("layer", layers.old, size, "kept", Exactness.EXACT, "unchanged")
+    if layers.name != "identity":
+        why = "a copy computes on what the layers below it made, which is not what it was trained on"
+        return AxisPlan("layer", layers.old, size, how, Exactness.APPROXIMATE, why)
+    if post_norm:
+        why = "after a post-LayerNorm no layer is the identity: the new ones add nothing, but norm the stream again"
+        return AxisPlan("layer", layers.old, size, how, Exactness.APPROXIMATE, why)
+    why = "new layers, in brackets, copy the one before but what they add to the stream starts at zero"
+    return AxisPlan("layer", layers.old, size, how, Exactness.EXACT, why)
+
+
+def spelled(layers: AxisMap, old: Sequence[int]) -> str:
+    """A layer table for people: "1..6 1..6 3..6", inserted layers in brackets, several sources as A1..A6 B1..B6."""
+    places = [place(number, old) for number in layers.index]
+    silent = layers.sides[WRITE].amplitude == 0
+
+    def follows(run: int) -> tuple[int, bool, int]:
+        source, layer = places[run]
+        return source, bool(silent[run]), layer - run
+
+    words = []
+    for (source, inserted, _), group in groupby(range(len(places)), follows):
+        run = list(group)
+        letter = chr(ord("A") + source) if len(old) > 1 else ""
+        numbers = [f"{letter}{places[number][1] + 1}" for number in run]
+        spoken = numbers if len(numbers) < 3 else [f"{numbers[0]}..{numbers[-1]}"]
+        words += [f"({word})" for word in spoken] if inserted else spoken
+    return " ".join(words)
+
+
+def place(number: int, old: Sequence[int]) -> tuple[int, int]:
+    """(source, layer in it) of a layer counted over all sources."""
+    ends = np.cumsum(old)
+    source = int(np.searchsorted(ends, number, side="right"))
+    return source, int(number - (ends[source] - old[source]))
+
+
+def _stack(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
+    """The whole model again and again, then its top layers (StackBERT; bert2BERT arXiv 2110.07143 algorithm 1)."""
+    whole, rest = divmod(size, len(order))
+    return order * whole + order[len(order) - rest :], []
+
+
+def _interleave(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
+    """Each layer beside its copies: l comes from floor(l * old / new)."""
+    return [order[number * len(order) // size] for number in range(size)], []
+
+
+def _top(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
+    """The top block again and again (MSLT, arXiv 2011.13635)."""
+    return _repeated(order, size, depth, len(order))
+
+
+def _middle(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
+    """The block in the middle again and again, in its place (MIDAS, arXiv 2409.19044)."""
+    block = _block(order, size, depth)
+    return _repeated(order, size, depth, (len(order) + block + 1) // 2)
+
+
+def _repeated(order: Layers, size: int, depth: Depth, end: int) -> tuple[Layers, Layers]:
+    block = _block(order, size, depth)
+    whole, rest = divmod(size - len(order), block)
+    repeats = order[end - block : end] * whole + order[end - rest : end]
+    return order[:end] + repeats + order[end:], []
+
+
+def _block(order: Layers, size: int, depth: Depth) -> int:
+    """How many layers top and middle repeat: what is missing, but at most half of what there is."""
+    return depth.block or max(1, min(size - len(order), -(-len(order) // 2)))
+
+
+def _solar(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
+    """The model twice, without the last M layers of the first and the first M of the second (arXiv 2312.15166)."""
+    old = len(order)
+    if (2 * old - size) % 2 or not old <= size <= 2 * old:
+        raise RequestError(
+            f"{depth.option} solar makes {old} layers into 2 x ({old} - overlap): an even number from {old + old % 2} to"
+            f" {2 * old}, not {size}"
+        )
+    overlap = old - size // 2 if depth.overlap is None else depth.overlap
+    return order[: old - overlap] + order[overlap:], []
+
+
+def _identity(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
+    """Copies that add nothing yet, after every k-th layer (LLaMA-Pro, arXiv 2401.02415), or where `after` says."""
+    old, new = len(order), size - len(order)
+    evenly = [-(-(number + 1) * old // new) for number in range(new)]
+    after = depth.after or (range(depth.every, old + 1, depth.every) if depth.every else evenly)
+    index: Layers = []
+    inserted: Layers = []
+    for number in range(old):
+        index.append(order[number])
+        for _ in range(list(after).count(number + 1)):
+            inserted.append(len(index))
+            index.append(order[number])
+    return index, inserted
+
+
+METHODS: dict[str, Callable[[Layers, int, Depth], tuple[Layers, Layers]]] = {
+    "stack": _stack,
+    "interleave": _interleave,
+    "top": _top,
+    "middle": _middle,
+    "identity": _identity,
+    "solar": _solar,
+}
+
+
+def _implied(depth: Depth, total: int, sources: int) -> int:
+    """How many layers the other options make."""
+    if depth.overlap is not None:
+        return 2 * (total - depth.overlap)
+    if depth.after:
+        return total + len(depth.after)
+    if depth.every is not None:
+        return total + total // depth.every
+    if sources > 1:
+        return total
+    raise RequestError("say how deep: --layers N")
+
+
+def _check(depth: Depth, old: Sequence[int]) -> None:
+    """Refuse options that do not go together or are out of range."""
+    total, method, option = sum(old), depth.method, depth.option
+    if method not in METHODS:
+        raise RequestError(f"{option} {method!r} is not one of {', '.join(METHODS)}")
+    numbers = {"--layers": depth.layers, "--overlap": depth.overlap, "--every": depth.every, "--block": depth.block}
+    for name, number in [*numbers.items(), *(("--after", number) for number in depth.after)]:
+        if number is not None and type(number) is not int:
+            raise RequestError(f"{name} should be a whole number, not {number!r}")
+    if depth.layers is not None and depth.layers < 1:
+        raise RequestError(f"--layers {depth.layers} should be 1 or more")
+    if depth.slices is not None and method != "stack":
+        raise RequestError(f"--slices says every layer itself; leave {option} {method} out")
+    if len(old) > MOST_SOURCES:
+        raise RequestError(f"{len(old)} sources are more than growkit has letters for, {MOST_SOURCES}")
+    used = {
+        "--overlap": (depth.overlap is not None, ("solar",)),
+        "--after": (bool(depth.after), ("identity",)),
+        "--every": (depth.every is not None, ("identity",)),
+        "--block": (depth.block is not None, ("top", "middle")),
+    }
+    for name, (given, methods) in used.items():
+        if given and (method not in methods or depth.slices is not None):
+            other = "--slices" if depth.slices is not None else f"{option} {method}"
+            raise RequestError(f"{name} is for {option} {' or '.join(methods)}, not for {other}")
+    if depth.slices is None and len(old) > 1 and method not in OF_SEVERAL:
+        raise RequestError(f"{option} {method} takes one source; stack several with {' or '.join(OF_SEVERAL)}")
+    if depth.after and depth.every is not None:
+        raise RequestError("--after and --every both say where new layers go; give one of them")
+    if depth.overlap is not None and not 0 <= depth.overlap <= total // 2:
+        raise RequestError(f"--overlap {depth.overlap} should be from 0 to half of the source's {total} layers")
+    if depth.every is not None and not 1 <= depth.every <= total:
+        raise RequestError(f"--every {depth.every} should be from 1 to the source's {total} layers")
+    if depth.block is not None and not 1 <= depth.block <= total:
+        raise RequestError(f"--block {depth.block} should be from 1 to the source's {total} layers")
+    wrong = [number for number in depth.after if not 1 <= number <= total]
+    if wrong:
+        raise RequestError(f"--after {wrong[0]} should be a layer of the source, from 1 to {total}")
+
+
+def _alternating(old: Sequence[int]) -> Layers:
+    """Layers of several sources in turn, evenly where one has more; of one source, as they are."""
+    starts = np.cumsum([0, *old])
+    keyed = [((layer + 0.5) / n, start + layer) for n, start in zip(old, starts) for layer in range(n)]
+    return [int(number) for _, number in sorted(keyed)]
+
+
+def _slices(depth: Depth, old: Sequence[int]) -> Layers:
+    """The layers that --slices names, such as "1-8,5-12" or "A:1-8,B:5-12"."""
+    index: Layers = []
+    starts = np.cumsum([0, *old])
+    for text in (depth.slices or "").replace(" ", "").split(","):
+        match = _SLICE.fullmatch(text)
+        if match is None or (match[1] is None and len(old) > 1):
+            example = "1-8,5-12" if len(old) == 1 else "A:1-8,B:5-12"
+            raise RequestError(
+                f"--slices has {text!r}, which is no run of layers; write for example --slices {example}"
+            )
+        source = ord(match[1] or "A") - ord("A")
+        if source >= len(old):
+            letters = ", ".join(chr(ord("A") + number) for number in range(len(old)))
+            raise RequestError(f"--slices has {text!r}, but the sources are {letters}")
+        first, last = int(match[2]), int(match[3] or match[2])
+        if not 1 <= first <= last <= old[source]:
+            raise RequestError(f"--slices has {text!r}, but the source's layers are 1 to {old[source]}, lower first")
+        index += [int(starts[source]) + layer for layer in range(first - 1, last)]
+    return index

@@ -1,0 +1,68 @@
+"""What a growth's result says of itself: growkit.json and the model card. Knows plans; ignorant of weights."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from growkit.checkpoint.record import FORMAT
+from growkit.checkpoint.source import PROVENANCE
+from growkit.growth.plan import Plan
+from growkit.maps.axis import AxisMap
+from growkit.maps.map_json import map_to_json
+from growkit.version import __version__
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What growkit.json says of a result: the request, the axes, every map that is not the identity, and their digest.
+
+    Maps are those of the first source; the digest is of the maps of all.
+    """
+    all_maps = [_changed_maps(member.growth.maps, plan.layers) for member in plan.members]
+    lines = [f"{axis} {m.digest()}\n" for maps in all_maps for axis, m in maps.items()]
+    return {
+        "format": FORMAT,
+        "growkit": __version__,
+        "command": plan.recipe.command,
+        "family": plan.result_family.model_type,
+        "request": plan.recipe.to_json(),
+        "exactness": str(plan.exactness),
+        "axes": [axis.to_json() for axis in plan.axes],
+        "maps_digest": hashlib.sha256("".join(lines).encode()).hexdigest(),
+        "maps": {axis: map_to_json(m) for axis, m in all_maps[0].items()},
+    }
+
+
+def _changed_maps(maps: Mapping[str, AxisMap], layers: AxisMap) -> dict[str, AxisMap]:
+    return {axis: m for axis, m in sorted({**maps, "layer": layers}.items()) if not m.is_identity}
+
+
+def model_card(plan: Plan, names: Sequence[str]) -> str:
+    """A short README.md for the result."""
+    before, after = plan.parameters()
+    rows = "\n".join(
+        f"| {a.axis} | {a.old} | {a.new} | {a.how} | {a.exactness} |" for a in plan.axes if a.how != "kept"
+    )
+    claim = {
+        "exact": "It computes the same function as its source, to rounding.",
+        "near": "It computes nearly the same function as its source; how nearly is measured by `growkit verify`.",
+        "approximate": "It does not compute the same function as before; it is a starting point for training.",
+    }[str(plan.exactness)]
+    done = {
+        "widen": "widened",
+        "stack": "deepened",
+        "grow": "grown",
+        "fuse": "fused",
+        "upcycle": "upcycled to a mixture of experts",
+    }[plan.recipe.command]
+    active = plan.active_parameters()[1]
+    at_work = f", of which {active:,} are active for one token" if active != after else ""
+    request = json.dumps(plan.recipe.to_json(), ensure_ascii=False)
+    return (
+        f"---\nlibrary_name: transformers\ntags:\n- growkit\n---\n\n# {' + '.join(names)}, {done}\n\n"
+        f"Grown by growkit {__version__} from {' and '.join(f'`{name}`' for name in names)}"
+        f" ({plan.family.model_type}, {before:,} parameters) to {after:,} parameters{at_work}. {claim}\n\n"
+        f"| axis | from | to | how | function |\n|---|---|---|---|---|\n{rows}\n\n"
+        f"Request: `{request}`. Maps, hashes of the source and exactness per axis: `{PROVENANCE}`.\n"
+        f"Check it: `growkit verify SOURCE THIS_FOLDER`.\n"
+    )

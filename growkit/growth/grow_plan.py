@@ -1,0 +1,192 @@
+"""From a request and the headers of its sources to a plan: width first, then depth; one source or several. Knows how the
+parts meet; ignorant of bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from growkit.errors import RequestError
+from growkit.families import Family
+from growkit.growth.depth.by_layer import deepen_config
+from growkit.growth.depth.layers import layer_line, layer_map
+from growkit.growth.kin import check_members
+from growkit.growth.plan import AxisPlan, Plan, TensorPlan
+from growkit.growth.request import Recipe
+from growkit.growth.rules import Growth
+from growkit.growth.source_headers import (
+    FLOATS,
+    Headers,
+    architecture_of,
+    check_tensors,
+    is_tied,
+    member_of,
+    one_family,
+    state_dtype,
+)
+from growkit.growth.tensors import TensorPlans
+from growkit.growth.width.choose import choose_maps, write_rotary
+from growkit.growth.width.side_by_side import MODES, added_sizes, side_by_side_lines, side_by_side_maps
+from growkit.growth.width.sizes import (
+    FOLLOWERS,
+    OPTIONS,
+    Sizes,
+    odd_width_notes,
+    read_sizes,
+    target_config,
+    target_sizes,
+)
+from growkit.maps.exactness import Exactness
+
+METHODS, MAPPINGS = ("fpi", "aki"), ("cyclic", "random")
+
+
+def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
+    """Plan a growth: of one source in width, in depth or in both, or of several into one (recipe.mode, or stacked).
+
+    Raises RequestError for what cannot be asked or for sources that do not fit, CheckpointError for a checkpoint that
+    is not understood.
+    """
+    _check_recipe(recipe, len(sources))
+    family = one_family(sources, "become one")
+    sizes = [read_sizes(family, source.config) for source in sources]
+    if family.is_moe and recipe.mode is not None:
+        raise RequestError(
+            f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router for all;"
+            " growkit fuses dense models, and stacks mixtures"
+        )
+    experts = ("expert", "ffn", *FOLLOWERS) if family.is_moe else ()
+    alike = (
+        "vocab",
+        "head_dim",
+        *experts,
+        *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))),
+    )
+    check_members(family, sources, sizes, alike)
+    growths, config, lines, notes = _widths(family, sources, sizes, recipe)
+    depths = [size["layer"] for size in sizes]
+    # fused models share their layers; stacked ones have them one after another
+    layered = depths[:1] if recipe.mode else depths
+    layers = layer_map(layered, recipe.depth)
+    if recipe.depth is not None:
+        lines.append(layer_line(layers, layered, family.post_norm))
+        notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
+    tensors = TensorPlans(sources, growths, layers, layered, recipe).plans()
+    state_dtype(config, sources, recipe.dtype)
+    members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
+    stated = [note for source in sources for note in source.notes]
+    notes += odd_width_notes(family, config, max(tensor.dtype.itemsize for tensor in tensors))
+    if recipe.mode and config.get("final_logit_softcapping"):
+        notes.append("logits are capped after they are averaged, not before")
+    notes = [*dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
+    return Plan(recipe, members, layers, tuple(lines), tensors, config, tuple(notes))
+
+
+def _widths(
+    family: Family, sources: Sequence[Headers], sizes: Sequence[Sizes], recipe: Recipe
+) -> tuple[list[Growth], dict[str, Any], list[AxisPlan], list[str]]:
+    """How each source's axes grow, the config that comes of it, and what a plan says of it."""
+    growths, configs, lines = [], [], []
+    identical = len({source.origin or source.label for source in sources}) == 1
+    if recipe.mode == "side-by-side":
+        new = added_sizes(family, sources, sizes)
+        all_maps = [side_by_side_maps(sizes, number) for number in range(len(sources))]
+        configs = [target_config(family, sources[0].config, new)]
+        lines = [side_by_side_lines(family, sizes, identical)]
+    else:
+        request = _request(family, sizes, recipe)
+        own = recipe.mode is None or (recipe.mode == "fpi" and identical)
+        chooser = recipe if own else replace(recipe, method="aki")  # the maps AKI has: copies and no fillers
+        all_maps = []
+        for source, size in zip(sources, sizes):
+            new = target_sizes(family, source.config, request)
+            maps, line, rotary = choose_maps(family, source.config, size, new, chooser)
+            all_maps.append(maps)
+            lines.append(line)
+            configs.append(target_config(family, source.config, new))
+            write_rotary(configs[-1], rotary)
+    share = 1.0 / len(sources) if recipe.mode == "side-by-side" else 1.0
+    for source, maps, size in zip(sources, all_maps, sizes):
+        tied, architecture = is_tied(family, source), architecture_of(family, source)
+        growths.append(Growth(family, maps, tied, recipe.noise, architecture, share))
+        check_tensors(growths[-1], source, size["layer"])
+    if any(source.head_is_copy is False for source in sources):
+        configs[0]["tie_word_embeddings"] = False  # two different tensors cannot be tied; transformers would not either
+    if recipe.mode in METHODS:
+        lines[0] = [_fused_line(line, recipe, identical) for line in lines[0]]
+    widened = [
+        f"{source.label!r} is widened first: "
+        + ", ".join(f"{a.axis} {a.old} -> {a.new}" for a in line if a.old != a.new)
+        for source, line in zip(sources[1:], lines[1:])
+        if recipe.mode is None and any(a.old != a.new for a in line)
+    ]
+    return growths, configs[0], lines[0], widened
+
+
+def _request(family: Family, sizes: Sequence[Sizes], recipe: Recipe) -> Mapping[str, int | None]:
+    """The sizes to widen each source to."""
+    if recipe.mode and not any(recipe.sizes.values()):
+        return {"hidden": sum(size["hidden"] for size in sizes)}
+    axes = [axis for axis in OPTIONS if axis in family.sizes]
+    if any(size[axis] != sizes[0][axis] for size in sizes for axis in axes):
+        return {axis: max(size[axis] for size in sizes) for axis in axes}
+    return recipe.sizes
+
+
+def _fused_line(line: AxisPlan, recipe: Recipe, identical: bool) -> AxisPlan:
+    if line.old == line.new:
+        return line
+    if identical and recipe.mode == "fpi":
+        return line  # the members are one model: this is its FPI
+    above = ", from the layer above" if recipe.mode == "aki" else ""
+    why = f"first copies are the first member's, later copies the others'{above}, by design"
+    return replace(line, exactness=Exactness.APPROXIMATE, why=why)
+
+
+def _check_recipe(recipe: Recipe, sources: int) -> None:
+    for option, value, known in (("method", recipe.method, METHODS), ("mapping", recipe.mapping, MAPPINGS)):
+        if value not in known:
+            raise RequestError(f"--{option} {value!r} is not one of {', '.join(known)}")
+    if not 0 <= recipe.noise < 1:
+        raise RequestError(f"--noise {recipe.noise} should be from 0 (equal parts) to below 1 (all in one copy)")
+    if recipe.dtype is not None and recipe.dtype not in FLOATS:
+        raise RequestError(f"--dtype should be one of {', '.join(str(d).removeprefix('torch.') for d in FLOATS)}")
+    if recipe.mode is None:
+        if recipe.depth is None and not recipe.widens:
+            options = ", ".join(OPTIONS.values())
+            raise RequestError(
+                f"nothing to grow: give at least one of {options} (with growkit grow also --layers, --like)"
+            )
+        return
+    if recipe.method != "fpi":
+        raise RequestError(f"method {recipe.method!r} is for one source; fuse several with --mode {recipe.method}")
+    if recipe.mode == "side-by-side" and (recipe.noise or recipe.mapping != "cyclic"):
+        raise RequestError("side by side nothing is copied: --noise and --mapping are for --mode fpi or aki")
+    if recipe.mode not in MODES:
+        raise RequestError(f"--mode {recipe.mode!r} is not one of {', '.join(MODES)}")
+    if sources < 2:
+        raise RequestError("fuse makes one model of several: name two sources or more")
+    if recipe.mode == "side-by-side" and any(size is not None for size in recipe.sizes.values()):
+        raise RequestError(
+            "side by side, sizes are the members' added up; leave --hidden and the like out, or --mode fpi"
+        )
+
+
+def _split_notes(recipe: Recipe, tensors: Sequence[TensorPlan]) -> list[str]:
+    splits = sum(any(part.rule.splits for part in tensor.parts) for tensor in tensors)
+    if splits:
+        return [
+            f"read copies are split unevenly by {recipe.noise:g} in {splits} tensors, so that they part in training;"
+            " their sums are unchanged"
+        ]
+    if recipe.mode == "side-by-side":
+        return ["the blocks between members start at zero and learn: nothing keeps the members apart in training"]
+    if recipe.method == "fpi" and recipe.noise == 0 and recipe.mode is None and recipe.widens:
+        return ["copies are equal and receive equal gradients: under deterministic training they stay equal for ever"]
+    return []
+
+
+def _tie_notes(sources: Sequence[Headers]) -> list[str]:
+    if not any(s.head_is_copy is False and s.config.get("tie_word_embeddings") for s in sources):
+        return []
+    return ["config.json ties the head, but another head is stored: treated as untied, as transformers does"]

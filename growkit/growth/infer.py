@@ -1,0 +1,102 @@
+"""A config for tensors that came without one, from their names and shapes. Knows what a shape can tell and says what it
+cannot; ignorant of values.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from growkit.errors import CheckpointError, RequestError
+from growkit.families import FAMILIES, Family, family_named
+from growkit.families.schema import has_language_head
+from growkit.maps.notation import UNSIZED, base
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def infer_family(shapes: Shapes, named: str | None = None) -> Family:
+    """The one family whose table has all these names, or the one that was named.
+
+    Raises CheckpointError where none fits and RequestError where several do.
+    """
+    if named is not None:
+        return family_named(named)
+    fits = [f for f in FAMILIES.values() if all(f.knows(n) for n in shapes) and not f.lacking(shapes, 1)]
+    # a prefix such as "bert." settles what bare names would leave open
+    prefixed = [f for f in fits if any(n.startswith(f.prefixes) for n in shapes) or not any("." in n for n in shapes)]
+    fits = prefixed or fits
+    if not fits:
+        name = next(iter(shapes), "")
+        raise CheckpointError(
+            f"no config.json, and names such as {name!r} fit none of {', '.join(sorted(FAMILIES))}; put the model's"
+            " config.json beside the file"
+        )
+    if len(fits) > 1:
+        names = ", ".join(sorted(f.model_type for f in fits))
+        raise RequestError(
+            f"no config.json, and these tensors could be {names}, which compute differently: say which with --family, or"
+            " put config.json beside the file"
+        )
+    return fits[0]
+
+
+def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str, Any]:
+    """A config.json for these tensors: sizes from shapes; settings no shape shows are left to transformers' defaults.
+
+    heads: number of query heads of the source, needed where head_dim does not show. Raises RequestError without it and
+    CheckpointError for shapes that do not fit together.
+    """
+    if family.is_moe:
+        raise RequestError(
+            f"no config.json, and how many experts a token of a {family.model_type} takes cannot be seen in shapes: put the"
+            " model's config.json beside the file"
+        )
+    products = _axis_products(shapes, family)
+    sizes: dict[str, int] = {axes[0]: size for axes, size in products.items() if len(axes) == 1}
+    queries = products.get(("head", "head_dim")) or products.get(("qkv", "head", "head_dim"), 0) // 3
+    queries = queries or products.get(("head", "qkv", "head_dim"), 0) // 3
+    if "head_dim" in sizes and queries:
+        heads = queries // sizes["head_dim"]
+    if heads is None:
+        raise RequestError(
+            "no config.json, and the number of attention heads cannot be seen in shapes: give it with --source-heads"
+        )
+    if heads < 1 or queries % heads:
+        raise RequestError(f"--source-heads {heads} does not divide the {queries} rows of the query projection")
+    sizes |= {"head": heads, "head_dim": queries // heads}
+    if ("kv_head", "head_dim") in products:
+        sizes["kv_head"] = products["kv_head", "head_dim"] // sizes["head_dim"]
+    sizes["layer"] = 1 + max((family.layer_of(name) or 0 for name in shapes), default=0)
+    config: dict[str, Any] = {"architectures": [family.architecture(list(shapes))], "model_type": family.model_type}
+    for axis, keys in family.sizes.items():
+        if axis in sizes:
+            config |= dict.fromkeys(keys.split(), sizes[axis])
+    if "position" in sizes:
+        config[family.sizes["position"]] = sizes["position"] - family.position_offset
+    templates = {family.template(name) for name in shapes}
+    config |= {switch: template in templates for switch, template in family.switches.items()}
+    has_head = any(family.stem(name) in family.heads for name in shapes)
+    config["tie_word_embeddings"] = has_language_head(config["architectures"][0]) and not has_head
+    return config
+
+
+def _axis_products(shapes: Shapes, family: Family) -> dict[tuple[str, ...], int]:
+    """Base axes of a dimension -> its size, for every dimension of every tensor; they must agree."""
+    products: dict[tuple[str, ...], int] = {}
+    for name, shape in shapes.items():
+        if family.is_buffer(name):
+            continue
+        dimensions = family.axes_of(name)
+        if len(dimensions) != len(shape):
+            raise CheckpointError(
+                f"tensor {name!r} has shape {list(shape)}, but a {family.model_type} has it in {len(dimensions)}-d"
+            )
+        for dimension, size in zip(dimensions, shape):
+            axes = tuple(base(axis) for axis in dimension.axes)
+            if axes[0] in UNSIZED and axes[0] != "position":
+                continue
+            if products.setdefault(axes, size) != size:
+                raise CheckpointError(
+                    f"tensor {name!r} has {size} for {' x '.join(axes)} where others have {products[axes]}; the file"
+                    f" mixes models, or is no {family.model_type}"
+                )
+    return products

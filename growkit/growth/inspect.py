@@ -1,0 +1,178 @@
+"""What a checkpoint is, and how it could grow. Knows how to count and to probe the planner; ignorant of weights' values."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from growkit.errors import GrowkitError
+from growkit.families import Family, family_named
+from growkit.families.upcycling import ROWS
+from growkit.growth.depth.by_layer import deepen_config
+from growkit.growth.depth.layers import layer_line, layer_map
+from growkit.growth.plan import active, forward_flops
+from growkit.growth.request import Depth, Recipe, upcycle_recipe
+from growkit.growth.source_headers import Headers, architecture_of, check_config, is_tied
+from growkit.growth.sources import headers_of, open_source
+from growkit.growth.upcycle.upcycle_plan import upcycle_plan
+from growkit.growth.width.choose import choose_maps
+from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_sizes
+from growkit.maps.notation import GAIN, READ, SHIFT, Dimension
+
+HEADS = {"head", "kv_head", "query_head", "key_head"}
+
+
+@dataclass(frozen=True)
+class GrowthOption:
+    """One way a checkpoint could grow: the option, whether the function stays, and why."""
+
+    option: str
+    exactness: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `growkit inspect` shows. parameters: by part. active_parameters: that one token passes. flops_per_token: forward, attention scores left out."""
+
+    source: str
+    family: str
+    architecture: str
+    sizes: Sizes
+    parameters: dict[str, int]
+    dtypes: dict[str, int]
+    bytes: int
+    tied: bool
+    active_parameters: int
+    flops_per_token: int
+    buffers: tuple[str, ...]
+    growths: tuple[GrowthOption, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The inspection as plain data."""
+        return {**asdict(self), "parameters_total": sum(self.parameters.values())}
+
+
+def inspect(source: str | Path, family: str | None = None, source_heads: int | None = None) -> Inspection:
+    """Family, sizes, parameters by part, dtypes, tying, FLOPs and the growths that would be exact, from headers alone.
+
+    Raises CheckpointError or RequestError for what is no checkpoint growkit knows.
+    """
+    checkpoint = open_source(source, family, source_heads)
+    try:
+        headers = headers_of(checkpoint)
+    finally:
+        checkpoint.close()
+    kind = family_named(headers.config.get("model_type"))
+    check_config(kind, headers.config)
+    sizes = read_sizes(kind, headers.config)
+    parts: Counter[str] = Counter()
+    dtypes: Counter[str] = Counter()
+    for name, shape in headers.shapes.items():
+        if not kind.is_buffer(name):
+            parts[_part(kind, name, architecture_of(kind, headers))] += prod(shape)
+            dtypes[str(headers.dtypes[name]).removeprefix("torch.")] += prod(shape)
+    weights = {name: shape for name, shape in headers.shapes.items() if not kind.is_buffer(name)}
+    return Inspection(
+        headers.label,
+        kind.model_type,
+        architecture_of(kind, headers),
+        {axis: sizes[axis] for axis in (*OPTIONS, *FOLLOWERS, "expert", "vocab", "layer") if axis in sizes},
+        dict(parts),
+        dict(dtypes),
+        sum(prod(shape) * headers.dtypes[name].itemsize for name, shape in weights.items()),
+        is_tied(kind, headers),
+        active(kind, weights, headers.config),
+        forward_flops(kind, weights, is_tied(kind, headers), headers.config),
+        tuple(name for name in headers.shapes if kind.is_buffer(name)),
+        tuple(_growths(kind, headers, sizes)),
+    )
+
+
+def _part(family: Family, name: str, architecture: str) -> str:
+    """Which part of a model a tensor belongs to, told by its axes."""
+    stem = name[: -len(".bias")] + ".weight" if name.endswith(".bias") else name
+    dimensions = family.axes_of(stem if family.knows(stem) else name, architecture)
+    axes = {axis for dimension in dimensions for axis in dimension.axes}
+    if any(dimension.role in (GAIN, SHIFT) for dimension in dimensions):
+        return "norms"
+    if axes & HEADS:
+        return "attention"
+    if family.of_each_expert(name):
+        return "experts"
+    if axes & {"expert", "gate"}:
+        return "routers"
+    if "shared_ffn" in axes:
+        return "shared experts"
+    if axes & {"ffn", "dense_ffn"}:
+        return "feed-forward"
+    return "output heads" if _is_head(dimensions, axes) else "embeddings"
+
+
+def _is_head(dimensions: tuple[Dimension, ...], axes: set[str]) -> bool:
+    return (
+        bool(axes & {"label", "pooled", "head_hidden"}) or any(d.role == READ for d in dimensions) or axes == {"vocab"}
+    )
+
+
+def _growths(family: Family, headers: Headers, sizes: Sizes) -> list[GrowthOption]:
+    """What the planner says of typical requests, one a line."""
+    probes: list[tuple[str, str, int]] = [("hidden", "a multiple", 2 * sizes["hidden"])]
+    between = next(
+        (n for n in range(sizes["hidden"] + 1, 2 * sizes["hidden"]) if _possible(family, headers, "hidden", n)), None
+    )
+    if between is not None:
+        probes.append(("hidden", "another width", between))
+    if family.own_head_dim:
+        group = sizes["head"] // sizes["kv_head"]
+        more = next(
+            (n for n in range(sizes["head"] + 1, 4 * sizes["head"] + 1) if _possible(family, headers, "head", n)), None
+        )
+        probes += [("head", "more heads", more)] if more else []
+        probes += [("kv_head", "more kv heads", sizes["head"])] if group > 1 else []
+    probes += [("head_dim", "a multiple", 2 * sizes["head_dim"]), ("head_dim", "another size", sizes["head_dim"] + 2)]
+    probes.append(("ffn", "any size", sizes["ffn"] + 1))
+    growths = [_probe(family, headers, sizes, *probe) for probe in probes]
+    growths += [_depth_probe(family, headers, sizes["layer"], method) for method in ("stack", "identity")]
+    return [*growths, _experts_probe(headers)] if any(row.source == family.model_type for row in ROWS) else growths
+
+
+def _possible(family: Family, headers: Headers, axis: str, size: int) -> bool:
+    try:
+        target_sizes(family, headers.config, {axis: size})
+    except GrowkitError:
+        return False
+    return True
+
+
+def _probe(family: Family, headers: Headers, sizes: Sizes, axis: str, what: str, size: int) -> GrowthOption:
+    option = f"{OPTIONS[axis]} {size} ({what})"
+    try:
+        new = target_sizes(family, headers.config, {axis: size})
+        _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe({axis: size}))
+    except GrowkitError as error:
+        return GrowthOption(option, "refused", str(error).split("; nearest")[0])
+    worst = max(lines, key=lambda line: (line.exactness, line.axis == axis))
+    return GrowthOption(option, str(worst.exactness), worst.why)
+
+
+def _depth_probe(family: Family, headers: Headers, layers: int, method: str) -> GrowthOption:
+    depth = Depth(2 * layers, method)
+    option = f"--layers {2 * layers} ({method})"
+    try:
+        deeper = layer_map([layers], depth)
+        deepen_config(family, dict(headers.config), [headers.config], [layers], deeper)
+    except GrowkitError as error:
+        return GrowthOption(option, "refused", str(error))
+    line = layer_line(deeper, [layers], family.post_norm)
+    return GrowthOption(option, str(line.exactness), line.why)
+
+
+def _experts_probe(headers: Headers) -> GrowthOption:
+    option = "--experts 8 (upcycle)"
+    try:
+        line = upcycle_plan([headers], upcycle_recipe()).axes[0]
+    except GrowkitError as error:
+        return GrowthOption(option, "refused", str(error))
+    return GrowthOption(option, str(line.exactness), line.why)

@@ -1,0 +1,75 @@
+"""The sizes of another model as a request. Knows where sizes are found: by name, in a config, in a checkpoint; ignorant of
+growth.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from growkit.checkpoint.source import read_config
+from growkit.errors import RequestError
+from growkit.families import Family, family_named
+from growkit.families.named import NAMED
+from growkit.growth.source_headers import Headers
+from growkit.growth.sources import headers_of, open_source
+from growkit.growth.width.sizes import OPTIONS, read_sizes
+
+Request = dict[str, int]
+
+
+def sizes_like(target: str | Path, source: Headers) -> tuple[Request, list[str]]:
+    """(size by axis, "layer" among them, notes) of a target, for growing `source` to it.
+
+    target: a name such as bert-base, a config.json, a checkpoint folder or file, or a hub id. Raises RequestError for a
+    target of another family or vocabulary, CheckpointError for one that cannot be read.
+    """
+    family = family_named(source.config.get("model_type"))
+    if str(target) in NAMED and not Path(target).exists():
+        kind, sizes = NAMED[str(target)]
+        _check_family(str(target), kind, family)
+        named = dict(sizes)
+        if family.own_head_dim:
+            named["head_dim"] = sizes["hidden"] // sizes["head"]
+        return {axis: size for axis, size in named.items() if _is_free(family, axis)}, []
+    config = _config(target)
+    _check_family(str(target), str(config.get("model_type")), family)
+    own, wanted = read_sizes(family, source.config), read_sizes(family, config)
+    if wanted["vocab"] != own["vocab"]:
+        raise RequestError(
+            f"{str(target)!r} has a vocabulary of {wanted['vocab']}, the source of {own['vocab']}; growkit does not change"
+            " vocabularies: give sizes with --hidden, --layers and the like"
+        )
+    if wanted.get("expert") != own.get("expert"):
+        raise RequestError(
+            f"{str(target)!r} has {wanted['expert']} experts in a layer, the source {own['expert']}; growkit does not change"
+            " their number: give sizes with --hidden, --layers and the like"
+        )
+    keys = {key for axis, names in family.sizes.items() if axis != "position" for key in names.split()}
+    ours = source.config
+    other = sorted(k for k in {*ours} & {*config} if k not in keys and ours[k] != config[k] and _matters(k))
+    notes = [f"kept as the source has them, though {str(target)!r} differs: {', '.join(other)}"] if other else []
+    return {axis: wanted[axis] for axis in (*OPTIONS, "layer") if _is_free(family, axis)}, notes
+
+
+def _is_free(family: Family, axis: str) -> bool:
+    """Whether a size is a person's to set in this family, rather than what others make it."""
+    return axis in family.sizes
+
+
+def _matters(key: str) -> bool:
+    return not key.startswith("_") and key not in ("architectures", "transformers_version", "torch_dtype", "dtype")
+
+
+def _check_family(target: str, kind: str, family: Family) -> None:
+    if kind != family.model_type:
+        raise RequestError(f"{target!r} is a {kind} and the source a {family.model_type}; a model keeps its family")
+
+
+def _config(target: str | Path) -> dict[str, Any]:
+    config = read_config(target)
+    if config is None:
+        checkpoint = open_source(target)
+        try:
+            config = headers_of(checkpoint).config
+        finally:
+            checkpoint.close()
+    return config

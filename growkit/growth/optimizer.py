@@ -1,0 +1,152 @@
+"""AdamW state that grows along with weights. Knows how state is named and stored; ignorant of folders.
+
+A source's state is one safetensors file: <parameter>.exp_avg, <parameter>.exp_avg_sq and, if it is there, <parameter>.step. That of
+experts may be stacked, as live models have it; the grown one is not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from growkit.checkpoint.headers import StoredTensor
+from growkit.checkpoint.record import FORMAT
+from growkit.errors import CheckpointError
+from growkit.families.stacked import live_name
+from growkit.growth.plan import Member, Part, Plan, TensorPlan
+from growkit.growth.rules import dual_rule, rate_multipliers
+from growkit.maps.axis import ABSENT, identity
+from growkit.maps.notation import WRITE
+from growkit.operators.rule import Rule, Selection, select
+
+OPTIMIZER, MULTIPLIERS = "optimizer.safetensors", "lr_multipliers.json"
+MOMENTS = {"exp_avg": 1, "exp_avg_sq": 2}
+Stored = Mapping[str, StoredTensor]
+
+
+def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan, ...]:
+    """Plans for AdamW state, one file for each source: moments by the dual map, steps as they are.
+
+    A layer that is inserted as the identity starts with first moments of 0 and the second moments of the layer it copies,
+    so that its first steps are bounded. Raises CheckpointError for entries that are no state of a source's parameters.
+    """
+    for state, member in zip(stored, plan.members):
+        _check(state, member)
+    found = []
+    made: dict[
+        tuple[int, str, bool], tuple[Part, ...]
+    ] = {}  # copies of one layer share their parts, as their weights do
+    for tensor in plan.tensors:
+        origin = tensor.parts[0]
+        for name, known in zip(_names(tensor.name, plan), _names(origin.name, plan)):
+            for kind in (*MOMENTS, "step"):
+                entry = stored[origin.source].get(f"{known}.{kind}")
+                if entry is None:
+                    _check_lacking(tensor.parts, known, kind, plan, stored)
+                    continue
+                if kind == "step":
+                    one = select(identity(1), WRITE)
+                    step = Part(origin.source, f"{known}.{kind}", Rule(one, one, WRITE))
+                    found.append(TensorPlan(f"{name}.{kind}", entry.shape, entry.dtype, (step,)))
+                    continue
+                key = (id(tensor.parts), f"{known}.{kind}", tensor.inserted)
+                if key not in made:
+                    made[key] = tuple(
+                        _moment(part, known, kind, tensor.inserted, plan, stored) for part in tensor.parts
+                    )
+                found.append(TensorPlan(f"{name}.{kind}", tensor.shape, entry.dtype, made[key]))
+    return tuple(found)
+
+
+def _check_lacking(parts: Sequence[Part], known: str, kind: str, plan: Plan, stored: Sequence[Stored]) -> None:
+    """Refuse state that only some of a tensor's sources have."""
+    for part in parts[1:]:
+        if kind in MOMENTS and _stored_name(part, known, kind, plan) in stored[part.source]:
+            raise _lacks(plan.members[parts[0].source], f"{known}.{kind}")
+
+
+def _lacks(member: Member, name: str) -> CheckpointError:
+    return CheckpointError(
+        f"the optimizer state of {member.label!r} lacks {name!r}, which the grown state needs; give all of it"
+    )
+
+
+def _stored_name(part: Part, known: str, kind: str, plan: Plan) -> str:
+    """What a part's moment is called: as its tensor is, or as live models name a head."""
+    return f"{part.name if known not in plan.family.heads else known}.{kind}"
+
+
+def _check(state: Stored, member: Member) -> None:
+    """Refuse entries that are no state of the member's parameters."""
+    heads = member.growth.family.heads
+    shapes = {name: shape for name, shape in member.shapes.items() if name not in member.dropped}
+    for name in list(shapes):
+        if member.growth.family.stem(name) in heads:
+            shapes |= dict.fromkeys(heads, shapes[name])
+    for name, entry in state.items():
+        parameter, _, kind = name.rpartition(".")
+        if kind == "step" and parameter in shapes and entry.elements == 1:
+            continue
+        if kind not in MOMENTS or parameter not in shapes:
+            raise CheckpointError(
+                f"optimizer entry {name!r} is no exp_avg, exp_avg_sq or step of a parameter of {member.label!r}; name"
+                " entries <parameter>.exp_avg and <parameter>.exp_avg_sq"
+            )
+        if entry.shape != shapes[parameter]:
+            raise CheckpointError(
+                f"optimizer entry {name!r} has shape {list(entry.shape)}, its parameter {list(shapes[parameter])}"
+            )
+
+
+def _moment(part: Part, known: str, kind: str, inserted: bool, plan: Plan, stored: Sequence[Stored]) -> Part:
+    """The part of a moment that goes with a part of its parameter."""
+    member = plan.members[part.source]
+    name = _stored_name(part, known, kind, plan)
+    if name not in stored[part.source]:
+        raise _lacks(member, name)
+    rule = dual_rule(part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
+    if plan.recipe.mode != "side-by-side":  # there, dual_rule knows; elsewhere sources take turns
+        rows, columns = _present(rule.rows, part.rule.rows), _present(rule.columns, part.rule.columns)
+        rule = replace(rule, rows=rows, columns=columns)
+    return Part(part.source, name, rule.silent() if inserted and kind == "exp_avg" else rule)
+
+
+def _present(moment: Selection, weight: Selection) -> Selection:
+    """A moment's selection, ABSENT wherever its weight's is."""
+    absent = weight.mode == ABSENT
+    return moment.only(~absent) if absent.any() else moment
+
+
+def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Per-parameter multipliers that make AdamW on the grown model step as it did on the small one.
+
+    With weights grown by w and gradients by g: lr * w, weight_decay / w, eps * g (arXiv 2602.10545). Tensors
+    whose entries have different multipliers get their root mean square: outputs then follow the source's exactly only at
+    whole multiples with noise 0, and on average elsewhere. Gemma's gains must not decay: what decays is gain - 1.
+    before: the multipliers each source already trains with, by parameter; they are multiplied in.
+    """
+    rates: dict[str, dict[str, float]] = {}
+    for tensor in plan.tensors:
+        part = tensor.parts[0]
+        found = []
+        for each in tensor.parts if _meet(tensor.parts) else tensor.parts[:1]:
+            member = plan.members[each.source]
+            found.append(rate_multipliers(each.name, member.shapes[each.name], member.growth))
+        weight, gradient = (sum(kind) for kind in zip(*found))  # one, or what sources that meet give together
+        multipliers = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
+        rated = before[part.source] if before else {}
+        earlier = rated.get(part.name) or rated.get(live_name(plan.family, part.name)[0]) or {}
+        multipliers = {key: value * earlier.get(key, 1.0) for key, value in multipliers.items()}
+        names = (tensor.name, live_name(plan.family, tensor.name)[0], *_names(tensor.name, plan))
+        rates |= dict.fromkeys(names, multipliers)
+    return {"format": FORMAT, "optimizer": "AdamW", "multipliers": rates}
+
+
+def _meet(parts: Sequence[Part]) -> bool:
+    """Whether all parts have a share in every entry."""
+    return all((part.rule.rows.mode != ABSENT).all() and (part.rule.columns.mode != ABSENT).all() for part in parts)
+
+
+def _names(name: str, plan: Plan) -> tuple[str, ...]:
+    """What a parameter is called: as it is stored, and a head also as live models name it (GPT-NeoX has two names)."""
+    is_head = plan.family.stem(name) in plan.family.heads
+    return tuple(dict.fromkeys((name, *plan.family.heads))) if is_head else (name,)

@@ -1,0 +1,138 @@
+"""Which source tensors make which target tensor, by which rule. Knows what each mode of growth asks of a name; ignorant of
+sizes and of how maps were chosen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+import torch
+
+from growkit.errors import RequestError
+from growkit.families import Family
+from growkit.growth.depth.layers import place
+from growkit.growth.plan import Part, TensorPlan
+from growkit.growth.request import Recipe
+from growkit.growth.rules import Growth, check_shape, grown_shape, tensor_rule
+from growkit.growth.source_headers import Headers
+from growkit.maps.axis import AxisMap
+from growkit.maps.notation import GAIN, READ, SHIFT, UNSIZED, WRITE
+from growkit.operators.rule import Rule, by_turns
+
+
+@dataclass
+class TensorPlans:
+    """The tensors of a plan, in the order of the first source's file, layers in theirs."""
+
+    sources: Sequence[Headers]
+    growths: Sequence[Growth]
+    layers: AxisMap
+    depths: Sequence[int]
+    recipe: Recipe
+    made: dict[tuple[int, str, bool], tuple[Part, ...]] = field(default_factory=dict)
+
+    @property
+    def family(self) -> Family:
+        return self.growths[0].family
+
+    def plans(self) -> tuple[TensorPlan, ...]:
+        """All target tensors. Raises CheckpointError where a stored shape is not what its config says."""
+        for source, growth in zip(self.sources, self.growths):
+            for name, shape in source.shapes.items():
+                if not self.family.is_buffer(name):
+                    check_shape(name, shape, growth)
+        if self.recipe.mode is not None:
+            self._check_alike()
+        return tuple(self._plan(*target) for target in self._targets())
+
+    def _check_alike(self) -> None:
+        """Refuse sources that do not grow to one shape, in sizes that no config states (labels)."""
+        first = self.sources[0]
+        for source, growth in zip(self.sources[1:], self.growths[1:]):
+            for name, shape in first.shapes.items():
+                if self.family.is_buffer(name):
+                    continue
+                shapes = grown_shape(name, shape, self.growths[0]), grown_shape(name, source.shapes[name], growth)
+                if shapes[0] != shapes[1]:
+                    raise RequestError(
+                        f"{first.label!r} and {source.label!r} would have tensor {name!r} as {list(shapes[0])} and"
+                        f" {list(shapes[1])}; only models of one task become one"
+                    )
+
+    def _targets(self) -> list[tuple[str, int, str, bool]]:
+        """(name, source, name there, whether its layer is inserted) of each target tensor."""
+        in_layers: list[dict[int, list[str]]] = [{} for _ in self.sources]
+        for found, headers in zip(in_layers, self.sources):
+            for name in headers.shapes:
+                layer = self.family.layer_of(name)
+                if layer is not None and not self.family.is_buffer(name):
+                    found.setdefault(layer, []).append(name)
+        own = [name for name in self.sources[0].shapes if not self.family.is_buffer(name)]
+        if self.layers.is_identity and len(self.depths) == 1:
+            return [(name, 0, name, False) for name in own]
+        silent = self.layers.sides[WRITE].amplitude == 0
+        stacked = []
+        for target, number in enumerate(self.layers.index):
+            source, layer = place(number, self.depths)
+            names = in_layers[source][layer]
+            stacked += [(self.family.in_layer(name, target), source, name, bool(silent[target])) for name in names]
+        targets: list[tuple[str, int, str, bool]] = []
+        for name in own:
+            if self.family.layer_of(name) is None:
+                source = 0 if self._stands_before(name) else len(self.sources) - 1
+                targets.append((name, source, name, False))
+            else:
+                targets += stacked  # all layers stand where the first tensor of a layer does
+                stacked = []
+        return targets
+
+    def _stands_before(self, name: str) -> bool:
+        """Whether a tensor outside the layers feeds them (embeddings), rather than reads what they made."""
+        dimensions = self.growths[0].dimensions(name)
+        return any(d.axes == ("hidden",) and d.role != READ and not d.before_head for d in dimensions)
+
+    def _plan(self, name: str, source: int, origin: str, inserted: bool) -> TensorPlan:
+        key = (source, origin, inserted and self._is_silenced(origin))
+        if key not in self.made:
+            self.made[key] = self._parts(*key)
+        shape = grown_shape(origin, self.sources[source].shapes[origin], self.growths[source])
+        stored = [self.sources[part.source].dtypes[part.name] for part in self.made[key]]
+        return TensorPlan(
+            name, shape, self.recipe.dtype or reduce(torch.promote_types, stored), self.made[key], inserted
+        )
+
+    def _parts(self, source: int, name: str, silent: bool) -> tuple[Part, ...]:
+        if self.recipe.mode == "side-by-side":
+            givers = [(number, name) for number in range(len(self.sources))]
+            rules = [self._rule(*giver) for giver in givers]
+        elif self.recipe.mode is not None:
+            above = self.recipe.mode == "aki"
+            others = range(1, len(self.sources))
+            givers = [(0, name), *((number, self._above(number, name) if above else name) for number in others)]
+            # what has no place of its own for each member, such as a row of logits, is divided by what it reads
+            first = self.growths[0].dimensions(name)[0].axes[0]
+            rules = by_turns(self._rule(0, name), len(givers), columns=first in (*UNSIZED, "vocab"))
+        else:
+            donor = self._above(source, name) if self.recipe.method == "aki" else name
+            givers = [(source, name)] + ([(source, donor)] if donor != name else [])
+            rules = by_turns(self._rule(source, name), len(givers))
+        return tuple(
+            Part(number, stored, rule.silent() if silent else rule) for (number, stored), rule in zip(givers, rules)
+        )
+
+    def _rule(self, source: int, name: str) -> Rule:
+        return tensor_rule(name, self.sources[source].shapes[name], self.growths[source])
+
+    def _above(self, source: int, name: str) -> str:
+        """The same tensor one layer up, where AKI takes new units from; the tensor itself where there is none."""
+        layer = self.family.layer_of(name)
+        if layer is None or any(d.role in (GAIN, SHIFT) for d in self.growths[source].dimensions(name)):
+            return name
+        above = self.family.in_layer(name, layer + 1)
+        return above if above in self.sources[source].shapes else name
+
+    def _is_silenced(self, name: str) -> bool:
+        """Whether a layer adds nothing to the stream once this tensor, and others like it, are zero."""
+        if self.family.branch_norms:
+            return self.family.template(name) in self.family.branch_norms
+        return any(d.role == WRITE and d.axes == ("hidden",) for d in self.growths[0].dimensions(name))

@@ -1,0 +1,1 @@
+"""From dense models to mixtures of experts."""

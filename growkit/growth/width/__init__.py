@@ -1,0 +1,1 @@
+"""Growth in width: sizes, and the map each axis gets."""

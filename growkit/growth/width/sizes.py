@@ -1,0 +1,253 @@
+"""Which sizes a model has and which it will have. Knows families' config keys and what transformers accepts; ignorant of
+tensors, maps and files.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+from growkit.errors import CheckpointError, RequestError
+from growkit.families import Family
+from growkit.maps.notation import SIZED
+
+OPTIONS = {
+    "hidden": "--hidden",
+    "head": "--heads",
+    "kv_head": "--kv-heads",
+    "head_dim": "--head-dim",
+    "ffn": "--ffn",
+}
+FOLLOWERS = ("shared_ffn", "dense_ffn")  # widths that keep their ratio to the experts' one, ffn
+LARGEST = 1 << 24  # of any axis: far beyond every model, far below what would exhaust memory
+ROPE_DICTS = ("rope_parameters", "rope_scaling")
+
+Sizes = dict[str, int]
+
+
+def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
+    """The sizes a config states, completed by the rules transformers completes them with.
+
+    Raises CheckpointError for keys that are missing, are no positive whole numbers, or contradict one another.
+    """
+    sizes: Sizes = {}
+    for axis, keys in family.sizes.items():
+        stated = [key for key in keys.split() if config.get(key) is not None]
+        for key in stated or keys.split()[:1] if axis == "expert" else keys.split():
+            value = config.get(key)
+            value = family.defaults.get(key) if key not in config else value
+            if axis not in (*SIZED, "layer") or (value is None and axis in ("head_dim", "kv_head", "ffn")):
+                continue
+            if type(value) is not int or not 1 <= value <= LARGEST:
+                raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
+            if sizes.setdefault(axis, value) != value:
+                raise CheckpointError(
+                    f"config.json gives {keys.split()[0]} as {sizes[axis]} but {key!r} as {value}; growkit grows models"
+                    " where they are one size"
+                )
+    sizes.setdefault("ffn", 4 * sizes["hidden"])  # GPT-2's n_inner: null
+    sizes.setdefault("kv_head", sizes["head"])
+    if "head_dim" not in sizes:
+        if sizes["hidden"] % sizes["head"]:
+            raise CheckpointError(
+                f"config.json has {sizes['hidden']} hidden for {sizes['head']} heads, which does not divide"
+            )
+        sizes["head_dim"] = sizes["hidden"] // sizes["head"]
+    if sizes["head"] % sizes["kv_head"]:
+        raise CheckpointError(
+            f"config.json has {sizes['head']} heads for {sizes['kv_head']} kv heads, which does not divide"
+        )
+    return sizes
+
+
+def rotary_size(family: Family, config: Mapping[str, Any], sizes: Sizes) -> int:
+    """How many slots of a head carry rotary positions; 0 where positions are absolute."""
+    if not family.rotary:
+        return 0
+    fraction = rope_value(config, ("partial_rotary_factor", "rotary_pct"), family.rotary_fraction)
+    if not 0 < fraction <= 1:
+        raise CheckpointError(
+            f"config.json has partial_rotary_factor {fraction}, which should be above 0 and at most 1"
+        )
+    return int(sizes["head_dim"] * fraction)
+
+
+def rope_value(config: Mapping[str, Any], keys: tuple[str, ...], default: Any) -> Any:
+    """A rotary setting under any of its names, in the config or in its rope dictionary.
+
+    Raises CheckpointError for a dictionary that is none or a value that is not of the default's kind.
+    """
+    for name in ROPE_DICTS:
+        if not isinstance(config.get(name) or {}, dict):
+            raise CheckpointError(f"config.json should hold an object under {name!r}, not {config[name]!r}")
+    for place in (*(config.get(name) or {} for name in ROPE_DICTS), config):
+        for key in keys:
+            value = place.get(key)
+            if value is None:
+                continue
+            number = isinstance(value, int | float) and 0 < value < float("inf")
+            if not (isinstance(value, str) if isinstance(default, str) else number):
+                raise CheckpointError(
+                    f"config.json has {key!r} as {value!r}, where {default!r} is an example of what it should be"
+                )
+            return value
+    return default
+
+
+def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str, int | None]) -> Sizes:
+    """The sizes to grow to: what was asked, and for the rest what keeps the model's proportions.
+
+    With hidden alone, heads grow with head_dim kept, kv heads keep query heads per kv head, ffn keeps its ratio to
+    hidden. Raises RequestError for what cannot be, naming the nearest sizes that can.
+    """
+    old = read_sizes(family, config)
+    asked = {axis: size for axis, size in request.items() if size is not None}
+    rotary = rotary_size(family, config, old)
+    for axis, size in asked.items():
+        if axis == "kv_head" and axis not in family.sizes:
+            raise RequestError(f"{family.model_type} has no kv heads of their own; use --heads")
+        if size < old[axis]:
+            raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
+    for axis, size in asked.items():
+        if type(size) is not int:
+            raise RequestError(f"{OPTIONS[axis]} should be a whole number, not {size!r}")
+        if size > LARGEST:
+            raise RequestError(f"{OPTIONS[axis]} {size} is more than growkit plans for, {LARGEST}")
+    resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden
+
+    def attempt(values: Mapping[str, int]) -> Sizes | str:
+        new = resolve(old, values)
+        return new if isinstance(new, str) else _refusal(family, old, new, rotary) or new
+
+    found = attempt(asked)
+    if isinstance(found, str):
+        raise RequestError(found + _nearest(asked, old, lambda values: not isinstance(attempt(values), str)))
+    return found
+
+
+def _with_own_head_dim(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
+    """Sizes where head_dim is a config key of its own; a sentence where they do not come out whole."""
+    new = {**old, **asked}
+    group = old["head"] // old["kv_head"]
+    if "head" not in asked and "hidden" in asked:
+        if old["head"] * new["hidden"] % old["hidden"]:
+            ratio = old["head"] * new["hidden"] / old["hidden"]
+            return f"--hidden {new['hidden']} in proportion gives {ratio:.2f} heads; set --heads, or take a width that divides"
+        new["head"] = old["head"] * new["hidden"] // old["hidden"]
+    if "kv_head" not in asked and new["head"] != old["head"] and new["head"] % group == 0:
+        new["kv_head"] = new["head"] // group
+    return _with_ffn(old, new, asked)
+
+
+def _heads_fill_hidden(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
+    """Sizes where heads * head_dim is hidden by construction."""
+    new = {**old, **asked}
+    if "hidden" not in asked:
+        new["hidden"] = new["head"] * new["head_dim"]
+    elif "head" in asked:
+        if new["hidden"] % new["head"]:
+            return f"--hidden {new['hidden']} is no multiple of --heads {new['head']}"
+        new["head_dim"] = asked.get("head_dim", new["hidden"] // new["head"])
+    if new["hidden"] % new["head_dim"]:
+        return f"hidden {new['hidden']} is no multiple of head_dim {new['head_dim']}"
+    new["head"] = new["hidden"] // new["head_dim"]
+    if "head" in asked and asked["head"] != new["head"]:
+        return (
+            f"--heads {asked['head']} x --head-dim {new['head_dim']} is {asked['head'] * new['head_dim']}, but in this"
+            f" family it must be hidden, {new['hidden']}"
+        )
+    new["kv_head"] = new["head"]
+    return _with_ffn(old, new, asked)
+
+
+def _with_ffn(old: Sizes, new: Sizes, asked: Mapping[str, int]) -> Sizes:
+    if "ffn" not in asked and new["hidden"] != old["hidden"]:
+        new["ffn"] = _in_proportion(old["ffn"], new["hidden"], old["hidden"])
+    for axis in FOLLOWERS:
+        if axis in old:
+            new[axis] = _in_proportion(old[axis], new["ffn"], old["ffn"])
+    return new
+
+
+def _in_proportion(size: int, new: int, old: int) -> int:
+    """size * new / old; where that is not whole, the nearest size as even as the old one was, up to 64."""
+    exact, rest = divmod(size * new, old)
+    step = min(64, size & -size)
+    return exact if rest == 0 else max(size, round(exact / step) * step)
+
+
+def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
+    """Why stock transformers or growkit's maps cannot have these sizes, or None."""
+    for axis in OPTIONS:
+        if new[axis] < old[axis]:
+            return f"these sizes need {axis} {new[axis]}, fewer than the source's {old[axis]}"
+    group, old_group = new["head"] // new["kv_head"], old["head"] // old["kv_head"]
+    if family.hidden_by_heads and new["hidden"] % new["head"]:
+        return f"transformers' {family.model_type} needs hidden {new['hidden']} to be a multiple of its {new['head']} heads"
+    if new["head"] % new["kv_head"]:
+        return f"{new['head']} heads are no multiple of {new['kv_head']} kv heads"
+    if old["kv_head"] * -(-old_group // group) > new["kv_head"]:
+        return (
+            f"{new['head']} heads over {new['kv_head']} kv heads cannot hold the source's {old['head']} over"
+            f" {old['kv_head']}: each kv head would have {group} query heads for {old_group}"
+        )
+    if new["head_dim"] != old["head_dim"]:
+        if rotary == old["head_dim"] and new["head_dim"] % 2:
+            return f"head_dim {new['head_dim']} is odd, and rotary positions turn slots in pairs"
+        if family.head_norm and new["head_dim"] % old["head_dim"]:
+            return (
+                f"head_dim {new['head_dim']} is no multiple of {old['head_dim']}, and {family.model_type} takes a norm"
+                " over each head that only whole copies keep"
+            )
+    return None
+
+
+def _nearest(asked: Mapping[str, int], old: Sizes, works: Callable[[Mapping[str, int]], bool]) -> str:
+    """'; nearest that work: --hidden 768 or 1024', by walking outwards along one option that was given."""
+    for axis in asked:
+        found = []
+        for direction in (-1, 1):
+            for distance in range(1, 4 * old[axis] + 64):
+                size = asked[axis] + direction * distance
+                if size < old[axis]:
+                    break
+                if works({**asked, axis: size}):
+                    found.append(size)
+                    break
+        if found:
+            return f"; nearest that work: {OPTIONS[axis]} {' or '.join(map(str, sorted(found)))}"
+    return ""
+
+
+def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict[str, Any]:
+    """The config with the new sizes written where it had the old ones; everything else as it was."""
+    grown = deepcopy(dict(config))  # rotary settings are nested, and the source stays as it is
+    for axis, keys in family.sizes.items():
+        for key in keys.split():
+            implied = {"head_dim": new["hidden"] // new["head"], "kv_head": new["head"], "ffn": 4 * new["hidden"]}
+            if (
+                config.get(key) is None
+                and axis in implied
+                and implied[axis] == new[axis]
+                and key not in family.defaults
+            ):
+                continue
+            if axis in OPTIONS or axis in FOLLOWERS:
+                grown[key] = new[axis]
+    return grown
+
+
+def odd_width(family: Family, config: Mapping[str, Any], itemsize: int) -> int | None:
+    """A width of a mixture's experts whose rows are no multiple of 16 bytes, which torch's grouped product refuses; or None."""
+    sizes = read_sizes(family, config) if family.is_moe else {}
+    return next((sizes[axis] for axis in ("hidden", "ffn") if axis in sizes and sizes[axis] * itemsize % 16), None)
+
+
+def odd_width_notes(family: Family, config: Mapping[str, Any], itemsize: int) -> list[str]:
+    """What a plan says of such a width."""
+    width = odd_width(family, config, itemsize)
+    if width is None:
+        return []
+    return [
+        f"rows of {width} numbers are no multiple of 16 bytes, which transformers' usual way of computing experts needs: load the"
+        ' result with experts_implementation="eager"'
+    ]

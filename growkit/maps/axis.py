@@ -1,0 +1,221 @@
+"""What happens to an axis: for each new index, where it comes from and with what amplitude. Knows arithmetic on index
+arrays; ignorant of tensors, families and files.
+
+An AxisMap is one rule seen from four roles. For new index j with source s(j):
+
+    write   the tensor produces this axis:  W'[j] = write[j] * W[s(j)]
+    read    the tensor sums over it:        W'[j] = read[j]  * W[s(j)]
+    gain    a norm's gain over it           g'[j] = gain[j]  * g[s(j)]
+    shift   a norm's bias over it           b'[j] = shift[j] * b[s(j)]
+
+The function is kept across an axis when, for every source i, the sum of write*read over the copies of i is 1
+(completeness; Net2Net arXiv 1511.05641, LiGO arXiv 2303.00980 appendix A). Each role also has a mode per index: GATHER
+(the rules above), MEAN (the mean over the whole old axis instead of one entry), FREE (nothing depends on the value, so
+it is filled with randomly signed copies rather than zeros, which would leave a dead saddle), BALANCED (only the sum
+over all such entries counts and is 0: randomly signed copies less their mean), or ABSENT (this source has no part in
+the index: another one fills it).
+
+The residual stream never needs an edited norm epsilon here: copies are scaled so that the statistic a norm takes over
+the axis is unchanged (sum over all j of write[j]**2 * x[s(j)]**2, divided by the new size, equals the old mean square).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+
+from growkit.maps.notation import GAIN, READ, SHIFT, WRITE
+
+GATHER, MEAN, FREE, BALANCED, ABSENT = 0, 1, 2, 3, 4
+Values = float | np.ndarray
+
+
+@dataclass(frozen=True)
+class Side:
+    """One role of a map: amplitude (float64) and mode (int8), both of the new size."""
+
+    amplitude: np.ndarray
+    mode: np.ndarray
+
+
+@dataclass(frozen=True)
+class AxisMap:
+    """A rule for one axis. index has the new size; `name` is the word a plan shows for it."""
+
+    name: str
+    old: int
+    index: np.ndarray
+    sides: dict[str, Side]
+
+    @property
+    def new(self) -> int:
+        return len(self.index)
+
+    @property
+    def is_identity(self) -> bool:
+        return np.array_equal(self.index, np.arange(self.old)) and all(
+            (side.amplitude == 1).all() and (side.mode == GATHER).all() for side in self.sides.values()
+        )
+
+    def completeness(self) -> np.ndarray:
+        """For each old index the sum of write*read over its copies; all ones where the map keeps the function."""
+        write, read = self.sides[WRITE], self.sides[READ]
+        carried = (write.mode == GATHER) & (read.mode == GATHER)
+        return np.bincount(self.index[carried], (write.amplitude * read.amplitude)[carried], self.old)
+
+    def digest(self) -> str:
+        """A stable hash of everything the map says, for provenance."""
+        state = sha256(f"{self.old} {self.new}".encode())
+        for array in (self.index, *(a for role in sorted(self.sides) for a in vars(self.sides[role]).values())):
+            state.update(np.ascontiguousarray(array).tobytes())
+        return state.hexdigest()
+
+
+def axis_map(
+    name: str,
+    old: int,
+    index: np.ndarray,
+    write: Values,
+    read: Values,
+    gain: Values = 1.0,
+    shift: Values = 1.0,
+    modes: dict[str, np.ndarray] | None = None,
+) -> AxisMap:
+    """Build an AxisMap from arrays or scalars; `modes` maps a role to its mode array (GATHER where absent)."""
+    index = np.asarray(index, dtype=np.int64)
+    modes = modes or {}
+    sides = {}
+    for role, amplitude in ((WRITE, write), (READ, read), (GAIN, gain), (SHIFT, shift)):
+        values = np.broadcast_to(np.asarray(amplitude, dtype=np.float64), index.shape).copy()
+        mode = np.asarray(modes.get(role, np.zeros(len(index))), dtype=np.int8)
+        sides[role] = Side(values, mode)
+    return AxisMap(name, old, index, sides)
+
+
+def identity(size: int) -> AxisMap:
+    """The map that changes nothing."""
+    return axis_map("kept", size, np.arange(size), 1.0, 1.0)
+
+
+def cyclic_index(old: int, new: int) -> np.ndarray:
+    """0..old-1 again and again: new index j comes from j mod old."""
+    return np.arange(new) % old
+
+
+def random_index(old: int, new: int, generator: np.random.Generator) -> np.ndarray:
+    """bert2BERT's mapping (arXiv 2110.07143, section 3.2): the old indices, then uniform draws with replacement."""
+    return np.concatenate([np.arange(old), generator.integers(0, old, new - old)])
+
+
+def counts(index: np.ndarray, old: int) -> np.ndarray:
+    """For each new index, how many new indices share its source (the original counts as one)."""
+    return np.bincount(index, minlength=old)[index]
+
+
+def copy_rank(index: np.ndarray) -> np.ndarray:
+    """For each new index, its place among the copies of its source: 0 for the first, 1 for the second, and so on."""
+    order = np.argsort(index, kind="stable")
+    ordered = index[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    ranks = np.empty(len(index), dtype=np.int64)
+    ranks[order] = np.arange(len(index)) - np.repeat(starts, np.diff(np.r_[starts, len(index)]))
+    return ranks
+
+
+def copies(old: int, index: np.ndarray) -> AxisMap:
+    """Plain FPI copies (bert2BERT eq. 7-8): write as they are, read divided by the number of copies.
+
+    Exact on every axis that no norm runs over, and on those too when each source has equally many copies.
+    """
+    return axis_map("copies", old, index, 1.0, 1.0 / counts(index, old))
+
+
+def even_norm_copies(old: int, index: np.ndarray) -> AxisMap:
+    """Isometric copies that keep the root mean square of the axis: exact under RMSNorm at any size.
+
+    write[j] = sqrt(new / (old * c)) for a source with c copies, read[j] = write[j] * old / new. At a whole multiple
+    this is plain FPI; elsewhere it is the isometry of growth theory with its scale chosen so that no epsilon changes.
+    """
+    new = len(index)
+    write = np.sqrt(new / (old * counts(index, old)))
+    name = "copies" if np.all(write == 1.0) else "isometric copies"
+    return axis_map(name, old, index, write, write * old / new)
+
+
+def norm_undone_copies(old: int, index: np.ndarray) -> AxisMap:
+    """Copies under a norm whose own gain undoes their amplitude, for norms over all heads at once (OLMo 2's q and k)."""
+    isometric = even_norm_copies(old, index)
+    write = isometric.sides[WRITE].amplitude
+    return axis_map(isometric.name, old, index, write, write * old / len(index), gain=1.0 / write)
+
+
+def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
+    """Whole copies, and for the rest of the axis the mean of all old entries (LEMON, arXiv 2310.07999): for LayerNorm.
+
+    A filler that always equals the stream's mean leaves LayerNorm's mean as it is; scaling the copies by
+    sqrt(new / (old * k)) leaves its variance as it is, so epsilon need not change. Pre-norm, the normalised filler is
+    exactly 0: its bias must be 0 and what reads it is free. Post-norm, the norm's own output is the stream: the filler
+    gets gain 0 and the mean of the biases, so all of it holds one value, and what reads it must sum to 0; the token-wise
+    part of that mean is lost, which is why the result is near and not exact.
+    """
+    whole = new // old
+    index = cyclic_index(old, new)
+    filler = np.arange(new) >= whole * old
+    amplitude = np.sqrt(new / (old * whole))
+    mean = np.where(filler, MEAN, GATHER)
+    return axis_map(
+        "copies + mean filler",
+        old,
+        index,
+        write=amplitude,
+        read=1.0 / (whole * amplitude),
+        gain=np.where(filler & post_norm, 0.0, 1.0),
+        shift=np.where(filler & (not post_norm), 0.0, amplitude),
+        modes={WRITE: mean, READ: np.where(filler, BALANCED if post_norm else FREE, GATHER), SHIFT: mean * post_norm},
+    )
+
+
+def head_filler(old: int, new: int) -> AxisMap:
+    """For a masked-LM head's own layer beside a mean-filled stream: whole copies are read, the rest only pads.
+
+    The padding copies real units, so that the head's LayerNorm sees almost the old statistics; its gain, bias and
+    readers are 0. Near, not exact.
+    """
+    whole = new // old
+    filler = np.arange(new) >= whole * old
+    kept = np.where(filler, 0.0, 1.0)
+    return axis_map("copies + silent copies", old, cyclic_index(old, new), 1.0, kept / whole, gain=kept, shift=kept)
+
+
+def block_of(sizes: Sequence[int], member: int) -> AxisMap:
+    """One member's block of an axis on which several lie side by side; the rest of the axis is ABSENT."""
+    first, new = sum(sizes[:member]), sum(sizes)
+    inside = (np.arange(new) >= first) & (np.arange(new) < first + sizes[member])
+    index = (np.arange(new) - first) % sizes[member]
+    mode = np.where(inside, GATHER, ABSENT)
+    return axis_map(
+        "side by side", sizes[member], index, 1.0, 1.0, modes=dict.fromkeys((WRITE, READ, GAIN, SHIFT), mode)
+    )
+
+
+def outer(left: AxisMap, right: AxisMap) -> AxisMap:
+    """The map of the composite axis (left right): row-major product of indices, amplitudes multiplied, modes joined."""
+    index = (left.index[:, None] * right.old + right.index[None, :]).ravel()
+    sides = {}
+    for role in left.sides:
+        a, b = left.sides[role], right.sides[role]
+        amplitude = (a.amplitude[:, None] * b.amplitude[None, :]).ravel()
+        sides[role] = Side(amplitude, np.maximum(a.mode[:, None], b.mode[None, :]).ravel())
+    return AxisMap(f"{left.name} x {right.name}", left.old * right.old, index, sides)
+
+
+def concatenate(parts: list[AxisMap]) -> AxisMap:
+    """The map of an axis that is several blocks one after another, such as the q, k, v of a fused projection."""
+    offsets = np.cumsum([0, *(part.old for part in parts)])
+    index = np.concatenate([part.index + offset for part, offset in zip(parts, offsets)])
+    sides = {
+        role: Side(*(np.concatenate([getattr(p.sides[role], f) for p in parts]) for f in ("amplitude", "mode")))
+        for role in parts[0].sides
+    }
+    return AxisMap(" | ".join(part.name for part in parts), int(offsets[-1]), index, sides)

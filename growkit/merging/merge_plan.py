@@ -1,0 +1,278 @@
+"""From a request and headers to the plan of a merge: which tensors, from whom, which rows. Knows what must agree between
+models that are merged; ignorant of values and of files.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+
+from growkit.checkpoint.record import FORMAT
+from growkit.errors import RequestError
+from growkit.families import Family, family_named
+from growkit.growth.kin import bytes_of, check_alone, check_kin, dtypes_of, names_of, stem_of
+from growkit.growth.plan import PROCESS_BYTES
+from growkit.growth.source_headers import Headers, architecture_of
+from growkit.maps.notation import READ
+from growkit.merging.methods import MergeRequest
+from growkit.merging.vocabulary import Vocabulary, differing_files, rows_of
+
+BLOCK_ELEMENTS = 1 << 18  # of a merged tensor at a time: float32 of a few members stay in the processor's cache
+IN_FLIGHT = 3  # blocks being computed or waiting for it
+
+
+@dataclass(frozen=True)
+class Giver:
+    """A member as the plan sees it: what it is called, what draws for it go by, its weight, its bytes.
+
+    key: see `keys_of`. names, dtypes: by stem, the name it stores that tensor under and its dtype. shapes: by stem, of a
+    stored delta, to be checked.
+    """
+
+    label: str
+    key: str
+    weight: float
+    bytes: int
+    names: Mapping[str, str]
+    dtypes: Mapping[str, torch.dtype]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The member as plain data."""
+        return {"label": self.label, "name": self.key, "weight": self.weight, "bytes": self.bytes}
+
+
+@dataclass(frozen=True)
+class MergedTensor:
+    """One tensor of the result, perhaps under several names (a stored copy of a tied embedding).
+
+    stem: what its draws go by. compute: what it is computed in. origins: its name in the base, "" without one, and in each
+    member, "" where that has none. rows: for each member its row for each row, None for the same ones. vector: of one
+    dimension. whole: a matrix that subspace methods see whole.
+    """
+
+    names: tuple[str, ...]
+    stem: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    compute: torch.dtype
+    base: str
+    origins: tuple[str, ...]
+    rows: tuple[np.ndarray | None, ...]
+    whole: bool
+
+    @property
+    def height(self) -> int:
+        """Rows, as a checkpoint gives them: the first dimension."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def width(self) -> int:
+        return prod(self.shape[1:])
+
+    @property
+    def block_rows(self) -> int:
+        return self.height if self.whole else max(1, BLOCK_ELEMENTS // max(1, self.width))
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """Everything needed to merge. first: the model whose config, names and files the result has: the base, or a member.
+
+    members: in the order of their keys, so that the order they were named in changes nothing.
+    """
+
+    command: str
+    request: MergeRequest
+    base: Headers | None
+    first: str
+    members: tuple[Giver, ...]
+    tensors: tuple[MergedTensor, ...]
+    config: dict[str, Any]
+    source_bytes: int
+    changed: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> Family:
+        return family_named(self.config.get("model_type"))
+
+    @property
+    def parameters(self) -> int:
+        return sum(prod(tensor.shape) for tensor in self.tensors)
+
+    @property
+    def bytes(self) -> int:
+        return sum(prod(t.shape) * t.dtype.itemsize * len(t.names) for t in self.tensors)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Expected peak resident memory: the process, and each member's part of the blocks in flight with temporaries."""
+        largest = max((min(t.block_rows, t.height) * t.width * t.compute.itemsize for t in self.tensors), default=0)
+        return PROCESS_BYTES + IN_FLIGHT * largest * (len(self.members) + 4)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain data: what `--dry-run --json` prints."""
+        return {
+            "format": FORMAT,
+            "command": self.command,
+            "family": self.family.model_type,
+            "base": self.base.label if self.base is not None else None,
+            "members": [member.to_json() for member in self.members],
+            "request": self.request.to_json(),
+            "tensors": sum(len(tensor.names) for tensor in self.tensors),
+            "parameters": self.parameters,
+            "bytes": {"before": self.source_bytes, "after": self.bytes},
+            "peak_memory_bytes": self.peak_bytes,
+            "config": self.changed,
+            "notes": list(self.notes),
+        }
+
+
+def keys_of(names: Sequence[tuple[str, ...]]) -> list[str]:
+    """What each member is called: the shortest end of its path, given in parts, that no other has.
+
+    Raises RequestError for one that is named twice.
+    """
+    keys = []
+    for number, name in enumerate(names):
+        others = [other for place, other in enumerate(names) if place != number]
+        if name in others:
+            raise RequestError(
+                f"member {'/'.join(name).replace('//', '/')!r} is named twice; name it once, with a larger weight"
+            )
+        ends = (name[-length:] for length in range(1, len(name) + 1))
+        keys.append("/".join(next((end for end in ends if all(o[-len(end) :] != end for o in others)), name)))
+    return keys
+
+
+def merge_plan(
+    base_model: Headers | None,
+    members: Sequence[Headers],
+    keys: Sequence[str],
+    request: MergeRequest,
+    vocabularies: Sequence[Vocabulary],
+) -> MergePlan:
+    """Plan a merge. vocabularies: of the base, where there is one, then of the members.
+
+    Raises RequestError for models that do not belong together, CheckpointError for one that is not understood.
+    """
+    models = [base_model, *members] if base_model is not None else list(members)
+    first = models[0]
+    family = family_named(first.config.get("model_type"))
+    notes = [note for model in models for note in model.notes]
+    for model in models:
+        check_alone(family, first, model)
+    for other, vocabulary in zip(models[1:], vocabularies[1:]):
+        notes += check_kin(family, first, other)
+        for file in differing_files(vocabularies[0], vocabulary)[:1]:
+            notes.append(f"{other.label!r} has another {file} than {first.label!r}, whose files the result gets")
+    rows = [rows_of(vocabularies[0], vocabulary, request.vocab) for vocabulary in vocabularies[-len(members) :]]
+    for member, matched in zip(members, rows):
+        if matched is not None:
+            notes.append(
+                f"vocabulary: {member.label!r} has {int((matched >= 0).sum()):,} of the base's {len(matched):,} rows; it"
+                " changes nothing in the others"
+            )
+    givers = [
+        Giver(model.label, key, weight, bytes_of(family, model), names_of(family, model), dtypes_of(family, model))
+        for model, key, weight in zip(members, keys, request.weights)
+    ]
+    return _plan("merge", first, base_model is not None, givers, rows, request, notes)
+
+
+def apply_plan(base_model: Headers, skills: Sequence[Giver], request: MergeRequest) -> MergePlan:
+    """Plan the adding of deltas that are stored by themselves. Raises RequestError for one that does not fit the base."""
+    family = family_named(base_model.config.get("model_type"))
+    check_alone(family, base_model, base_model)
+    ours = names_of(family, base_model)
+    for skill in skills:
+        strange = sorted({*skill.names} - {*ours})
+        if strange:
+            raise RequestError(
+                f"{skill.label!r} changes tensor {strange[0]!r}, which {base_model.label!r} does not have"
+            )
+        for stem, shape in skill.shapes.items():
+            if shape != base_model.shapes[ours[stem]]:
+                raise RequestError(
+                    f"{skill.label!r} changes tensor {ours[stem]!r} of shape {list(shape)} and {base_model.label!r} has"
+                    f" {list(base_model.shapes[ours[stem]])}; apply it to the base it was made from"
+                )
+    return _plan("apply", base_model, True, skills, [None] * len(skills), request, list(base_model.notes))
+
+
+def _plan(
+    command: str,
+    first: Headers,
+    based: bool,
+    givers: Sequence[Giver],
+    rows: Sequence[np.ndarray | None],
+    request: MergeRequest,
+    notes: Sequence[str],
+) -> MergePlan:
+    family = family_named(first.config.get("model_type"))
+    order = sorted(range(len(givers)), key=lambda number: givers[number].key)
+    members = tuple(givers[number] for number in order)
+    matched = tuple(rows[number] for number in order)
+    names: dict[str, list[str]] = {}
+    for name in first.shapes:
+        if not family.is_buffer(name):
+            names.setdefault(stem_of(family, first, name), []).append(name)
+    tensors = tuple(
+        _tensor(family, first, based, stem, tuple(stored), members, matched, request) for stem, stored in names.items()
+    )
+    config = dict(first.config)
+    if first.head_is_copy is False:
+        config["tie_word_embeddings"] = False  # two different tensors cannot be tied; transformers would not either
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) == 1 and dtypes != {first.dtypes[name] for stored in names.values() for name in stored}:
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = str(*dtypes).removeprefix("torch.")
+    request = replace(request, weights=tuple(member.weight for member in members))
+    base_bytes = bytes_of(family, first) if based else 0
+    return MergePlan(
+        command,
+        request,
+        first if based else None,
+        first.label,
+        members,
+        tensors,
+        config,
+        base_bytes + sum(member.bytes for member in members),
+        {key: value for key, value in config.items() if first.config.get(key) != value},
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def _tensor(
+    family: Family,
+    first: Headers,
+    based: bool,
+    stem: str,
+    names: tuple[str, ...],
+    members: Sequence[Giver],
+    rows: Sequence[np.ndarray | None],
+    request: MergeRequest,
+) -> MergedTensor:
+    """One tensor of the result."""
+    dimensions = family.axes_of(names[0], architecture_of(family, first))
+    by_token = dimensions[0].axes == ("vocab",)
+    shape = first.shapes[names[0]]
+    stored = [member.dtypes[stem] for member in members if stem in member.dtypes]
+    dtype = request.dtype or (first.dtypes[names[0]] if based else reduce(torch.promote_types, stored))
+    wide = torch.float64 in (dtype, first.dtypes[names[0]], *stored)
+    return MergedTensor(
+        names,
+        stem,
+        shape,
+        dtype,
+        torch.float64 if wide else torch.float32,
+        names[0] if based else "",
+        tuple(member.names.get(stem, "") for member in members),
+        tuple(matched if by_token else None for matched in rows),
+        # TSV and Iso-C are for what maps one space to another; rows of tokens and of positions are no such thing
+        request.row.whole and len(shape) == 2 and any(d.role == READ for d in dimensions) and not by_token,
+    )

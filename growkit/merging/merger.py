@@ -1,0 +1,196 @@
+"""Carry the plan of a merge out: read rows, take deltas, thin them, make one of several, add it to the base. Knows streams of
+blocks; ignorant of files that are written and of what was checked before.
+
+A block is a pure function of its place: what is drawn for an element depends on the seed, its tensor, its member and its number
+alone. So the bytes do not depend on blocks, threads, shards or the order of members, and memory holds a few blocks. What must be
+known of a whole tensor or model first (a trim's threshold, an angle) is found in passes of its own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from growkit.checkpoint.stream import Source, is_finite, kind_of
+from growkit.errors import CheckpointError
+from growkit.merging.merge_plan import MergedTensor, MergePlan
+from growkit.merging.methods import BAND, DROP, ELECT, ISO, RANKED, SLERP, SUM, TOP, TSV, MergeRequest
+from growkit.merging.operators.consensus import Weighted, elect, weighted_mean, weighted_sum
+from growkit.merging.operators.select import kth_largest
+from growkit.merging.operators.sparsify import drop, drop_by_rank, keep_band, keep_top
+from growkit.merging.operators.subspace import iso_c, slerp_weights, tsv
+from growkit.operators.streams import draws
+
+
+class Deltas(Protocol):
+    """A member as it is read: what it changes, by blocks of rows."""
+
+    def delta(
+        self, tensor: MergedTensor, name: str, start: int, stop: int, base: torch.Tensor | None, rows: np.ndarray | None
+    ) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned checkpoint: what it changes is what it is, less the base; without one it is its own delta."""
+
+    source: Source
+
+    def delta(
+        self, tensor: MergedTensor, name: str, start: int, stop: int, base: torch.Tensor | None, rows: np.ndarray | None
+    ) -> torch.Tensor:
+        """Rows [start, stop) of the delta as (rows, width) in the tensor's compute dtype; 0 where rows says NONE."""
+        if rows is None:
+            mine = self.source.rows(name, np.arange(start, stop)).to(tensor.compute)
+            return mine if base is None else mine.sub_(base)
+        assert base is not None, "vocabularies may only differ from a base's"
+        there = np.flatnonzero(rows[start:stop] >= 0)
+        delta = torch.zeros_like(base)
+        mine = self.source.rows(name, rows[start:stop][there]).to(tensor.compute)
+        delta[torch.from_numpy(there)] = mine - base[torch.from_numpy(there)]
+        return delta
+
+
+def thin(
+    delta: torch.Tensor, tensor: MergedTensor, key: str, start: int, request: MergeRequest, limits: Sequence[float]
+) -> torch.Tensor:
+    """A delta with what the method leaves out set to 0, in place. limits: of its magnitudes, for trims."""
+    row, options = request.row, request.options
+    if row.sparsify == TOP:
+        return keep_top(delta, limits[0]) if limits else delta
+    if row.sparsify == BAND:
+        return keep_band(delta, limits[0], limits[1])
+    if not row.draws or (len(tensor.shape) < 2 and not request.vectors):
+        return delta
+    if row.sparsify == DROP and options["drop"] == 0:
+        return delta
+    chances = draws(request.seed, f"{tensor.stem}/{key}", start * tensor.width, delta.numel())
+    if row.sparsify == RANKED:
+        # a vector is one row
+        matrix = delta.view(1, -1) if len(tensor.shape) < 2 else delta
+        return drop_by_rank(matrix, options["density"], options["epsilon"], chances).view(delta.shape)
+    return drop(delta, options["drop"], chances)
+
+
+@dataclass(frozen=True)
+class Merger:
+    """A plan with the sources to carry it out: base (None without one) and members, in the plan's order."""
+
+    plan: MergePlan
+    base: Source | None
+    members: Sequence[Deltas]
+    allow_nonfinite: bool = False
+
+    @property
+    def active(self) -> list[int]:
+        """Members that have any weight; on the great circle both count."""
+        both = self.plan.request.row.consensus == SLERP
+        return [number for number, member in enumerate(self.plan.members) if both or member.weight != 0]
+
+    def blocks(
+        self, tensor: MergedTensor, trims: Sequence[Sequence[float]]
+    ) -> Iterator[tuple[int, Callable[[], torch.Tensor]]]:
+        """(first element, function that computes the block) of one tensor. trims: of each member, from `model_trims`.
+
+        Raises CheckpointError from the function for weights that are not finite.
+        """
+        request = self.plan.request
+        givers = [number for number in self.active if tensor.origins[number]]
+        if request.row.sparsify == BAND:
+            trims = [self._band(tensor, number) if number in givers else () for number in range(len(self.members))]
+        mix = self._angle(tensor) if request.row.consensus == SLERP else ()
+
+        def block(start: int) -> torch.Tensor:
+            stop = min(start + tensor.block_rows, tensor.height)
+            stored = self._base_rows(tensor, start, stop)
+            if not givers:
+                assert stored is not None, "a mean of nothing was refused"
+                return stored.to(tensor.dtype)
+            base = stored.to(tensor.compute) if stored is not None else None
+
+            def deltas() -> Weighted:
+                for place, number in enumerate(givers):
+                    delta = self._delta(tensor, number, start, stop, base)
+                    key = self.plan.members[number].key
+                    weight = mix[place] if mix else self.plan.members[number].weight
+                    yield weight, thin(delta, tensor, key, start, request, trims[number])
+
+            merged = self._consensus(tensor, deltas(), len(givers))
+            result = (merged if base is None else base.add_(merged, alpha=request.scale)).to(tensor.dtype)
+            if not self.allow_nonfinite and not is_finite(result):
+                raise self._not_finite(tensor, start, stop, result)
+            return result
+
+        for start in range(0, tensor.height, tensor.block_rows):
+            yield start * tensor.width, lambda start=start: block(start)  # type: ignore[misc]
+
+    def model_trims(self) -> list[Sequence[float]]:
+        """For each member the least magnitude that TIES keeps: one for the whole model, as in the paper."""
+        request = self.plan.request
+        if request.row.sparsify != TOP or request.options["density"] == 1:
+            return [()] * len(self.members)
+        return [self._top(number) if number in self.active else () for number in range(len(self.members))]
+
+    def _top(self, number: int) -> Sequence[float]:
+        tensors = [tensor for tensor in self.plan.tensors if tensor.origins[number]]
+        dtype = max((tensor.compute for tensor in tensors), key=lambda dtype: dtype.itemsize)
+        count = sum(prod(tensor.shape) for tensor in tensors)
+        rank = max(1, int(self.plan.request.options["density"] * count))
+        return kth_largest(lambda: (d.to(dtype) for t in tensors for d in self.deltas(t, number)), [rank], dtype)
+
+    def _band(self, tensor: MergedTensor, number: int) -> Sequence[float]:
+        """(least that stays, least that goes) of one member's tensor."""
+        count, options = prod(tensor.shape), self.plan.request.options
+        outliers = int(options["gamma"] * count)
+        last = outliers + max(1, int(options["density"] * count))
+        return kth_largest(lambda: self.deltas(tensor, number), [last, outliers], tensor.compute)
+
+    def _angle(self, tensor: MergedTensor) -> tuple[float, float]:
+        weights = [self.plan.members[number].weight for number in (0, 1)]
+        return slerp_weights(zip(self.deltas(tensor, 0), self.deltas(tensor, 1)), weights)
+
+    def deltas(self, tensor: MergedTensor, number: int) -> Iterator[torch.Tensor]:
+        """What one member changes in a tensor, in blocks of rows."""
+        for start in range(0, tensor.height, tensor.block_rows):
+            stop = min(start + tensor.block_rows, tensor.height)
+            stored = self._base_rows(tensor, start, stop)
+            yield self._delta(tensor, number, start, stop, None if stored is None else stored.to(tensor.compute))
+
+    def _base_rows(self, tensor: MergedTensor, start: int, stop: int) -> torch.Tensor | None:
+        return self.base.rows(tensor.base, np.arange(start, stop)) if self.base is not None else None
+
+    def _delta(
+        self, tensor: MergedTensor, number: int, start: int, stop: int, base: torch.Tensor | None
+    ) -> torch.Tensor:
+        return self.members[number].delta(tensor, tensor.origins[number], start, stop, base, tensor.rows[number])
+
+    def _consensus(self, tensor: MergedTensor, deltas: Weighted, count: int) -> torch.Tensor:
+        kind = self.plan.request.row.consensus
+        if kind == ELECT:
+            return elect(deltas)
+        if kind in (SUM, SLERP):
+            return weighted_sum(deltas)
+        if tensor.whole and kind == TSV:
+            return tsv(deltas, count)
+        return iso_c(deltas) if tensor.whole and kind == ISO else weighted_mean(deltas)
+
+    def _not_finite(self, tensor: MergedTensor, start: int, stop: int, result: torch.Tensor) -> CheckpointError:
+        """Whose fault it is that a merged block holds NaN or Inf: the base's, a member's, or the dtype's."""
+        stored = self._base_rows(tensor, start, stop)
+        found = [] if stored is None else [(self.plan.first, stored)]
+        base = None if stored is None else torch.zeros(stored.shape, dtype=tensor.compute)
+        for number in self.active:
+            found.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
+        for label, block in found:
+            if not is_finite(block):
+                return CheckpointError(
+                    f"tensor {tensor.names[0]!r} of {label!r} holds {kind_of(block)}: pass --allow-nonfinite to merge it as it is"
+                )
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return CheckpointError(
+            f"tensor {tensor.names[0]!r} holds {kind_of(result)} once merged: its values do not fit {dtype}; choose another"
+            " --dtype"
+        )

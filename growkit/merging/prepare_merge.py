@@ -1,0 +1,150 @@
+"""Everything that is settled before a merge writes a byte: sources opened, the request planned, the output checked. Knows the
+order of things; ignorant of how a plan is carried out.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from growkit.checkpoint.companions import TOKENIZERS, modules_conflict, sentence_modules
+from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.source import Checkpoint
+from growkit.checkpoint.token_ids import token_ids
+from growkit.checkpoint.writer import check_target
+from growkit.errors import RequestError
+from growkit.families import family_named
+from growkit.growth.names import folder_for
+from growkit.growth.request import DTYPES
+from growkit.growth.source_headers import Headers
+from growkit.growth.sources import headers_of, open_source
+from growkit.growth.width.sizes import read_sizes
+from growkit.merging.merge_plan import MergePlan, keys_of, merge_plan
+from growkit.merging.merger import Deltas, FineTuned, Merger
+from growkit.merging.methods import merge_request, parse_member
+from growkit.merging.vocabulary import Vocabulary
+
+Path_ = str | Path
+Member = Path_ | tuple[Path_, float]
+
+
+@dataclass(frozen=True)
+class ReadyMerge:
+    """All that is settled before a byte is written. sources: the base, where there is one, then the plan's members."""
+
+    merger: Merger
+    first: Checkpoint
+    sources: list[Checkpoint]
+    folder: Path
+
+
+def weighted_path(member: Member) -> tuple[Path_, float]:
+    """A member as (path, weight), from 'path:0.5', a path or a pair."""
+    if isinstance(member, tuple):
+        return member[0], float(member[1])
+    return parse_member(str(member), Path(member).exists())
+
+
+def path_parts(source: Path_) -> tuple[str, ...]:
+    """A path in parts, by whose end a member is known; a hub id's own."""
+    path = Path(source)
+    return path.resolve().parts if path.exists() else tuple(str(source).split("/"))
+
+
+@contextmanager
+def prepared_merge(
+    members: Sequence[Member],
+    base: Path_ | None,
+    out: Path_ | None,
+    keywords: dict[str, Any],
+    allow_nonfinite: bool,
+    force: bool,
+) -> Iterator[ReadyMerge]:
+    """Open, plan and check everything that can be checked; close what was opened."""
+    if not members:
+        raise RequestError("nothing to merge: name the members, such as M1 M2:0.5")
+    named = [weighted_path(member) for member in members]
+    dtype = keywords.pop("dtype", None)
+    if dtype is not None and dtype not in DTYPES:
+        raise RequestError(f"--dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    weights = tuple(weight for _, weight in named)
+    request = merge_request(weights, base is not None, dtype=DTYPES[dtype] if dtype else None, **keywords)
+    keys = keys_of([path_parts(path) for path, _ in named])
+    paths = [base, *(path for path, _ in named)] if base is not None else [path for path, _ in named]
+    opened: list[Checkpoint] = []
+    try:
+        for path in paths:
+            opened.append(open_source(path))
+        headers = [headers_of(checkpoint) for checkpoint in opened]
+        vocabularies = [_vocabulary(checkpoint, model) for checkpoint, model in zip(opened, headers)]
+        based = base is not None
+        plan = merge_plan(headers[0] if based else None, headers[based:], keys, request, vocabularies)
+        _check_modules(opened)
+        by_key = dict(zip(keys, opened[based:]))
+        sources = [by_key[member.key] for member in plan.members]
+        plan = replace(plan, notes=(*plan.notes, *_twins(plan, opened[0] if based else None, sources)))
+        folder = (
+            Path(out)
+            if out is not None
+            else folder_for(paths, f"{'+'.join(c.name for c in opened[based:])}-{request.method}")
+        )
+        check_target(folder, [Path(path) for path in paths if Path(path).exists()], force)
+        deltas: list[Deltas] = [FineTuned(source) for source in sources]
+        merger = Merger(plan, opened[0] if based else None, deltas, allow_nonfinite)
+        yield ReadyMerge(merger, opened[0], [*opened[:based], *sources], folder)
+    finally:
+        for checkpoint in opened:
+            checkpoint.close()
+
+
+def _vocabulary(checkpoint: Checkpoint, headers: Headers) -> Vocabulary:
+    family = family_named(headers.config.get("model_type"))
+    files = {}
+    if checkpoint.folder is not None:
+        there = [name for name in TOKENIZERS if (checkpoint.folder / name).is_file()]
+        files = {name: file_hash(checkpoint.folder / name) for name in there}
+    return Vocabulary(
+        checkpoint.label, read_sizes(family, headers.config)["vocab"], token_ids(checkpoint.folder), files
+    )
+
+
+def _check_modules(opened: Sequence[Checkpoint]) -> None:
+    for checkpoint in opened:
+        conflict = modules_conflict([opened[0].folder, checkpoint.folder])
+        if conflict:
+            raise RequestError(f"{opened[0].label!r} and {checkpoint.label!r} have different {conflict}")
+        modules = sentence_modules(checkpoint.folder) if checkpoint.folder is not None else []
+        if any(kind == "Dense" for kind, _ in modules):
+            raise RequestError(f"{checkpoint.label!r} ends in a Dense module, whose weights growkit does not merge")
+
+
+def _twins(plan: MergePlan, base: Checkpoint | None, members: Sequence[Checkpoint]) -> list[str]:
+    """Warnings of members that are the base, or one another; reads up to the first difference."""
+    names = [[tensor.origins[number] for tensor in plan.tensors] for number in range(len(members))]
+    ours = [tensor.base for tensor in plan.tensors]
+    notes = []
+    for number, member in enumerate(members):
+        if base is not None and _same(base, ours, member, names[number]):
+            notes.append(f"warning: {member.label!r} equals the base {base.label!r}: it has nothing to give")
+        for before, other in enumerate(members[:number]):
+            if _same(other, names[before], member, names[number]):
+                notes.append(f"warning: {other.label!r} and {member.label!r} are the same model under two names")
+    return notes
+
+
+def _same(one: Checkpoint, ours: Sequence[str], other: Checkpoint, theirs: Sequence[str]) -> bool:
+    return all(_same_tensor(one, other, *names) for names in zip(ours, theirs))
+
+
+def _same_tensor(one: Checkpoint, other: Checkpoint, name: str, theirs: str) -> bool:
+    a, b = one.tensors[name], other.tensors[theirs]
+    if a.shape != b.shape:
+        return False
+    rows = a.shape[0] if a.shape else 1
+    step = max(1, (1 << 20) // max(1, a.elements // max(1, rows)))
+    pieces = (np.arange(start, min(start + step, rows)) for start in range(0, rows, step))
+    return all(torch.equal(*(c.rows(n, piece).double() for c, n in ((one, name), (other, theirs)))) for piece in pieces)

@@ -1,0 +1,157 @@
+"""A checkpoint from nothing but a config: random weights, the baseline that growing is compared with. Knows transformers'
+classes; ignorant of families and of text.
+"""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from growkit.checkpoint.record import FORMAT
+from growkit.checkpoint.source import CONFIG, HUB_ID, PROVENANCE, from_hub, read_json
+from growkit.checkpoint.writer import check_space, check_target, new_folder, write_json
+from growkit.data.tokenizer import tokenizer_folder
+from growkit.errors import CheckpointError, RequestError
+from growkit.version import __version__
+
+DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
+SHARD_SIZE = "5GB"
+# what begins or ends so belongs to a tokenizer, or says how to generate
+TOKENIZER_STEMS = (
+    "tokenizer",
+    "special_tokens",
+    "added_tokens",
+    "chat_template",
+    "vocab",
+    "merges",
+    "generation_config",
+)
+TOKENIZER_ENDS = (".model", ".tiktoken", ".spm", ".bpe", ".vocab")
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """What was made: the folder, the class and number of its parameters, how they are stored, and whether with a tokenizer."""
+
+    folder: Path
+    architecture: str
+    parameters: int
+    dtype: str
+    seed: int
+    tokenizer: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain data."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def init(
+    config: str | Path, out: str | Path, *, seed: int = 0, dtype: str | None = None, force: bool = False
+) -> Initialised:
+    """Make a stock checkpoint with random weights, as transformers initialises them; the same seed gives the same bytes.
+
+    config: a config.json, a checkpoint (its config; tokenizer files are copied along) or a hub id; the class is the first
+    of its `architectures`. dtype: what to store, float32 where neither it nor the config says. Needs memory for the whole
+    model in float32. Raises RequestError or CheckpointError, having written nothing.
+    """
+    folder = Path(out)
+    content, beside = _config_and_folder(config)
+    check_target(folder, [Path(config)] if Path(config).exists() else [], force)
+    name = dtype or str(content.get("dtype") or content.get("torch_dtype") or "float32").removeprefix("torch.")
+    if name not in DTYPES:
+        said = f"--dtype {dtype!r}" if dtype else f"dtype {name!r} in the config"
+        raise RequestError(f"{said} is not one of {', '.join(DTYPES)}; give one with --dtype")
+    model_class, settings = _class_of(content, str(config))
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in _built(model_class, settings, str(config)).parameters())
+    check_space(folder, parameters * DTYPES[name].itemsize)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _built(model_class, settings, str(config)).to(DTYPES[name])
+    companions = [path for path in sorted(beside.iterdir()) if _is_of_tokenizer(path)] if beside is not None else []
+    with new_folder(folder) as partial:
+        model.save_pretrained(partial, max_shard_size=SHARD_SIZE)
+        for path in companions:
+            shutil.copyfile(path, partial / path.name)
+        request = {"config": Path(str(config)).name, "seed": seed, "dtype": name}
+        made = {"format": FORMAT, "growkit": __version__, "command": "init", "architecture": model_class.__name__}
+        write_json(partial / PROVENANCE, {**made, "request": request, "sources": [], "maps": {}})
+        (partial / "README.md").write_text(_card(model_class.__name__, parameters, request), "utf-8")
+    tokenizer = tokenizer_folder(folder) is not None
+    return Initialised(folder, model_class.__name__, parameters, name, seed, tokenizer)
+
+
+def _class_of(content: dict[str, Any], label: str) -> tuple[Any, Any]:
+    """(model class, its config) for what a config.json says. Raises CheckpointError where transformers has no such."""
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+
+    stated = content.get("architectures")
+    name = stated[0] if isinstance(stated, list) and stated and isinstance(stated[0], str) else None
+    if name is None:
+        raise CheckpointError(
+            f"the config of {label!r} names no class: give it 'architectures', such as LlamaForCausalLM"
+        )
+    if content.get("quantization_config"):
+        raise CheckpointError(f"the config of {label!r} is of a quantised model; remove its quantization_config")
+    model_class = getattr(transformers, name, None)
+    if not isinstance(model_class, type) or not issubclass(model_class, transformers.PreTrainedModel):
+        raise CheckpointError(f"the config of {label!r} names class {name!r}, which transformers does not have")
+    config_class: Any = model_class.config_class
+    if config_class is None or content.get("model_type") != config_class.model_type:
+        raise CheckpointError(
+            f"the config of {label!r} has model_type {content.get('model_type')!r}, but its class {name} is of"
+            f" {getattr(config_class, 'model_type', None)!r}"
+        )
+    try:
+        return model_class, config_class.from_dict(content)
+    except Exception as error:  # whatever transformers finds wrong
+        raise _refused(label, error) from None
+
+
+def _built(model_class: Any, settings: Any, label: str) -> Any:
+    import transformers
+
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # such as token ids that a small vocabulary does not have
+    try:
+        return model_class(settings)
+    except Exception as error:
+        raise _refused(label, error) from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def _refused(label: str, error: Exception) -> CheckpointError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return CheckpointError(f"transformers cannot build a model from the config of {label!r}: {reason}")
+
+
+def _config_and_folder(source: str | Path) -> tuple[dict[str, Any], Path | None]:
+    """The config of a checkpoint or by itself, and the checkpoint's folder; None for a config.json by itself."""
+    path = Path(source)
+    if path.suffix == ".json" and not path.is_dir():
+        return read_json(path), None
+    if not path.exists():
+        if not HUB_ID.fullmatch(str(source)):
+            raise CheckpointError(f"{str(source)!r} does not exist; give a config.json, a checkpoint or a hub id")
+        path = Path(from_hub(str(source), ("*.json", "*.txt", "*.model", "*.jinja")))
+    folder = path if path.is_dir() else path.parent
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{str(source)!r} has no {CONFIG}; give one, a checkpoint or a hub id")
+    return read_json(folder / CONFIG), folder
+
+
+def _is_of_tokenizer(path: Path) -> bool:
+    return path.is_file() and (path.name.startswith(TOKENIZER_STEMS) or path.name.endswith(TOKENIZER_ENDS))
+
+
+def _card(architecture: str, parameters: int, request: dict[str, Any]) -> str:
+    return (
+        f"---\nlibrary_name: transformers\ntags:\n- growkit\n---\n\n# {architecture}, untrained\n\n"
+        f"Random weights made by growkit {__version__}: {parameters:,} parameters, seed {request['seed']},"
+        f" {request['dtype']}. It has learned nothing yet.\n"
+    )

@@ -1,0 +1,196 @@
+"""Running a checkpoint in stock transformers: loading it, choosing tokens, collecting what comes out. Knows live models;
+ignorant of growth and of what is compared with what.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from growkit.checkpoint.source import CONFIG, Checkpoint
+from growkit.errors import CheckpointError, RequestError
+from growkit.families import family_named
+from growkit.families.schema import has_language_head
+from growkit.growth.width.sizes import odd_width
+from growkit.operators.seeds import generator
+
+SEQUENCES, LENGTH = 8, 64
+
+
+class Results:
+    """What one checkpoint makes of the sequences: outputs by name (sequences, ...), the mean loss, and stray keys.
+
+    vocabulary_output: which of the outputs is a language model's logits, or "".
+    """
+
+    def __init__(
+        self, config: dict[str, Any], folder: Path, dtype: torch.dtype, sequences: list, tokenizer: Any, seed: int
+    ):
+        model, self.keys = load_model(config, folder, dtype)
+        family = family_named(config.get("model_type"))
+        self.vocabulary_output = ""
+        self.labels: list[torch.Tensor] = []
+        collected: dict[str, list[torch.Tensor]] = {}
+        self.masked = masked = not is_causal(config)
+        for number, ids in enumerate(sequences):
+            inputs, labels = _masked(ids, tokenizer, seed, number) if masked else (ids, ids)
+            with torch.no_grad():
+                output = model(input_ids=inputs[None], attention_mask=torch.ones_like(inputs[None]))
+            for name, value in output.items():
+                if isinstance(value, torch.Tensor) and value.is_floating_point() and name != "loss":
+                    collected.setdefault(name, []).append(value[0].double())
+                    if value.shape[-1] == config.get("vocab_size") and value.dim() == 3:
+                        self.vocabulary_output = name
+            self.labels.append(labels)
+        if not collected:
+            raise CheckpointError(f"a {type(model).__name__} of family {family.model_type} put out nothing to compare")
+        self.outputs = {name: torch.stack(values) for name, values in collected.items()}
+        self.has_loss = bool(self.vocabulary_output) and has_language_head(type(model).__name__)
+
+    @property
+    def loss(self) -> float | None:
+        """Mean nats per predicted token; None for what is no language model."""
+        return self.loss_of(self.outputs[self.vocabulary_output]) if self.has_loss else None
+
+    def loss_of(self, logits: torch.Tensor) -> float:
+        """Mean nats per predicted token of any logits (sequences, positions, vocabulary) for the same tokens."""
+        shift = not self.masked
+        return torch.cat([_loss(values, labels, shift) for values, labels in zip(logits, self.labels)]).mean().item()
+
+
+@contextmanager
+def loadable(checkpoint: Checkpoint) -> Iterator[Path]:
+    """A folder transformers can load: the checkpoint's own, or links to its one file beside the config it lacked."""
+    folder = checkpoint.folder
+    files = checkpoint.files()
+    whole = (
+        folder is not None and (folder / CONFIG).exists() and (len(files) > 1 or files[0].name == "model.safetensors")
+    )
+    if whole and folder is not None:
+        yield folder
+        return
+    if checkpoint.config is None:
+        raise CheckpointError(
+            f"{checkpoint.label!r} has no config.json, so transformers cannot load it; put one beside it"
+        )
+    with tempfile.TemporaryDirectory(prefix="growkit-") as name:
+        temporary = Path(name)
+        (temporary / CONFIG).write_text(json.dumps(checkpoint.config))
+        for path in folder.iterdir() if folder else ():
+            if path.is_file() and path.suffix in (".json", ".txt", ".model") and not (temporary / path.name).exists():
+                os.symlink(path.resolve(), temporary / path.name)
+        os.symlink(files[0].resolve(), temporary / "model.safetensors")
+        yield temporary
+
+
+def sequences_for(
+    config: dict[str, Any],
+    tokenizer: Any,
+    text: str | Path | None,
+    seed: int,
+    sequences: int = SEQUENCES,
+    longest: int = LENGTH,
+) -> list[torch.Tensor]:
+    """Token sequences (length,): pieces of the text spread over its length, or random ids away from special ones.
+
+    Raises RequestError for a text that cannot be read or is too short, CheckpointError for a tokenizer of another model.
+    """
+    family = family_named(config.get("model_type"))
+    positions = config.get(family.sizes["position"]) or longest
+    length = max(1, min(longest, positions - 2))  # RoBERTa counts its positions from 2
+    vocabulary = config[family.sizes["vocab"]]
+    if text is None:
+        stated = [config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")]
+        special = {i for value in stated for i in (value if isinstance(value, list) else [value])}
+        allowed = torch.tensor([i for i in range(vocabulary) if i not in special] or [0])
+        draws = torch.randint(len(allowed), (sequences, length), generator=generator(seed, "verify"))
+        return list(allowed[draws])
+    try:
+        content = Path(text).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read text from {str(text)!r}: {error}") from None
+    ids = tokenizer(content[:2_000_000], add_special_tokens=False, verbose=False)["input_ids"]
+    if len(ids) < 2:
+        raise RequestError(f"{str(text)!r} is too short: it makes {len(ids)} tokens")
+    if max(ids) >= vocabulary:
+        raise CheckpointError(f"the tokenizer makes token {max(ids)}, but the model has a vocabulary of {vocabulary}")
+    length = min(length, len(ids))
+    starts = torch.linspace(0, len(ids) - length, sequences).long().unique()
+    return [torch.tensor(ids[s : s + length]) for s in starts.tolist()]
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer in a folder. Raises RequestError where there is none that loads."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # as for models
+        raise RequestError(
+            f"--text needs the source's tokenizer, which does not load: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def load_model(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
+    """A stock model in eval mode, and the keys that transformers missed or did not expect."""
+    import transformers
+
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # what it would warn of is in the report
+    transformers.logging.disable_progress_bar()
+    name = (config.get("architectures") or ["AutoModel"])[0]
+    model_class = getattr(transformers, name, None)
+    if model_class is None:
+        raise CheckpointError(f"config.json of {str(folder)!r} names class {name!r}, which transformers does not have")
+    try:
+        model, info = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds; each means that this folder does not load
+        raise CheckpointError(
+            f"transformers cannot load {str(folder)!r}: {str(error).strip().splitlines()[0]}"
+        ) from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    wrong = [f"{kind[:-5]}: {key}" for kind in ("missing_keys", "unexpected_keys") for key in sorted(info[kind])]
+    family = family_named(config.get("model_type"))
+    if family.is_moe and (dtype == torch.float64 or odd_width(family, config, dtype.itemsize)):
+        model.set_experts_implementation("eager")  # one after another: torch's grouped product cannot
+    # what transformers recomputes is no parameter
+    return model.eval(), [key for key in wrong if not family.is_buffer(key.split(": ")[1])]
+
+
+def is_causal(config: dict[str, Any]) -> bool:
+    """Whether a model of this config predicts the next token, rather than fills in masked ones."""
+    name = (config.get("architectures") or [""])[0]
+    return not family_named(config.get("model_type")).post_norm or name.endswith(("LMHeadModel", "ForCausalLM"))
+
+
+def objective(config: dict[str, Any], label: str) -> bool:
+    """Whether a language model is causal. Raises CheckpointError for what is none, or sees what it should predict."""
+    name = (config.get("architectures") or ["no class"])[0]
+    if not has_language_head(str(name)):
+        raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
+    causal = is_causal(config)
+    if causal and family_named(config.get("model_type")).post_norm and not config.get("is_decoder"):
+        raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
+    return causal
+
+
+def _masked(ids: torch.Tensor, tokenizer: Any, seed: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """15 % of a sequence hidden behind the mask token where there is one, and the ids with -100 elsewhere as labels."""
+    mask = getattr(tokenizer, "mask_token_id", None)
+    if mask is None:
+        return ids, ids
+    chosen = torch.rand(ids.shape, generator=generator(seed, f"mask {number}")) < 0.15
+    return torch.where(chosen, mask, ids), torch.where(chosen, ids, -100)
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor, shift: bool) -> torch.Tensor:
+    """(positions,) nats per predicted token."""
+    logits, labels = (logits[:-1], labels[1:]) if shift else (logits, labels)
+    losses = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none", ignore_index=-100)
+    return losses[labels != -100]

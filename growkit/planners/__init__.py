@@ -1,1 +1,0 @@
-"""From a request and headers to a plan. They touch no bytes of any tensor."""

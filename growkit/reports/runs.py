@@ -1,0 +1,171 @@
+"""A run as curves: what its metrics.jsonl and run.json say, checked line by line. Knows those two files; ignorant of what is
+made of them, and of torch.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from growkit.errors import CheckpointError, RequestError
+
+METRICS, RUN = "metrics.jsonl", "run.json"
+# settings that decide what a validation loss is a loss on
+MEASURE = ("seq_len", "eval_tokens")
+
+
+class Cost(NamedTuple):
+    """What was spent: floating-point operations that were executed, and seconds."""
+
+    flops: float
+    seconds: float
+
+
+class Point(NamedTuple):
+    """A loss, and where in the run it was measured."""
+
+    step: int
+    loss: float
+    cost: Cost
+
+
+class ExpertLoads(NamedTuple):
+    """How a mixture's routers spread the last validation text. most, least: load of an expert, 1 is even, the extremes over
+    layers. dead: how many experts hardly any token took. entropy: of a router, as a share of an undecided one's, the mean."""
+
+    most: float
+    least: float
+    dead: int
+    entropy: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A run: its losses in training and on validation text, in order of steps, what run.json says, and for a mixture of experts
+    how it routed at the end."""
+
+    name: str
+    path: Path
+    train: tuple[Point, ...]
+    val: tuple[Point, ...]
+    settings: dict[str, Any]
+    experts: ExpertLoads | None = None
+
+    @property
+    def final(self) -> Point:
+        """The last validation."""
+        return self.val[-1]
+
+    @property
+    def cost(self) -> Cost:
+        """All that the run spent."""
+        return max((point.cost for point in (*self.train[-1:], *self.val[-1:])), default=Cost(0.0, 0.0))
+
+    def reach(self, loss: float) -> Cost | None:
+        """What was spent when the validation loss first came down to `loss`, on straight lines between validations.
+
+        The first validation counts with all that was spent until then. None where the run never got there.
+        """
+        before = None
+        for point in self.val:
+            if point.loss <= loss:
+                if before is None:
+                    return point.cost
+                share = (before.loss - loss) / (before.loss - point.loss)
+                return Cost(*(a + share * (b - a) for a, b in zip(before.cost, point.cost)))
+            before = point
+        return None
+
+
+def read_run(path: str | Path) -> Curve:
+    """A run from its folder. Raises CheckpointError for what is no run, and for a line that cannot be read, by its number."""
+    folder = Path(path)
+    if not folder.exists():
+        raise CheckpointError(f"{str(path)!r} does not exist; name the --out folder of a growkit pretrain")
+    if not (folder / RUN).is_file():
+        raise CheckpointError(f"{str(path)!r} is no run: it has no {RUN}; name the --out folder of a growkit pretrain")
+    metrics = folder / METRICS
+    if not metrics.is_file():
+        raise CheckpointError(f"{str(path)!r} has no {METRICS}: nothing was trained in it yet")
+    try:
+        lines = metrics.read_bytes().split(b"\n")
+        said = json.loads((folder / RUN).read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"cannot read {str(error.filename)!r}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{str(folder / RUN)!r} is no valid JSON ({error})") from None
+    found: dict[str, list[Point]] = {"train": [], "val": []}
+    for number, line in enumerate(lines, start=1):
+        read = _point(line, f"line {number} of {str(metrics)!r}") if line.strip() else None
+        if read is None:
+            continue
+        kind, point = read
+        # a resumed run has been here before, and what it says now counts: its steps tell, which otherwise only rise
+        restarted = kind == "train" and found["train"] and found["train"][-1].step >= point.step
+        for points in found.values() if restarted else [found[kind]]:
+            while points and points[-1].step >= point.step:
+                points.pop()
+        found[kind].append(point)
+    settings = said.get("settings") if isinstance(said, dict) else None
+    settings = settings if isinstance(settings, dict) else {}
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    return Curve(name, folder, tuple(found["train"]), tuple(found["val"]), settings, _experts(lines))
+
+
+def _experts(lines: list[bytes]) -> ExpertLoads | None:
+    """What the last validation that speaks of experts says of them."""
+    for line in reversed(lines):
+        said = json.loads(line) if b'"expert_load"' in line else {}
+        loads, entropies = said.get("expert_load"), said.get("router_entropy")
+        if loads and entropies:
+            every = [load for row in loads for load in row]
+            undecided = math.log(len(loads[0]))
+            spread = sum(entropies) / len(entropies) / undecided
+            return ExpertLoads(max(every), min(every), len(said.get("dead_experts", [])), spread)
+    return None
+
+
+def _point(line: bytes, where: str) -> tuple[str, Point] | None:
+    """(kind, point) of a line of metrics; None for a line that holds no loss."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{where} is no valid JSON; mend it or take it out") from None
+    if not isinstance(said, dict) or not isinstance(said.get("kind"), str):
+        raise CheckpointError(f"{where} says no kind; mend it or take it out")
+    if said["kind"] not in ("train", "val"):
+        return None
+    step = said.get("step")
+    if type(step) is not int or step < 0:
+        raise CheckpointError(f"{where} should have a step, a whole number from 0; it has {step!r}")
+    numbers = []
+    for key in ("loss", "flops", "elapsed_s"):
+        number: Any = said.get(key)
+        if type(number) not in (int, float) or not math.isfinite(number) or (key != "loss" and number < 0):
+            raise CheckpointError(f"{where} should have {key}, a finite number; it has {number!r}")
+        numbers.append(float(number))
+    return said["kind"], Point(step, numbers[0], Cost(*numbers[1:]))
+
+
+def check_comparable(curves: list[Curve]) -> None:
+    """Refuse runs whose validation losses are on different things, as far as run.json says. Raises RequestError."""
+    first = curves[0]
+    for curve in curves[1:]:
+        one, other = _measure(first), _measure(curve)
+        for key in sorted(one.keys() & other.keys()):
+            if one[key] != other[key]:
+                raise RequestError(
+                    f"{first.name!r} and {curve.name!r} were validated on different data: {key} {one[key]!r} and"
+                    f" {other[key]!r}; only losses on the same tokens can be compared"
+                )
+
+
+def _measure(curve: Curve) -> dict[str, Any]:
+    """What run.json says of the tokens that a run was validated on."""
+    hashes = curve.settings.get("hashes")
+    # runs of other checkpoints are what is compared; of other data they are not
+    data = {key: value for key, value in hashes.items() if key != "checkpoint"} if isinstance(hashes, dict) else {}
+    hashes = {f"hashes.{key}": value for key, value in data.items()}
+    own = {key: curve.settings[key] for key in MEASURE if key in curve.settings}
+    return {key: value for key, value in {**own, **hashes}.items() if value is not None}
