@@ -387,7 +387,7 @@ def _init_over(out):
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from growkit.training import text
+from growkit.data import text
 plain = text._plain
 text._plain = lambda *args: (time.sleep(0.3) or piece for piece in plain(*args))
 sys.argv = ["growkit", *sys.argv[1:]]
