@@ -19,13 +19,12 @@ import tiny
 import torch
 from safetensors.torch import load_file
 from test_refusals import refused, run
-from tiny_runs import ask, curve, line, losses_of, same, tokenizer, weights
+from tiny_runs import ask, curve, kept_moments, line, losses_of, same, tokenizer, weights
 from torch.distributed.checkpoint import FileSystemWriter
 
 from growkit.reports import runs
 from growkit.training import checkpoints as state
-from growkit.training import loop, pretrain, ready, student
-from growkit.training.optim import stored_state
+from growkit.training import pretrain, ready, saved, step
 from growkit.training.settings import Settings
 
 KILL = signal.SIGKILL
@@ -99,12 +98,12 @@ def started(s: Settings, arm=lambda: None, signals=(None, 0)) -> int:
 
 
 MOMENTS = {
-    "in the first steps": dict(arm=killing(loop, "learn", 3)),
+    "in the first steps": dict(arm=killing(step, "learn", 3)),
     "in a save": dict(arm=killing(state.dcp, "async_save", after=True)),
     "at its end": dict(arm=killing(os, "rename", 2)),
     "in stage 1": dict(signals=(KILL, 4)),
-    "in an export": dict(arm=killing(student, "save_file")),
-    "after a growth": dict(arm=killing(pretrain, "stack", after=True)),
+    "in an export": dict(arm=killing(saved, "write_moments")),
+    "after a growth": dict(arm=killing(pretrain, "_grow", after=True)),
     "politely": dict(signals=(signal.SIGTERM, 8)),
     "in the last export": dict(arm=killing(pretrain, "record_of")),
 }
@@ -169,15 +168,13 @@ def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
 
 def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypatch):
     """Bitwise what the model and the optimizer were; until it is written it has no name."""
-    held, then, writing = [], {}, threading.Event()
-    monkeypatch.setattr(loop.Run, "go", lambda self, resume, go=loop.Run.go: held.append(self) or go(self, resume))
+    then, writing = {}, threading.Event()
     write = FileSystemWriter.write_data
     monkeypatch.setattr(FileSystemWriter, "write_data", lambda *a, **k: writing.wait(20) and write(*a, **k))
 
     def now():
-        learner = held[0].student
-        moments = stored_state(learner.optimizer, learner.model)
-        return {**moments, **{name: tensor.clone() for name, tensor in learner.model.state_dict().items()}}
+        learner = going.student
+        return {**kept_moments(learner), **{name: t.clone() for name, t in learner.model.state_dict().items()}}
 
     def watch(line):
         if line["kind"] == "save" and line["step"] == 3:
@@ -187,9 +184,9 @@ def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypat
         if line["kind"] == "train" and line["step"] == 5:
             writing.set()
 
-    s = ask(world, "run", steps=5, eval_every=99)
-    pretrain.pretrain(s, watch=watch)
-    last, learner = now(), held[0].student
+    going = pretrain.open_run(ask(world, "run", steps=5, eval_every=99), watch=watch)
+    pretrain.carry_through(going)
+    last, learner = now(), going.student
     assert not any(torch.equal(then[name], last[name]) for name in then if name.endswith("exp_avg"))
     first, final = state.found(Path("run/checkpoints"))
     state.load(first, learner.model, learner.optimizer)
