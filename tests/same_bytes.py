@@ -1,0 +1,243 @@
+"""Whether two trees of this project give the same results, byte for byte: every command on tiny models, and what came of it.
+
+    python tests/same_bytes.py --make SOURCES                        # the models and texts that both trees are given, once
+    python tests/same_bytes.py --sources SOURCES --out before.json   # in the tree before a change
+    python tests/same_bytes.py --sources SOURCES --out after.json    # in the tree after it
+    python tests/same_bytes.py --compare before.json after.json      # prints what differs; exit code 1 if anything does
+
+To record another tree with this file, put that tree first in PYTHONPATH. --only REGEX records the cases whose name it is found
+in. --renew writes digests.json anew, the part that the suite holds (see test_same_bytes.py).
+
+Only the command line is used, so this works whatever becomes of the modules; --make alone needs the rest, by tiny.py. Two
+recordings can be compared if one machine made both: sums and random numbers of floats may depend on the processor.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from typer.testing import CliRunner
+
+from growkit.cli import app
+
+# No network, one thread in processes of their own too, and a width for what is printed.
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100", "TRANSFORMERS_VERBOSITY": "error"}
+
+# What no two runs agree on, or two versions: (where it is looked for, what it is). Everything else counts.
+MEMORY = "peak memory, which is an estimate"
+VERSION = "the version of growkit or torch"
+CLOCK = "seconds, and what is divided by them"
+VOLATILE = {
+    VERSION: r'(?<="growkit": )"[^"]*"|(?<="torch": )"[^"]*"|(?<=growkit )\d+(?:\.\w+)+',
+    MEMORY: r'(?<="peak_memory_bytes": )\d+|(?<=peak memory)\s+about [\d.]+ ?\w+',
+    CLOCK: r'(?<="seconds": )[\d.e+-]+|(?<="elapsed_s": )[\d.e+-]+|(?<="tok_per_s": )[\d.e+-]+'
+    r'|(?<="data_fraction": )[\d.e+-]+|[\d,]+(?= tokens/s)',
+}
+CLOCKED = ("metrics.jsonl", "trainer.json", "the terminal")  # elsewhere seconds are what a file said, and count
+PROGRESS = re.compile(r"^.*(?:it/s|s/it|\?it).*$\n?", re.MULTILINE)  # a bar of transformers, drawn by the clock
+# Small texts that are kept as they are beside their digest, so that a difference can be read.
+READABLE = (
+    "growkit.json",
+    "run.json",
+    "meta.json",
+    "report.json",
+    "report.md",
+    "README.md",
+    "metrics.jsonl",
+    "trainer.json",
+)
+OPAQUE = re.compile(r"checkpoints/step-\d+/(?!trainer\.json)")  # torch's own files, with names and times in them
+NOISE = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?|-?\d+e[+-]?\d+")
+
+
+class Case(NamedTuple):
+    """Commands that are run one after another in a new folder, where the sources that they name lie under their names.
+
+    A line that begins with `rm` or `cp` is done by this file. rounded: digits that numbers in what is printed keep; None: all.
+    """
+
+    name: str
+    lines: tuple[str, ...]
+    rounded: int | None = None
+
+
+def record(cases: Sequence[Case], sources: Path) -> dict[str, Any]:
+    """What came of each case. The sources are copied first and must be as they were in the end."""
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a warning comes once in a process, so it would depend on the order of cases
+        world = Path(folder, "sources")
+        shutil.copytree(sources, world)
+        before = _files(world)
+        for case in cases:
+            assert case.name not in found, f"two cases are called {case.name!r}"
+            found[case.name] = _record(case, world, Path(folder, "here"))
+        found["sources"] = {"files": before, "unchanged": _files(world) == before}
+    return found
+
+
+def _record(case: Case, world: Path, here: Path) -> dict[str, Any]:
+    here.mkdir()
+    for word in {part for line in case.lines for part in re.split(r"[\s:/=]+", line)}:
+        if (world / word).exists() and word not in ("", ".", ".."):
+            (here / word).symlink_to(world / word)
+    with chdir(here):
+        done = [_do(line, case.rounded, world, here) for line in case.lines]
+        found = {"commands": [said for said in done if said], "files": _files(Path())}
+    shutil.rmtree(here)
+    return found
+
+
+@contextmanager
+def chdir(folder: Path) -> Iterator[None]:
+    """contextlib's, which is there from Python 3.11 on."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _do(line: str, rounded: int | None, world: Path, here: Path) -> dict[str, Any]:
+    """Run a command in this process; what it returned and printed."""
+    words = line.split()
+    if words[0] == "rm":
+        shutil.rmtree(words[1]) if Path(words[1]).is_dir() else os.remove(words[1])
+        return {}
+    if words[0] == "cp":
+        shutil.copytree(words[1], words[2]) if Path(words[1]).is_dir() else shutil.copyfile(words[1], words[2])
+        return {}
+    result = CliRunner().invoke(app, words)
+    found: dict[str, Any] = {"line": line, "exit": result.exit_code}
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        found["exception"] = "".join(traceback.format_exception_only(result.exception))
+    for name, text in (("stdout", result.stdout), ("stderr", PROGRESS.sub("", result.stderr))):
+        text = _calm(text, CLOCKED[-1] if words[0] == "pretrain" else "")
+        for path, word in ((here, "HERE"), (here.resolve(), "HERE"), (world, "SOURCES"), (world.resolve(), "SOURCES")):
+            text = text.replace(str(path), word)
+        if rounded is not None:
+            text = NOISE.sub(lambda number: f"{float(number[0]):.{rounded}g}", text)
+        if text.strip():
+            found[name] = _parsed(text)
+    return found
+
+
+def _files(folder: Path) -> dict[str, Any]:
+    """Of every file below a folder, links left out, its digest; of small texts what they say too."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if any(part.is_symlink() for part in (path, *path.parents)) or not path.is_file():
+            continue
+        if OPAQUE.search(name):
+            found[name] = "is there"
+        elif path.name in READABLE:
+            text = _calm(path.read_text("utf-8"), path.name)
+            found[name] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "says": _parsed(text)}
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _calm(text: str, where: str) -> str:
+    """A text without what is volatile in it."""
+    for what, pattern in VOLATILE.items():
+        if what != CLOCK or where in CLOCKED:
+            text = re.sub(pattern, '"left out"' if '"' in pattern else "left out", text)
+    return text
+
+
+def _parsed(text: str) -> Any:
+    """A text as JSON, as lines of JSON, or as its lines."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        lines = text.splitlines()
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError:
+        return lines
+
+
+def differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
+    """Each place where two recordings differ, with what they say there; the order of keys counts."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in [*one, *(key for key in other if key not in one)]:
+            if key not in one or key not in other:
+                yield f"{where} {key}: only {'before' if key in one else 'after'}"
+            else:
+                yield from differences(one[key], other[key], f"{where} {key}".strip())
+        if [key for key in one if key in other] != [key for key in other if key in one]:
+            yield f"{where}: keys in another order"
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for number, pair in enumerate(zip(one, other)):
+            yield from differences(*pair, f"{where}[{number}]")
+    elif one != other or type(one) is not type(other):
+        yield f"{where}: {json.dumps(one)[:300]} -> {json.dumps(other)[:300]}"
+
+
+def _compare(before: Path, after: Path) -> int:
+    one, other = (json.loads(path.read_text("utf-8")) for path in (before, after))
+    found = list(differences(one, other))
+    print(*found, sep="\n" if found else "")
+    print(f"{len(one)} and {len(other)} cases, {len(found)} differences")
+    return 1 if found else 0
+
+
+def main() -> int:
+    """The command at the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--make", type=Path, metavar="SOURCES", help="make the models and texts, and nothing else")
+    parser.add_argument("--sources", type=Path, help="what --make made; default: made for this recording alone")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="record into this file")
+    parser.add_argument("--only", default="", metavar="REGEX", help="record the cases whose name this is found in")
+    parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "AFTER"), help="say what differs")
+    parser.add_argument("--renew", action="store_true", help="write digests.json anew")
+    asked = parser.parse_args()
+    os.environ.update(ENVIRONMENT)
+    if asked.compare:
+        return _compare(*asked.compare)
+    if asked.make:
+        from same_bytes_sources import make
+
+        make(asked.make)
+    if asked.renew:
+        from test_same_bytes import renew
+
+        renew()
+    if asked.out:
+        from same_bytes_cases import all_cases
+
+        cases = [case for case in all_cases() if re.search(asked.only, case.name)]
+        print(f"{len(cases)} cases of {sys.modules['growkit'].__file__}", file=sys.stderr)
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            if asked.sources is None:
+                from same_bytes_sources import make
+
+                make(Path(folder, "sources"))
+            found = record(cases, asked.sources or Path(folder, "sources"))
+        asked.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        print(f"recorded in {time.monotonic() - began:.0f} seconds", file=sys.stderr)
+    if not (asked.make or asked.renew or asked.out):
+        parser.error("say what to do: --make, --out, --compare or --renew")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
