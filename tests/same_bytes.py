@@ -1,15 +1,15 @@
-"""Whether two trees of this project give the same results, byte for byte: every command on tiny models, and what came of it.
+"""Whether two trees of this project give the same results, byte for byte: every command on tiny models, on record.
 
-    python tests/same_bytes.py --make SOURCES                        # the models and texts that both trees are given, once
+    python tests/same_bytes.py --make SOURCES                        # once: models and texts that both trees are given
     python tests/same_bytes.py --sources SOURCES --out before.json   # in the tree before a change
     python tests/same_bytes.py --sources SOURCES --out after.json    # in the tree after it
-    python tests/same_bytes.py --compare before.json after.json      # prints what differs; exit code 1 if anything does
+    python tests/same_bytes.py --compare before.json after.json      # what differs; exit code 1 if anything does
 
-To record another tree with this file, put that tree first in PYTHONPATH. --only REGEX records the cases whose name it is found
-in. --renew writes digests.json anew, the part that the suite holds (see test_same_bytes.py).
+To record another tree with this file, put that tree first in PYTHONPATH. --only REGEX records the cases that have it in
+their name. --renew writes digests.json anew, the part that the suite holds (see test_same_bytes.py).
 
-Only the command line is used, so this works whatever becomes of the modules; --make alone needs the rest, by tiny.py. Two
-recordings can be compared if one machine made both: sums and random numbers of floats may depend on the processor.
+Only the command line is used, so this works whatever becomes of the modules; --make alone needs the rest, by tiny.py.
+Recordings can be compared if one machine made both: sums and random numbers may depend on the processor.
 """
 
 import argparse
@@ -66,7 +66,7 @@ NOISE = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?|-?\d+e[+-]?\d+")
 class Case(NamedTuple):
     """Commands that are run one after another in a new folder, where the sources that they name lie under their names.
 
-    A line that begins with `rm` or `cp` is done by this file. rounded: digits that numbers in what is printed keep; None: all.
+    A line that begins with `rm` or `cp` is done by this file. rounded: digits that printed numbers keep; None: all.
     """
 
     name: str
@@ -83,8 +83,8 @@ def record(cases: Sequence[Case], sources: Path) -> dict[str, Any]:
         world = Path(folder, "sources")
         shutil.copytree(sources, world)
         before = _files(world)
+        assert len({case.name for case in cases}) == len(cases), "two cases have one name"
         for case in cases:
-            assert case.name not in found, f"two cases are called {case.name!r}"
             found[case.name] = _record(case, world, Path(folder, "here"))
         found["sources"] = {"files": before, "unchanged": _files(world) == before}
     return found
@@ -205,7 +205,7 @@ def main() -> int:
     parser.add_argument("--make", type=Path, metavar="SOURCES", help="make the models and texts, and nothing else")
     parser.add_argument("--sources", type=Path, help="what --make made; default: made for this recording alone")
     parser.add_argument("--out", type=Path, metavar="FILE", help="record into this file")
-    parser.add_argument("--only", default="", metavar="REGEX", help="record the cases whose name this is found in")
+    parser.add_argument("--only", default="", metavar="REGEX", help="record the cases that have this in their name")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "AFTER"), help="say what differs")
     parser.add_argument("--renew", action="store_true", help="write digests.json anew")
     asked = parser.parse_args()

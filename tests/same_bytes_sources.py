@@ -13,6 +13,21 @@ from safetensors.torch import load_file, save_file
 
 EXCERPT = Path(__file__).parents[1] / "examples" / "text" / "excerpt.txt"
 WORDS = dict(vocab_size=400)
+STAGES = """
+[[stage]]
+name = "low"
+steps = 3
+train_top = 1
+[[stage]]
+steps = 3
+layers = 5
+depth = "identity"
+lr = 0.5
+warmup = 2
+[[stage]]
+steps = 2
+sub_layers = 2
+"""
 
 
 def make(folder: Path) -> None:
@@ -211,10 +226,7 @@ def _training(folder: Path) -> None:
     _save(folder / "teacher", "gpt2", seed=4, n_layer=1)
     _save(folder / "teacher-masks", "bert", seed=4, num_hidden_layers=1)
     _save(folder / "stranger", "gpt2", vocab_size=67)
-    (folder / "stages.toml").write_text(
-        '[[stage]]\nname = "low"\nsteps = 3\ntrain_top = 1\n[[stage]]\nsteps = 3\nlayers = 5\ndepth = "identity"\nlr = 0.5\n'
-        "warmup = 2\n[[stage]]\nsteps = 2\nsub_layers = 2\n"
-    )
+    (folder / "stages.toml").write_text(STAGES)
     (folder / "shrink.toml").write_text("[[stage]]\nsteps=4\n[[stage]]\nsteps=4\nlayers=2\n")
     adam = load_file(folder / "llama.adam.safetensors")
     save_file(adam, shutil.copytree(folder / "llama", folder / "llama-warm") / "optimizer.safetensors")
