@@ -74,8 +74,11 @@ class Case(NamedTuple):
     rounded: int | None = None
 
 
-def record(cases: Sequence[Case], sources: Path) -> dict[str, Any]:
-    """What came of each case. The sources are copied first and must be as they were in the end."""
+def record(cases: Sequence[Case], sources: Path, without: str = "") -> dict[str, Any]:
+    """What came of each case, and whether the sources, which are copied first, were left as they are.
+
+    without: a pattern of tensors whose values do not count.
+    """
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -85,19 +88,19 @@ def record(cases: Sequence[Case], sources: Path) -> dict[str, Any]:
         before = _files(world)
         assert len({case.name for case in cases}) == len(cases), "two cases have one name"
         for case in cases:
-            found[case.name] = _record(case, world, Path(folder, "here"))
+            found[case.name] = _record(case, world, Path(folder, "here"), without)
         found["sources"] = {"files": before, "unchanged": _files(world) == before}
     return found
 
 
-def _record(case: Case, world: Path, here: Path) -> dict[str, Any]:
+def _record(case: Case, world: Path, here: Path, without: str) -> dict[str, Any]:
     here.mkdir()
     for word in {part for line in case.lines for part in re.split(r"[\s:/=]+", line)}:
         if (world / word).exists() and word not in ("", ".", ".."):
             (here / word).symlink_to(world / word)
     with chdir(here):
         done = [_do(line, case.rounded, world, here) for line in case.lines]
-        found = {"commands": [said for said in done if said], "files": _files(Path())}
+        found = {"commands": [said for said in done if said], "files": _files(Path(), without)}
     shutil.rmtree(here)
     return found
 
@@ -137,7 +140,7 @@ def _do(line: str, rounded: int | None, world: Path, here: Path) -> dict[str, An
     return found
 
 
-def _files(folder: Path) -> dict[str, Any]:
+def _files(folder: Path, without: str = "") -> dict[str, Any]:
     """Of every file below a folder, links left out, its digest; of small texts what they say too."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
@@ -150,8 +153,20 @@ def _files(folder: Path) -> dict[str, Any]:
             text = _calm(path.read_text("utf-8"), path.name)
             found[name] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "says": _parsed(text)}
         else:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[name] = hashlib.sha256(_silenced(path, without) if without else path.read_bytes()).hexdigest()
     return found
+
+
+def _silenced(path: Path, without: str) -> bytes:
+    """A file; one of weights with zeros in the tensors that do not count."""
+    content = bytearray(path.read_bytes())
+    if path.suffix == ".safetensors":
+        start = 8 + int.from_bytes(content[:8], "little")
+        for name, tensor in json.loads(content[8:start]).items():
+            if re.search(without, name):
+                first, last = (start + offset for offset in tensor["data_offsets"])
+                content[first:last] = bytes(last - first)
+    return bytes(content)
 
 
 def _calm(text: str, where: str) -> str:
