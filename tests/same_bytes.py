@@ -13,7 +13,6 @@ Recordings can be compared if one machine made both: sums and random numbers may
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from same_bytes_files import CLOCKED, calm, differences, files, parsed
 from typer.testing import CliRunner
 
 from growkit.cli import app
@@ -36,37 +36,14 @@ from growkit.cli import app
 # No network, one thread in processes of their own too, and a width for what is printed.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100", "TRANSFORMERS_VERBOSITY": "error"}
 
-# What no two runs agree on, or two versions: (where it is looked for, what it is). Everything else counts.
-MEMORY = "peak memory, which is an estimate"
-VERSION = "the version of growkit or torch"
-CLOCK = "seconds, and what is divided by them"
-VOLATILE = {
-    VERSION: r'(?<="growkit": )"[^"]*"|(?<="torch": )"[^"]*"|(?<=growkit )\d+(?:\.\w+)+',
-    MEMORY: r'(?<="peak_memory_bytes": )\d+|(?<=peak memory)\s+about [\d.]+ ?\w+',
-    CLOCK: r'(?<="seconds": )[\d.e+-]+|(?<="elapsed_s": )[\d.e+-]+|(?<="tok_per_s": )[\d.e+-]+'
-    r'|(?<="data_fraction": )[\d.e+-]+|[\d,]+(?= tokens/s)',
-}
-CLOCKED = ("metrics.jsonl", "trainer.json", "the terminal")  # elsewhere seconds are what a file said, and count
 PROGRESS = re.compile(r"^.*(?:it/s|s/it|\?it).*$\n?", re.MULTILINE)  # a bar of transformers, drawn by the clock
-# Small texts that are kept as they are beside their digest, so that a difference can be read.
-READABLE = (
-    "growkit.json",
-    "run.json",
-    "meta.json",
-    "report.json",
-    "report.md",
-    "README.md",
-    "metrics.jsonl",
-    "trainer.json",
-)
-OPAQUE = re.compile(r"checkpoints/step-\d+/(?!trainer\.json)")  # torch's own files, with names and times in them
 NOISE = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?|-?\d+e[+-]?\d+")
 
 
 class Case(NamedTuple):
     """Commands that are run one after another in a new folder, where the sources that they name lie under their names.
 
-    A line that begins with `rm` or `cp` is done by this file. rounded: digits that printed numbers keep; None: all.
+    A line that begins with `rm` takes a folder away. rounded: digits that printed numbers keep; None: all.
     """
 
     name: str
@@ -85,11 +62,11 @@ def record(cases: Sequence[Case], sources: Path, without: str = "") -> dict[str,
         warnings.simplefilter("ignore")  # a warning comes once in a process, so it would depend on the order of cases
         world = Path(folder, "sources")
         shutil.copytree(sources, world)
-        before = _files(world)
+        before = files(world)
         assert len({case.name for case in cases}) == len(cases), "two cases have one name"
         for case in cases:
             found[case.name] = _record(case, world, Path(folder, "here"), without)
-        found["sources"] = {"files": before, "unchanged": _files(world) == before}
+        found["sources"] = {"files": before, "unchanged": files(world) == before}
     return found
 
 
@@ -100,7 +77,7 @@ def _record(case: Case, world: Path, here: Path, without: str) -> dict[str, Any]
             (here / word).symlink_to(world / word)
     with chdir(here):
         done = [_do(line, case.rounded, world, here) for line in case.lines]
-        found = {"commands": [said for said in done if said], "files": _files(Path(), without)}
+        found = {"commands": [said for said in done if said], "files": files(Path(), without)}
     shutil.rmtree(here)
     return found
 
@@ -120,90 +97,21 @@ def _do(line: str, rounded: int | None, world: Path, here: Path) -> dict[str, An
     """Run a command in this process; what it returned and printed."""
     words = line.split()
     if words[0] == "rm":
-        shutil.rmtree(words[1]) if Path(words[1]).is_dir() else os.remove(words[1])
-        return {}
-    if words[0] == "cp":
-        shutil.copytree(words[1], words[2]) if Path(words[1]).is_dir() else shutil.copyfile(words[1], words[2])
+        shutil.rmtree(words[1], ignore_errors=True)
         return {}
     result = CliRunner().invoke(app, words)
     found: dict[str, Any] = {"line": line, "exit": result.exit_code}
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         found["exception"] = "".join(traceback.format_exception_only(result.exception))
     for name, text in (("stdout", result.stdout), ("stderr", PROGRESS.sub("", result.stderr))):
-        text = _calm(text, CLOCKED[-1] if words[0] == "pretrain" else "")
+        text = calm(text, CLOCKED[-1] if words[0] == "pretrain" else "")
         for path, word in ((here, "HERE"), (here.resolve(), "HERE"), (world, "SOURCES"), (world.resolve(), "SOURCES")):
             text = text.replace(str(path), word)
         if rounded is not None:
             text = NOISE.sub(lambda number: f"{float(number[0]):.{rounded}g}", text)
         if text.strip():
-            found[name] = _parsed(text)
+            found[name] = parsed(text)
     return found
-
-
-def _files(folder: Path, without: str = "") -> dict[str, Any]:
-    """Of every file below a folder, links left out, its digest; of small texts what they say too."""
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if any(part.is_symlink() for part in (path, *path.parents)) or not path.is_file():
-            continue
-        if OPAQUE.search(name):
-            found[name] = "is there"
-        elif path.name in READABLE:
-            text = _calm(path.read_text("utf-8"), path.name)
-            found[name] = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "says": _parsed(text)}
-        else:
-            found[name] = hashlib.sha256(_silenced(path, without) if without else path.read_bytes()).hexdigest()
-    return found
-
-
-def _silenced(path: Path, without: str) -> bytes:
-    """A file; one of weights with zeros in the tensors that do not count."""
-    content = bytearray(path.read_bytes())
-    if path.suffix == ".safetensors":
-        start = 8 + int.from_bytes(content[:8], "little")
-        for name, tensor in json.loads(content[8:start]).items():
-            if re.search(without, name):
-                first, last = (start + offset for offset in tensor["data_offsets"])
-                content[first:last] = bytes(last - first)
-    return bytes(content)
-
-
-def _calm(text: str, where: str) -> str:
-    """A text without what is volatile in it."""
-    for what, pattern in VOLATILE.items():
-        if what != CLOCK or where in CLOCKED:
-            text = re.sub(pattern, '"left out"' if '"' in pattern else "left out", text)
-    return text
-
-
-def _parsed(text: str) -> Any:
-    """A text as JSON, as lines of JSON, or as its lines."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        lines = text.splitlines()
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError:
-        return lines
-
-
-def differences(one: Any, other: Any, where: str = "") -> Iterator[str]:
-    """Each place where two recordings differ, with what they say there; the order of keys counts."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in [*one, *(key for key in other if key not in one)]:
-            if key not in one or key not in other:
-                yield f"{where} {key}: only {'before' if key in one else 'after'}"
-            else:
-                yield from differences(one[key], other[key], f"{where} {key}".strip())
-        if [key for key in one if key in other] != [key for key in other if key in one]:
-            yield f"{where}: keys in another order"
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for number, pair in enumerate(zip(one, other)):
-            yield from differences(*pair, f"{where}[{number}]")
-    elif one != other or type(one) is not type(other):
-        yield f"{where}: {json.dumps(one)[:300]} -> {json.dumps(other)[:300]}"
 
 
 def _compare(before: Path, after: Path) -> int:

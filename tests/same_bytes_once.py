@@ -4,7 +4,7 @@ COMMANDS = ("widen", "stack", "grow", "fuse", "upcycle", "merge", "delta", "appl
     "tokenize", "init", "eval", "pretrain", "report",
 )  # fmt: skip
 # What is asked once: a name, and the lines.
-LIKE = (("bert", "bert-base"), ("gpt2", "gpt2-medium"), ("llama", "bert-base"))
+LIKE = (("bert", "bert-base"), ("gpt2", "gpt2-medium"), ("roberta", "roberta-large"))
 ONCE = {
     **{f"help of {command}": [f"{command} --help"] for command in COMMANDS},
     "help": ["--help"],
@@ -73,10 +73,11 @@ ONCE = {
     "grow like names": [f"grow {f} --like {n} --dry-run --json" for f, n in LIKE],
     "upcycle at clusters": ["upcycle mistral-words --experts 4 --router clusters --text short.txt --no-verify -o out"],
     "upcycle with windows": ["upcycle qwen2-windows --experts 4 --no-verify -o out"],
-    "upcycle of a bare file": ["upcycle llama-bare.safetensors --family llama --source-heads 4 --no-verify -o out"],
+    "upcycle of a bare file": ["upcycle plain-bare.safetensors --family llama --source-heads 4 --no-verify -o out"],
     "merge of three": ["merge llama-a:0.5 llama-b:-0.25 llama-2 --base llama --method ties -o out"],
     "merge of vocabularies": [
-        f"merge llama-wordy --base llama --vocab {vocab} -o {vocab}" for vocab in ("base", "tokens")
+        "merge llama-wordy --base llama --vocab base -o by-number",
+        "merge worded-more --base worded --vocab tokens -o by-word",
     ],
     "merge of slerp on deltas": ["merge llama-a llama-b:3 --base llama --method slerp -o out"],
     "merge of means": [
@@ -86,20 +87,20 @@ ONCE = {
     "merge of tied models": ["merge gpt2-tied gpt2 --base gpt2-a --method task-arithmetic -o out"],
     "merge of bfloat16": ["merge llama-a --base llama-half -o out"],
 }
-DATA = "--tokenizer tok --workers 1 -o data"
+DATA = "--tokenizer tok --workers 1 -o tokens"
 TEXTS = {
     "tokenize": [f"tokenize books {DATA} --json"],
     "tokenize for people": [f"tokenize books {DATA} --val-fraction 0.34"],
     "tokenize lines": [f"tokenize lines.jsonl --text-key body {DATA} --val-fraction 0.25 --seed 4 --json"],
     "tokenize packed lines": [f"tokenize lines.jsonl.gz books/1.txt --text-key body {DATA} --json"],
-    "tokenize in two processes": ["tokenize books --tokenizer tok --workers 2 --val-fraction 0.34 -o data --json"],
+    "tokenize in two processes": ["tokenize books --tokenizer tok --workers 2 --val-fraction 0.34 -o tokens --json"],
     "tokenize with files that validate": [
         f"tokenize books/[0-3].txt --val books/4.txt --val books/5.txt {DATA} --json"
     ],
-    "tokenize with pieces": ["tokenize books --tokenizer bert-words --workers 1 -o data --json"],
+    "tokenize with pieces": ["tokenize books --tokenizer bert-words --workers 1 -o tokens --json"],
     "tokenize with a new tokenizer": [
-        "tokenize books --train-tokenizer 300 --val-fraction 0.34 --workers 1 -o data --json",
-        "tokenize short.txt --tokenizer data -o b",
+        "tokenize books --train-tokenizer 300 --val-fraction 0.34 --workers 1 -o tokens --json",
+        "tokenize short.txt --tokenizer tokens -o b",
     ],
     "eval of text": [
         "eval gpt2-words --data short.txt --context 32 --json",
@@ -107,9 +108,9 @@ TEXTS = {
     ],
     "eval of a dataset": [
         f"tokenize books {DATA} --val-fraction 0.34",
-        "eval gpt2-words --data data --json",
-        "eval llama-words --data data --stride 16 --split train --limit 500 --json",
-        "eval gpt2-words --data data --batch-size 3",
+        "eval gpt2-words --data tokens --json",
+        "eval llama-words --data tokens --stride 16 --split train --limit 500 --json",
+        "eval gpt2-words --data tokens --batch-size 3",
     ],
     "eval of bare tokens": ["eval llama --data bare.bin --json", "eval mixtral --data bare.bin --context 16 --json"],
     "init of a file": ["init llama/config.json -o out --dtype bfloat16 --json", "init gpt2-words -o words"],
@@ -128,7 +129,7 @@ TEXTS = {
 }
 TRAIN = (
     "--data data --seq-len 16 --batch-size 4 --lr 0.001 --device cpu --precision float32 --eval-tokens 160"
-    " --eval-every 4 --save-every 4"
+    " --eval-every 2 --save-every 4 --out run"
 )
 PLAIN = ("llama", "gpt2", "opt", "gpt_neox", "qwen2_moe", "mixtral", "gemma2")
 RUNS = {
@@ -139,7 +140,7 @@ RUNS = {
     "pretrain mslt": "gpt2 --steps 10 --schedule mslt --to-layers 5",
     "pretrain stages": "llama --stages stages.toml",
     "pretrain with a teacher": "gpt2 --steps 8 --teacher teacher --teacher-steps 5 --temperature 1.5",
-    "pretrain until overtaken": "gpt2 --steps 8 --teacher teacher --teacher-until overtaken --eval-every 2 --teacher-steps 8",
+    "pretrain until overtaken": "gpt2 --steps 8 --teacher teacher --teacher-steps 8 --teacher-until overtaken",
     "pretrain masks with a teacher": "bert-masks --steps 6 --teacher teacher-masks --alpha-schedule constant",
     "pretrain a mixture": "qwen3_moe --steps 8 --balance 0.02 --router-z 0.01 --expert-dropout 0.1",
     "pretrain in parts": "llama --steps 8 --grad-accum 2 --clip 0.5 --weight-decay 0.05 --seed 3",

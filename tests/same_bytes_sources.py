@@ -8,26 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
+from same_bytes_texts import STAGES, byte_pairs, made_up_run, vocabulary, word_pieces
 
 EXCERPT = Path(__file__).parents[1] / "examples" / "text" / "excerpt.txt"
 WORDS = dict(vocab_size=400)
-STAGES = """
-[[stage]]
-name = "low"
-steps = 3
-train_top = 1
-[[stage]]
-steps = 3
-layers = 5
-depth = "identity"
-lr = 0.5
-warmup = 2
-[[stage]]
-steps = 2
-sub_layers = 2
-"""
 
 
 def make(folder: Path) -> None:
@@ -131,8 +116,11 @@ def _variants(folder: Path) -> None:
     )
     _save(folder / "qwen2-windows", "qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1)
     _save(folder / "llama-wordy", "llama", vocab_size=63, seed=3)
-    for family in ("llama", "bert"):
-        shutil.copyfile(folder / family / "model.safetensors", folder / f"{family}-bare.safetensors")
+    for name, model in (("llama", "llama"), ("bert", "bert"), ("plain", "llama-plain")):
+        shutil.copyfile(folder / model / "model.safetensors", folder / f"{name}-bare.safetensors")
+    words = [f"w{number}" for number in range(63)]
+    vocabulary(shutil.copytree(folder / "llama", folder / "worded"), words[:61])
+    vocabulary(shutil.copytree(folder / "llama-wordy", folder / "worded-more"), [words[62], *words[1:62], words[0]])
     for name in ("llama-plain", "bert"):
         (folder / name / "tokenizer_config.json").write_text('{"model_max_length": 64}')
         (folder / name / "LICENSE").write_bytes(b"as it is\r\n")
@@ -180,7 +168,7 @@ def _texts(folder: Path) -> None:
     (folder / "lines.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
     (folder / "empty.txt").write_text(" \n")
     (folder / "latin.txt").write_bytes(b"abc\xff")
-    fast, masked = _byte_pairs(text[:30_000]), _word_pieces(text[:30_000])
+    fast, masked = byte_pairs(text[:30_000]), word_pieces(text[:30_000])
     fast.save_pretrained(folder / "tok")
     masked.save_pretrained(folder / "tok-pieces")
     for family in ("llama", "gpt2", "mistral"):
@@ -188,28 +176,6 @@ def _texts(folder: Path) -> None:
         fast.save_pretrained(_save(folder / f"{family}-words", family, **sizes))
     for family in ("bert", "distilbert"):
         masked.save_pretrained(_save(folder / f"{family}-words", family, **WORDS))
-
-
-def _byte_pairs(text: str) -> transformers.PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(
-        [text], trainers.BpeTrainer(vocab_size=400, special_tokens=["<end>"], initial_alphabet=alphabet)
-    )
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
-
-
-def _word_pieces(text: str) -> transformers.PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    made, special = Tokenizer(models.WordPiece(unk_token="[UNK]")), ["[UNK]", "[PAD]", "[SEP]", "[MASK]"]
-    made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    made.train_from_iterator([text], trainers.WordPieceTrainer(vocab_size=400, special_tokens=special))
-    names = dict(unk_token="[UNK]", pad_token="[PAD]", sep_token="[SEP]", mask_token="[MASK]")
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
 def _training(folder: Path) -> None:
@@ -232,21 +198,7 @@ def _training(folder: Path) -> None:
     save_file(adam, shutil.copytree(folder / "llama", folder / "llama-warm") / "optimizer.safetensors")
     curves = {"scratch": [5.0, 4.0, 3.0], "grown": [4.0, 2.5], "small": [4.5], "worse": [5.0, 3.5, 3.25]}
     for number, (name, losses) in enumerate(curves.items()):
-        _run(folder / f"run-{name}", losses, 10.0 / (number + 1), 0.5 / (number + 1), experts=name == "worse")
-
-
-def _run(folder: Path, losses: list[float], flops: float, seconds: float, experts: bool) -> None:
-    """What pretrain would have left of a run of 100 steps between validations."""
-    folder.mkdir()
-    settings = {"steps": 100 * len(losses), "seq_len": 128, "hashes": {"data": "abc", "tokens": 9}}
-    (folder / "run.json").write_text(json.dumps({"growkit": "0", "settings": settings}))
-    lines: list[dict[str, Any]] = [{"kind": "note", "text": "begun"}]
-    for number, loss in enumerate(losses, start=1):
-        spent = {"step": 100 * number, "flops": 1e9 * flops * number, "elapsed_s": 100 * seconds * number}
-        routed = {"expert_load": [[1.5, 0.5], [1.0, 1.0]], "router_entropy": [0.5, 0.6], "dead_experts": []}
-        lines += [{"kind": "train", "loss": loss + 0.1, **spent}]
-        lines += [{"kind": "val", "loss": loss, **spent, **(routed if experts else {})}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        made_up_run(folder / f"run-{name}", losses, 10.0 / (number + 1), 0.5 / (number + 1), experts=name == "worse")
 
 
 def _wrong(folder: Path) -> None:

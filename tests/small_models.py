@@ -1,7 +1,7 @@
-"""Models of every family written down by hand: configs, names and shapes, weights that are whole numbers over a power of two.
+"""Models of every family, written down: configs, names, shapes, and weights that are whole numbers over a power of two.
 
-Nothing here depends on torch, transformers or the processor, so what is grown of them can have digests in a file. The sum of
-such weights is exact in float32 in any order.
+Nothing here depends on torch, transformers or the processor, so what is grown of them can have digests in a file. A sum
+of such weights is exact in float32 in any order.
 """
 
 import json

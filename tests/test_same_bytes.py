@@ -1,8 +1,8 @@
-"""Results stay the same byte for byte, on any machine: digests of what commands make of small models, held in digests.json.
+"""Results stay the same byte for byte, on any machine: digests of what commands make of small models, in digests.json.
 
-A digest is the first 16 hex digits of a file's SHA-256: of weights, config.json and tokens. Weights of the sources are whole
-numbers (small_models.py), and only what no processor can round otherwise is here: copies, products and sums in a fixed order;
-no training, no singular values, no normal deviates, for which routers of new mixtures are left out of their digests.
+A digest is the first 16 hex digits of a file's SHA-256: of weights, config.json and tokens. The weights that are grown
+are whole numbers (small_models.py), and only what no processor can round otherwise is here: copies, products, sums in a
+fixed order. No training, no singular values, no normal deviates: routers of new mixtures are left out of their digests.
 
 A change that is meant to alter bytes writes the digests anew: python tests/same_bytes.py --renew
 """
@@ -24,7 +24,8 @@ POST_NORM = (
 )  # their fillers at odd widths are less their mean, a sum that may be rounded
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")  # which cannot be fused
 ANY = [
-    "widen F --hidden 48", "widen F --hidden 48 --mapping random --seed 3", "widen F --hidden 48 --ffn 100 --method aki",
+    "widen F --hidden 48", "widen F --hidden 48 --mapping random --seed 3",
+    "widen F --hidden 48 --ffn 100 --method aki",
     "stack F --layers 5 --method interleave", "stack F --method identity --every 2 --shard-size 20KB",
     "stack F F-2 --slices A:1-2,B:2-3", "grow F --hidden 48 --layers 5 --depth top --dtype bfloat16",
     "merge F-a F-b:0.5 --base F --method dare", "merge F-a F-b:0.5 --base F --method ties",
