@@ -189,6 +189,7 @@ def _training(folder: Path) -> None:
     np.arange(10, dtype="<u2").tofile(folder / "little.bin")
     for family in ("bert", "roberta", "distilbert"):
         tiny_runs.tokenizer().save_pretrained(shutil.copytree(folder / family, folder / f"{family}-masks"))
+    tiny_runs.tokenizer(mask=False).save_pretrained(shutil.copytree(folder / "bert", folder / "maskless"))
     _save(folder / "teacher", "gpt2", seed=4, n_layer=1)
     _save(folder / "teacher-masks", "bert", seed=4, num_hidden_layers=1)
     _save(folder / "stranger", "gpt2", vocab_size=67)
