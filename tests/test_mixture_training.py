@@ -9,8 +9,8 @@ import pytest
 import tiny
 import torch
 import transformers
+from refusing import refused
 from safetensors.torch import load_file, save_file
-from test_refusals import refused
 from tiny_runs import ask, curve, dataset
 
 from growkit.data.batches import Batches, batch_of
