@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from growkit.maps.axis import (
@@ -73,7 +73,6 @@ def test_first_indices_are_the_old_ones_and_ranks_count_copies(size, seed):
 
 
 @given(sizes, sizes, seeds)
-@settings(deadline=None)
 def test_grow_then_collapse_is_nothing(rows, columns, seed):
     """What is grown by a map and read back by it is what it was, whatever the split."""
     weight = torch.randn(rows[0], columns[0], dtype=torch.float64, generator=generator(seed, "w"))
@@ -88,7 +87,6 @@ def test_grow_then_collapse_is_nothing(rows, columns, seed):
 
 
 @given(sizes, seeds, st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]))
-@settings(deadline=None)
 def test_identity_maps_are_bitwise_nothing(size, seed, dtype):
     weight = torch.randn(size, generator=generator(seed, "w")).to(dtype)
     kept = [identity(n) for n in size]
@@ -96,7 +94,6 @@ def test_identity_maps_are_bitwise_nothing(size, seed, dtype):
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 4), seeds)
-@settings(deadline=None)
 def test_growing_twice_is_growing_once(old, first, second, seed):
     weight = torch.randn(5, old, dtype=torch.float64, generator=generator(seed, "w"))
     kept, middle, new = identity(5), first * old, first * second * old
@@ -148,7 +145,6 @@ def test_outer_and_concatenate_are_block_index_arithmetic(a, b, seed):
 
 
 @given(sizes, seeds)
-@settings(deadline=None)
 def test_stored_maps_read_back(size, seed):
     for axis in every_map(*size, seed):
         back = map_from_json(map_to_json(axis))
