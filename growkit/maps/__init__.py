@@ -5,6 +5,7 @@ growkit.maps.copies(4, growkit.maps.cyclic_index(4, 8)) is a map that growkit.ex
 
 from growkit.maps.axis import (
     AxisMap,
+    Mode,
     axis_map,
     copies,
     cyclic_index,
@@ -16,6 +17,7 @@ from growkit.maps.axis import (
 
 __all__ = [
     "AxisMap",
+    "Mode",
     "axis_map",
     "copies",
     "cyclic_index",

@@ -9,6 +9,7 @@ sqrt(new / old) to give it back.
 from dataclasses import dataclass
 
 import numpy as np
+from einops import rearrange
 
 from growkit.maps.axis import FREE, GATHER, AxisMap, axis_map, copies, counts, cyclic_index, identity, random_index
 from growkit.maps.notation import WRITE
@@ -47,7 +48,8 @@ def grouped_heads(
         within = np.broadcast_to(draw(old_group, new_group), (new_kv, new_group))
     else:
         within = (chunk[:, None] * new_group + np.arange(new_group)[None, :]) % old_group
-    return HeadIndex((key_value[:, None] * old_group + within).ravel(), key_value)
+    query = rearrange(key_value[:, None] * old_group + within, "kv_head q_per_kv -> (kv_head q_per_kv)")
+    return HeadIndex(query, key_value)
 
 
 @dataclass(frozen=True)
