@@ -109,8 +109,8 @@ def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float
 
 
 def by_turns(rule: Rule, count: int, columns: bool = False) -> list[Rule]:
-    """Divide a rule among `count` sources: first copies to the first, later copies to the others in turn (AKI, bert2BERT
-    section 3.3: only the produced axis mixes layers). columns: by the columns' copies instead of the rows'.
+    """Divide a rule among `count` sources: first copies to the first, later copies to the others in turn (in bert2BERT's
+    AKI only the produced axis mixes layers). columns: by the columns' copies instead of the rows'.
 
     A single rule where that axis has no copies: then nothing is left for the others.
     """
