@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import repeat
 
 from growkit.operators.seeds import generator, stable_seed
 
@@ -26,7 +27,7 @@ class Fill:
         """The tensor, drawn in float32."""
         rows, columns = self.shape
         drawn = torch.randn(rows // self.repeat, columns, generator=generator(seed, key)) * self.std
-        return drawn.repeat_interleave(self.repeat, 0).to(dtype)
+        return repeat(drawn, "row column -> (row repeat) column", repeat=self.repeat).to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
