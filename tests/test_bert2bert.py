@@ -1,9 +1,9 @@
-"""bert2BERT's operators on plain tensors (arXiv 2110.07143): the papers' examples, their laws, and that they are the one rule of
-growkit in other words.
+"""bert2BERT's operators on plain tensors (arXiv 2110.07143): the papers' examples, their laws, and that they are the
+one rule of growkit in other words.
 
-The worked example is AquilaMoE's of bert2BERT's two operators (arXiv 2408.06567, equation 1 and figure 1): a block
-y = U^T W^T x of 2 inputs, 3 hidden units and 2 outputs becomes one of 3, 4 and 3. FPI: w'[1, *] = w'[3, *] = w[1, *] / 2 and
-w'[*, 4] = w'[*, 1]; AKI: W(1) becomes [w'1(1); w'2(1); w'3(1); w'1(2)].
+The worked example is AquilaMoE's of bert2BERT's two operators (arXiv 2408.06567, equation 1 and figure 1): a block y =
+U^T W^T x of 2 inputs, 3 hidden units and 2 outputs becomes one of 3, 4 and 3. FPI: w'[1, *] = w'[3, *] = w[1, *] / 2
+and w'[*, 4] = w'[*, 1]; AKI: W(1) becomes [w'1(1); w'2(1); w'3(1); w'1(2)].
 """
 
 import numpy as np
@@ -173,7 +173,7 @@ W, LAYERS = torch.ones(2, 3), {"layers.0.w": torch.ones(1), "layers.1.w": torch.
         (lambda: growkit.fpi(W, None, None, noise=1.0), "noise from 0 to below 1"),
         (lambda: growkit.aki(W, W.T, None, None), r"the layer above has shape \[3, 2\], this one \[2, 3\]"),
         (lambda: growkit.stack_order(4, 3), "from 4 to 3 layers is no growth"),
-        (lambda: growkit.stack_order(4, 6, "identity"), "'identity' is not one of stack, interleave, top, middle, solar"),
+        (lambda: growkit.stack_order(4, 6, "identity"), "'identity' is not one of stack, interleave, top, middle,"),
         (lambda: growkit.stack_order(4, 7, "solar"), "an even number from 4 to 8, not 7"),
         (lambda: growkit.stack_layers(LAYERS, [0, 2]), "names layer 2; the layers of 'layers' are 0 to 1"),
         (lambda: growkit.stack_layers(LAYERS, []), "the order is empty"),

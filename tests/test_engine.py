@@ -71,7 +71,8 @@ def test_the_engine_computes_the_ten_lines(rows, columns, role, other, seed):
     ],
 )
 def test_whole_models_grow_by_the_ten_lines(family, growth, tmp_path):
-    """Every tensor whose axes hold copies alone: all of it but fused projections and what a tied head asks of the last norm."""
+    """Every tensor whose axes hold copies alone: all of it but fused projections and what a tied head asks of the last
+    norm."""
     source, out = tmp_path / "src", tmp_path / "out"
     tiny.make(family, tie_word_embeddings=family == "bert").save_pretrained(source)
     known = growkit.widen(source, out, noise=0.0, verify=False, **growth).plan.growth

@@ -1,4 +1,5 @@
-"""What happens to an axis, and the words for axes. They know index arrays and text; ignorant of tensors, families and files.
+"""What happens to an axis, and the words for axes. They know index arrays and text; ignorant of tensors, families and
+files.
 
 growkit.maps.copies(4, growkit.maps.cyclic_index(4, 8)) is a map that growkit.expand takes.
 """

@@ -9,8 +9,8 @@ An AxisMap is one rule seen from four roles. For new index j with source s(j):
     shift   a norm's bias over it           b'[j] = shift[j] * b[s(j)]
 
 The function is kept across an axis when, for every source i, the sum of write*read over the copies of i is 1
-(completeness; Net2Net arXiv 1511.05641, LiGO arXiv 2303.00980 appendix A). Each role also has a Mode per index, which is
-GATHER for the rules above.
+(completeness; Net2Net arXiv 1511.05641, LiGO arXiv 2303.00980 appendix A). Each role also has a Mode per index, which
+is GATHER for the rules above.
 
 The residual stream never needs an edited norm epsilon here: copies are scaled so that the statistic a norm takes over
 the axis is unchanged (sum over all j of write[j]**2 * x[s(j)]**2, divided by the new size, equals the old mean square).
@@ -30,13 +30,13 @@ Values = float | np.ndarray
 
 
 class Mode(IntEnum):
-    """What an index holds in one role. The order is how little the index's own source decides of it.
+    """What an index holds in one role. The order is how little of it the index's own source decides.
 
-    On a composite axis each factor says something of an index, and the later of the two holds (`outer`). Where either
-    factor is ABSENT another source fills the entry, whatever this one would have held. Where nothing depends on one factor
-    (FREE) nothing depends on the entry, such as a free slot of a copied head. BALANCED is free but for a sum, which may as
-    well be kept where it does not matter. MEAN, a value of its own, comes before those that bind none, and GATHER before
-    all: it says nothing but which entry is copied. MEAN meets only axes that stay: hidden, which has it, is no factor.
+    On a composite axis each factor says something of an index, and the later of the two modes holds (`outer`). GATHER
+    leaves the word to the other factor. Where nothing depends on one (FREE) nothing depends on the entry, as on a free
+    slot in whichever head; BALANCED is free but for a sum, and to keep a sum harms nothing that is free. What is ABSENT
+    in one factor is another source's, whatever the other factor says. MEAN, over a whole axis, never meets another
+    mode: hidden, which alone has it, is no factor of a composite axis.
     """
 
     GATHER = 0  # the source's entry, times the amplitude
@@ -163,7 +163,7 @@ def even_norm_copies(old: int, index: np.ndarray) -> AxisMap:
 
 
 def norm_undone_copies(old: int, index: np.ndarray) -> AxisMap:
-    """Copies under a norm whose own gain undoes their amplitude, for norms over all heads at once (OLMo 2's q and k)."""
+    """Copies under a norm whose own gain undoes their amplitude, for norms over all heads at once (OLMo 2's q, k)."""
     isometric = even_norm_copies(old, index)
     write = isometric.sides[WRITE].amplitude
     return axis_map(isometric.name, old, index, write, write * old / len(index), gain=1.0 / write)
@@ -172,11 +172,11 @@ def norm_undone_copies(old: int, index: np.ndarray) -> AxisMap:
 def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
     """Whole copies, and for the rest of the axis the mean of all old entries (LEMON, arXiv 2310.07999): for LayerNorm.
 
-    A filler that always equals the stream's mean leaves LayerNorm's mean as it is; scaling the copies by
-    sqrt(new / (old * k)) leaves its variance as it is, so epsilon need not change. Pre-norm, the normalised filler is
-    exactly 0: its bias must be 0 and what reads it is free. Post-norm, the norm's own output is the stream: the filler
-    gets gain 0 and the mean of the biases, so all of it holds one value, and what reads it must sum to 0; the token-wise
-    part of that mean is lost, which is why the result is near and not exact.
+    A filler that always equals the stream's mean leaves LayerNorm's mean as it is; scaling the copies by sqrt(new /
+    (old * k)) leaves its variance as it is, so epsilon need not change. Pre-norm, the normalised filler is exactly 0:
+    its bias must be 0 and what reads it is free. Post-norm, the norm's own output is the stream: the filler gets gain 0
+    and the mean of the biases, so all of it holds one value, and what reads it must sum to 0; the token-wise part of
+    that mean is lost, which is why the result is near and not exact.
     """
     whole = new // old
     index = cyclic_index(old, new)

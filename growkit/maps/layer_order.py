@@ -1,5 +1,5 @@
-"""Which old layer each new layer is: the depth operators of the literature, as lists of layer numbers from 0. Knows arithmetic;
-ignorant of tensors, of requests and of several sources.
+"""Which old layer each new layer is: the depth operators of the literature, as lists of layer numbers from 0. Knows
+arithmetic; ignorant of tensors, of requests and of several sources.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,8 +48,9 @@ def overlapped(old: int, new: int, overlap: int | None = None) -> list[int]:
 
 
 def each_followed(old: int, new: int, every: int | None = None, after: Sequence[int] = ()) -> list[int]:
-    """Copies that follow their layer, after every k-th (LLaMA-Pro, arXiv 2401.02415), after those that `after` counts from
-    1, or else evenly spread: each_followed(4, 6) == [0, 1, 1, 2, 3, 3]. They are meant to start as the identity."""
+    """Copies that follow their layer, after every k-th (LLaMA-Pro, arXiv 2401.02415), after those that `after` counts
+    from 1, or else evenly spread: each_followed(4, 6) == [0, 1, 1, 2, 3, 3]. They are meant to start as the
+    identity."""
     added = new - old
     evenly = [-(-(number + 1) * old // added) for number in range(added)]
     followed = list(after or (range(every, old + 1, every) if every else evenly))

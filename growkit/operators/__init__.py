@@ -1,4 +1,5 @@
-"""Pure functions from tensors to tensors. They know no families, files or configs, and of names only the layer's number.
+"""Pure functions from tensors to tensors. They know no families, files or configs, and of names only the layer's
+number.
 
 `expand` is the one rule; fpi, aki and the others say it in bert2BERT's words.
 """

@@ -1,13 +1,13 @@
-"""bert2BERT in its paper's words (arXiv 2110.07143), on plain tensors and index tensors. Knows what the paper calls the maps, the one
-rule and the layer orders of growkit; ignorant of families, files and configs.
+"""bert2BERT in its paper's words (arXiv 2110.07143), on plain tensors and index tensors. Knows what the paper calls the
+maps, the one rule and the layer orders of growkit; ignorant of families, files and configs.
 
     g_in = growkit.mapping(512, 768, "random")      which old index each new one copies
     wide = growkit.fpi(weight, g_in, g_out)         function-preserving initialisation
     wide = growkit.aki(weight, upper, g_in, g_out)  advanced knowledge initialisation
     deep = growkit.stack_layers(state, growkit.stack_order(6, 12))
 
-The paper writes x W, with W of shape (in, out); here a weight is (out, in), as nn.Linear has it, so that the paper's rows are
-columns and its columns rows. It counts from 1, here from 0. Formulas are cited by the section that has them.
+The paper writes x W, with W of shape (in, out); here a weight is (out, in), as nn.Linear has it, so that the paper's
+rows are columns and its columns rows. It counts from 1, here from 0. Formulas are cited by the section that has them.
 """
 
 import re
@@ -52,16 +52,16 @@ def fpi(
         U~[:, i] = W[:, g_in(i)] / C(g_in(i))     in-dimension; C(k): how many i have g_in(i) = k, the first counted too
         U[o, :]  = U~[g_out(o), :]                out-dimension: copied as it is
 
-    From "Function preserving initialization" and figure 3; it is `expand` with maps of `growkit.maps.copies`. A layer and
-    the one that reads it compute what they did when the g_out of the first is the g_in of the second.
+    From "Function preserving initialization" and figure 3; it is `expand` with maps of `growkit.maps.copies`. A layer
+    and the one that reads it compute what they did when the g_out of the first is the g_in of the second.
 
-    None for a dimension that stays. A vector has one dimension: a bias is fpi(bias, None, g_out) and is never divided, a
-    vector that is summed over fpi(vector, g_in, None). An embedding (vocab, hidden) writes its columns:
-    fpi(embedding.T, None, g_out).T. noise: from 0 to below 1, how unevenly what copies read is split by `seed`, so that they
-    part when trained; their sum, and so the function, stays.
+    None for a dimension that stays. A vector has one dimension: a bias is fpi(bias, None, g_out) and is never divided,
+    a vector that is summed over fpi(vector, g_in, None). An embedding (vocab, hidden) writes its columns:
+    fpi(embedding.T, None, g_out).T. noise: from 0 to below 1, how unevenly what copies read is split by `seed`, so that
+    they part when trained; their sum, and so the function, stays.
 
-    Raises ValueError for a tensor that is neither, for an index that the dimension does not have, and for a mapping that
-    leaves one out: what it carried would be lost.
+    Raises ValueError for a tensor that is neither, for an index that the dimension does not have, and for a mapping
+    that leaves one out: what it carried would be lost.
     """
     return expand(weight, _dimensions(weight, g_in, g_out), noise, seed)
 
@@ -80,12 +80,12 @@ def aki(
         U[o, :] = U~[o, :]                  for the first copy of each old index: its own layer's, W
         U[o, :] = U~upper[g_out(o), :]      for every later copy: the layer above's; U~ and U~upper as in `fpi`
 
-    From "Advanced knowledge initialization". With g_out of `mapping` the first copies are the first `out` rows, as the paper
-    has it; a mapping that grows whole groups of heads has them elsewhere. Columns are of one layer throughout, and the
-    result does not keep the function: copies no longer hold what those who read them were divided for.
+    From "Advanced knowledge initialization". With g_out of `mapping` the first copies are the first `out` rows, as the
+    paper has it; a mapping that grows whole groups of heads has them elsewhere. Columns are of one layer throughout,
+    and the result does not keep the function: copies no longer hold what those who read them were divided for.
 
-    upper: the same tensor one layer up, of the same shape; None for the last layer, which has none above it and grows by
-    FPI. Vectors, noise, seed and errors are those of `fpi`; ValueError too where the two shapes differ.
+    upper: the same tensor one layer up, of the same shape; None for the last layer, which has none above it and grows
+    by FPI. Vectors, noise, seed and errors are those of `fpi`; ValueError too where the two shapes differ.
     """
     if upper is not None and upper.shape != weight.shape:
         raise ValueError(f"the layer above has shape {list(upper.shape)}, this one {list(weight.shape)}")
@@ -95,9 +95,9 @@ def aki(
 def stack_order(old: int, new: int, how: str = "stack") -> list[int]:
     """Which of `old` layers each of `new` is, from 0: stack_order(3, 8) == [0, 1, 2, 0, 1, 2, 1, 2].
 
-    how: "stack" (the paper's algorithm 1: whole copies, then the top layers), "interleave", "top", "middle" or "solar" (see
-    growkit.maps.layer_order). Layers that start as the identity are `growkit.stack`'s, which knows what to silence in each
-    family. Raises ValueError for sizes that do not grow, or that the method cannot make.
+    how: "stack" (the paper's algorithm 1: whole copies, then the top layers), "interleave", "top", "middle" or "solar"
+    (see growkit.maps.layer_order). Layers that start as the identity are `growkit.stack`'s, which knows what to silence
+    in each family. Raises ValueError for sizes that do not grow, or that the method cannot make.
     """
     if how not in ORDERS:
         raise ValueError(f"how {how!r} is not one of {', '.join(ORDERS)}")
@@ -109,13 +109,14 @@ def stack_order(old: int, new: int, how: str = "stack") -> list[int]:
 def stack_layers(state: Mapping[str, torch.Tensor], order: Index, layers: str | None = None) -> dict[str, torch.Tensor]:
     """Depth growth of a plain state dict: layer number n of the new one is layer order[n] of the old, all else stays.
 
-    A tensor's layer is the first number between dots in its name: 3 in "model.layers.3.mlp.experts.0.w1.weight", "h.3.ln_1.bias"
-    and "encoder.layer.3.output.dense.weight". layers: what stands before it, such as "model.layers"; needed only where
-    names count in several lists. The first copy of a layer is the old tensors themselves, later ones are clones, so that no
-    two names share memory. A config must get its new number of layers from elsewhere (`growkit.stack` carries all it says).
+    A tensor's layer is the first number between dots in its name: 3 in "model.layers.3.mlp.experts.0.w1.weight",
+    "h.3.ln_1.bias" and "encoder.layer.3.output.dense.weight". layers: what stands before it, such as "model.layers";
+    needed only where names count in several lists. The first copy of a layer is the old tensors themselves, later ones
+    are clones, so that no two names share memory. A config must get its new number of layers from elsewhere
+    (`growkit.stack` carries all it says).
 
-    From algorithm 1, whose order is `stack_order`. Raises ValueError for names without a layer, for several lists, and for
-    an order that is empty or names a layer that is not there.
+    From algorithm 1, whose order is `stack_order`. Raises ValueError for names without a layer, for several lists, and
+    for an order that is empty or names a layer that is not there.
     """
     places = {
         name: (match["layers"] or "", int(match["number"]), match["rest"] or "")

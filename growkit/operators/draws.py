@@ -1,4 +1,5 @@
-"""What of a tensor is drawn at random, or given, rather than copied. Knows tensors and generators; ignorant of names, experts and files.
+"""What of a tensor is drawn at random, or given, rather than copied. Knows tensors and generators; ignorant of names,
+experts and files.
 
 Every draw is a pure function of (seed, key, first row of the block), so a file can be streamed in any order.
 """
@@ -45,9 +46,9 @@ class Given:
 class Redraw:
     """Entries drawn from a normal distribution with the moments of those they are drawn for.
 
-    rows, columns: whose entries are drawn anew, None where that dimension does not choose (one of them is None). added: None to
-    put what is drawn in place of what was there (Drop-Upcycling, arXiv 2502.19261, where mean and deviation are those of
-    exactly the entries replaced), else that share of the deviation is added to it, without the mean.
+    rows, columns: whose entries are drawn anew, None where that dimension does not choose (one of them is None). added:
+    None to put what is drawn in place of what was there (Drop-Upcycling, arXiv 2502.19261, where mean and deviation are
+    those of exactly the entries replaced), else that share of the deviation is added to it, without the mean.
     """
 
     rows: np.ndarray | None = None
@@ -55,7 +56,8 @@ class Redraw:
     added: float | None = None
 
     def moments(self, blocks: Iterable[tuple[int, torch.Tensor]]) -> Moments:
-        """Mean and standard deviation of the entries that are drawn anew, over (first row, block) of the whole tensor."""
+        """Mean and standard deviation of the entries that are drawn anew, over (first row, block) of the whole
+        tensor."""
         count, total, squares = 0, 0.0, 0.0
         for start, block in blocks:
             entries = block[self._chosen(start, block)].double()

@@ -1,4 +1,5 @@
-"""One tensor, grown in memory: the operator for people who bring their own code. Knows tensors and maps; ignorant of the rest.
+"""One tensor, grown in memory: the operator for people who bring their own code. Knows tensors and maps; ignorant of
+the rest.
 
 from growkit.maps import copies, cyclic_index, identity
 wide = growkit.expand(weight, [(copies(4, cyclic_index(4, 8)), "write"), (copies(6, cyclic_index(6, 12)), "read")])
@@ -26,11 +27,11 @@ def expand(
 ) -> torch.Tensor:
     """Grow one tensor by one (map, role) per dimension: the rule W'[i, j] = write[i] * read[j] * W[s(i), s(j)].
 
-    weight: (old rows, old columns) or (old rows,). role: "write", "read", "gain" or "shift" (see growkit.maps).
-    noise: relative size of the uneven split between read copies, whose sum stays. donor: a tensor of the same shape
-    whose entries replace all but the first copies on the written axis (AKI, see growkit.aki).
-    The result is on the weight's device and takes no part in its gradient. Raises ValueError where shapes and maps do not
-    fit, or where both dimensions of a matrix are read.
+    weight: (old rows, old columns) or (old rows,). role: "write", "read", "gain" or "shift" (see growkit.maps). noise:
+    relative size of the uneven split between read copies, whose sum stays. donor: a tensor of the same shape whose
+    entries replace all but the first copies on the written axis (AKI, see growkit.aki). The result is on the weight's
+    device and takes no part in its gradient. Raises ValueError where shapes and maps do not fit, or where both
+    dimensions of a matrix are read.
     """
     shape = tuple(axis.old for axis, _ in dimensions)
     if tuple(weight.shape) != shape or (donor is not None and donor.shape != weight.shape):

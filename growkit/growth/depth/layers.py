@@ -1,5 +1,5 @@
-"""Which layer of the sources each layer of the target is. Knows what may be asked of depth, and says what came of it; ignorant of
-tensors and files. The depth operators themselves are in growkit.maps.layer_order.
+"""Which layer of the sources each layer of the target is. Knows what may be asked of depth, and says what came of it;
+ignorant of tensors and files. The depth operators themselves are in growkit.maps.layer_order.
 
 Layers count from 1 wherever a person reads or writes them and from 0 in code. Several sources are one after another.
 """
@@ -33,8 +33,8 @@ Layers = list[int]
 
 
 def layer_map(old: Sequence[int], depth: Depth | None) -> AxisMap:
-    """The map of layers for sources of `old` layers each: index over all of them, write 0 where a layer is inserted as the
-    identity.
+    """The map of layers for sources of `old` layers each: index over all of them, write 0 where a layer is inserted as
+    the identity.
 
     Raises RequestError for a method, a number or a combination of options that cannot be.
     """
