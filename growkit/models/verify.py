@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange, reduce
 
 from growkit.checkpoint.record import came_from_grown, promised
 from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint, read_json
@@ -200,8 +201,8 @@ def _comparable(
             raise CheckpointError(
                 f"{name} has shape {list(grown.shape)} in {target!r} and {list(mine.shape)} in the source"
             )
-        a.append(mine.flatten(0, -2))
-        b.append(grown.flatten(0, -2))
+        a.append(rearrange(mine, "... value -> (...) value"))
+        b.append(rearrange(grown, "... value -> (...) value"))
     if len({part.shape[-1] for part in a}) > 1:  # such as masked-LM and next-sentence logits
         a, b = [part.flatten()[:, None] for part in a], [part.flatten()[:, None] for part in b]
     return " + ".join(names), torch.cat(a), torch.cat(b)
@@ -223,7 +224,12 @@ def _kl(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def _cosine(ours: torch.Tensor, theirs: torch.Tensor, sequences: list[torch.Tensor]) -> float:
     """Mean cosine of mean-pooled hidden states, over sequences of equal length."""
     count = len(sequences)
-    a, b = (values[: len(values) // count * count].unflatten(0, (count, -1)).mean(1) for values in (ours, theirs))
+    a, b = (
+        reduce(
+            values[: len(values) // count * count], "(sequence token) hidden -> sequence hidden", "mean", sequence=count
+        )
+        for values in (ours, theirs)
+    )
     return torch.nn.functional.cosine_similarity(a, b, dim=-1).mean().item()
 
 
