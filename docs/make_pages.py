@@ -19,7 +19,7 @@ from growkit.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS, TREE = "the commands", "the tree"
-WIDTH, MARGIN = 112, 24  # of the tree, and where its sentences begin
+WIDTH, MARGIN = 108, 24  # of the tree, and where its sentences begin
 
 
 def replaced(page: str, what: str, content: str) -> str:

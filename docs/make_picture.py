@@ -1,0 +1,43 @@
+"""The picture of the README: validation loss against operations, of runs that examples/grow_and_train.sh left.
+
+    SOURCE_STEPS=200 STEPS=120 EVAL_EVERY=10 examples/grow_and_train.sh BOOKS WORK
+    python docs/make_picture.py WORK      # needs growkit[plot]; prints the figures of the caption
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from growkit.reports.picture import COLOURS
+from growkit.reports.runs import read_run
+
+TARGET = Path(__file__).parent / "assets" / "loss-against-flops.png"
+
+
+def main() -> None:
+    """Draw WORK/scratch and WORK/grown, this also with what its source cost before it."""
+    work = Path(sys.argv[1])
+    scratch, grown, small = (read_run(work / name) for name in ("scratch", "grown", "small-run"))
+    before = small.val[-1].cost.flops
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for curve, label, added, style, colour in (
+        (scratch, "from scratch", 0.0, "-o", "black"),
+        (grown, "grown from a model a sixth of its size", 0.0, "-o", COLOURS[0]),
+        (grown, "the same, with what the small model cost", before, ":", COLOURS[0]),
+    ):
+        costs = [point.cost.flops + added for point in curve.val]
+        axes.plot(costs, [point.loss for point in curve.val], style, color=colour, label=label, markersize=3.5)
+    target = scratch.val[-1].loss
+    axes.axhline(target, color="gray", linestyle="--", linewidth=0.8)
+    axes.set(xlabel="floating-point operations", ylabel="validation loss, nats per token", xlim=(0, None))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(TARGET, dpi=150)
+    print(json.dumps(json.loads((work / "report" / "report.json").read_text("utf-8")), indent=2))
+
+
+if __name__ == "__main__":
+    main()
