@@ -2,6 +2,8 @@
 
     SOURCE_STEPS=200 STEPS=120 EVAL_EVERY=10 examples/grow_and_train.sh BOOKS WORK
     python docs/make_picture.py WORK      # needs growkit[plot]; prints the figures of the caption
+
+The larger BOOKS is, the better; steps are few so that it takes minutes.
 """
 
 import json

@@ -84,7 +84,9 @@ def checkpoints(tmp_path_factory) -> Path:
     bpe.train([str(folder / "book.txt")], vocab_size=300, special_tokens=["<|end|>"], show_progress=False)
     words = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|end|>")
     plain = dict(vocab_size=300, dtype=torch.float32, attention_bias=False, mlp_bias=False, tie_word_embeddings=True)
-    large = dict(hidden_size=48, num_attention_heads=8, num_key_value_heads=4, intermediate_size=80, num_hidden_layers=4)
+    large = dict(
+        hidden_size=48, num_attention_heads=8, num_key_value_heads=4, intermediate_size=80, num_hidden_layers=4
+    )
     models = {
         "MODEL": tiny.make("llama", **plain),
         "SMALL": tiny.make("llama", seed=1, **plain, num_hidden_layers=1),
@@ -146,7 +148,9 @@ def test_every_command_and_option_is_documented(name):
     documented = {word for item in items for word in re.split(r"[ ,]+", item) if word.startswith("-")}
     options = [p for p in commands()[name].params if p.param_type_name == "option" and not p.hidden]
     assert documented == {word for p in options for word in [*p.opts, *p.secondary_opts]} - {"--help"}
-    assert len(items) == len([p for p in commands()[name].params if p.name != "help" and not getattr(p, "hidden", False)])
+    assert len(items) == len(
+        [p for p in commands()[name].params if p.name != "help" and not getattr(p, "hidden", False)]
+    )
 
 
 def test_pages_name_no_option_that_is_not_there():
@@ -214,7 +218,9 @@ def test_every_benchmark_is_run_once_and_told_of():
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.ImportFrom)
     }
-    benchmarks = sorted(path.name for path in folder.glob("*.py") if path.stem not in imported)  # the others are helpers
+    benchmarks = sorted(
+        path.name for path in folder.glob("*.py") if path.stem not in imported
+    )  # the others are helpers
     run = re.findall(r"examples/benchmarks/(\w+\.py)", (ROOT / "Makefile").read_text("utf-8"))
     assert sorted(run) == benchmarks
     page = (DOCS / "benchmarks.md").read_text("utf-8")
