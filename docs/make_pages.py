@@ -71,7 +71,12 @@ def _order(parameter: Any, options: list[Any]) -> int:
 
 
 def _metavar(parameter: Any) -> str:
-    return _plain(parameter.metavar or parameter.name.upper(), escape=False)
+    """The word for a value; of an argument also whether there may be several, or none."""
+    word = _plain(parameter.metavar or parameter.name.upper(), escape=False)
+    if parameter.param_type_name == "option" or word.startswith("["):
+        return word
+    word += "..." if parameter.nargs == -1 and "..." not in word else ""
+    return word if parameter.required else f"[{word}]"
 
 
 def _spelled(parameter: Any) -> str:

@@ -6,7 +6,6 @@
 The larger BOOKS is, the better; steps are few so that it takes minutes.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -38,7 +37,15 @@ def main() -> None:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.savefig(TARGET, dpi=150)
-    print(json.dumps(json.loads((work / "report" / "report.json").read_text("utf-8")), indent=2))
+    reached = {"scratch": scratch.cost.flops, "grown": getattr(grown.reach(target), "flops", float("nan"))}
+    for curve, extra in ((scratch, 0.0), (grown, before)):
+        spent = reached[curve.name]
+        saved, with_source = (1 - cost / scratch.cost.flops for cost in (spent, spent + extra))
+        print(
+            f"{curve.name}: loss {curve.final.loss:.3f}, {curve.cost.flops:.3g} FLOPs, {spent:.3g} to {target:.3f}",
+            end="",
+        )
+        print(f", saved {saved:.1%}, {with_source:.1%} with the source's {extra:.3g}")
 
 
 if __name__ == "__main__":
