@@ -151,9 +151,8 @@ def disagreement(
     family: Family, one: Mapping[str, Any], other: Mapping[str, Any], passing: tuple[str, ...] = PASSING
 ) -> str | None:
     """The first setting that two configs do not share, sizes and what is passing left out."""
-    sizes = {key for axis, keys in family.sizes.items() if axis != "position" for key in keys.split()}
     for key in sorted({*one, *other}):
-        if key in sizes or is_by_layer(key) or key in ("model_type", "architectures", "tie_word_embeddings"):
+        if key in family.size_keys or is_by_layer(key) or key in ("model_type", "architectures", "tie_word_embeddings"):
             continue
         if not any(word in key for word in passing) and one.get(key) != other.get(key):
             return key

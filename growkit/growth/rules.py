@@ -85,7 +85,7 @@ def tensor_rule(name: str, shape: tuple[int, ...], growth: Growth) -> Rule:
     if growth.share != 1.0 and not _is_placed(dimensions, shape, growth):
         selections[0] = replace(selections[0], amplitude=selections[0].amplitude * growth.share)
     roles = [dimension.role for dimension in dimensions]
-    offset = growth.family.gain_offset if roles[0] == GAIN else 0.0
+    offset = growth.family.norms.gain_offset if roles[0] == GAIN else 0.0
     # a router whose rows are equal (finer experts) must keep them so to the last bit: which experts go together is a tie
     noise = 0.0 if dimensions[0].axes == ("expert",) else growth.noise
     return rule_of(selections, roles, offset, noise)

@@ -9,7 +9,7 @@ import torch
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family, family_named
-from growkit.families.schema import has_language_head
+from growkit.families.naming import has_language_head
 from growkit.growth.plan import Member
 from growkit.growth.rules import Growth
 
@@ -65,10 +65,10 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
             f"this checkpoint is quantised ({method}); grow the full-precision one and quantise the result"
         )
     if family.is_moe:
-        taken, experts = family.number(config, family.top_k), family.number(config, family.sizes["expert"])
+        taken, experts = family.number(config, family.experts.top_k), family.number(config, family.sizes["expert"])
         if taken > experts:
             raise CheckpointError(
-                f"config.json has {family.top_k} {taken}, more than its {experts} experts; one is wrong"
+                f"config.json has {family.experts.top_k} {taken}, more than its {experts} experts; one is wrong"
             )
     for key, (understood, why) in family.refused.items():
         if config.get(key, understood) != understood:

@@ -43,7 +43,7 @@ def write_merged(
         # reads the files once more, while the weights are merged
         hashes: Future[list[dict[str, str]]] = pool.submit(lambda: [source.hashes(stop.is_set) for source in sources])
         if first.folder is not None:
-            hidden = plan.config[plan.family.sizes["hidden"].split()[0]]
+            hidden = plan.config[plan.family.keys("hidden")[0]]
             copy_companions(first.folder, folder, (hidden, hidden))
         trims = merger.model_trims()
         work = (

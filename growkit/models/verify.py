@@ -151,7 +151,7 @@ def _averaged(references: list[Results]) -> dict[str, torch.Tensor]:
 
 def _check_comparable(config: dict[str, Any], first: dict[str, Any], sequences: list[torch.Tensor], label: str) -> None:
     """Refuse a checkpoint that the source's tokens do not fit."""
-    positions = config.get(family_named(config.get("model_type")).sizes["position"])
+    positions = family_named(config.get("model_type")).longest(config)
     if isinstance(positions, int) and any(len(sequence) > positions for sequence in sequences):
         raise CheckpointError(f"{label!r} has {positions} positions, fewer than the source; nothing to compare them on")
     if config.get("vocab_size") != first.get("vocab_size"):
