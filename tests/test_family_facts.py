@@ -1,16 +1,23 @@
 """Facts of families: they stand in the tables and nowhere else, and what is read off them."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
+import torch
 
 import growkit
+from growkit import grow_state_dict
 from growkit.errors import CheckpointError
 from growkit.families import FAMILIES, family_named
 from growkit.families.keys import Both, Either, key_names, keys_to_read
 from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.sizes import read_sizes
+from growkit.maps.axis import identity
+from growkit.maps.notation import WRITE
+from growkit.operators.rule import rule_of, select
 
 ROOT = Path(growkit.__file__).parent
 ELSEWHERE = [path for path in sorted(ROOT.rglob("*.py")) if ROOT / "families" not in path.parents]
@@ -96,3 +103,20 @@ def test_rotary_settings_are_written_where_the_family_has_them(family, config, e
     for key in where:
         config = config[key]
     assert config == 0.5
+
+
+def test_a_tensor_of_more_than_two_dimensions_is_refused(monkeypatch):
+    """Also where a table claims to know all its axes: the notation carries them, the rule does not yet."""
+    model = tiny.make("llama")
+    state, name = model.state_dict(), "model.layers.0.mlp.up_proj.weight"
+    state[name] = torch.stack([state[name]] * 3)
+    refusal = r"tensor 'model.layers.0.mlp.up_proj.weight' has 3 dimensions, \[3, \d+, 24\]; growkit grows vectors"
+    with pytest.raises(CheckpointError, match=refusal):
+        grow_state_dict(state, model.config.to_dict(), hidden=48)
+    table = {**FAMILIES["llama"].tensors, "layers.{layer}.mlp.up_proj.weight": "label ffn /hidden"}
+    monkeypatch.setitem(FAMILIES, "llama", replace(FAMILIES["llama"], tensors=table))
+    with pytest.raises(CheckpointError, match=refusal):
+        grow_state_dict(state, model.config.to_dict(), hidden=48)
+    axis = select(identity(4), WRITE)
+    with pytest.raises(ValueError, match="not of 3 dimensions"):
+        rule_of([axis] * 3, [WRITE] * 3)

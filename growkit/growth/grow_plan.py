@@ -10,7 +10,7 @@ from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.layers import layer_line, layer_map
-from growkit.growth.kin import check_members
+from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan, TensorPlan
 from growkit.growth.request import Recipe
 from growkit.growth.rules import Growth
@@ -63,7 +63,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         *experts,
         *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))),
     )
-    check_members(family, sources, sizes, alike)
+    check_kin(family, sources, joined(alike))
     growths, config, lines, notes = _widths(family, sources, sizes, recipe)
     depths = [size["layer"] for size in sizes]
     # fused models share their layers; stacked ones have them one after another

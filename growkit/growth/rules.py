@@ -65,8 +65,12 @@ def dimension_map(dimension: Dimension, size: int, maps: Maps) -> AxisMap:
 
 
 def check_shape(name: str, shape: tuple[int, ...], growth: Growth) -> None:
-    """Raises CheckpointError where a stored shape is not what the config says it should be."""
+    """Raises CheckpointError where a stored shape is not what the config says it should be, or is more than a matrix."""
     dimensions = growth.dimensions(name)
+    if len(shape) > 2:
+        raise CheckpointError(
+            f"tensor {name!r} has {len(shape)} dimensions, {list(shape)}; growkit grows vectors and matrices"
+        )
     expected = [dimension_map(d, size, growth.maps).old for d, size in zip(dimensions, shape)]
     if len(dimensions) != len(shape) or expected != list(shape):
         axes = " x ".join("*".join(base(axis) for axis in d.axes) for d in dimensions)

@@ -14,10 +14,11 @@ import torch
 from growkit.checkpoint.record import FORMAT
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
-from growkit.growth.kin import bytes_of, check_alone, check_kin, dtypes_of, names_of, stem_of
+from growkit.growth.kin import bytes_of, dtypes_of, names_of, stem_of
 from growkit.growth.plan import PROCESS_BYTES
 from growkit.growth.source_headers import Headers, architecture_of
 from growkit.maps.notation import READ
+from growkit.merging.mergeable import check_each, check_mergeable
 from growkit.merging.methods import MergeRequest
 from growkit.merging.vocabulary import Vocabulary, differing_files, rows_of
 
@@ -163,12 +164,10 @@ def merge_plan(
     """
     models = [base_model, *members] if base_model is not None else list(members)
     first = models[0]
-    family = family_named(first.config.get("model_type"))
+    family = check_each(models)
     notes = [note for model in models for note in model.notes]
-    for model in models:
-        check_alone(family, first, model)
     for other, vocabulary in zip(models[1:], vocabularies[1:]):
-        notes += check_kin(family, first, other)
+        notes += check_mergeable(family, first, other)
         for file in differing_files(vocabularies[0], vocabulary)[:1]:
             notes.append(f"{other.label!r} has another {file} than {first.label!r}, whose files the result gets")
     rows = [rows_of(vocabularies[0], vocabulary, request.vocab) for vocabulary in vocabularies[-len(members) :]]
@@ -187,8 +186,7 @@ def merge_plan(
 
 def apply_plan(base_model: Headers, skills: Sequence[Giver], request: MergeRequest) -> MergePlan:
     """Plan the adding of deltas that are stored by themselves. Raises RequestError for one that does not fit the base."""
-    family = family_named(base_model.config.get("model_type"))
-    check_alone(family, base_model, base_model)
+    family = check_each([base_model])
     ours = names_of(family, base_model)
     for skill in skills:
         strange = sorted({*skill.names} - {*ours})
