@@ -2,6 +2,7 @@
 ignorant of how a folder is written and of how maps were chosen.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from growkit.checkpoint.companions import sentence_modules
 from growkit.checkpoint.folder import WeightFiles, beside, write_folder
 from growkit.checkpoint.source import Checkpoint, open_checkpoint
 from growkit.checkpoint.stream import Progress
-from growkit.checkpoint.writer import SINGLE, write_json
+from growkit.checkpoint.writer import SINGLE, Slot, write_json
 from growkit.growth.describe import describe, growth_card
 from growkit.growth.execute import write_tensors
 from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, learning_rates, optimizer_tensors
@@ -50,17 +51,15 @@ def write_checkpoint(
         state = optimizer_tensors(plan, [optimizer.tensors for optimizer in optimizers])
         jobs.append(Job(state, optimizers, file=OPTIMIZER))
 
-    def files(job: Job) -> WeightFiles:
-        found = WeightFiles(
-            tensors=[(t.name, t.dtype, t.shape) for t in job.tensors],
-            write=lambda *layout: write_tensors(
-                job.tensors, job.sources, *layout, plan.recipe.seed, allow_nonfinite, progress
-            ),
-            place=job.place,
-            name=job.file,
-        )
-        # only the model is ever divided: one folder has one index
-        return replace(found, largest=shard_bytes) if job is jobs[0] else found
+    def files(job: Job, largest: int = sys.maxsize) -> WeightFiles:
+        def write(
+            folder: Path, headers: Mapping[str, bytes], slots: Mapping[str, Slot], sizes: Mapping[str, int]
+        ) -> None:
+            seed = plan.recipe.seed
+            write_tensors(job.tensors, job.sources, folder, headers, slots, sizes, seed, allow_nonfinite, progress)
+
+        entries = [(tensor.name, tensor.dtype, tensor.shape) for tensor in job.tensors]
+        return WeightFiles(tensors=entries, write=write, place=job.place, name=job.file, largest=largest)
 
     hidden = plan.growth.maps["hidden"]
     write_folder(
@@ -68,7 +67,10 @@ def write_checkpoint(
         sources=sources,
         fill=lambda folder: write_json(folder / MULTIPLIERS, learning_rates(plan, rates)) if optimizers else None,
         beside=beside(sources[0], hidden.old, hidden.new),
-        weights=[files(job) for job in jobs],
+        weights=[
+            files(jobs[0], shard_bytes),
+            *map(files, jobs[1:]),
+        ],  # one folder has one index: only the model is divided
         record=lambda hashes: describe(plan, sources, hashes),
         card=growth_card(plan, [source.name for source in sources]),
         config=plan.config,

@@ -12,6 +12,7 @@ from growkit.checkpoint.folder import WeightFiles, beside, write_folder
 from growkit.checkpoint.record import model_card, record, source_entries
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.stream import Progress, write_blocks
+from growkit.checkpoint.writer import Slot
 from growkit.maps.exactness import Exactness
 from growkit.merging.merge_plan import MergePlan
 from growkit.merging.merger import Merger
@@ -32,13 +33,13 @@ def write_merged(
     """
     plan = merger.plan
 
-    def write(*layout: Any) -> None:
+    def write(folder: Path, headers: Mapping[str, bytes], slots: Mapping[str, Slot], sizes: Mapping[str, int]) -> None:
         trims = merger.model_trims()
         work = (
             ([(name, tensor.dtype.itemsize) for name in tensor.names], merger.blocks(tensor, trims))
             for tensor in plan.tensors
         )
-        write_blocks(work, *layout, progress)
+        write_blocks(work, folder, headers, slots, sizes, progress)
 
     entries = [(name, tensor.dtype, tensor.shape) for tensor in plan.tensors for name in tensor.names]
     hidden = plan.config[plan.family.keys("hidden")[0]]
