@@ -101,6 +101,8 @@ class Rule:
 
 def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float = 0.0, noise: float = 0.0) -> Rule:
     """The rule of a tensor from one selection and role per stored dimension, of which there are one or two."""
+    if not 1 <= len(selections) <= 2:
+        raise ValueError(f"a rule is of a vector or of a matrix, not of {len(selections)} dimensions")
     if len(selections) == 1:
         return Rule(rows=selections[0], columns=select(identity(1), WRITE), role=WRITE, offset=offset)
     if roles[0] == READ:
