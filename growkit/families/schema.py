@@ -8,6 +8,8 @@ function, the notation is missing something.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from growkit.errors import CheckpointError
@@ -102,7 +104,7 @@ class Family:
 
     def stem(self, name: str) -> str:
         """The name without the prefix a task model gives its base model."""
-        return next((name[len(p) :] for p in self.prefixes if name.startswith(p)), name)
+        return _stem_and_template(name, self.prefixes)[0]
 
     @property
     def is_moe(self) -> bool:
@@ -178,8 +180,15 @@ class Family:
 
     def template(self, name: str) -> str:
         """A stored name as the tables have it: without prefix, "{layer}" and "{expert}" for its numbers."""
-        layered = _NUMBER.sub("{layer}", self.stem(name), count=1)
-        return _NUMBER.sub("{expert}", layered, count=1)
+        return _stem_and_template(name, self.prefixes)[1]
+
+
+@lru_cache(maxsize=1 << 16)
+def _stem_and_template(name: str, prefixes: tuple[str, ...]) -> tuple[str, str]:
+    """Both are asked for a dozen times for each tensor, and a large mixture has thousands of tensors."""
+    stem = next((name[len(p) :] for p in prefixes if name.startswith(p)), name)
+    template = _NUMBER.sub("{expert}", _NUMBER.sub("{layer}", stem, count=1), count=1)
+    return stem, intern(template)
 
 
 def has_language_head(architecture: str) -> bool:
