@@ -1,5 +1,5 @@
-"""From settings to a finished run: carries it out and leaves a Hugging Face folder. Knows files and stock models; ignorant of
-what a step does.
+"""From settings to a finished run: carries it out and leaves a Hugging Face folder. Knows files and stock models;
+ignorant of what a step does.
 """
 
 import json
@@ -17,11 +17,13 @@ from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 from growkit.growth.carry_out import carry_out
+from growkit.growth.prepare import Options
 from growkit.growth.request import stack_recipe
 from growkit.growth.sources import open_source
 from growkit.models.running import load_model, loadable
 from growkit.reports.tensorboard import tensorboard
 from growkit.training.loop import Run
+from growkit.training.outlook import Outlook
 from growkit.training.ready import RUN, prepare
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage
@@ -32,11 +34,12 @@ FINAL, METRICS, BOARD = "final", "metrics.jsonl", "tensorboard"
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run left. folder: the trained checkpoint, None where it was stopped before its end. step: the last one done."""
+    """What a run left, or with `dry_run` what it will be."""
 
-    folder: Path | None
-    step: int
-    loss: float | None
+    folder: Path | None  # the trained checkpoint; None where the run was stopped before its end, or was not begun
+    step: int  # the last one done
+    loss: float | None  # of the last validation
+    outlook: Outlook | None = None  # what the run will be, where it was a dry one
 
 
 def pretrain(
@@ -120,10 +123,5 @@ def _save(model: Any, folder: Path, weights: Mapping[str, Any], source: Checkpoi
 
 def _grow(before: Path, after: Path, stage: Stage) -> None:
     """Stack a model between two stages, its optimizer state along with it."""
-    asked = {
-        "layers": stage.layers,
-        "method": stage.depth,
-        "optimizer": before / "optimizer.safetensors",
-        "force": True,
-    }
-    carry_out([before], after, stack_recipe, asked)
+    options = Options(optimizer=before / "optimizer.safetensors", force=True)
+    carry_out([before], after, stack_recipe(layers=stage.layers, method=stage.depth), options)
