@@ -7,6 +7,8 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
+# what several test files need: let a failed assertion in it say as much as one in a test
+pytest.register_assert_rewrite("comparing", "on_disk", "refusing", "texts", "tiny", "tiny_runs")
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import tiny
 import torch
-from test_exactness import ALGEBRA, logits, source, stepwise
-from test_refusals import edit_config
+from comparing import ALGEBRA, logits, source, stepwise
+from on_disk import edit_config
 
 import growkit
 

@@ -13,8 +13,9 @@ import tiny
 import torch
 import transformers
 import typer
+from on_disk import edit_weights
+from refusing import cases, refused, run, tree
 from safetensors.torch import load_file
-from test_refusals import cases, edit_weights, refused, run, tree
 
 from growkit import api, errors
 from growkit.cli import app

@@ -15,8 +15,10 @@ import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_refusals import cases, refused, run, thesis, tree
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from on_disk import thesis
+from refusing import cases, refused, run, tree
+from texts import EXCERPT, TOKENIZERS, header, put, wrap
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import growkit
 from growkit.data import encode, text
@@ -25,44 +27,6 @@ from growkit.data.tokenize import validates
 from growkit.data.tokens import MAGIC, TokenWriter, open_tokens
 from growkit.errors import CheckpointError, GrowkitError, RequestError
 
-EXCERPT = Path(__file__).parents[1] / "examples" / "text" / "excerpt.txt"
-
-
-def bpe(normalizer=None, pre_tokenizer=None, entries=400):
-    """A byte-level BPE of the excerpt."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizer or pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=entries, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator([EXCERPT.read_text("utf-8")[:50_000]], trainer)
-    return tokenizer
-
-
-def split_before(pattern):
-    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), last])
-
-
-def wordpiece():
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[UNK]", "[SEP]", "[MASK]"])
-    tokenizer.train_from_iterator([EXCERPT.read_text("utf-8")[:50_000]], trainer)
-    return tokenizer
-
-
-LLAMA3, QWEN2 = sorted(encode.SPLITS, key=lambda pattern: "{1,3}" not in pattern)
-TOKENIZERS = {
-    "gpt2": bpe(),
-    "llama3": bpe(pre_tokenizer=split_before(LLAMA3)),
-    "qwen2": bpe(normalizers.NFC(), split_before(QWEN2)),
-    "bert": wordpiece(),
-    "t5": bpe(pre_tokenizer=pre_tokenizers.Metaspace()),
-    "prefixed": bpe(pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True)),
-}
 ODD = list("ab Zé.,;:!?'\u2019”“\"\n\r\t-1 \u00a0\u0301中_<\x1c\u3000") + [
     "'s",
     "<end>",
@@ -110,11 +74,6 @@ def here(tmp_path, monkeypatch):
     for number in range(6):
         Path(f"books/{number}.txt").write_text(words[number * 9000 : (number + 1) * 9000], "utf-8")
     return tmp_path
-
-
-def wrap(tokenizer, **special):
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=copy, **special)
 
 
 def ids_of(path="data", split="train"):
@@ -298,12 +257,6 @@ def test_a_tokenizer_that_cuts_off_does_not(here):
     assert len(ids_of()) > 10_000
 
 
-def put(name, content):
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
 TEXTS = [  # what is there, arguments, part of the sentence
     (lambda: None, "nosuch.txt", "'nosuch.txt' does not exist; give text files, folders or patterns"),
     (lambda: None, "nosuch/*.txt", "'nosuch/*.txt' holds no .txt, .jsonl, .jsonl.gz, .parquet file"),
@@ -430,10 +383,6 @@ def test_memory_does_not_grow_with_the_text(here):
         command = [sys.executable, "-c", code, f"{megabytes}.jsonl", f"data{megabytes}"]
         peak.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024)
     assert peak[1] < peak[0] + 16, "MB"
-
-
-def header(magic, version, count, width=0):
-    return np.array([magic, version, count, width] + [0] * 252, "<i4").tobytes()
 
 
 def test_bare_files_of_every_flavour_read_back_equal(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 import tiny
 import torch
 import transformers
+from on_disk import fine_tune, linked, state
+from refusing import cases, refused, run
 from safetensors.torch import save_file
-from test_merge import fine_tune, linked, state
-from test_refusals import cases, refused, run
 
 import growkit
 from growkit.errors import RequestError

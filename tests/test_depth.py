@@ -12,9 +12,9 @@ from itertools import groupby
 import pytest
 import tiny
 import torch
+from comparing import ALGEBRA, DIFFERS, PURE_FLOAT64, STOCK, logits, source, stepwise
+from refusing import tree
 from safetensors.torch import load_file
-from test_exactness import ALGEBRA, DIFFERS, PURE_FLOAT64, STOCK, logits, source, stepwise
-from test_refusals import tree
 
 import growkit
 from growkit.checkpoint.stream import StateSource

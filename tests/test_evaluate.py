@@ -13,9 +13,10 @@ import pytest
 import tiny
 import torch
 import transformers
+from on_disk import checkpoint, thesis
+from refusing import cases, refused, run, tree
 from safetensors.torch import load_file
-from test_data import EXCERPT, TOKENIZERS, header, put, wrap
-from test_refusals import cases, checkpoint, refused, run, thesis, tree
+from texts import EXCERPT, TOKENIZERS, header, put, wrap
 
 import growkit
 from growkit.data.batches import IGNORED

@@ -5,20 +5,16 @@ models in float64. Stock code computes norms, softmax or rotary tables in float3
 it as it is, and 1e-10 once those parts are computed in float64 too, which leaves nothing but growkit's algebra.
 """
 
-from functools import lru_cache
-
 import pytest
 import tiny
 import torch
+from comparing import ALGEBRA, DIFFERS, PURE_FLOAT64, STOCK, kind, logits, source, stepwise
 
 from growkit import GrowkitError, grow_state_dict
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.request import recipe
 from growkit.growth.source_headers import Headers
-
-STOCK, ALGEBRA, DIFFERS = 1e-5, 1e-10, 1e-6
-PURE_FLOAT64 = {"bert", "roberta", "distilbert", "gpt2", "opt"}  # stock code is float64 throughout
 
 # growths every family can do, and what is expected of each kind of family: (post-LayerNorm, pre-LayerNorm, RMSNorm)
 EVERYWHERE = {
@@ -51,12 +47,6 @@ SOME = {
 }
 
 
-@lru_cache(maxsize=4)
-def source(family: str, tied: bool, seed: int, **_):
-    with tiny.float32_parts_in_double():
-        return tiny.make(family, tie_word_embeddings=tied, seed=seed)
-
-
 def resolved(model, growth: dict) -> dict:
     """The request with head_dim written relative to the model's own made absolute."""
     config = model.config
@@ -76,27 +66,6 @@ def grow(model, growth: dict):
         model.config.to_dict(),
     )
     return grow_plan([headers], recipe(**growth)), tiny.rebuild(model, new, config)
-
-
-def kind(family: str) -> int:
-    row = FAMILIES[family]
-    return 0 if row.post_norm else 1 if row.norm == "LayerNorm" else 2
-
-
-def logits(model, ids):
-    with torch.no_grad():
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-
-
-def stepwise(model, ids):
-    """Logits token by token through the key-value cache."""
-    cache, steps = None, []
-    with torch.no_grad():
-        for position in range(ids.shape[1]):
-            output = model(input_ids=ids[:, position : position + 1], past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
-            steps.append(output.logits)
-    return torch.cat(steps, dim=1)
 
 
 def check(family: str, growth: dict, expected: str, tied: bool, seed: int) -> None:

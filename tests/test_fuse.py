@@ -13,8 +13,8 @@ from functools import cache, lru_cache
 import pytest
 import tiny
 import torch
+from comparing import gradients
 from safetensors.torch import load_file, save_file
-from test_optimizer import gradients
 
 import growkit
 from growkit.checkpoint.stream import StateSource

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from comparing import embed
+from on_disk import edit_weights
+from refusing import cases, refused, run
 from safetensors.torch import load_file, save_file
-from test_real import embed
-from test_refusals import cases, edit_weights, refused, run
 
 import growkit
 from growkit.checkpoint.record import record_of

@@ -4,13 +4,13 @@ model.
 """
 
 import json
-from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from comparing import ALGEBRA, kind, logits, source, stepwise
+from on_disk import saved, written
 from safetensors.torch import load_file, save_file
-from test_exactness import ALGEBRA, kind, logits, source, stepwise
 
 import growkit
 from growkit.families import FAMILIES
@@ -19,25 +19,6 @@ from growkit.growth.width.sizes import read_sizes
 
 EVERY = tuple(tiny.CONFIGS)
 DEPTH = ("layers", "overlap", "after", "every", "block", "slices")
-
-
-def saved(family: str, folder: Path, **changes):
-    """A tiny model on disk, with AdamW state that went on for a while."""
-    model = tiny.make(family, dtype=torch.float32, **changes)
-    model.save_pretrained(folder)
-    generator = torch.Generator().manual_seed(1)
-    state = {}
-    for name, parameter in tiny.stored(model, dict(model.named_parameters())).items():
-        for moment in ("exp_avg", "exp_avg_sq"):
-            state[f"{name}.{moment}"] = torch.rand(parameter.shape, generator=generator) - (moment == "exp_avg") / 2
-        state[f"{name}.step"] = torch.tensor(1000.0)
-    save_file(state, folder / "adam.safetensors")
-    return model, state
-
-
-def written(folder: Path) -> dict[str, bytes]:
-    """The files of a result; the record and the card tell of different commands."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("growkit.json", "README.md")}
 
 
 SAME = [  # family, changes of its config, growth

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import tiny
 import torch
-from test_grow import saved
-from test_refusals import cases, edit_config, refused
+from on_disk import edit_config, saved
+from refusing import cases, refused
 
 import growkit
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from test_grow import saved, written
-from test_refusals import cases, refused, run, tree
+from on_disk import saved, written
+from refusing import cases, refused, run, tree
 
 import growkit
 from growkit.checkpoint.lineage import current_checkpoint

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from on_disk import edit_config, edit_weights, fine_tune, linked, state
+from refusing import cases, refused, run
 from safetensors.torch import load_file
-from test_refusals import cases, edit_config, edit_weights, refused, run
 
 import growkit
 from growkit.merging.methods import METHODS
@@ -17,19 +18,6 @@ from growkit.operators.streams import draws
 
 WEIGHTS = {"a": 1.0, "b": 0.5, "c": -0.25}
 MEMBERS = [f"{name}:{weight:g}" for name, weight in WEIGHTS.items()]
-
-
-def fine_tune(folder, names="abc", family="llama", dtype=torch.float64, size=0.05, **changes):
-    """A base and models that lie a little way off, each saved under its name."""
-    model = tiny.make(family, dtype=dtype, **changes)
-    model.save_pretrained(folder / "base")
-    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    for member in names:
-        generator = torch.Generator().manual_seed(ord(member))
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.data = (start[name].double() + size * noise).to(dtype)
-        model.save_pretrained(folder / member)
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +31,6 @@ def models(tmp_path_factory):
 def here(models, tmp_path, monkeypatch):
     """The models under their names in a new current folder."""
     return linked(models, tmp_path, monkeypatch)
-
-
-def linked(models, tmp_path, monkeypatch):
-    """A new current folder in which the models stand under their names."""
-    monkeypatch.chdir(tmp_path)
-    for path in models.iterdir():
-        Path(path.name).symlink_to(path)
-    return tmp_path
-
-
-def state(folder):
-    tensors = {}
-    for path in Path(folder).glob("*.safetensors"):
-        tensors |= load_file(path)
-    return tensors
 
 
 def kth(values, rank):

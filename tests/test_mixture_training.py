@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from refusing import refused
 from safetensors.torch import load_file, save_file
-from test_refusals import refused
 from tiny_runs import ask, curve, dataset
 
 from growkit.families import family_named

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from comparing import logits, source
+from refusing import refused, run
 from safetensors.torch import load_file, save_file
-from test_exactness import logits, source
-from test_refusals import refused, run
 
 import growkit
 from growkit.families import FAMILIES

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from comparing import gradients, loss_of
 from safetensors.torch import load_file, save_file
 
 import growkit
@@ -89,18 +90,6 @@ def dual(plan, tensors: dict, power: int) -> dict[str, tuple[torch.Tensor, torch
         carried = np.outer(rule.rows.carried, rule.columns.carried)
         result[name] = grown, torch.from_numpy(carried.T if rule.transposed else carried).reshape(grown.shape)
     return result
-
-
-def loss_of(model, seed: int) -> torch.Tensor:
-    ids = tiny.tokens(seed)
-    return torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-
-
-def gradients(model) -> dict[str, torch.Tensor]:
-    with tiny.float32_parts_in_double():
-        loss_of(model, seed=0).backward()
-    found = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
-    return tiny.stored(model, found)
 
 
 @lru_cache(maxsize=2)

@@ -10,8 +10,8 @@ import pytest
 import tiny
 import torch
 import transformers
+from refusing import refused, run, tree
 from safetensors.torch import load_file
-from test_refusals import refused, run, tree
 from tiny_runs import ask, curve, dataset, line, losses_of, same, tokenizer, weights
 
 from growkit import api

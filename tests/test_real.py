@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from comparing import embed
 from safetensors.torch import load_file, save_file
 
 import growkit
@@ -31,12 +32,6 @@ def source() -> str:
 @pytest.fixture(scope="module")
 def sentences() -> list[str]:
     return [line for line in TEXT.read_text("utf-8").split("\n\n") if 60 < len(line) < 300][:48]
-
-
-def embed(folder, texts):
-    from sentence_transformers import SentenceTransformer
-
-    return torch.from_numpy(SentenceTransformer(str(folder), device="cpu").encode(texts)).double()
 
 
 def collapsed(folder, texts):

@@ -3,10 +3,7 @@ all. Every line of a table is one way to get it wrong and a part of the sentence
 """
 
 import errno
-import hashlib
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,39 +14,12 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from on_disk import checkpoint, edit_config, edit_weights, thesis
+from refusing import cases, refused, run, tree
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
-
-from growkit.cli import app
 
 UP = "model.layers.1.mlp.up_proj.weight"
 WIDEN = ["widen", "src", "--hidden", "48", "--no-verify"]
-
-
-def tree(folder="."):
-    """Everything below a folder: paths, and hashes of what is in files."""
-    return {
-        str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        for path in sorted(Path(folder).rglob("*"))
-    }
-
-
-def run(*args):
-    """A command in this process, with its result."""
-    return CliRunner().invoke(app, [str(arg) for arg in args])
-
-
-def refused(*args, says, plan_shown=False):
-    """The one sentence a command refuses with, having changed nothing below the current folder."""
-    before = tree()
-    result = run(*args)
-    assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("growkit: "), result.stderr
-    assert says in lines[0]
-    assert plan_shown or not result.stdout
-    assert tree() == before
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +34,6 @@ def src(llama, tmp_path, monkeypatch):
     """A fresh copy of a tiny model as `src` in the current folder."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(llama, "src"))
-
-
-def cases(table):
-    """Lines of a table as test cases, each named by the sentence it expects."""
-    return [pytest.param(*line, id=re.sub(r"\W+", "-", line[-1])[:50]) for line in table]
-
-
-def edit_config(folder, **changes):
-    path = folder / "config.json"
-    config = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in config.items() if value is not KeyError}))
-
-
-def edit_weights(folder, change):
-    state = load_file(folder / "model.safetensors")
-    change(state)
-    save_file(state, folder / "model.safetensors", {"format": "pt"})
 
 
 CONFIGS = [  # changes (KeyError: left out), part of the sentence
@@ -178,19 +131,6 @@ def test_weights_that_are_not_finite_can_be_grown_on_request(src):
     assert run(*WIDEN, "--allow-nonfinite", "-o", "out").exit_code == 0
     broken = {name: int(t.isnan().sum()) for name, t in load_file("out/model.safetensors").items() if t.isnan().any()}
     assert broken == {UP: 2 * 48}, "one row of NaN has two copies and reaches no other tensor"
-
-
-def checkpoint(folder):
-    """What --force may replace."""
-    Path(folder).mkdir(parents=True)
-    for name in ("config.json", "model.safetensors"):
-        (Path(folder) / name).write_text("old")
-
-
-def thesis(folder):
-    """What nothing may touch."""
-    Path(folder).mkdir(parents=True)
-    (Path(folder) / "thesis.txt").write_text("years of work")
 
 
 OUTPUTS = [  # what is there, output and options, part of the sentence

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_refusals import cases, refused, run
+from refusing import cases, refused, run
 
 import growkit
 from growkit.reports.runs import Cost, read_run

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from refusing import refused, run
 from safetensors.torch import load_file
-from test_refusals import refused, run
 from tiny_runs import ask, curve, line, losses_of, same, tokenizer, weights
 from torch.distributed.checkpoint import FileSystemWriter
 

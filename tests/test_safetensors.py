@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from refusing import cases, refused, run
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from test_refusals import cases, refused, run
 
 from growkit.checkpoint import companions, source
 from growkit.checkpoint.headers import DTYPES

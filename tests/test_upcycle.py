@@ -10,10 +10,10 @@ import pytest
 import tiny
 import torch
 import transformers
+from comparing import logits, stepwise
+from refusing import run
 from safetensors.torch import load_file
-from test_data import EXCERPT, TOKENIZERS, wrap
-from test_exactness import logits, stepwise
-from test_refusals import run
+from texts import EXCERPT, TOKENIZERS, wrap
 
 import growkit
 from growkit.checkpoint.stream import StateSource

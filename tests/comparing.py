@@ -1,0 +1,56 @@
+"""What two models compute, and how far apart it may be: logits, gradients, sentence embeddings."""
+
+from functools import lru_cache
+
+import tiny
+import torch
+
+from growkit.families import FAMILIES
+
+STOCK, ALGEBRA, DIFFERS = 1e-5, 1e-10, 1e-6
+PURE_FLOAT64 = {"bert", "roberta", "distilbert", "gpt2", "opt"}  # stock code is float64 throughout
+
+
+@lru_cache(maxsize=4)
+def source(family: str, tied: bool, seed: int, **_):
+    with tiny.float32_parts_in_double():
+        return tiny.make(family, tie_word_embeddings=tied, seed=seed)
+
+
+def kind(family: str) -> int:
+    row = FAMILIES[family]
+    return 0 if row.post_norm else 1 if row.norm == "LayerNorm" else 2
+
+
+def logits(model, ids):
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def stepwise(model, ids):
+    """Logits token by token through the key-value cache."""
+    cache, steps = None, []
+    with torch.no_grad():
+        for position in range(ids.shape[1]):
+            output = model(input_ids=ids[:, position : position + 1], past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            steps.append(output.logits)
+    return torch.cat(steps, dim=1)
+
+
+def loss_of(model, seed: int) -> torch.Tensor:
+    ids = tiny.tokens(seed)
+    return torch.nn.functional.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    with tiny.float32_parts_in_double():
+        loss_of(model, seed=0).backward()
+    found = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+    return tiny.stored(model, found)
+
+
+def embed(folder, texts):
+    from sentence_transformers import SentenceTransformer
+
+    return torch.from_numpy(SentenceTransformer(str(folder), device="cpu").encode(texts)).double()
