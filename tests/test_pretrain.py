@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ from refusing import refused, run, tree
 from safetensors.torch import load_file
 from tiny_runs import ask, curve, dataset, line, losses_of, same, tokenizer, weights
 
+import growkit
 from growkit import api
 from growkit.data.batches import Batches
 from growkit.errors import RequestError
 from growkit.training import checkpoints as state
 from growkit.training import loop, pretrain, student
 from growkit.training.optim import rate
-from growkit.training.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -190,9 +191,10 @@ def test_what_a_run_will_be(world, schedule, options):
 
 def test_warm_up_by_default(world):
     """None where AdamW's state comes along; else as many steps as second moments remember, at most a quarter of the run."""
-    from growkit.training.run_request import settings
 
-    asked = lambda model, steps, **more: settings(model, world / "data", "run", steps=steps, **more).warmup  # noqa: E731
+    def asked(model, steps, **more):
+        return growkit.pretrain(model, world / "data", "run", steps=steps, dry_run=True, **more).outlook.warmup
+
     fresh = world / "llama"
     assert [asked(fresh, steps) for steps in (3, 40, 80, 10_000)] == [0, 10, 20, 20]
     assert (
@@ -260,8 +262,8 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch)
 
         with monkeypatch.context() as patch:
             patch.setattr(loop.Run, "_begin", spy)
-            settings = ask(world.parent, f"more-{name}", steps=3, model=Path(name).resolve())
-            pretrain.pretrain(Settings(**{**vars(settings), "data": str(world / "data")}))
+            asked = ask(world.parent, f"more-{name}", steps=3, model=Path(name).resolve())
+            pretrain.pretrain(replace(asked, data=str(world / "data")))
         scales = begun.pop("scales")
         assert begun.keys() <= grown.keys() and all(torch.equal(begun[key], grown[key]) for key in begun)
         for parameter, tensor in held[-1].student.model.named_parameters():

@@ -32,8 +32,9 @@ def size_in_bytes(size: int | str) -> int:
 
 def layer_numbers(said: str | Sequence[int] | None) -> tuple[int, ...]:
     """'4,8,12', or the numbers themselves, as numbers; none for nothing. Raises RequestError for what are none."""
+    if not isinstance(said, str):
+        return tuple(said or ())
     try:
-        numbers = said.split(",") if isinstance(said, str) and said else said or ()
-        return tuple(int(number) for number in numbers)
+        return tuple(int(number) for number in said.split(",") if said)
     except ValueError:
         raise RequestError(f"--after {said!r} should be layer numbers such as 4,8,12") from None
