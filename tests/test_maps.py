@@ -29,7 +29,7 @@ from growkit.maps.axis import (
 from growkit.maps.heads import copied_slots, grouped_heads, normed_rotary_slots, rotary_slots
 from growkit.maps.map_json import map_from_json, map_to_json
 from growkit.maps.notation import GAIN, READ, WRITE
-from growkit.models.verify import collapse
+from growkit.models.compare import collapse
 from growkit.operators import expand
 from growkit.operators.blocks import random_bits
 from growkit.operators.seeds import generator, stable_seed

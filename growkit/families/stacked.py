@@ -65,11 +65,16 @@ def live_name(family: Family, name: str) -> tuple[str, int | None]:
     not stacked."""
     parameter, kind = _parted(name)
     template = family.template(parameter)
-    for fused, parts in family.fused.items():
+    for fused, parts in family.experts.fused.items():
         if template in parts:
             place = parts.index(template) if family.of_each_expert(parameter) else None
             return _named(family, parameter, fused) + kind, place
     return name, None
+
+
+def expert_of(family: Family, name: str) -> int:
+    """Which expert a stored tensor, or a moment of it, belongs to; its name has an expert's number."""
+    return _numbers(family, _parted(name)[0])[1]
 
 
 def split_with(
@@ -79,7 +84,7 @@ def split_with(
     found: dict[str, Value] = {}
     for name, tensor in tensors.items():
         parameter, kind = _parted(name)
-        stored = family.fused.get(family.template(parameter))
+        stored = family.experts.fused.get(family.template(parameter))
         if stored is None:
             found[name] = tensor
         elif not family.of_each_expert(stored[0]):
