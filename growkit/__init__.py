@@ -17,7 +17,7 @@ _LAZY = {
     "pretrain": "growkit.api",
     "verify": "growkit.models.verify",
     "inspect": "growkit.growth.inspect",
-    "expand": "growkit.operators",
+    **dict.fromkeys(("expand", "mapping", "fpi", "aki", "stack_order", "stack_layers"), "growkit.operators"),
     "tokenize": "growkit.data.tokenize",
     "init": "growkit.models.init",
     "evaluate": "growkit.models.evaluate",

@@ -139,7 +139,7 @@ def grow_state_dict(
         {name: tuple(tensor.shape) for name, tensor in tensors.items()},
         {name: tensor.dtype for name, tensor in tensors.items()},
         content,
-        torch.equal(tensors[head], tensors[embedding]) if head and embedding else None,
+        head_is_copy=torch.equal(tensors[head], tensors[embedding]) if head and embedding else None,
         # names without a prefix are a base model's own, whatever class its config remembers
         body=head is None and not any(name.startswith(family.prefixes) for name in tensors),
     )

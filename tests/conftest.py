@@ -1,14 +1,17 @@
-"""For all tests: one thread (tiny models only wait for a second one) and no network."""
+"""For all tests: one thread (tiny models only wait for a second one), no network, no clock to lose against."""
 
 import os
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 # what several test files need: let a failed assertion in it say as much as one in a test
-pytest.register_assert_rewrite("comparing", "on_disk", "refusing", "texts", "tiny", "tiny_runs")
+pytest.register_assert_rewrite("comparing", "halting", "on_disk", "refusing", "texts", "tiny", "tiny_runs")
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@
     python tests/same_bytes.py --sources SOURCES --out after.json    # in the tree after it
     python tests/same_bytes.py --compare before.json after.json      # what differs; exit code 1 if anything does
 
-To record another tree with this file, put that tree first in PYTHONPATH. --only REGEX records the cases that have it in
-their name. --renew writes digests.json anew, the part that the suite holds (see test_same_bytes.py).
+To record another tree with this file, put that tree first in PYTHONPATH. --only REGEX records, or compares, the cases
+that have it in their name. --renew writes digests.json anew, the part that the suite holds (see test_same_bytes.py).
 
 Only the command line is used, so this works whatever becomes of the modules; --make alone needs the rest, by tiny.py.
 Recordings can be compared if one machine made both: sums and random numbers may depend on the processor.
@@ -114,8 +114,9 @@ def _do(line: str, rounded: int | None, world: Path, here: Path) -> dict[str, An
     return found
 
 
-def _compare(before: Path, after: Path) -> int:
-    one, other = (json.loads(path.read_text("utf-8")) for path in (before, after))
+def _compare(before: Path, after: Path, only: str) -> int:
+    recordings = [json.loads(path.read_text("utf-8")) for path in (before, after)]
+    one, other = ({name: case for name, case in said.items() if re.search(only, name)} for said in recordings)
     found = list(differences(one, other))
     print(*found, sep="\n" if found else "")
     print(f"{len(one)} and {len(other)} cases, {len(found)} differences")
@@ -128,13 +129,13 @@ def main() -> int:
     parser.add_argument("--make", type=Path, metavar="SOURCES", help="make the models and texts, and nothing else")
     parser.add_argument("--sources", type=Path, help="what --make made; default: made for this recording alone")
     parser.add_argument("--out", type=Path, metavar="FILE", help="record into this file")
-    parser.add_argument("--only", default="", metavar="REGEX", help="record the cases that have this in their name")
+    parser.add_argument("--only", default="", metavar="REGEX", help="the cases that have this in their name")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "AFTER"), help="say what differs")
     parser.add_argument("--renew", action="store_true", help="write digests.json anew")
     asked = parser.parse_args()
     os.environ.update(ENVIRONMENT)
     if asked.compare:
-        return _compare(*asked.compare)
+        return _compare(*asked.compare, asked.only)
     if asked.make:
         from same_bytes_sources import make
 

@@ -46,7 +46,9 @@ def src(models, tmp_path, monkeypatch):
 def modules_of(code):
     """What a fresh interpreter has imported after some code."""
     report = "; import sys; print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code + report], capture_output=True, text=True, timeout=600, check=True
+    )
     return set(done.stderr.split())
 
 

@@ -1,18 +1,21 @@
 """Text becomes tokens whole, in order and fast; a batch is a function of (seed, step) alone; bad text gets one sentence."""
 
+import errno
 import gzip
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import time
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 import transformers
+from halting import ended, halted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from on_disk import thesis
@@ -21,7 +24,7 @@ from texts import EXCERPT, TOKENIZERS, header, put, wrap
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import growkit
-from growkit.data import encode, text
+from growkit.data import encode, text, workers
 from growkit.data.batches import IGNORED, Batches
 from growkit.data.tokenize import validates
 from growkit.data.tokens import MAGIC, TokenWriter, open_tokens
@@ -39,7 +42,7 @@ ODD = list("ab Zé.,;:!?'\u2019”“\"\n\r\t-1 \u00a0\u0301中_<\x1c\u3000") + 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(parts=st.lists(st.lists(st.sampled_from(ODD), max_size=30), min_size=1, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_cutting_text_into_pieces_changes_no_token(name, parts):
     tokenizer, texts = TOKENIZERS[name], ["".join(part) for part in parts]
     fast = encode.Encoder(encode.Encoding(tokenizer.to_str(), 0, 4))
@@ -158,21 +161,85 @@ def test_processes_change_nothing(here, monkeypatch, workers):
     assert "TOKENIZERS_PARALLELISM" not in os.environ
 
 
-def test_a_process_that_dies_is_told(here, monkeypatch):
-    monkeypatch.setattr(encode.Encoder, "__call__", lambda self, texts: os._exit(9))
-    monkeypatch.setattr(encode, "__name__", "no.such.module")
+def test_a_process_that_dies_is_told(here):
+    text = EXCERPT.read_text("utf-8")[:200_000]  # more than a pipe holds
     with (
-        pytest.raises(GrowkitError, match="a process that encodes text ended \\(exit code 1\\)"),
+        pytest.raises(GrowkitError, match=r"a process that encodes text ended \(exit code -9\); try fewer --workers"),
         encode.encoding(encode.Encoding(TOKENIZERS["gpt2"].to_str(), None, 2), 2) as encoded,
     ):
-        list(encoded([("tag", ["text"])] * 9))
+        for number, _ in enumerate(encoded(("tag", [text]) for _ in count())):
+            if number == 3:
+                multiprocessing.active_children()[0].kill()
+
+
+def test_batches_on_their_way_are_few_and_come_back_in_order(here):
+    sent = []
+    batches = ((sent.append(number) or number, [f"number {number}"] * 9) for number in range(60))
+    recipe = encode.Encoding(TOKENIZERS["gpt2"].to_str(), None, 2)
+    with encode.encoding(recipe, 3) as encoded:
+        for place, (number, ids) in enumerate(encoded(batches)):
+            assert place == number and len(sent) <= place + 7
+            assert ids == encode.Encoder(recipe)([f"number {number}"] * 9)
+    assert not multiprocessing.active_children()
+
+
+def test_a_daemon_encodes_by_itself(here, monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with encode.encoding(encode.Encoding(TOKENIZERS["gpt2"].to_str(), None, 2), 3) as encoded:
+        assert [tag for tag, _ in encoded([("tag", ["text"])] * 2)] == ["tag"] * 2
+        assert not multiprocessing.active_children()
+
+
+def test_a_system_without_processes_is_told(here, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", none)
+    with pytest.raises(GrowkitError, match=r"no processes can be started here .*; use one worker"):
+        growkit.tokenize("books", "data", "tok", workers=2)
+    assert not Path("data.partial").exists()
+
+
+SCRIPT = """
+import growkit
+growkit.data.tokenize.BATCH_CHARACTERS = 5000
+growkit.tokenize("books", "data", "tok", val_fraction=0.3, workers=2)
+print("this ran")
+"""
+
+
+def test_a_script_without_a_guard_runs_once(here):
+    """Processes of multiprocessing's would run it again, each of them."""
+    Path("script.py").write_text(SCRIPT.replace("growkit\n", "growkit.data.tokenize\n", 1))
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
+    assert done.stdout == "this ran\n" and not done.stderr
+    growkit.tokenize("books", "one", "tok", val_fraction=0.3, workers=1)
+    assert list(tree("data").values()) == list(tree("one").values())
+
+
+def test_processes_import_nothing_of_the_current_folder(here, tmp_path_factory):
+    """The command, whose own modules come from elsewhere, in a folder with files that have names of Python's modules."""
+    bin = tmp_path_factory.mktemp("bin")
+    root = str(Path(growkit.__file__).parents[1])
+    (bin / "growkit").write_text(f"import sys; sys.path[0] = {root!r}; from growkit.cli import main; main()")
+    taken = ["queue", "pickle", "struct", "multiprocessing", "selectors", "signal", "tokenizers", "random", "growkit"]
+    for name in taken:
+        Path(f"{name}.py").write_text("open('imported', 'w')")
+    command = ["tokenize", "books", "--tokenizer", "tok", "-o", "data", "--workers", "2"]
+    subprocess.run([sys.executable, bin / "growkit", *command], check=True, capture_output=True)
+    assert Path("data/train.bin").exists() and not Path("imported").exists()
+
+
+def test_processes_load_nothing_that_is_slow():
+    code = "import sys, growkit.data.encode; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 BLANKS = st.lists(st.sampled_from(["word ", "x" * 70, "\n", "\n\n", "\r\n\r\n", "é", "\n \n"]), max_size=400)
 
 
 @given(parts=BLANKS, block=st.integers(1, 300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_long_text_in_pieces_is_that_text(tmp_path_factory, parts, block):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("WHOLE", 300), ("PIECE", 100), ("FAR", 400)):
@@ -198,7 +265,7 @@ def test_a_long_text_ends_its_documents_at_blank_lines(here):
 
 
 @given(fraction=st.floats(0.001, 0.5), seed=st.integers(0, 9), count=st.integers(1, 400))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_share_of_documents_that_validate(fraction, seed, count):
     chosen = sum(validates(number, fraction, seed) for number in range(count))
     assert chosen <= count * fraction + 1
@@ -337,15 +404,19 @@ def _init_over(out):
     growkit.init("small.json", out, force=True)
 
 
-SLOW = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
+CAUGHT = """
+import growkit.data.tokenize
 from growkit.data import text
+
+growkit.data.tokenize.BATCH_CHARACTERS = 5000
 plain = text._plain
-text._plain = lambda *args: (time.sleep(0.3) or piece for piece in plain(*args))
-sys.argv = ["growkit", *sys.argv[1:]]
-from growkit.cli import main
-main()
+
+def plain_until(path, *more):
+    if path.name == "4.txt":
+        halt()
+    yield from plain(path, *more)
+
+text._plain = plain_until
 """
 
 
@@ -353,14 +424,8 @@ main()
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_stopped_run_leaves_nothing_that_looks_whole(here, kind, workers):
     command = ["tokenize", "books", "--tokenizer", "tok", "-o", "data", "--workers", workers]
-    process = subprocess.Popen([sys.executable, "-c", SLOW, *command], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not Path("data.partial/UNFINISHED").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.4)
-    process.send_signal(kind)
-    said = process.communicate(timeout=30)[1]
+    with halted(CAUGHT, *command) as process:
+        said = ended(process, kind)
     assert not Path("data").exists()
     if kind == signal.SIGINT:
         assert process.returncode == 130 and said.strip() == "growkit: interrupted; nothing was kept"
@@ -459,7 +524,7 @@ def batches(count=1000, length=16, size=12, **more):
 
 
 @given(size=st.sampled_from([4, 12, 60]), step=st.integers(0, 50), seed=st.integers(0, 3), masked=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_batch_is_the_same_for_any_number_of_processes(size, step, seed, masked):
     more = dict(size=size, seed=seed, masked=(999, 1000) if masked else None)
     whole = batches(**more).rows(step, 0, size)
@@ -471,7 +536,7 @@ def test_a_batch_is_the_same_for_any_number_of_processes(size, step, seed, maske
 
 
 @given(count=st.integers(40, 600), length=st.integers(1, 30), size=st.integers(1, 50), masked=st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_each_window_is_seen_once_in_an_epoch_and_the_order_changes(count, length, size, masked):
     data = batches(count, length, size, masked=(0, 9) if masked else None)
     windows = (count - (not masked)) // length

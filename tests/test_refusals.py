@@ -6,14 +6,12 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from halting import ended, halted
 from on_disk import checkpoint, edit_config, edit_weights, thesis
 from refusing import cases, refused, run, tree
 from safetensors.torch import load_file, save_file
@@ -247,35 +245,28 @@ def test_force_replaces_a_checkpoint_whole(src):
     assert sorted(os.listdir()) == ["fresh", "out", "src"]
 
 
-SLOW = """
-import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background starts its children without it
+CAUGHT = """
 write = os.pwrite
-os.pwrite = lambda *args: (time.sleep(0.1), write(*args))[1]
-sys.argv = ["growkit", *sys.argv[1:]]
-from growkit.cli import main
-main()
+
+def write_later(*args):
+    if threading.current_thread() is not threading.main_thread():  # which writes headers
+        halt()
+    return write(*args)
+
+os.pwrite = write_later
 """
 
 
 @pytest.fixture
 def caught(src):
     """A growth in another process, caught while it writes."""
-    command = [sys.executable, "-c", SLOW, *WIDEN, "-o", "out"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not Path("out.partial/model.safetensors").exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.01)
-    yield process
-    process.kill()
-    process.communicate()
+    with halted(CAUGHT, *WIDEN, "-o", "out") as process:
+        yield process
 
 
 def test_interrupted_run_leaves_nothing(src, caught):
     before = tree("src")
-    caught.send_signal(signal.SIGINT)
-    _, said = caught.communicate(timeout=30)
+    said = ended(caught, signal.SIGINT)
     assert caught.returncode == 130 and said.strip() == "growkit: interrupted; nothing was kept"
     assert os.listdir() == ["src"] and tree("src") == before
 
@@ -284,8 +275,7 @@ def test_killed_run_leaves_what_the_next_run_clears_away(src, caught):
     before = tree("src")
     result = run(*WIDEN, "-o", "out")  # meanwhile, a second one
     assert result.exit_code == 2 and "another growkit is writing" in result.stderr
-    caught.kill()
-    caught.wait()
+    ended(caught, signal.SIGKILL)
     assert sorted(os.listdir()) == ["out.partial", "src"] and "UNFINISHED" in os.listdir("out.partial")
     assert "config.json" not in os.listdir("out.partial")
     for leftover in ("out.partial", "out.partial/model.safetensors"):

@@ -270,7 +270,7 @@ def test_pickle_is_refused_with_a_command_that_converts_it(src):
         "widen", "src/pytorch_model.bin", "--hidden", "48", says="convert it once where you trust it: python"
     )
     command = sentence.split("trust it: python", 1)[1].replace("NEW_FOLDER", "new")
-    subprocess.run(sys.executable + command, shell=True, check=True, capture_output=True, timeout=60)
+    subprocess.run(sys.executable + command, shell=True, check=True, capture_output=True, timeout=600)
     assert "transformer.wte.weight" in load_file("new/model.safetensors"), "with its head, not as a base model"
     assert run("verify", "good", "new").exit_code == 0
 

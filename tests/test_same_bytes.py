@@ -17,21 +17,18 @@ from same_bytes import Case, record
 from small_models import CONFIGS, small_model
 
 DIGESTS = Path(__file__).with_name("digests.json")
-POST_NORM = (
-    "bert",
-    "roberta",
-    "distilbert",
-)  # their fillers at odd widths are less their mean, a sum that may be rounded
+POST_NORM = ("bert", "roberta", "distilbert")  # at odd widths their fillers are less a mean, whose sum may be rounded
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")  # which cannot be fused
 ANY = [
     "widen F --hidden 48", "widen F --hidden 48 --mapping random --seed 3",
-    "widen F --hidden 48 --ffn 100 --method aki",
-    "stack F --layers 5 --method interleave", "stack F --method identity --every 2 --shard-size 20KB",
-    "stack F F-2 --slices A:1-2,B:2-3", "grow F --hidden 48 --layers 5 --depth top --dtype bfloat16",
-    "merge F-a F-b:0.5 --base F --method dare", "merge F-a F-b:0.5 --base F --method ties",
-    "merge F-a F-b:0.5 --base F --method breadcrumbs", "merge F-a F-b --method average",
+    "widen F --hidden 48 --ffn 100 --method aki", "stack F --layers 5 --method interleave",
+    "stack F --method identity --every 2 --shard-size 20KB", "stack F F-2 --slices A:1-2,B:2-3",
+    "grow F --hidden 48 --layers 5 --depth top --dtype bfloat16",
+    "merge F-a F-b:0.5 --base F --method dare",
 ]  # fmt: skip
+MERGED = [f"merge F-a F-b:0.5 --base F --method {method}" for method in ("ties", "dare-ties", "breadcrumbs", "average")]
 FUSED = ["fuse F F-2", "fuse F F-2 --mode aki"]
+ODD = ["widen F --hidden 36"]
 UPCYCLED = ["upcycle F --experts 4", "upcycle F --experts 8 --top-k 4 --granularity 4 --dtype bfloat16"]
 TOKENS = [
     "tokenize text.txt lines.jsonl --tokenizer words --workers 1 --val-fraction 0.4 --seed 1",
@@ -49,11 +46,8 @@ def asked(what: str) -> list[Case]:
     if what == "mixtures":
         lines = [line.replace("F", family) for family in ("mistral", "qwen2", "qwen3") for line in UPCYCLED]
     else:
-        lines = [
-            *ANY,
-            *(FUSED if what not in MIXTURES else []),
-            *(["widen F --hidden 36"] if what not in POST_NORM else []),
-        ]
+        lines = [*ANY, *(FUSED if what not in MIXTURES else []), *(ODD if what not in POST_NORM else [])]
+        lines += MERGED if what in ("bert", "gpt2", "gemma2", "qwen2_moe") else []
         lines = [line.replace("F", what) for line in lines]
     return [Case(line, (f"{line} -o out" + " --no-verify" * (not line.startswith("merge")),)) for line in lines]
 

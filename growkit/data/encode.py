@@ -6,20 +6,16 @@ and each different piece is encoded once. Tokenizers that do not split so are as
 """
 
 import json
-import os
-import pickle
-import queue
 import re
 import struct
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from multiprocessing import current_process
 from typing import Any, NamedTuple, TypeVar
 
-from growkit.errors import GrowkitError
+from growkit.data.workers import environment, worker_pool
 
 KNOWN_PIECES, LONGEST_KNOWN = 400_000, 64  # pieces kept at once, and their length: some 100 MB
 # what splits text for BPE besides ByteLevel's own (GPT-2's): cl100k and Llama 3, Qwen 2
@@ -139,110 +135,38 @@ class _Pieces(dict[str, bytes]):
 def encoding(recipe: Encoding, workers: int) -> Iterator[Callable[[Iterable[tuple[Tag, list[str]]]], Iterator[Any]]]:
     """A function from (tag, texts) to (tag, ids of each text), in order, carried out by as many processes.
 
-    One worker is this process itself; it and every other keep to one thread.
+    One worker is this process itself; it and every other keep to one thread. Raises GrowkitError where a process dies.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_one_thread())
-        if workers == 1:
+    with environment(TOKENIZERS_PARALLELISM="false"):  # no threads of the library's own; it looks at every call
+        if workers == 1 or current_process().daemon:  # a daemon of multiprocessing's may have no processes
             encode = Encoder(recipe)
             yield lambda batches: ((tag, encode(texts)) for tag, texts in batches)
             return
-        processes = []
-        for _ in range(workers):
-            processes.append(_Process(recipe))
-            stack.callback(processes[-1].end)
-        free: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-        for process in processes:
-            free.put(process)
-        pool = ThreadPoolExecutor(workers)
-        stack.callback(pool.shutdown, cancel_futures=True)
-        for process in processes:  # ended before the pool is waited for, so that no thread waits for one
-            stack.callback(process.end)
-
-        def ask(texts: list[str]) -> list[bytes]:
-            process = free.get()
-            try:
-                return process.encode(texts)
-            finally:
-                free.put(process)
-
-        def encode_all(batches: Iterable[tuple[Tag, list[str]]]) -> Iterator[tuple[Tag, list[bytes]]]:
-            waiting: deque[tuple[Tag, Future[list[bytes]]]] = deque()
-            for tag, texts in batches:
-                waiting.append((tag, pool.submit(ask, texts)))
-                if len(waiting) > 2 * workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            for first, future in waiting:
-                yield first, future.result()
-
-        yield encode_all
+        with worker_pool(workers, _begin, recipe) as pool:
+            yield lambda batches: _in_order(pool, batches, 2 * workers)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let the tokenizers library use no threads of its own; it reads this at every call."""
-    name, before = "TOKENIZERS_PARALLELISM", os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+def _in_order(pool: Executor, batches: Iterable[tuple[Tag, list[str]]], most: int) -> Iterator[tuple[Tag, list[bytes]]]:
+    """Hand batches out and results back in the same order; only so many are on their way at any time."""
+    waiting: deque[tuple[Tag, Future[list[bytes]]]] = deque()
+    for tag, texts in batches:
+        waiting.append((tag, pool.submit(_encode, texts)))
+        if len(waiting) > most:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
 
 
-class _Process:
-    """A Python process that encodes what it is sent; it ends when nobody can send it anything any more."""
-
-    def __init__(self, recipe: Encoding):
-        paths = os.pathsep.join(path for path in sys.path if path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths},
-            start_new_session=True,  # Ctrl-C is the parent's to answer
-        )
-        self._send(tuple(recipe))
-
-    def encode(self, texts: list[str]) -> list[bytes]:
-        """The ids of each text. Raises GrowkitError where the process is gone."""
-        self._send(texts)
-        try:
-            return pickle.load(self._process.stdout)  # type: ignore[arg-type]
-        except (EOFError, pickle.UnpicklingError, ValueError):
-            raise self._gone() from None
-
-    def end(self) -> None:
-        """Stop the process, whatever it does; again is nothing."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # what was still to be sent has nobody to go to
-                stream.close()  # type: ignore[union-attr]
-
-    def _send(self, what: Any) -> None:
-        try:
-            pickle.dump(what, self._process.stdin)  # type: ignore[arg-type]
-            self._process.stdin.flush()  # type: ignore[union-attr]
-        except (OSError, ValueError):
-            raise self._gone() from None
-
-    def _gone(self) -> GrowkitError:
-        code = self._process.wait()
-        return GrowkitError(f"a process that encodes text ended (exit code {code}); try fewer --workers")
+_encoder: Encoder | None = None  # of a process that encodes for another
 
 
-def serve() -> None:
-    """Encode what comes on standard input, for ever."""
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
-    try:
-        encode = Encoder(Encoding(*pickle.load(source)))
-        while True:
-            texts = pickle.load(source)
-            pickle.dump(encode(texts), sink)
-            sink.flush()
-    except (EOFError, BrokenPipeError):
-        os._exit(0)
+def _begin(recipe: Encoding) -> None:
+    global _encoder
+    _encoder = Encoder(recipe)
+
+
+def _encode(texts: list[str]) -> list[bytes]:
+    assert _encoder is not None
+    return _encoder(texts)

@@ -165,7 +165,7 @@ def _depth_probe(family: Family, headers: Headers, layers: int, method: str) -> 
         deepen_config(family, dict(headers.config), [headers.config], [layers], deeper)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error))
-    line = layer_line(deeper, [layers], family.post_norm)
+    line = layer_line(deeper, [layers], family.norms.after)
     return GrowthOption(option, str(line.exactness), line.why)
 
 

@@ -43,9 +43,8 @@ def sizes_like(target: str | Path, source: Headers) -> tuple[Request, list[str]]
             f"{str(target)!r} has {wanted['expert']} experts in a layer, the source {own['expert']}; growkit does not change"
             " their number: give sizes with --hidden, --layers and the like"
         )
-    keys = {key for axis, names in family.sizes.items() if axis != "position" for key in names.split()}
     ours = source.config
-    other = sorted(k for k in {*ours} & {*config} if k not in keys and ours[k] != config[k] and _matters(k))
+    other = sorted(k for k in {*ours} & {*config} if k not in family.size_keys and ours[k] != config[k] and _matters(k))
     notes = [f"kept as the source has them, though {str(target)!r} differs: {', '.join(other)}"] if other else []
     return {axis: wanted[axis] for axis in (*OPTIONS, "layer") if _is_free(family, axis)}, notes
 

@@ -45,7 +45,7 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
                     continue
                 if kind == "step":
                     one = select(identity(1), WRITE)
-                    step = Part(origin.source, f"{known}.{kind}", Rule(one, one, WRITE))
+                    step = Part(origin.source, f"{known}.{kind}", Rule(rows=one, columns=one, role=WRITE))
                     found.append(TensorPlan(f"{name}.{kind}", entry.shape, entry.dtype, (step,)))
                     continue
                 key = (id(tensor.parts), f"{known}.{kind}", tensor.inserted)

@@ -200,7 +200,7 @@ def _passed(counts: Mapping[str, int], family: Family, config: Mapping[str, Any]
     if not family.is_moe:
         return every
     routed = sum(count for name, count in counts.items() if family.of_each_expert(name))
-    taken, experts = family.number(config, family.top_k), family.number(config, family.sizes["expert"])
+    taken, experts = family.number(config, family.experts.top_k), family.number(config, family.sizes["expert"])
     return every - routed + routed * taken // experts
 
 

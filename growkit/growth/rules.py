@@ -65,8 +65,12 @@ def dimension_map(dimension: Dimension, size: int, maps: Maps) -> AxisMap:
 
 
 def check_shape(name: str, shape: tuple[int, ...], growth: Growth) -> None:
-    """Raises CheckpointError where a stored shape is not what the config says it should be."""
+    """Raises CheckpointError where a stored shape is not what the config says it should be, or is more than a matrix."""
     dimensions = growth.dimensions(name)
+    if len(shape) > 2:
+        raise CheckpointError(
+            f"tensor {name!r} has {len(shape)} dimensions, {list(shape)}; growkit grows vectors and matrices"
+        )
     expected = [dimension_map(d, size, growth.maps).old for d, size in zip(dimensions, shape)]
     if len(dimensions) != len(shape) or expected != list(shape):
         axes = " x ".join("*".join(base(axis) for axis in d.axes) for d in dimensions)
@@ -85,7 +89,7 @@ def tensor_rule(name: str, shape: tuple[int, ...], growth: Growth) -> Rule:
     if growth.share != 1.0 and not _is_placed(dimensions, shape, growth):
         selections[0] = replace(selections[0], amplitude=selections[0].amplitude * growth.share)
     roles = [dimension.role for dimension in dimensions]
-    offset = growth.family.gain_offset if roles[0] == GAIN else 0.0
+    offset = growth.family.norms.gain_offset if roles[0] == GAIN else 0.0
     # a router whose rows are equal (finer experts) must keep them so to the last bit: which experts go together is a tie
     noise = 0.0 if dimensions[0].axes == ("expert",) else growth.noise
     return rule_of(selections, roles, offset, noise)

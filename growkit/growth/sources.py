@@ -56,7 +56,7 @@ def headers_of(checkpoint: Checkpoint) -> Headers:
         {name: tensor.shape for name, tensor in checkpoint.tensors.items()},
         {name: tensor.dtype for name, tensor in checkpoint.tensors.items()},
         checkpoint.config,
-        same,
+        head_is_copy=same,
         notes=(INFERRED,) if checkpoint.inferred else (),
         origin="\n".join(str(path.resolve()) for path in checkpoint.files()),
     )

@@ -133,6 +133,6 @@ class TensorPlans:
 
     def _is_silenced(self, name: str) -> bool:
         """Whether a layer adds nothing to the stream once this tensor, and others like it, are zero."""
-        if self.family.branch_norms:
-            return self.family.template(name) in self.family.branch_norms
+        if self.family.norms.branch:
+            return self.family.template(name) in self.family.norms.branch
         return any(d.role == WRITE and d.axes == ("hidden",) for d in self.growths[0].dimensions(name))

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.record import provenance_text
-from growkit.checkpoint.source import PROVENANCE
+from growkit.checkpoint.folder import write_folder
 from growkit.checkpoint.stream import Progress
-from growkit.checkpoint.writer import check_target, new_folder
+from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.families import family_named
 from growkit.growth.names import folder_for
@@ -112,15 +111,22 @@ def delta(
         report = measure(merger)
         if save is None:
             return MeasuredDelta(report)
-        errors = None
-        with new_folder(Path(save)) as folder:
+        errors: dict[str, float] | None = None
+
+        def fill(folder: Path) -> None:
+            nonlocal errors
             if rank is None:
                 save_sparse(merger, folder)
             else:
                 errors = save_low_rank(merger, folder, rank, _linears(plan), str(base))
-            said = describe(plan, ready.sources, [source.hashes() for source in ready.sources])
-            said = {**said, "command": "delta", "request": {"drop": drop or 0.0, "rank": rank, "seed": seed}}
-            (folder / PROVENANCE).write_text(provenance_text(said), "utf-8")
+
+        asked = {"drop": drop or 0.0, "rank": rank, "seed": seed}
+        write_folder(
+            Path(save),
+            sources=ready.sources,
+            fill=fill,
+            record=lambda hashes: describe(plan, "delta", asked, ready.sources, hashes),
+        )
         return MeasuredDelta(report, Path(save), errors)
 
 

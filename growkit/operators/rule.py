@@ -1,5 +1,5 @@
-"""The rule by which one tensor grows: a selection of source rows and one of source columns. Knows maps and roles; ignorant
-of tensors, names and files.
+"""The rule by which one tensor grows: a selection of source rows and one of source columns. Knows maps and roles;
+ignorant of tensors, names and files.
 """
 
 from collections.abc import Sequence
@@ -64,13 +64,13 @@ def select(axis: AxisMap, role: str) -> Selection:
     return Selection(axis.old, axis.index, side.amplitude, side.mode)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """How one matrix grows.
 
-    rows, columns: what happens to its two dimensions. role: the columns' role (only read columns are split).
-    offset: gains are stored as gain - offset (Gemma's 1 + w has offset 1). noise: relative size of the split, 0 for
-    equal parts. transposed: the file holds (columns, rows), as GPT-2's Conv1D does; rows here always are what it writes.
+    rows, columns: what happens to its two dimensions. role: the columns' role (only read columns are split). offset:
+    gains are stored as gain - offset (Gemma's 1 + w has offset 1). noise: relative size of the split, 0 for equal
+    parts. transposed: the file holds (columns, rows), as GPT-2's Conv1D does; rows here always are what it writes.
     """
 
     rows: Selection
@@ -101,16 +101,18 @@ class Rule:
 
 def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float = 0.0, noise: float = 0.0) -> Rule:
     """The rule of a tensor from one selection and role per stored dimension, of which there are one or two."""
+    if not 1 <= len(selections) <= 2:
+        raise ValueError(f"a rule is of a vector or of a matrix, not of {len(selections)} dimensions")
     if len(selections) == 1:
-        return Rule(selections[0], select(identity(1), WRITE), WRITE, offset)
+        return Rule(rows=selections[0], columns=select(identity(1), WRITE), role=WRITE, offset=offset)
     if roles[0] == READ:
-        return Rule(selections[1], selections[0], READ, noise=noise, transposed=True)
-    return Rule(selections[0], selections[1], roles[1], noise=noise)
+        return Rule(rows=selections[1], columns=selections[0], noise=noise, transposed=True)
+    return Rule(rows=selections[0], columns=selections[1], role=roles[1], noise=noise)
 
 
 def by_turns(rule: Rule, count: int, columns: bool = False) -> list[Rule]:
-    """Divide a rule among `count` sources: first copies to the first, later copies to the others in turn (AKI, bert2BERT
-    section 3.3: only the produced axis mixes layers). columns: by the columns' copies instead of the rows'.
+    """Divide a rule among `count` sources: first copies to the first, later copies to the others in turn (in
+    bert2BERT's AKI only the produced axis mixes layers). columns: by the columns' copies instead of the rows'.
 
     A single rule where that axis has no copies: then nothing is left for the others.
     """

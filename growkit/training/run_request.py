@@ -128,10 +128,8 @@ def _warmup(source: Checkpoint, steps: int, beta2: float) -> int:
 
 
 def usable_positions(config: dict[str, Any]) -> int | None:
-    """The longest sequence a model takes; RoBERTa counts its positions from behind the padding token's."""
-    positions = config.get(family_named(config.get("model_type")).sizes["position"])
-    counted_from = (config.get("pad_token_id") or 0) + 1 if config.get("model_type") == "roberta" else 0
-    return None if positions is None else positions - counted_from
+    """The longest sequence a model takes, None where its config does not say."""
+    return family_named(config.get("model_type")).longest(config)
 
 
 def _check_teacher(teacher: str, config: dict[str, Any], length: int) -> None:

@@ -1,0 +1,128 @@
+"""Processes that work beside this one and know nothing of the program around it. Knows concurrent.futures; ignorant of what
+the work is.
+
+Left to itself, a new process of Python's imports the main module of the program that started it, so that a script without
+a guard runs once more in each; and it finds its first modules in the current folder, whatever lies there under their
+names. These do neither. Ctrl-C is the parent's to answer, and when the parent is gone they go too.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import parent_process, spawn, util
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any
+
+from growkit.errors import GrowkitError
+
+_STARTING = threading.Lock()
+
+
+@contextmanager
+def worker_pool(count: int, begin: Callable[..., None], *args: Any) -> Iterator[ProcessPoolExecutor]:
+    """At most `count` processes, in each of which begin(*args) has run before any work; they end with the block.
+
+    `begin` and the work are functions of modules, not of the main one. Where the block fails, work that has not begun is
+    dropped. Raises GrowkitError where processes cannot be had or one of them dies.
+    """
+    context = _Context()
+    with _without_current_folder():
+        try:
+            pool = ProcessPoolExecutor(count, context, _begin, (begin, args))
+        except (OSError, ImportError, NotImplementedError) as error:  # a system without semaphores
+            raise GrowkitError(f"no processes can be started here ({error}); use one worker") from None
+        try:
+            yield pool
+        except BrokenProcessPool:
+            if sys.version_info < (3, 11, 5):  # whoever sends to a dead process waits for ever (CPython issue 94777)
+                pool._call_queue._reader.close()  # type: ignore[attr-defined]
+            pool.shutdown()
+            codes = sorted((process.exitcode or 0 for process in context.processes), key=_says_little)
+            raise GrowkitError(
+                f"a process that encodes text ended (exit code {codes[0]}); try fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _says_little(code: int) -> bool:
+    """Whether an exit code is what processes end with because another one died."""
+    return code in (0, -signal.SIGTERM)
+
+
+def _begin(begin: Callable[..., None], args: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    begin(*args)
+
+
+def _end_with_the_parent() -> None:
+    """Nobody else would tell: every process holds both ends of the pipe that work comes through."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class _Apart(SpawnProcess):
+    """A process that takes over neither the main module nor Ctrl-C."""
+
+    def start(self) -> None:
+        """Start it, while this thread hears no Ctrl-C: what a thread does not hear, its new processes never do."""
+        with _STARTING:
+            heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            prepare = spawn.get_preparation_data
+            spawn.get_preparation_data = lambda name: {
+                key: value for key, value in prepare(name).items() if not key.startswith("init_main")
+            }
+            try:
+                super().start()
+            finally:
+                spawn.get_preparation_data = prepare
+                signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+class _Context(SpawnContext):
+    """Makes such processes, and remembers them."""
+
+    def __init__(self) -> None:
+        self.processes: list[_Apart] = []
+
+    def Process(self, *args: Any, **named: Any) -> _Apart:  # type: ignore[override]
+        """A process that is not started yet."""
+        self.processes.append(_Apart(*args, **named))
+        return self.processes[-1]
+
+
+@contextmanager
+def _without_current_folder() -> Iterator[None]:
+    """Let new Python processes look for modules everywhere but in the current folder."""
+    if sys.version_info >= (3, 11):
+        with environment(PYTHONSAFEPATH="1"):
+            yield
+        return
+    flags = util._args_from_interpreter_flags  # before, only -I says so
+    util._args_from_interpreter_flags = lambda: [*flags(), "-I"]
+    try:
+        yield
+    finally:
+        util._args_from_interpreter_flags = flags
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
