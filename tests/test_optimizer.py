@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 
 import growkit
 from growkit.checkpoint.stream import StateSource
+from growkit.growth.dual_rules import dual_rule, rate_multipliers
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.plan import Part, TensorPlan
 from growkit.growth.request import recipe
-from growkit.growth.rules import dual_rule, rate_multipliers
 from growkit.growth.source_headers import Headers
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for one another

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
+from growkit.training.optim import moments
 from growkit.training.settings import Settings
 from growkit.training.stages import SCHEDULES
 
@@ -58,6 +60,15 @@ def losses_of(out) -> list[float]:
 
 def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(Path(folder, "model.safetensors"))
+
+
+def kept_moments(student) -> dict[str, torch.Tensor]:
+    """A copy of AdamW's state by parameter name, whole where processes share it."""
+    state = moments(student.optimizer, student.model)
+    return {
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
+        for name, value in state.items()
+    }
 
 
 def same(one, other) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from growkit.training.flops import forward_flops, step_flops
+from growkit.training.flops import step_flops
 from growkit.training.machine import BYTES
 from growkit.training.prefix import layers_of
 from growkit.training.ready import prepare
@@ -53,12 +53,8 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         stages.append(_stage(stage, model, layers, s, step))
         step += stage.steps
     taught = 0.0
-    if s.teacher is not None:
-        from growkit.growth.sources import open_source
-
-        teacher = open_source(s.teacher)
-        teacher.close()
-        taught = forward_flops(_shape(teacher.config or {}), tokens, s.seq_len) * min(s.teacher_steps, s.steps)
+    if ready.teacher is not None:
+        taught = ready.teacher.flops(tokens, s.seq_len) * min(s.teacher_steps, s.steps)
     return Outlook(
         parameters, s.batch_size * s.steps, tokens * s.steps, s.batch_size * s.steps / ready.train.windows, s.warmup, tuple(stages),
         sum(stage["flops"] for stage in stages), taught, (BYTES - 2) * _deep(model, layers),

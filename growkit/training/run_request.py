@@ -7,12 +7,11 @@ from typing import Any
 
 from growkit.checkpoint.source import Checkpoint
 from growkit.data.tokens import open_tokens
-from growkit.errors import GrowkitError, RequestError
+from growkit.errors import RequestError
 from growkit.families import family_named
 from growkit.growth.optimizer import OPTIMIZER
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
-from growkit.models.running import is_causal, objective
 from growkit.training.settings import Settings
 from growkit.training.stages import SCHEDULES, Stage, read_stages
 
@@ -90,7 +89,6 @@ def settings(
     teaching = 0
     if teacher is not None:
         teaching = teacher_steps if teacher_steps is not None else max(1, steps // 3)
-        _check_teacher(str(teacher), config, length)
     elif rest.get("teacher_until", "steps") != "steps":
         raise RequestError("--teacher-until says when a teacher ends, but not which: add --teacher CKPT")
     elif teacher_steps is not None:
@@ -130,25 +128,3 @@ def _warmup(source: Checkpoint, steps: int, beta2: float) -> int:
 def usable_positions(config: dict[str, Any]) -> int | None:
     """The longest sequence a model takes, None where its config does not say."""
     return family_named(config.get("model_type")).longest(config)
-
-
-def _check_teacher(teacher: str, config: dict[str, Any], length: int) -> None:
-    """Refuse a teacher that speaks of other tokens, of other positions, or of fewer."""
-    try:
-        checkpoint = open_source(teacher)
-    except GrowkitError as error:
-        raise RequestError(f"--teacher: {error}") from None
-    checkpoint.close()
-    theirs = checkpoint.config or {}
-    if theirs.get("vocab_size") != config.get("vocab_size"):
-        raise RequestError(
-            f"the teacher {teacher!r} has a vocabulary of {theirs.get('vocab_size')}, the model of"
-            f" {config.get('vocab_size')}; they must share one"
-        )
-    if objective(theirs, teacher) != is_causal(config):
-        raise RequestError(
-            f"the teacher {teacher!r} and the model do not predict alike: one fills in masked tokens, the other goes on"
-        )
-    positions = usable_positions(theirs)
-    if positions is not None and positions < length:
-        raise RequestError(f"the teacher {teacher!r} has {positions} positions, fewer than --seq-len {length}")
