@@ -283,5 +283,5 @@ def test_a_state_larger_than_a_shard_leaves_the_model_loadable(tmp_path):
     model = tiny.make("llama", dtype=torch.float32)
     source = tmp_path / "source"
     save_trained(model, source)
-    growkit.widen(source, tmp_path / "out", hidden=48, optimizer=source / "state.safetensors", shard_bytes=1 << 17)
+    growkit.widen(source, tmp_path / "out", hidden=48, optimizer=source / "state.safetensors", shard_size=1 << 17)
     assert growkit.verify(source, tmp_path / "out").ok

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ from refusing import refused, run, tree
 from safetensors.torch import load_file
 from tiny_runs import ask, curve, dataset, kept_moments, line, losses_of, same, tokenizer, weights
 
+import growkit
 from growkit import api
 from growkit.data.batches import Batches
 from growkit.errors import RequestError
 from growkit.training import checkpoints as state
 from growkit.training import loop, pretrain, teacher
 from growkit.training.optim import rate
-from growkit.training.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -194,9 +195,10 @@ def test_what_a_run_will_be(world, schedule, options):
 
 def test_warm_up_by_default(world):
     """None where AdamW's state comes along; else as many steps as second moments remember, at most a quarter of the run."""
-    from growkit.training.run_request import settings
 
-    asked = lambda model, steps, **more: settings(model, world / "data", "run", steps=steps, **more).warmup  # noqa: E731
+    def asked(model, steps, **more):
+        return growkit.pretrain(model, world / "data", "run", steps=steps, dry_run=True, **more).outlook.warmup
+
     fresh = world / "llama"
     assert [asked(fresh, steps) for steps in (3, 40, 80, 10_000)] == [0, 10, 20, 20]
     assert (
@@ -256,7 +258,7 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world):
         assert {v.item() for key, v in grown.items() if key.endswith(".step")} == {12 if "re" not in name else 15}
 
         settings = ask(world.parent, f"more-{name}", steps=3, model=Path(name).resolve())
-        going = pretrain.open_run(Settings(**{**vars(settings), "data": str(world / "data")}))
+        going = pretrain.open_run(replace(settings, data=str(world / "data")))
         going.begin()
         begun = kept_moments(going.student)
         pretrain.carry_through(going)

@@ -1,5 +1,5 @@
-"""From settings to a finished run: carries it out and leaves a folder to go on from. Knows files and stock models; ignorant of
-what a step does.
+"""From settings to a finished run: carries it out and leaves a folder to go on from. Knows files and stock models;
+ignorant of what a step does.
 """
 
 import json
@@ -14,12 +14,14 @@ from growkit.checkpoint.record import record_of
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.writer import write_json
 from growkit.growth.carry_out import carry_out
+from growkit.growth.prepare import Options
 from growkit.growth.request import stack_recipe
 from growkit.growth.sources import open_source
 from growkit.reports.tensorboard import tensorboard
 from growkit.training.blank import Blank, blank_model
 from growkit.training.learners import AllLearn, Learners
 from growkit.training.loop import Run, Say
+from growkit.training.outlook import Outlook
 from growkit.training.ready import RUN, ReadyRun, prepare
 from growkit.training.saved import Saved, WholeModel
 from growkit.training.settings import Settings
@@ -31,13 +33,13 @@ FINAL, METRICS, BOARD = "final", "metrics.jsonl", "tensorboard"
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run left. folder: the trained checkpoint, None where it was stopped before its end. step: the last one done.
-    loss: of the last validation. run: the run itself, as it ended."""
+    """What a run left, or with `dry_run` what it will be."""
 
-    folder: Path | None
-    step: int
-    loss: float | None
-    run: Run
+    folder: Path | None  # the trained checkpoint; None where the run was stopped before its end, or was not begun
+    step: int  # the last one done
+    loss: float | None  # of the last validation
+    outlook: Outlook | None = None  # what the run will be, where it was a dry one
+    run: Run | None = None  # the run itself, as it ended
 
 
 def pretrain(settings: Settings, resume: bool = False, watch: Say = lambda _: None) -> Finished:
@@ -80,12 +82,12 @@ def carry_through(run: Run, resume: bool = False) -> Finished:
     """Run to the end, or until a signal, and leave what is asked for; raises as pretrain does."""
     student = run.go(resume)
     if run.step < run.settings.steps:
-        return Finished(None, run.step, None, run)
+        return Finished(None, run.step, None, run=run)
     final = Path(run.settings.out) / FINAL
     run.saved.export(student, final)
     if run.machine.is_first:
         _record(run.settings, final)
-    return Finished(final, run.step, run.val_loss, run)
+    return Finished(final, run.step, run.val_loss, run=run)
 
 
 def _diary(ready: ReadyRun, watch: Say) -> Say:
@@ -130,10 +132,5 @@ def _open_model(name: str | Path) -> Blank:
 
 def _grow(before: Path, after: Path, stage: Stage) -> None:
     """Stack a model between two stages, its optimizer state along with it."""
-    asked = {
-        "layers": stage.layers,
-        "method": stage.depth,
-        "optimizer": before / "optimizer.safetensors",
-        "force": True,
-    }
-    carry_out([before], after, stack_recipe, asked)
+    options = Options(optimizer=before / "optimizer.safetensors", force=True)
+    carry_out([before], after, stack_recipe(layers=stage.layers, method=stage.depth), options)
