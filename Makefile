@@ -1,12 +1,13 @@
 # make demo   set up, train a small model on the embedded text, widen it, prove it (offline once set up)
 # make test   set up, run the whole suite
 # make check  lint, formatting, types      make fix   mend what can be mended      make bench   the benchmarks
+# make docs   the pages as a site in site/, no broken link
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test check fix bench clean
+.PHONY: demo test check fix docs bench clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,17 +29,31 @@ check: $(VENV)/.ready
 fix: $(VENV)/.ready
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+	$(RUN) docs/make_pages.py
+
+docs: $(VENV)/.ready
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(RUN) -m mkdocs build --strict
+
+# TEXT: a folder of text, the better the larger. DOCS: one of another kind, for merging; MERGEKIT: mergekit-yaml of an
+# environment of its own. What needs these two is left out where they are not given.
+TEXT ?= examples/text
+PEER = $(if $(MERGEKIT),--mergekit $(MERGEKIT))
 
 bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/exactness.py
 	$(RUN) examples/benchmarks/minilm.py
 	$(RUN) examples/benchmarks/step_zero.py --work bench
 	$(RUN) examples/benchmarks/fuse.py --work bench
-	$(RUN) examples/benchmarks/widen_1b.py --work bench
-	$(RUN) examples/benchmarks/stack_1b.py --work bench
-	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
+	$(RUN) examples/benchmarks/tokenizing.py --corpus $(TEXT)
 	$(RUN) examples/benchmarks/pretrain.py
+	$(RUN) examples/benchmarks/trainer_losses.py
+	$(RUN) examples/benchmarks/rewarm.py $(TEXT)
+	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
+	$(RUN) examples/benchmarks/widen_1b.py --work bench
+	$(RUN) examples/benchmarks/stack_1b.py --work bench $(PEER)
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
+	$(RUN) examples/benchmarks/merge_1b.py --work bench $(PEER)
 
 clean:
-	rm -rf $(VENV) demo bench .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo bench site .pytest_cache .mypy_cache .ruff_cache

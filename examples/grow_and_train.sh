@@ -4,6 +4,7 @@
 #
 #     examples/grow_and_train.sh [CORPUS [WORK]]      # a quarter of an hour on 2 cores, or less
 #     SMALL=1 examples/grow_and_train.sh              # the same in about a minute, to see that everything runs
+#     SOURCE_STEPS=200 STEPS=120 EVAL_EVERY=10 examples/grow_and_train.sh CORPUS    # shorter: the picture in the README
 #
 # CORPUS: a folder of text, or a file; default the embedded excerpt, which is little more than a test. WORK: a folder to make,
 # default ./grow-and-train; WORK/report holds the result. PYTHON: the interpreter that has growkit, default python.
@@ -24,7 +25,7 @@ else
     VOCABULARY=2048 SEQ_LEN=128 BATCH=16
     HIDDEN=128 FFN=384 HEADS=4 KV_HEADS=2 LAYERS=3
     BIG_HIDDEN=256 BIG_LAYERS=6
-    SOURCE_STEPS=600 STEPS=400 EVAL_EVERY=20
+    SOURCE_STEPS=${SOURCE_STEPS:-600} STEPS=${STEPS:-400} EVAL_EVERY=${EVAL_EVERY:-20}
 fi
 RATE=1e-3
 SUB_STEPS=$((STEPS / 8))                                # of these, steps of the first stage, which trains prefixes

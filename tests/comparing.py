@@ -19,7 +19,7 @@ def source(family: str, tied: bool, seed: int, **_):
 
 def kind(family: str) -> int:
     row = FAMILIES[family]
-    return 0 if row.post_norm else 1 if row.norm == "LayerNorm" else 2
+    return 0 if row.norms.after else 1 if row.norms.kind == "LayerNorm" else 2
 
 
 def logits(model, ids):

@@ -27,7 +27,7 @@ from growkit.growth.source_headers import Headers
 from growkit.maps.notation import WRITE
 
 EVERY = tuple(tiny.CONFIGS)
-PRE_NORM = tuple(f for f in EVERY if not FAMILIES[f].post_norm)
+PRE_NORM = tuple(f for f in EVERY if not FAMILIES[f].norms.after)
 
 # what a layer adds to the stream passes through these last, from each model's own code
 WRITERS = {
@@ -181,7 +181,7 @@ def test_layers_are_the_sources_bit_for_bit(family):
     for request, table in CONTENT:
         plan, state, config = deepen(model, **request)
         check_content(family, tiny.stored(model), state, table)
-        assert all(config[key] == len(table.split()) for key in FAMILIES[family].sizes["layer"].split())
+        assert all(config[key] == len(table.split()) for key in FAMILIES[family].keys("layer"))
         exact = "(" in table and family in PRE_NORM
         assert str(plan.exactness) == ("exact" if exact else "approximate")
         if not exact:
@@ -263,7 +263,7 @@ def test_several_are_widened_to_the_largest_and_then_stacked(family, tmp_path):
     for name in outside:
         origin = wide if any(word in name for word in ("embed", "wte", "wpe")) else b
         assert torch.equal(out[name], origin[name]), name
-    assert json.loads((tmp_path / "out" / "config.json").read_text())[names.sizes["layer"]] == 5
+    assert json.loads((tmp_path / "out" / "config.json").read_text())[names.keys("layer")[0]] == 5
 
 
 @pytest.mark.parametrize("method", ["stack", "interleave"])
@@ -271,5 +271,5 @@ def test_two_sources_stacked_are_no_longer_either(method, tmp_path):
     """As many layers as both have together, all as they were, and still another function."""
     for seed, name in enumerate("ab"):
         tiny.make("llama", seed=seed).save_pretrained(tmp_path / name)
-    plan = growkit.plan_stack([tmp_path / "a", tmp_path / "b"], tmp_path / "out", layers=6, method=method)
+    plan = growkit.stack([tmp_path / "a", tmp_path / "b"], tmp_path / "out", layers=6, method=method, dry_run=True).plan
     assert [(line.axis, str(line.exactness)) for line in plan.axes if line.how != "kept"] == [("layer", "approximate")]

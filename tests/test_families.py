@@ -11,7 +11,7 @@ import transformers
 
 from growkit import CheckpointError, RequestError, grow_state_dict
 from growkit.families import FAMILIES, family_named
-from growkit.families.schema import task_heads
+from growkit.families.modules import task_heads
 from growkit.growth.width.sizes import read_sizes, target_sizes
 from growkit.maps.notation import BASE, SIZED, UNSIZED, parse
 
@@ -94,7 +94,7 @@ def test_task_heads_come_through(family, growth):
             ids = tiny.tokens(batch=1)[:, None, :] if "MultipleChoice" in architecture else tiny.tokens(batch=1)
             with torch.no_grad():
                 ours, theirs = (m(input_ids=ids).to_tuple() for m in (model, grown))
-        near = FAMILIES[family].post_norm and growth["hidden"] % 24
+        near = FAMILIES[family].norms.after and growth["hidden"] % 24
         for a, b in zip(ours, theirs):
             if isinstance(a, torch.Tensor) and a.shape == b.shape:
                 assert tiny.relative(a, b) <= (0.35 if near else 1e-10), architecture
@@ -114,7 +114,7 @@ def test_sizes_that_pass_are_sizes_transformers_takes(family):
             except RequestError as error:
                 assert "\n" not in str(error)
                 continue
-            keys = {key: new[axis] for axis, names in row.sizes.items() if axis in SIZED for key in names.split()}
+            keys = {key: new[axis] for axis in row.sizes if axis in SIZED for key in row.keys(axis)}
             with torch.device("meta"):
                 getattr(transformers, tiny.language_model(family))(config_class(**{**sizes, **keys}))
             passed += 1

@@ -7,6 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from growkit.maps.axis import (
+    ABSENT,
+    BALANCED,
+    FREE,
+    GATHER,
+    MEAN,
+    Mode,
     axis_map,
     concatenate,
     copies,
@@ -23,7 +29,7 @@ from growkit.maps.axis import (
 from growkit.maps.heads import copied_slots, grouped_heads, normed_rotary_slots, rotary_slots
 from growkit.maps.map_json import map_from_json, map_to_json
 from growkit.maps.notation import GAIN, READ, WRITE
-from growkit.models.verify import collapse
+from growkit.models.compare import collapse
 from growkit.operators import expand
 from growkit.operators.blocks import random_bits
 from growkit.operators.seeds import generator, stable_seed
@@ -57,7 +63,7 @@ def test_norms_see_the_same_statistics(size, seed):
         assert np.isclose(np.mean(grown**2), np.mean(values**2))
     axis = mean_filler(old, new, post_norm=False)
     side = axis.sides[WRITE]
-    grown = side.amplitude * np.where(side.mode == 1, values.mean(), values[axis.index])
+    grown = side.amplitude * np.where(side.mode == MEAN, values.mean(), values[axis.index])
     assert np.isclose(grown.var(), values.var())
     assert np.isclose(grown.mean(), side.amplitude[0] * values.mean())
 
@@ -142,6 +148,32 @@ def test_outer_and_concatenate_are_block_index_arithmetic(a, b, seed):
     both = concatenate([left, right])
     assert both.old == a[0] + b[0] and both.index[left.new :].min() >= a[0]
     np.testing.assert_allclose(both.completeness(), 1.0)
+
+
+def test_modes_are_small_numbers_that_arrays_keep():
+    """They enter the digests of maps that results hold."""
+    assert [(mode.name, int(mode)) for mode in Mode] == list(zip(Mode.__members__, range(5)))
+    assert list(Mode) == [GATHER, MEAN, FREE, BALANCED, ABSENT]
+    arrays = [np.where([True, False], ABSENT, GATHER), FREE * np.array([True, False])]
+    arrays += [side.mode for side in mean_filler(4, 6, post_norm=True).sides.values()]
+    assert {array.dtype for array in arrays} == {np.dtype(np.int8)}
+
+
+@pytest.mark.parametrize("role", [WRITE, READ])
+@pytest.mark.parametrize("mode", [FREE, ABSENT])
+def test_a_place_of_a_composite_axis_has_the_later_mode_of_its_factors(mode, role):
+    """A free slot is free in every head, old or copied; what another source fills is that source's in every part."""
+    heads, slots = (
+        copies(2, cyclic_index(2, 4)),
+        axis_map("slots", 3, np.arange(3), 1.0, 1.0, modes={role: [0, mode, 0]}),
+    )
+    for axis in (outer(heads, slots), outer(slots, heads)):
+        assert axis.sides[role].mode.sum() == 4 * mode and outer(axis, identity(1)).digest() == axis.digest()
+    side = outer(heads, slots).sides[role]
+    assert side.mode.reshape(4, 3).tolist() == [[0, mode, 0]] * 4
+    free = axis_map("free", 1, [0], 1.0, 1.0, modes={role: [FREE]})
+    absent = axis_map("absent", 1, [0], 1.0, 1.0, modes={role: [ABSENT]})
+    assert outer(free, absent).sides[role].mode == outer(absent, free).sides[role].mode == ABSENT
 
 
 @given(sizes, seeds)

@@ -12,12 +12,24 @@ from refusing import cases, refused, run
 from safetensors.torch import load_file
 
 import growkit
-from growkit.merging.methods import METHODS
+from growkit.merging.methods import METHODS, Method
 from growkit.merging.operators.select import kth_largest
+from growkit.merging.ways import Consensus, Thinning
 from growkit.operators.streams import draws
 
 WEIGHTS = {"a": 1.0, "b": 0.5, "c": -0.25}
 MEMBERS = [f"{name}:{weight:g}" for name, weight in WEIGHTS.items()]
+PAPERS = {  # method -> (how several become one, how each is thinned)
+    "dare": ("sum", "drop"),
+    "task-arithmetic": ("sum", ""),
+    "ties": ("elect", "top"),
+    "dare-ties": ("elect", "drop"),
+    "della": ("elect", "ranked"),
+    "breadcrumbs": ("sum", "band"),
+    "average": ("mean", ""),
+    "tsv": ("tsv", ""),
+    "iso-c": ("iso", ""),
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +51,8 @@ def kth(values, rank):
 
 def reference(base, members, weights, keys, method, scale=1.0, seed=0, **options):
     """The whole of merging, in memory, one tensor after another."""
-    row, result = METHODS[method], {}
-    options = {**row.options, **options}
+    (consensus, sparsify), result = PAPERS[method], {}
+    options = {**METHODS[method].options, **options}
     deltas = {key: {n: m[n] - base[n] for n in base} for key, m in zip(keys, members)}
     flat = {key: torch.cat([d.flatten() for d in delta.values()]) for key, delta in deltas.items()}
     for name, origin in base.items():
@@ -48,34 +60,34 @@ def reference(base, members, weights, keys, method, scale=1.0, seed=0, **options
         for key, weight in zip(keys, weights):
             d, stem = deltas[key][name].clone(), name.removeprefix("model.")
             u = torch.from_numpy(draws(seed, f"{stem}/{key}", 0, d.numel()) / 2**32).view(d.shape)
-            if row.sparsify == "drop" and d.dim() > 1:
+            if sparsify == "drop" and d.dim() > 1:
                 d = d * (u >= options["drop"]) / (1 - options["drop"])
-            elif row.sparsify == "top":
+            elif sparsify == "top":
                 d[d.abs() < kth(flat[key], int(options["density"] * flat[key].numel()))] = 0
-            elif row.sparsify == "band":
+            elif sparsify == "band":
                 top = int(options["gamma"] * d.numel())
                 last = top + max(1, int(options["density"] * d.numel()))
                 d[(d.abs() >= kth(d, top)) | (d.abs() < kth(d, last))] = 0
-            elif row.sparsify == "ranked" and d.dim() > 1:
+            elif sparsify == "ranked" and d.dim() > 1:
                 rank = d.abs().argsort(dim=1).argsort(dim=1).double() / (d.shape[1] - 1)
                 q = options["density"] + options["epsilon"] * (2 * rank - 1)
                 d = d * (u >= 1 - q) / q
             found.append(weight * d)
         total, matrix = sum(found), origin.dim() == 2 and "embed" not in name and "lm_head" not in name
-        if row.consensus == "elect":
+        if consensus == "elect":
             agrees = [f * total.sign() > 0 for f in found]
             count = sum(abs(w) * a for w, a in zip(weights, agrees))
             total = sum(f * a for f, a in zip(found, agrees)) / torch.where(count > 0, count, 1)
-        elif row.consensus == "iso" and matrix:
+        elif consensus == "iso" and matrix:
             u, s, v = torch.linalg.svd(total, full_matrices=False)
             total = s.mean() * u @ v
-        elif row.consensus == "tsv" and matrix:
+        elif consensus == "tsv" and matrix:
             cut = [torch.linalg.svd(f, full_matrices=False) for f in found]
             r = min(origin.shape) // len(cut)
             sides = torch.cat([u[:, :r] for u, _, _ in cut], 1), torch.cat([v[:r] for _, _, v in cut])
             left, right = (u @ v for u, _, v in (torch.linalg.svd(side, full_matrices=False) for side in sides))
             total = left @ torch.diag(torch.cat([s[:r] for _, s, _ in cut])) @ right
-        elif row.consensus in ("mean", "iso", "tsv"):
+        elif consensus in ("mean", "iso", "tsv"):
             total = total / sum(weights)
         result[name] = origin + scale * total
     return result
@@ -84,7 +96,7 @@ def reference(base, members, weights, keys, method, scale=1.0, seed=0, **options
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "slerp"])
 def test_every_method_equals_its_reference(here, method):
     options = {"drop": 0.7} if "drop" in METHODS[method].options else {}
-    weights = dict(WEIGHTS, c=0.25) if METHODS[method].consensus == "tsv" else WEIGHTS
+    weights = dict(WEIGHTS, c=0.25) if method == "tsv" else WEIGHTS
     members = [(name, weight) for name, weight in weights.items()]
     growkit.merge(members, "out", base="base", method=method, scale=0.7, seed=3, **options)
     base, out = state("base"), state("out")
@@ -94,6 +106,52 @@ def test_every_method_equals_its_reference(here, method):
     for name, tensor in expected.items():
         assert tensor.dtype == out[name].dtype and torch.allclose(out[name], tensor, rtol=0, atol=1e-11), name
     assert any(not torch.equal(out[name], base[name]) for name in base)
+
+
+def test_a_method_is_a_row_and_nothing_else(here, monkeypatch):
+    """One that thins by rank in each tensor and by chance, and takes the largest: known to Python, the command, the record."""
+
+    def thin(delta, known):
+        delta[(delta.abs() > known.limits[0]) | torch.from_numpy(known.draws % 2 == 1).view(delta.shape)] = 0
+        return delta
+
+    def largest(deltas):
+        return torch.stack([weight * delta for weight, delta in deltas]).amax(0)
+
+    way = Thinning(apply=thin, draws=True, ranks=lambda elements, options: [int(options["density"] * elements)])
+    row = Method(consensus=Consensus(join=largest), sparsify=way, options={"density": 0.5}, paper="nowhere")
+    monkeypatch.setitem(METHODS, "largest", row)
+    growkit.merge(["a", "b:0.5"], "out", base="base", method="largest", density=0.25, seed=3)
+    base, a, b, out = (state(name) for name in ("base", "a", "b", "out"))
+    for name in base:
+        found = []
+        for key, member, weight in (("a", a, 1.0), ("b", b, 0.5)):
+            delta = member[name] - base[name]
+            if delta.dim() > 1:  # chance spares vectors
+                odd = torch.from_numpy(draws(3, f"{name.removeprefix('model.')}/{key}", 0, delta.numel()) % 2 == 1)
+                delta = torch.where((delta.abs() > kth(delta, delta.numel() // 4)) | odd.view(delta.shape), 0, delta)
+            found.append(weight * delta)
+        assert torch.allclose(out[name], base[name] + torch.maximum(*found), rtol=0, atol=1e-12), name
+    assert json.loads(Path("out/growkit.json").read_text())["request"]["density"] == 0.25
+    assert "by largest (nowhere)" in Path("out/README.md").read_text()
+    line = [
+        "merge",
+        "a",
+        "b:0.5",
+        "--base",
+        "base",
+        "--method",
+        "largest",
+        "--density",
+        "0.25",
+        "--seed",
+        "3",
+        "-o",
+        "out",
+        "--force",
+    ]
+    assert run(*line).exit_code == 0 and all(torch.equal(out[name], value) for name, value in state("out").items())
+    refused(*line[:-1], "--drop", "0.5", says="--drop is for dare, dare-ties, not for largest")
 
 
 def test_slerp_equals_its_reference(here):
@@ -112,7 +170,7 @@ def test_order_threads_and_shards_change_nothing(here, monkeypatch, method):
     growkit.merge(members, "one", base="base", method=method)
     monkeypatch.setattr("growkit.checkpoint.stream.WORKERS", 1)
     monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 100)
-    growkit.merge(members[::-1], "other", base="base", method=method, shard_bytes=20_000)
+    growkit.merge(members[::-1], "other", base="base", method=method, shard_size=20_000)
     assert Path("other/model.safetensors.index.json").exists()
     one, other = state("one"), state("other")
     if method == "slerp":  # its angle is a sum over blocks, whose order is theirs
@@ -130,7 +188,7 @@ def test_dropping_nothing_is_task_arithmetic_and_another_seed_is_another_mask(he
     assert not torch.equal(one[name], two[name])
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].consensus not in ("mean", "slerp")])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("average", "slerp")])
 def test_weights_of_zero_give_the_base(here, method):
     growkit.merge(["a:0", "b:0"], "out", base="base", method=method)
     assert (Path("out") / "model.safetensors").read_bytes() == Path("base/model.safetensors").read_bytes()
@@ -255,7 +313,7 @@ def test_provenance_and_what_reads_it(here):
 
 
 def test_a_member_that_equals_the_base_is_warned_of(here):
-    plan = growkit.plan_merge(["a", "base"], base="base")
+    plan = growkit.merge(["a", "base"], base="base", dry_run=True).plan
     assert any("'base' equals the base" in note for note in plan.notes)
 
 

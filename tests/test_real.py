@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import growkit
 from growkit.maps.map_json import map_from_json
-from growkit.models.verify import collapse
+from growkit.models.compare import collapse
 
 TEXT = Path(__file__).parents[1] / "examples" / "text" / "excerpt.txt"
 minilm = pytest.mark.skipif(

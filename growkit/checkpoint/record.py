@@ -1,17 +1,64 @@
-"""What a result says of itself: growkit.json and the model card. Knows how to write a plan down and read maps back; ignorant
-of weights.
+"""What a result says of itself: growkit.json and the model card. Knows how both are written and read back; ignorant of plans
+and of weights.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.source import PROVENANCE, read_json
+from growkit.checkpoint.source import PROVENANCE, Checkpoint, read_json
 from growkit.errors import CheckpointError
 from growkit.maps.exactness import Exactness
+from growkit.version import __version__
 
 FORMAT = 2  # of the JSON a plan and growkit.json hold
+
+
+def record(
+    command: str,
+    *,
+    request: Mapping[str, Any],
+    sources: Sequence[Mapping[str, Any]],
+    family: str | None = None,
+    architecture: str | None = None,
+    exactness: Exactness | None = None,
+    axes: Sequence[Mapping[str, Any]] | None = None,
+    maps_digest: str | None = None,
+    maps: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What growkit.json says: which command, asked how, made this of which sources. What is not given has no place in it.
+
+    sources: from source_entries. maps: as JSON, those that are not the identity; maps_digest: of all sources' maps.
+    """
+    known = {
+        "format": FORMAT,
+        "growkit": __version__,
+        "command": command,
+        "family": family,
+        "architecture": architecture,
+        "request": dict(request),
+        "exactness": None if exactness is None else str(exactness),
+        "axes": None if axes is None else list(axes),
+        "maps_digest": maps_digest,
+        "sources": list(sources),
+        "maps": dict(maps or {}),
+    }
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def source_entries(
+    sources: Sequence[Checkpoint], hashes: Sequence[Mapping[str, str]], parts: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """What growkit.json says of the sources: names, hashes of their files and, where growkit made them, how.
+
+    parts: what else there is to say of each, such as its weight in a merge.
+    """
+    entries = []
+    for source, files, part in zip(sources, hashes, parts or [{}] * len(sources)):
+        own = record_of(source.folder)
+        entries.append({"name": source.name, **part, "files": dict(files), **({"record": own} if own else {})})
+    return entries
 
 
 def record_of(folder: Path | None) -> dict[str, Any] | None:
@@ -26,11 +73,19 @@ def record_of(folder: Path | None) -> dict[str, Any] | None:
     return {key: content.get(key) for key in ("command", "sources", "request", "exactness", "maps_digest")}
 
 
-def provenance_text(content: Mapping[str, Any]) -> str:
-    """growkit.json: indented for people, except for the maps, one to a line."""
+def record_text(content: Mapping[str, Any]) -> str:
+    """growkit.json: indented for people, except for the maps of axes, one to a line."""
+    if "axes" not in content:
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     maps = ",\n".join(f"    {json.dumps(axis)}: {json.dumps(entry)}" for axis, entry in content["maps"].items())
     rest = json.dumps({key: value for key, value in content.items() if key != "maps"}, indent=2, ensure_ascii=False)
     return rest.removesuffix("\n}") + f',\n  "maps": {{\n{maps}\n  }}\n}}\n'
+
+
+def model_card(title: str, text: str, tags: Sequence[str] = ("growkit",)) -> str:
+    """README.md of a result, with the lines on top that the hub reads."""
+    listed = "".join(f"- {tag}\n" for tag in tags)
+    return f"---\nlibrary_name: transformers\ntags:\n{listed}---\n\n# {title}\n\n{text}\n"
 
 
 def came_from_grown(provenance: Mapping[str, Any]) -> bool:

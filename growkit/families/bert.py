@@ -1,6 +1,8 @@
 """BERT and its kin: post-LayerNorm encoders with absolute positions. Data only."""
 
-from growkit.families.schema import LAYER, Family, linear, norm
+from growkit.families.keys import Keys
+from growkit.families.modules import linear, norm
+from growkit.families.schema import LAYER, Family, Norms, Positions
 
 _ENCODER_LAYER = {
     **linear("encoder.layer.{layer}.attention.self.query", "(head query_dim)", "hidden"),
@@ -23,7 +25,7 @@ _BODY = {
     **linear("qa_outputs", "label", "hidden"),
 }
 
-_SIZES = {
+_SIZES: dict[str, Keys] = {
     "hidden": "hidden_size",
     "head": "num_attention_heads",
     "ffn": "intermediate_size",
@@ -47,8 +49,8 @@ BERT = Family(
         **linear("classifier", "label", "pooled"),
     },
     task_tensors=_TOKEN_LABELS,
-    norm=LAYER,
-    post_norm=True,
+    norms=Norms(kind=LAYER, after=True),
+    causal=False,
     embedding="embeddings.word_embeddings.weight",
     heads=("cls.predictions.decoder.weight",),
     tied=True,
@@ -79,12 +81,13 @@ ROBERTA = Family(
         **linear("classifier", "label", "pooled"),
     },
     task_tensors=_TOKEN_LABELS,
-    norm=LAYER,
-    post_norm=True,
+    norms=Norms(kind=LAYER, after=True),
+    causal=False,
     embedding="embeddings.word_embeddings.weight",
     heads=("lm_head.decoder.weight",),
     tied=True,
     prefixes=("roberta.",),
+    positions=Positions(counted_after="pad_token_id"),
     architectures=(
         ("lm_head.bias", "RobertaForMaskedLM"),
         ("classifier.dense.weight", "RobertaForSequenceClassification"),
@@ -127,8 +130,8 @@ DISTILBERT = Family(
         **linear("qa_outputs", "label", "hidden"),
     },
     task_tensors=_TOKEN_LABELS,
-    norm=LAYER,
-    post_norm=True,
+    norms=Norms(kind=LAYER, after=True),
+    causal=False,
     embedding="embeddings.word_embeddings.weight",
     heads=("vocab_projector.weight",),
     tied=True,

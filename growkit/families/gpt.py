@@ -1,6 +1,8 @@
 """GPT-2, GPT-NeoX, OPT and Phi: pre-LayerNorm decoders. Data only."""
 
-from growkit.families.schema import LAYER, Family, conv1d, linear, norm, task_heads
+from growkit.families.keys import Both
+from growkit.families.modules import conv1d, linear, norm, task_heads
+from growkit.families.schema import LAYER, Family, Norms, Positions, Rotary
 
 GPT2 = Family(
     model_type="gpt2",
@@ -25,7 +27,7 @@ GPT2 = Family(
         "lm_head.weight": "vocab /hidden",
         **task_heads(),
     },
-    norm=LAYER,
+    norms=Norms(kind=LAYER),
     embedding="wte.weight",
     heads=("lm_head.weight",),
     tied=True,
@@ -65,9 +67,8 @@ GPT_NEOX = Family(
         "lm_head.weight": "vocab /hidden",  # the same head as a live model names it
         **task_heads(),
     },
-    norm=LAYER,
-    rotary=True,
-    rotary_fraction=0.25,
+    norms=Norms(kind=LAYER),
+    rotary=Rotary(fraction=0.25, fraction_key="rotary_pct", base_key="rotary_emb_base"),
     embedding="embed_in.weight",
     heads=("embed_out.weight", "lm_head.weight"),
     tied=False,
@@ -91,7 +92,7 @@ GPT_NEOX = Family(
 OPT = Family(
     model_type="opt",
     sizes={
-        "hidden": "hidden_size word_embed_proj_dim",
+        "hidden": Both("hidden_size", "word_embed_proj_dim"),
         "head": "num_attention_heads",
         "ffn": "ffn_dim",
         "vocab": "vocab_size",
@@ -113,11 +114,11 @@ OPT = Family(
         "lm_head.weight": "vocab /hidden",
         **task_heads(),
     },
-    norm=LAYER,
+    norms=Norms(kind=LAYER),
     embedding="decoder.embed_tokens.weight",
     heads=("lm_head.weight",),
     tied=True,
-    position_offset=2,
+    positions=Positions(extra_rows=2),
     prefixes=("model.",),
     architectures=(
         ("score.weight", "OPTForSequenceClassification"),
@@ -156,9 +157,8 @@ PHI = Family(
         **linear("lm_head", "vocab", "hidden"),
         **task_heads(),
     },
-    norm=LAYER,
-    rotary=True,
-    rotary_fraction=0.5,
+    norms=Norms(kind=LAYER),
+    rotary=Rotary(fraction=0.5),
     own_head_dim=True,
     hidden_by_heads=False,
     embedding="embed_tokens.weight",

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from growkit.families.schema import RMS, Family, linear, norm, task_heads
+from growkit.families.keys import Keys
+from growkit.families.modules import linear, norm, task_heads
+from growkit.families.schema import RMS, AttentionWindows, Family, Norms, Rotary
 
 _SIZES = {
     "hidden": "hidden_size",
@@ -75,13 +77,13 @@ def llama_like(
     model_type: str,
     stem: str,
     tensors: Mapping[str, str] = _DECODER,
-    sizes: Mapping[str, str] = MappingProxyType({}),
+    sizes: Mapping[str, Keys] = MappingProxyType({}),
     **facts: Any,
 ) -> Family:
     """A family that shares Llama's names and sizes; `sizes` of its own and `facts` are what sets it apart."""
     common: dict[str, Any] = dict(
-        norm=RMS,
-        rotary=True,
+        norms=Norms(kind=RMS),
+        rotary=Rotary(),
         own_head_dim=True,
         hidden_by_heads=False,
         embedding="embed_tokens.weight",
@@ -94,34 +96,41 @@ def llama_like(
         },
         buffers=("layers.{layer}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),
     )
-    return Family(model_type, {**_SIZES, **sizes}, tensors, architectures=_classes(stem), **{**common, **facts})
+    return Family(
+        model_type=model_type,
+        sizes={**_SIZES, **sizes},
+        tensors=tensors,
+        architectures=_classes(stem),
+        **{**common, **facts},
+    )
 
 
-_GEMMA: dict[str, Any] = dict(gain_offset=1.0, embedding_scaled=True, tied=True, defaults={"head_dim": 256})
+_GEMMA: dict[str, Any] = dict(embedding_scaled=True, tied=True)
 
 LLAMA = llama_like("llama", "Llama", hidden_by_heads=True)
 MISTRAL = llama_like("mistral", "Mistral", defaults={"num_key_value_heads": 8})
-_WINDOW: dict[str, Any] = dict(full_layers="max_window_layers")
+_WINDOW: dict[str, Any] = dict(windows=AttentionWindows(full_layers="max_window_layers"))
 _WINDOW_DEFAULTS = {"num_key_value_heads": 32, "max_window_layers": 28, "sliding_window": 4096}
 QWEN2 = llama_like("qwen2", "Qwen2", switches={}, defaults=_WINDOW_DEFAULTS, **_WINDOW)
 QWEN3 = llama_like(
     "qwen3",
     "Qwen3",
     {**_DECODER, **HEAD_NORM},
-    head_norm=True,
+    norms=Norms(kind=RMS, on_heads=True),
     defaults={"head_dim": 128, **_WINDOW_DEFAULTS},
     **_WINDOW,
 )
-GEMMA = llama_like("gemma", "Gemma", **_GEMMA)
+GEMMA = llama_like("gemma", "Gemma", norms=Norms(kind=RMS, gain_offset=1.0), defaults={"head_dim": 256}, **_GEMMA)
 GEMMA2 = llama_like(
     "gemma2",
     "Gemma2",
     {**_DECODER, **_BRANCH_NORMS},
     hidden_by_heads=True,
     score_keys={"query_pre_attn_scalar": None},
-    branch_norms=_AFTER_BLOCKS,
-    layer_cycle=("sliding_attention", "full_attention"),
-    **_GEMMA | {"defaults": {"head_dim": 256, "query_pre_attn_scalar": 256}},
+    norms=Norms(kind=RMS, gain_offset=1.0, branch=_AFTER_BLOCKS),
+    windows=AttentionWindows(layer_cycle=("sliding_attention", "full_attention")),
+    defaults={"head_dim": 256, "query_pre_attn_scalar": 256},
+    **_GEMMA,
 )
 OLMO2 = llama_like(
     "olmo2",
@@ -136,8 +145,7 @@ OLMO2 = llama_like(
         **norm("layers.{layer}.self_attn.q_norm", "(query_head query_dim)"),
         **norm("layers.{layer}.self_attn.k_norm", "(key_head key_dim)"),
     },
-    head_norm=True,
-    branch_norms=_AFTER_BLOCKS,
+    norms=Norms(kind=RMS, on_heads=True, branch=_AFTER_BLOCKS),
 )
 
 FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, OLMO2)

@@ -5,8 +5,9 @@ On disk each expert has tensors of its own, under the names the hub has them; st
 
 from typing import Any
 
+from growkit.families.keys import Either, Keys
 from growkit.families.llama import ATTENTION, HEAD_NORM, OUTSIDE, llama_like
-from growkit.families.schema import Family
+from growkit.families.schema import RMS, ExpertKeys, Family, Norms
 
 _MIXTRAL = {
     "layers.{layer}.block_sparse_moe.gate.weight": "expert /hidden",
@@ -51,22 +52,25 @@ def _no_biases(tensors: dict[str, str]) -> dict[str, str]:
     return {name: axes for name, axes in tensors.items() if name.endswith(".weight")}
 
 
-def _moe(model_type: str, stem: str, tensors: dict[str, str], sizes: dict[str, str], **facts: Any) -> Family:
-    return llama_like(
-        model_type, stem, {**OUTSIDE, **tensors}, sizes, top_k="num_experts_per_tok", switches={}, **facts
-    )
+def _moe(model_type: str, stem: str, tensors: dict[str, str], sizes: dict[str, Keys], **facts: Any) -> Family:
+    return llama_like(model_type, stem, {**OUTSIDE, **tensors}, sizes, switches={}, **facts)
 
 
-_QWEN_KEYS = {"ffn": "moe_intermediate_size", "dense_ffn": "intermediate_size"}
-_BY_LAYER = dict(sparse_step="decoder_sparse_step", dense_layers="mlp_only_layers")
-_QWEN_FUSED = _fused("mlp", "gate_proj", "up_proj", "down_proj")
+_QWEN_KEYS: dict[str, Keys] = {"ffn": "moe_intermediate_size", "dense_ffn": "intermediate_size"}
+_TOP_K = "num_experts_per_tok"
+_QWEN_EXPERTS = ExpertKeys(
+    top_k=_TOP_K,
+    sparse_step="decoder_sparse_step",
+    dense_layers="mlp_only_layers",
+    fused=_fused("mlp", "gate_proj", "up_proj", "down_proj"),
+)
 
 MIXTRAL = _moe(
     "mixtral",
     "Mixtral",
     {**_no_biases(ATTENTION), **_MIXTRAL},
     {"expert": "num_local_experts"},
-    fused=_fused("block_sparse_moe", "w1", "w3", "w2"),
+    experts=ExpertKeys(top_k=_TOP_K, fused=_fused("block_sparse_moe", "w1", "w3", "w2")),
     hidden_by_heads=False,
     defaults={"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
 )
@@ -75,7 +79,7 @@ QWEN2_MOE = _moe(
     "Qwen2Moe",
     {**ATTENTION, **_QWEN, **_SHARED},
     {**_QWEN_KEYS, "shared_ffn": "shared_expert_intermediate_size", "expert": "num_experts"},
-    fused=_QWEN_FUSED,
+    experts=_QWEN_EXPERTS,
     by_number=("use_sliding_window",),
     defaults={
         "num_key_value_heads": 16,
@@ -86,15 +90,14 @@ QWEN2_MOE = _moe(
         "intermediate_size": 5632,
         "decoder_sparse_step": 1,
     },
-    **_BY_LAYER,
 )
 QWEN3_MOE = _moe(
     "qwen3_moe",
     "Qwen3Moe",
     {**ATTENTION, **_QWEN, **HEAD_NORM},
-    {**_QWEN_KEYS, "expert": "num_experts num_local_experts"},  # either, by the release that wrote it
-    fused=_QWEN_FUSED,
-    head_norm=True,
+    {**_QWEN_KEYS, "expert": Either("num_experts", "num_local_experts")},
+    experts=_QWEN_EXPERTS,
+    norms=Norms(kind=RMS, on_heads=True),
     defaults={
         "num_key_value_heads": 4,
         "num_experts": 128,
@@ -103,7 +106,6 @@ QWEN3_MOE = _moe(
         "intermediate_size": 6144,
         "decoder_sparse_step": 1,
     },
-    **_BY_LAYER,
 )
 
 FAMILIES = (MIXTRAL, QWEN2_MOE, QWEN3_MOE)

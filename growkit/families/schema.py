@@ -5,128 +5,137 @@ positions are rotary, what a tied head is tied to. Adding a family means adding 
 function, the notation is missing something.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from growkit.errors import CheckpointError
-from growkit.maps.notation import Dimension, parse
+from growkit.families.keys import Keys, key_names
+from growkit.families.naming import TensorNames
+from growkit.maps.notation import parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
-_NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
 _SPARSE, _DENSE = {"expert", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
 
 
-@dataclass(frozen=True)
-class Family:
-    """One row of growkit's knowledge of the world.
+@dataclass(frozen=True, kw_only=True)
+class Norms:
+    """Which norms a model has, and over what."""
 
-    model_type: as config.json says it. sizes: axis -> config key (several, where a config says it twice). tensors: name template -> axes (see growkit.maps.notation);
-    "{layer}" stands for a layer number, "{expert}" for an expert's. prefixes: what task models put before the names of their base model.
-    norm: RMSNorm or LayerNorm. post_norm: the stream is what a norm puts out (BERT), so a norm cannot hide a filler.
-    embedding, heads: templates of the token embedding and of the output head that may be tied to it; tied: whether it is
-    when the config is silent. rotary, rotary_fraction: rotary positions, on which part of a head by default.
-    own_head_dim: head_dim is a config key of its own. hidden_by_heads: transformers insists on hidden % heads == 0.
-    head_norm: an RMSNorm runs over q and k. gain_offset: gains are stored minus this (Gemma: 1 + w).
-    embedding_scaled: the model multiplies its embeddings by sqrt(hidden). score_keys: config keys that, at the value
-    given or at any when None, fix the softmax scale instead of head_dim. position_offset: rows that the position table has
-    beyond the config's number. buffers: stored tensors that transformers
-    recomputes. refused: config key -> (the only value understood, why). defaults: config values where the key is absent.
-    branch_norms: norms over what a block adds to the stream (sandwich norms), so that their gain can silence it.
-    layer_cycle: the layer_types of a config that lists none, again and again; full_layers: or the config key that says how
-    many first layers see everything where `use_sliding_window` is on. by_number: config keys that make a layer compute by its
-    number, so that it cannot be copied elsewhere.
-    switches: config key that must be true where a template is stored, for files without a config.
-    architectures: (tensor name that gives a task model away, its class), first match wins; task_tensors: tables that
-    hold for one kind of class only.
-    top_k: in a mixture of experts, the config key that says how many experts a token takes. sparse_step, dense_layers: the
-    keys that say which layers have experts: every so many-th, but not these; without them all have. fused: what a live
-    model calls a tensor -> the stored tensors it holds, those of all experts stacked.
-    """
+    kind: str  # RMS or LAYER
+    after: bool = False  # the stream is what a norm puts out (BERT), so that a norm cannot hide a filler
+    on_heads: bool = False  # an RMSNorm runs over q and k
+    gain_offset: float = 0.0  # gains are stored less this (Gemma: 1 + w)
+    branch: tuple[
+        str, ...
+    ] = ()  # templates of norms over what a block adds to the stream: gains of 0 silence the block
 
-    model_type: str
-    sizes: Mapping[str, str]
-    tensors: Mapping[str, str]
-    norm: str
-    embedding: str
-    heads: tuple[str, ...]
-    tied: bool
-    prefixes: tuple[str, ...]
-    architectures: tuple[tuple[str, str], ...]
-    switches: Mapping[str, str] = field(default_factory=dict)
-    post_norm: bool = False
-    rotary: bool = False
-    rotary_fraction: float = 1.0
-    own_head_dim: bool = False
-    hidden_by_heads: bool = True
-    head_norm: bool = False
-    gain_offset: float = 0.0
-    embedding_scaled: bool = False
+
+@dataclass(frozen=True, kw_only=True)
+class Rotary:
+    """Rotary positions."""
+
+    fraction: float = 1.0  # the part of a head that turns, where the config is silent
+    # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
+    fraction_key: str = "partial_rotary_factor"
+    base_key: str = "rope_theta"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """Learned positions, where they are not counted from 0 or not stored as the config counts them."""
+
+    extra_rows: int = 0  # rows that the table has beyond the config's number
+    counted_after: str = ""  # config key of a token id: the first position is the one behind that number
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionWindows:
+    """Which layers see a sliding window only, where a config does not list layer_types."""
+
+    layer_cycle: tuple[str, ...] = ()  # layer_types of the first layers, again and again
+    full_layers: str = ""  # or the key of how many first layers see everything where use_sliding_window is on
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertKeys:
+    """Where a mixture of experts says how tokens are routed, and how a live model holds its experts."""
+
+    top_k: str = ""  # config key: how many experts a token takes
+    sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
+    dense_layers: str = ""  # config key: numbers of layers without experts all the same
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # live name -> the templates it holds, stacked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(TensorNames):
+    """One row of growkit's knowledge of the world: the names of its tensors, and the facts that names do not tell."""
+
+    sizes: Mapping[str, Keys]  # axis -> config key, or several
+    norms: Norms
+    tied: bool  # whether the output head is the embedding when the config is silent
+    causal: bool = (
+        True  # the base model predicts the next token; else it fills in masked ones, unless a class is causal
+    )
+    rotary: Rotary | None = None  # None: positions are absolute
+    positions: Positions = Positions()
+    own_head_dim: bool = False  # head_dim is a config key of its own
+    hidden_by_heads: bool = True  # transformers insists that hidden is a multiple of heads
+    embedding_scaled: bool = False  # the model multiplies its embeddings by sqrt(hidden)
+    # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
-    position_offset: int = 0
-    buffers: tuple[str, ...] = ()
-    refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    task_tensors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    branch_norms: tuple[str, ...] = ()
-    layer_cycle: tuple[str, ...] = ()
-    full_layers: str = ""
-    by_number: tuple[str, ...] = ()
-    top_k: str = ""
-    sparse_step: str = ""
-    dense_layers: str = ""
-    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
-        """The dimensions of a stored tensor. Raises CheckpointError for a name the family does not have."""
-        stem = self.stem(name)
-        for kind, table in self.task_tensors.items():
-            if kind in architecture and stem in table:
-                return parse(table[stem])
-        pattern = self.tensors.get(self.template(name))
-        if pattern is None:
-            raise CheckpointError(
-                f"tensor {name!r} is not one of the {self.model_type} family's: growkit does not know its axes and will"
-                " not guess; remove it from the checkpoint or check model_type in config.json"
-            )
-        return parse(pattern)
-
-    def knows(self, name: str) -> bool:
-        """Whether the name belongs to the family, as a parameter or as a buffer."""
-        return self.is_buffer(name) or self.template(name) in self.tensors
-
-    def is_buffer(self, name: str) -> bool:
-        """Whether transformers recomputes this tensor, so that it is left out of what growkit writes."""
-        return self.template(name) in self.buffers
-
-    def stem(self, name: str) -> str:
-        """The name without the prefix a task model gives its base model."""
-        return next((name[len(p) :] for p in self.prefixes if name.startswith(p)), name)
+    windows: AttentionWindows = AttentionWindows()
+    by_number: tuple[
+        str, ...
+    ] = ()  # config keys that make a layer compute by its number, so that it cannot stand elsewhere
+    experts: ExpertKeys = ExpertKeys()
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # config values where the key is absent
+    refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
 
     @property
     def is_moe(self) -> bool:
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
 
-    def number(self, config: Mapping[str, Any], key: str) -> int:
-        """A positive whole number that a config states under any of these keys, or the family's default. Raises CheckpointError where it is none."""
-        stated = [config[name] for name in key.split() if config.get(name) is not None]
-        value = stated[0] if stated else self.defaults.get(key.split()[0])
+    def keys(self, axis: str) -> tuple[str, ...]:
+        """The config keys that a size is written under; none for an axis whose size no config of the family states."""
+        return key_names(self.sizes[axis]) if axis in self.sizes else ()
+
+    @property
+    def size_keys(self) -> frozenset[str]:
+        """All config keys of sizes; positions left out, which are a property of the text that was seen."""
+        return frozenset(key for axis in self.sizes if axis != "position" for key in self.keys(axis))
+
+    def number(self, config: Mapping[str, Any], keys: Keys) -> int:
+        """A positive whole number that a config states under any of these keys, or the family's default.
+
+        Raises CheckpointError where it is none.
+        """
+        names = key_names(keys)
+        stated = [config[name] for name in names if config.get(name) is not None]
+        value = stated[0] if stated else self.defaults.get(names[0])
         if type(value) is not int or value < 1:
-            raise CheckpointError(
-                f"config.json should give {key.split()[0]!r} as a positive whole number, not {value!r}"
-            )
+            raise CheckpointError(f"config.json should give {names[0]!r} as a positive whole number, not {value!r}")
         return value
+
+    def longest(self, config: Mapping[str, Any]) -> int | None:
+        """How many tokens the longest sequence has; None where the config does not say.
+
+        RoBERTa counts positions from behind the padding token's id, so that many are never used.
+        """
+        stated = config.get(self.keys("position")[0])
+        after = self.positions.counted_after
+        return stated - ((config.get(after) or 0) + 1) if after and isinstance(stated, int) else stated
 
     def is_sparse(self, config: Mapping[str, Any], layer: int) -> bool:
         """Whether a layer, counted from 0, has experts. Raises CheckpointError for a config that does not say it soundly."""
-        if not self.is_moe or not self.sparse_step:
+        keys = self.experts
+        if not self.is_moe or not keys.sparse_step:
             return self.is_moe
-        dense = config.get(self.dense_layers) or []
+        dense = config.get(keys.dense_layers) or []
         if not isinstance(dense, list):
-            raise CheckpointError(f"config.json should list layers under {self.dense_layers!r}, not {dense!r}")
-        return layer not in dense and (layer + 1) % self.number(config, self.sparse_step) == 0
+            raise CheckpointError(f"config.json should list layers under {keys.dense_layers!r}, not {dense!r}")
+        return layer not in dense and (layer + 1) % self.number(config, keys.sparse_step) == 0
 
     def lacking(self, names: Iterable[str], layers: int, config: Mapping[str, Any] | None = None) -> list[str]:
         """Stems of the weights that a base model of so many layers needs and that are not among the names.
@@ -152,62 +161,3 @@ class Family:
         """The axes of a tensor, those in its name included."""
         axes = {axis for dimension in parse(self.tensors[template]) for axis in dimension.axes}
         return axes | ({"expert"} if "{expert}" in template else set())
-
-    def of_each_expert(self, name: str) -> bool:
-        """Whether each expert has such a tensor of its own, so that a token passes only those of the experts it takes."""
-        return "{expert}" in self.template(name)
-
-    def layer_of(self, name: str) -> int | None:
-        """The layer number in a tensor's name, or None."""
-        match = _NUMBER.search(self.stem(name))
-        return int(match[0]) if match else None
-
-    def in_layer(self, name: str, layer: int) -> str:
-        """The same tensor's name in another layer."""
-        stem = self.stem(name)
-        return name[: len(name) - len(stem)] + _NUMBER.sub(str(layer), stem, count=1)
-
-    def architecture(self, names: list[str]) -> str:
-        """The transformers class that these tensors are a checkpoint of, for files without a config."""
-        stems = {self.stem(name) for name in names}
-        prefixed = any(name.startswith(prefix) for name in names for prefix in self.prefixes)
-        for stem, architecture in self.architectures:
-            if stem in stems or (stem == "" and not prefixed) or (stem == "*"):
-                return architecture
-        raise AssertionError("a family's list of architectures ends with '*'")
-
-    def template(self, name: str) -> str:
-        """A stored name as the tables have it: without prefix, "{layer}" and "{expert}" for its numbers."""
-        layered = _NUMBER.sub("{layer}", self.stem(name), count=1)
-        return _NUMBER.sub("{expert}", layered, count=1)
-
-
-def has_language_head(architecture: str) -> bool:
-    """Whether a transformers class puts a language-model head on its base model: only then can a head be tied."""
-    return architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining"))
-
-
-def linear(name: str, out: str, into: str) -> dict[str, str]:
-    """An nn.Linear: weight stored (out, in), and its bias."""
-    return {f"{name}.weight": f"{out} /{into}", f"{name}.bias": out}
-
-
-def conv1d(name: str, out: str, into: str) -> dict[str, str]:
-    """GPT-2's Conv1D: weight stored (in, out), and its bias."""
-    return {f"{name}.weight": f"/{into} {out}", f"{name}.bias": out}
-
-
-def norm(name: str, axis: str = "hidden", before_head: bool = False) -> dict[str, str]:
-    """A norm's gain and bias over an axis, under today's and BERT's first names (gamma, beta)."""
-    axis = f"/{axis}" if before_head else axis
-    gain, shift = f"~{axis}", f"+{axis}"
-    return {f"{name}.weight": gain, f"{name}.gamma": gain, f"{name}.bias": shift, f"{name}.beta": shift}
-
-
-def task_heads() -> dict[str, str]:
-    """The heads that transformers puts on any decoder: sequence and token classification, question answering."""
-    return {
-        **linear("score", "label", "hidden"),
-        **linear("classifier", "label", "hidden"),
-        **linear("qa_outputs", "label", "hidden"),
-    }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 import torch
+from einops import rearrange
 
 from growkit.families import Family
 
@@ -31,7 +32,11 @@ def split_experts(family: Family, state: Mapping[str, torch.Tensor]) -> State:
 
     Works for anything of the parameters' shapes, such as gradients or moments; names the family does not fuse stay.
     """
-    return split_with(family, state, lambda tensor, expert, place, parts: tensor[expert].chunk(parts)[place])
+
+    def piece(tensor: torch.Tensor, expert: int, place: int, parts: int) -> torch.Tensor:
+        return rearrange(tensor[expert], "(part row) column -> part row column", part=parts)[place]
+
+    return split_with(family, state, piece)
 
 
 def join_experts(family: Family, state: Mapping[str, torch.Tensor]) -> State:
@@ -45,11 +50,13 @@ def join_experts(family: Family, state: Mapping[str, torch.Tensor]) -> State:
         else:
             groups.setdefault(live, {})[_numbers(family, name)[1], place] = tensor
     for live, parts in groups.items():
-        first = next(iter(parts.values()))
-        experts, places = (sorted({key[number] for key in parts}) for number in (0, 1))
-        # a step is one number for all experts
-        rows = [torch.cat([parts[expert, place] for place in places]) for expert in experts] if first.dim() else []
-        found[live] = torch.stack(rows) if rows else first
+        ordered = [parts[key] for key in sorted(parts)]
+        count = len({place for _, place in parts})
+        found[live] = (
+            rearrange(ordered, "(expert part) row column -> expert (part row) column", part=count)
+            if ordered[0].dim()
+            else ordered[0]  # a step is one number for all experts
+        )
     return found
 
 
@@ -58,11 +65,16 @@ def live_name(family: Family, name: str) -> tuple[str, int | None]:
     not stacked."""
     parameter, kind = _parted(name)
     template = family.template(parameter)
-    for fused, parts in family.fused.items():
+    for fused, parts in family.experts.fused.items():
         if template in parts:
             place = parts.index(template) if family.of_each_expert(parameter) else None
             return _named(family, parameter, fused) + kind, place
     return name, None
+
+
+def expert_of(family: Family, name: str) -> int:
+    """Which expert a stored tensor, or a moment of it, belongs to; its name has an expert's number."""
+    return _numbers(family, _parted(name)[0])[1]
 
 
 def split_with(
@@ -72,7 +84,7 @@ def split_with(
     found: dict[str, Value] = {}
     for name, tensor in tensors.items():
         parameter, kind = _parted(name)
-        stored = family.fused.get(family.template(parameter))
+        stored = family.experts.fused.get(family.template(parameter))
         if stored is None:
             found[name] = tensor
         elif not family.of_each_expert(stored[0]):

@@ -5,39 +5,38 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from growkit.checkpoint.record import FORMAT
-from growkit.checkpoint.source import PROVENANCE
+from growkit.checkpoint.record import model_card, record, source_entries
+from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.growth.plan import Plan
 from growkit.maps.axis import AxisMap
 from growkit.maps.map_json import map_to_json
 from growkit.version import __version__
 
 
-def describe(plan: Plan) -> dict[str, Any]:
-    """What growkit.json says of a result: the request, the axes, every map that is not the identity, and their digest.
+def describe(plan: Plan, sources: Sequence[Checkpoint], hashes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """What growkit.json says of a growth: the request, the axes, every map that is not the identity, and their digest.
 
     Maps are those of the first source; the digest is of the maps of all.
     """
     all_maps = [_changed_maps(member.growth.maps, plan.layers) for member in plan.members]
     lines = [f"{axis} {m.digest()}\n" for maps in all_maps for axis, m in maps.items()]
-    return {
-        "format": FORMAT,
-        "growkit": __version__,
-        "command": plan.recipe.command,
-        "family": plan.result_family.model_type,
-        "request": plan.recipe.to_json(),
-        "exactness": str(plan.exactness),
-        "axes": [axis.to_json() for axis in plan.axes],
-        "maps_digest": hashlib.sha256("".join(lines).encode()).hexdigest(),
-        "maps": {axis: map_to_json(m) for axis, m in all_maps[0].items()},
-    }
+    return record(
+        plan.recipe.command,
+        family=plan.result_family.model_type,
+        request=plan.recipe.to_json(),
+        exactness=plan.exactness,
+        axes=[axis.to_json() for axis in plan.axes],
+        maps_digest=hashlib.sha256("".join(lines).encode()).hexdigest(),
+        maps={axis: map_to_json(m) for axis, m in all_maps[0].items()},
+        sources=source_entries(sources, hashes),
+    )
 
 
 def _changed_maps(maps: Mapping[str, AxisMap], layers: AxisMap) -> dict[str, AxisMap]:
     return {axis: m for axis, m in sorted({**maps, "layer": layers}.items()) if not m.is_identity}
 
 
-def model_card(plan: Plan, names: Sequence[str]) -> str:
+def growth_card(plan: Plan, names: Sequence[str]) -> str:
     """A short README.md for the result."""
     before, after = plan.parameters()
     rows = "\n".join(
@@ -58,11 +57,11 @@ def model_card(plan: Plan, names: Sequence[str]) -> str:
     active = plan.active_parameters()[1]
     at_work = f", of which {active:,} are active for one token" if active != after else ""
     request = json.dumps(plan.recipe.to_json(), ensure_ascii=False)
-    return (
-        f"---\nlibrary_name: transformers\ntags:\n- growkit\n---\n\n# {' + '.join(names)}, {done}\n\n"
+    return model_card(
+        f"{' + '.join(names)}, {done}",
         f"Grown by growkit {__version__} from {' and '.join(f'`{name}`' for name in names)}"
         f" ({plan.family.model_type}, {before:,} parameters) to {after:,} parameters{at_work}. {claim}\n\n"
         f"| axis | from | to | how | function |\n|---|---|---|---|---|\n{rows}\n\n"
         f"Request: `{request}`. Maps, hashes of the source and exactness per axis: `{PROVENANCE}`.\n"
-        f"Check it: `growkit verify SOURCE THIS_FOLDER`.\n"
+        f"Check it: `growkit verify SOURCE THIS_FOLDER`.",
     )

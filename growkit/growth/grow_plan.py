@@ -10,7 +10,7 @@ from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.layers import layer_line, layer_map
-from growkit.growth.kin import check_members
+from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan, TensorPlan
 from growkit.growth.request import Recipe
 from growkit.growth.rules import Growth
@@ -25,7 +25,8 @@ from growkit.growth.source_headers import (
     state_dtype,
 )
 from growkit.growth.tensors import TensorPlans
-from growkit.growth.width.choose import choose_maps, write_rotary
+from growkit.growth.width.choose import choose_maps
+from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.side_by_side import MODES, added_sizes, side_by_side_lines, side_by_side_maps
 from growkit.growth.width.sizes import (
     FOLLOWERS,
@@ -62,14 +63,14 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         *experts,
         *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))),
     )
-    check_members(family, sources, sizes, alike)
+    check_kin(family, sources, joined(alike))
     growths, config, lines, notes = _widths(family, sources, sizes, recipe)
     depths = [size["layer"] for size in sizes]
     # fused models share their layers; stacked ones have them one after another
     layered = depths[:1] if recipe.mode else depths
     layers = layer_map(layered, recipe.depth)
     if recipe.depth is not None:
-        lines.append(layer_line(layers, layered, family.post_norm))
+        lines.append(layer_line(layers, layered, family.norms.after))
         notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
     tensors = TensorPlans(sources, growths, layers, layered, recipe).plans()
     state_dtype(config, sources, recipe.dtype)
@@ -104,7 +105,7 @@ def _widths(
             all_maps.append(maps)
             lines.append(line)
             configs.append(target_config(family, source.config, new))
-            write_rotary(configs[-1], rotary)
+            write_rotary(family, configs[-1], rotary)
     share = 1.0 / len(sources) if recipe.mode == "side-by-side" else 1.0
     for source, maps, size in zip(sources, all_maps, sizes):
         tied, architecture = is_tied(family, source), architecture_of(family, source)

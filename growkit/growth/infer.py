@@ -7,7 +7,7 @@ from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family, family_named
-from growkit.families.schema import has_language_head
+from growkit.families.naming import has_language_head
 from growkit.maps.notation import UNSIZED, base
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -67,11 +67,11 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
         sizes["kv_head"] = products["kv_head", "head_dim"] // sizes["head_dim"]
     sizes["layer"] = 1 + max((family.layer_of(name) or 0 for name in shapes), default=0)
     config: dict[str, Any] = {"architectures": [family.architecture(list(shapes))], "model_type": family.model_type}
-    for axis, keys in family.sizes.items():
-        if axis in sizes:
-            config |= dict.fromkeys(keys.split(), sizes[axis])
     if "position" in sizes:
-        config[family.sizes["position"]] = sizes["position"] - family.position_offset
+        sizes["position"] -= family.positions.extra_rows
+    for axis in family.sizes:
+        if axis in sizes:
+            config |= dict.fromkeys(family.keys(axis), sizes[axis])
     templates = {family.template(name) for name in shapes}
     config |= {switch: template in templates for switch, template in family.switches.items()}
     has_head = any(family.stem(name) in family.heads for name in shapes)

@@ -1,83 +1,103 @@
-"""Whether models belong together, so that their weights can be subtracted and added. Knows which settings must agree, and
-how a tensor is called in all of them; ignorant of values, of tokens and of what is merged how.
+"""Whether models belong together, so that their weights can be joined, or subtracted and added. Knows which settings must
+agree, and how a tensor is called in all of them; ignorant of values, of tokens and of what is made of the models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
 
 from growkit.errors import RequestError
-from growkit.families import Family, family_named
+from growkit.families import Family
 from growkit.growth.depth.by_layer import difference, is_by_layer
-from growkit.growth.rules import Growth, check_shape
-from growkit.growth.source_headers import Headers, architecture_of, check_config, check_dtypes, check_tensors, is_tied
-from growkit.growth.width.sizes import OPTIONS, Sizes, read_sizes
-from growkit.maps.axis import identity
-from growkit.maps.notation import BASE, SIZED, base
+from growkit.growth.source_headers import Headers, architecture_of, is_tied
+from growkit.growth.width.sizes import OPTIONS, read_sizes
 
-TOKENS = "token_id"  # settings such as eos_token_id, which members may differ in
+# settings of training, loading or storing, which say nothing of the function that is computed
+PASSING = ("dropout", "pdrop", "initializer", "layerdrop", "cache", "_name_or_path", "transformers_version", "dtype")
 
 
-def check_alone(family: Family, first: Headers, model: Headers) -> None:
-    """Refuse a model of another family than the first's, or one that is not sound."""
-    kind = family_named(model.config.get("model_type"))
-    if kind is not family:
-        raise RequestError(
-            f"{first.label!r} is a {family.model_type} and {model.label!r} a {kind.model_type}; only models of one family"
-            " can be merged"
-        )
-    check_config(family, model.config)
-    check_dtypes(family, model)
-    sizes = read_sizes(family, model.config)
-    maps = {axis: identity(sizes[base(axis)]) for axis in (*SIZED, *BASE) if base(axis) in sizes}
-    growth = Growth(family, maps, is_tied(family, model), 0.0, architecture_of(family, model))
-    check_tensors(growth, model, sizes["layer"])
-    for name, shape in model.shapes.items():
-        if not family.is_buffer(name):
-            check_shape(name, shape, growth)
+@dataclass(frozen=True, kw_only=True)
+class Kinship:
+    """What models must share to go together, and how a sentence ends that says where they do not."""
+
+    same: tuple[str, ...]  # axes whose sizes must be equal; "layer" among them: layers must see alike, one by one
+    passing: tuple[str, ...]  # settings may differ that have one of these words in their name
+    names: Callable[[Family, Headers], Iterable[str]]  # what a model's tensors go by
+    one_class: str  # ... and a ...; only models of one class ...
+    one_size: Callable[[str], str]  # of an axis: ... have hidden 24 and 32...
+    alike: str  # ... differ in layer_types...
 
 
-def check_kin(family: Family, first: Headers, other: Headers) -> list[str]:
-    """Refuse a model that is no kin of the first: class, sizes, tying, settings and tensors must agree. Returns notes."""
-    pair = f"{first.label!r} and {other.label!r}"
-    classes = architecture_of(family, first), architecture_of(family, other)
-    if classes[0] != classes[1]:
-        raise RequestError(f"{pair} are a {classes[0]} and a {classes[1]}; only models of one class can be merged")
-    sizes = read_sizes(family, first.config), read_sizes(family, other.config)
-    for axis in (*OPTIONS, "layer"):
-        if sizes[0][axis] != sizes[1][axis]:
+def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> None:
+    """Refuse models of one family that are no kin of the first: class, sizes, tying, settings and tensors must agree."""
+    first = models[0]
+    sizes = read_sizes(family, first.config)
+    for other in models[1:]:
+        pair, theirs = f"{first.label!r} and {other.label!r}", read_sizes(family, other.config)
+        classes = architecture_of(family, first), architecture_of(family, other)
+        if classes[0] != classes[1]:
             raise RequestError(
-                f"{pair} have {axis} {sizes[0][axis]} and {sizes[1][axis]}; only models fine-tuned from one base, of the same"
-                " sizes, can be merged"
+                f"{pair} are a {classes[0]} and a {classes[1]}; only models of one class {kinship.one_class}"
             )
-    if is_tied(family, first) != is_tied(family, other):
-        raise RequestError(f"{pair}: one has a tied head and one has not; save both alike first")
-    key = disagreement(family, first.config, other.config, (*PASSING, TOKENS))
-    if key is not None:
-        raise RequestError(
-            f"{pair} have {key} {first.config.get(key)!r} and {other.config.get(key)!r} in config.json, which must agree;"
-            " where that is one setting written in two ways, write it alike in both"
-        )
-    key = difference(family, first.config, other.config, sizes[0]["layer"])
-    if key is not None:
-        raise RequestError(f"{pair} differ in {key}; only models whose layers see alike can be merged")
-    ours, theirs = names_of(family, first), names_of(family, other)
-    strange = sorted({*ours} ^ {*theirs})
-    if strange:
-        raise RequestError(f"only one of {pair} has tensor {strange[0]!r}; save both from one class first")
-    for stem, name in ours.items():
-        rows = family.axes_of(name, classes[0])[0].axes == ("vocab",)
-        shapes = first.shapes[name], other.shapes[theirs[stem]]
-        if shapes[0][rows:] != shapes[1][rows:]:
-            raise RequestError(f"{pair} have tensor {name!r} as {list(shapes[0])} and {list(shapes[1])}")
-    tokens = sorted(key for key in {*first.config, *other.config} if TOKENS in key)
-    return [
-        f"{pair} have {key} {first.config.get(key)!r} and {other.config.get(key)!r}; the result has the first's"
-        for key in tokens
-        if first.config.get(key) != other.config.get(key)
-    ]
+        for axis in kinship.same:
+            if sizes.get(axis) != theirs.get(axis):
+                raise RequestError(f"{pair} have {axis} {sizes[axis]} and {theirs[axis]}{kinship.one_size(axis)}")
+        if is_tied(family, first) != is_tied(family, other):
+            raise RequestError(f"{pair}: one has a tied head and one has not; save both alike first")
+        key = disagreement(family, first.config, other.config, kinship.passing)
+        if key is not None:
+            raise RequestError(
+                f"{pair} have {key} {first.config.get(key)!r} and {other.config.get(key)!r} in config.json, which must agree;"
+                " where that is one setting written in two ways, write it alike in both"
+            )
+        key = difference(family, first.config, other.config, sizes["layer"]) if "layer" in kinship.same else None
+        if key is not None:
+            raise RequestError(f"{pair} differ in {key}{kinship.alike}")
+        strange = {*kinship.names(family, first)} ^ {*kinship.names(family, other)}
+        if strange:
+            raise RequestError(f"only one of {pair} has tensor {min(strange)!r}; save both from one class first")
+
+
+def joined(same: tuple[str, ...]) -> Kinship:
+    """What sources share that become one model, by growth: the sizes in `same` above all."""
+    return Kinship(
+        same=same,
+        passing=PASSING,
+        names=_in_first_layer,
+        one_class="become one",
+        one_size=lambda axis: f", which must be the same{_cure(axis)}",
+        alike=": layers that become one must see alike; fuse models that agree",
+    )
+
+
+def _cure(axis: str) -> str:
+    if axis == "vocab":
+        return "; growkit joins models of one tokenizer"
+    if axis == "layer":
+        return "; deepen the other first, with growkit stack --method identity where that is exact"
+    return f"; widen one first, with growkit widen {OPTIONS[axis]}" if axis != "head_dim" else ""
+
+
+def disagreement(
+    family: Family, one: Mapping[str, Any], other: Mapping[str, Any], passing: tuple[str, ...] = PASSING
+) -> str | None:
+    """The first setting that two configs do not share, sizes and what is passing left out."""
+    sizes = family.size_keys
+    for key in sorted({*one, *other}):
+        if key in sizes or is_by_layer(key) or key in ("model_type", "architectures", "tie_word_embeddings"):
+            continue
+        if not any(word in key for word in passing) and one.get(key) != other.get(key):
+            return key
+    return None
+
+
+def _in_first_layer(family: Family, headers: Headers) -> set[str]:
+    """Names as they are stored, each layer's as if it were the first."""
+    names = [name for name in headers.shapes if not family.is_buffer(name)]
+    return {name if family.layer_of(name) is None else family.in_layer(name, 0) for name in names}
 
 
 def stem_of(family: Family, model: Headers, name: str) -> str:
@@ -103,64 +123,3 @@ def dtypes_of(family: Family, model: Headers) -> dict[str, torch.dtype]:
 def bytes_of(family: Family, model: Headers) -> int:
     """Bytes of weights, copies not counted."""
     return sum(prod(model.shapes[name]) * model.dtypes[name].itemsize for name in names_of(family, model).values())
-
-
-# settings of training, loading or storing, which say nothing of the function that is computed
-PASSING = ("dropout", "pdrop", "initializer", "layerdrop", "cache", "_name_or_path", "transformers_version", "dtype")
-
-
-def check_members(family: Family, sources: Sequence[Headers], sizes: Sequence[Sizes], same: tuple[str, ...]) -> None:
-    """Refuse sources of one family that are no kin: class, tying, settings, tensors and the sizes in `same` must agree."""
-    first = sources[0]
-    for other, other_sizes in zip(sources[1:], sizes[1:]):
-        pair = f"{first.label!r} and {other.label!r}"
-        classes = architecture_of(family, first), architecture_of(family, other)
-        if classes[0] != classes[1]:
-            raise RequestError(f"{pair} are a {classes[0]} and a {classes[1]}; only models of one class become one")
-        for axis in same:
-            if sizes[0].get(axis) != other_sizes.get(axis):
-                raise RequestError(
-                    f"{pair} have {axis} {sizes[0][axis]} and {other_sizes[axis]}, which must be the same" + _cure(axis)
-                )
-        if is_tied(family, first) != is_tied(family, other):
-            raise RequestError(f"{pair}: one has a tied head and one has not; save both alike first")
-        key = disagreement(family, first.config, other.config)
-        if key is not None:
-            values = first.config.get(key), other.config.get(key)
-            raise RequestError(
-                f"{pair} have {key} {values[0]!r} and {values[1]!r} in config.json, which must"
-                " agree; where that is one setting written in two ways, write it alike in both"
-            )
-        key = difference(family, first.config, other.config, sizes[0]["layer"]) if "layer" in same else None
-        if key is not None:
-            raise RequestError(f"{pair} differ in {key}: layers that become one must see alike; fuse models that agree")
-        strange = _names(family, first) ^ _names(family, other)
-        if strange:
-            raise RequestError(f"only one of {pair} has tensor {sorted(strange)[0]!r}; save both from one class first")
-
-
-def _cure(axis: str) -> str:
-    if axis == "vocab":
-        return "; growkit joins models of one tokenizer"
-    if axis == "layer":
-        return "; deepen the other first, with growkit stack --method identity where that is exact"
-    return f"; widen one first, with growkit widen {OPTIONS[axis]}" if axis != "head_dim" else ""
-
-
-def disagreement(
-    family: Family, one: Mapping[str, Any], other: Mapping[str, Any], passing: tuple[str, ...] = PASSING
-) -> str | None:
-    """The first setting that two configs do not share, sizes and what is passing left out."""
-    sizes = {key for axis, keys in family.sizes.items() if axis != "position" for key in keys.split()}
-    for key in sorted({*one, *other}):
-        if key in sizes or is_by_layer(key) or key in ("model_type", "architectures", "tie_word_embeddings"):
-            continue
-        if not any(word in key for word in passing) and one.get(key) != other.get(key):
-            return key
-    return None
-
-
-def _names(family: Family, headers: Headers) -> set[str]:
-    """Names as they are stored, each layer's as if it were the first."""
-    names = [name for name in headers.shapes if not family.is_buffer(name)]
-    return {name if family.layer_of(name) is None else family.in_layer(name, 0) for name in names}

@@ -40,7 +40,7 @@ class AxisPlan:
         return {**vars(self), "exactness": str(self.exactness)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule."""
 
@@ -49,7 +49,7 @@ class Part:
     rule: Rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorPlan:
     """One target tensor: its name, shape and dtype, and the parts it is the sum of.
 
@@ -200,7 +200,7 @@ def _passed(counts: Mapping[str, int], family: Family, config: Mapping[str, Any]
     if not family.is_moe:
         return every
     routed = sum(count for name, count in counts.items() if family.of_each_expert(name))
-    taken, experts = family.number(config, family.top_k), family.number(config, family.sizes["expert"])
+    taken, experts = family.number(config, family.experts.top_k), family.number(config, family.sizes["expert"])
     return every - routed + routed * taken // experts
 
 

@@ -1,7 +1,7 @@
 """What planning needs of a checkpoint, and whether a checkpoint is sound. Knows families and configs; ignorant of growth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import reduce
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family, family_named
-from growkit.families.schema import has_language_head
+from growkit.families.naming import has_language_head
 from growkit.growth.plan import Member
 from growkit.growth.rules import Growth
 
@@ -18,21 +18,17 @@ FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Headers:
-    """What planning needs of a checkpoint: a label for messages, shapes and dtypes by name in file order, the config.
+    """What planning needs of a checkpoint."""
 
-    head_is_copy: whether a stored output head equals the embedding; None where either is not stored. body: whether this
-    is a base model whatever class its config names. notes: for the plan to show. origin: where the weights lie, the same for
-    two labels of one checkpoint; "" where that is not known.
-    """
-
-    label: str
-    shapes: Mapping[str, tuple[int, ...]]
+    label: str  # for messages
+    shapes: Mapping[str, tuple[int, ...]]  # by name, in the order of the file
     dtypes: Mapping[str, torch.dtype]
     config: dict[str, Any]
-    head_is_copy: bool | None = None
-    body: bool = False
-    notes: tuple[str, ...] = ()
-    origin: str = ""
+    _: KW_ONLY
+    head_is_copy: bool | None = None  # whether a stored output head equals the embedding; None: either is not stored
+    body: bool = False  # a base model whatever class its config names
+    notes: tuple[str, ...] = ()  # for the plan to show
+    origin: str = ""  # where the weights lie, the same for two labels of one checkpoint; "" where that is not known
 
 
 def one_family(sources: Sequence[Headers], what: str) -> Family:
@@ -65,10 +61,10 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
             f"this checkpoint is quantised ({method}); grow the full-precision one and quantise the result"
         )
     if family.is_moe:
-        taken, experts = family.number(config, family.top_k), family.number(config, family.sizes["expert"])
+        taken, experts = family.number(config, family.experts.top_k), family.number(config, family.sizes["expert"])
         if taken > experts:
             raise CheckpointError(
-                f"config.json has {family.top_k} {taken}, more than its {experts} experts; one is wrong"
+                f"config.json has {family.experts.top_k} {taken}, more than its {experts} experts; one is wrong"
             )
     for key, (understood, why) in family.refused.items():
         if config.get(key, understood) != understood:

@@ -56,7 +56,7 @@ def headers_of(checkpoint: Checkpoint) -> Headers:
         {name: tensor.shape for name, tensor in checkpoint.tensors.items()},
         {name: tensor.dtype for name, tensor in checkpoint.tensors.items()},
         checkpoint.config,
-        same,
+        head_is_copy=same,
         notes=(INFERRED,) if checkpoint.inferred else (),
         origin="\n".join(str(path.resolve()) for path in checkpoint.files()),
     )
@@ -90,4 +90,4 @@ def split_stored(family: Family, tensors: Mapping[str, StoredTensor]) -> dict[st
         return replace(tensor, shape=shape, offset=tensor.offset + skipped)
 
     found = split_with(family, tensors, piece)
-    return {name: replace(tensor, name=name) for name, tensor in found.items()}
+    return {name: tensor if tensor.name == name else replace(tensor, name=name) for name, tensor in found.items()}

@@ -1,22 +1,19 @@
-"""From a plan to a finished folder: weights, config, companions, provenance, model card. Knows what a Hugging Face folder
-holds; ignorant of how maps were chosen.
+"""From a plan to a finished folder: what of it is weights, and where each part comes from. Knows plans and sentence models;
+ignorant of how a folder is written and of how maps were chosen.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
-from growkit.checkpoint.companions import copy_companions, sentence_modules
-from growkit.checkpoint.record import provenance_text, record_of
-from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint
+from growkit.checkpoint.companions import sentence_modules
+from growkit.checkpoint.folder import WeightFiles, beside, write_folder
+from growkit.checkpoint.source import Checkpoint, open_checkpoint
 from growkit.checkpoint.stream import Progress
-from growkit.checkpoint.writer import SINGLE, check_space, layout, new_folder, write_index, write_json
-from growkit.growth.describe import describe, model_card
+from growkit.checkpoint.writer import SINGLE, Slot, write_json
+from growkit.growth.describe import describe, growth_card
 from growkit.growth.execute import write_tensors
 from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, learning_rates, optimizer_tensors
 from growkit.growth.plan import Plan, TensorPlan
@@ -53,57 +50,31 @@ def write_checkpoint(
     if optimizers:
         state = optimizer_tensors(plan, [optimizer.tensors for optimizer in optimizers])
         jobs.append(Job(state, optimizers, file=OPTIMIZER))
-    limits = [shard_bytes] + [sys.maxsize] * (len(jobs) - 1)  # only the model is ever divided: one folder has one index
-    layouts = [
-        layout([(t.name, t.dtype, t.shape) for t in job.tensors], limit, job.file) for job, limit in zip(jobs, limits)
-    ]
-    check_space(out, sum(sum(sizes.values()) for _, _, sizes in layouts))
-    stop = Event()
-    with new_folder(out) as folder, ThreadPoolExecutor(1) as pool, setting(stop):
-        # reads the files once more, while the weights are grown
-        hashes = pool.submit(lambda: [source.hashes(stop.is_set) for source in sources])
-        if sources[0].folder is not None:
-            hidden = plan.growth.maps["hidden"]
-            copy_companions(sources[0].folder, folder, (hidden.old, hidden.new))
-        for job, (headers, slots, sizes) in zip(jobs, layouts):
-            write_tensors(
-                job.tensors,
-                job.sources,
-                folder / job.place,
-                headers,
-                slots,
-                sizes,
-                plan.recipe.seed,
-                allow_nonfinite,
-                progress,
-            )
-            write_index(folder / job.place, slots, sum(tensor.bytes for tensor in job.tensors))
-        if optimizers:
-            write_json(folder / MULTIPLIERS, learning_rates(plan, rates))
-        provenance = {**describe(plan), "sources": _sources(sources, hashes.result())}
-        (folder / PROVENANCE).write_text(provenance_text(provenance), "utf-8")
-        (folder / "README.md").write_text(model_card(plan, [source.name for source in sources]), "utf-8")
-        # last: a folder without a config is no model to anyone
-        write_json(folder / CONFIG, plan.config)
 
+    def files(job: Job, largest: int = sys.maxsize) -> WeightFiles:
+        def write(
+            folder: Path, headers: Mapping[str, bytes], slots: Mapping[str, Slot], sizes: Mapping[str, int]
+        ) -> None:
+            seed = plan.recipe.seed
+            write_tensors(job.tensors, job.sources, folder, headers, slots, sizes, seed, allow_nonfinite, progress)
 
-@contextmanager
-def setting(stop: Event) -> Iterator[None]:
-    """Set an event where the block fails or is interrupted, so that nobody waits for work in vain."""
-    try:
-        yield
-    except BaseException:
-        stop.set()
-        raise
+        entries = [(tensor.name, tensor.dtype, tensor.shape) for tensor in job.tensors]
+        return WeightFiles(tensors=entries, write=write, place=job.place, name=job.file, largest=largest)
 
-
-def _sources(sources: Sequence[Checkpoint], hashes: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """What growkit.json says of the sources: names, hashes and, where growkit made them, how."""
-    entries = []
-    for source, files in zip(sources, hashes):
-        record = record_of(source.folder)
-        entries.append({"name": source.name, "files": files, **({"record": record} if record else {})})
-    return entries
+    hidden = plan.growth.maps["hidden"]
+    write_folder(
+        out,
+        sources=sources,
+        fill=lambda folder: write_json(folder / MULTIPLIERS, learning_rates(plan, rates)) if optimizers else None,
+        beside=beside(sources[0], hidden.old, hidden.new),
+        weights=[
+            files(jobs[0], shard_bytes),
+            *map(files, jobs[1:]),
+        ],  # one folder has one index: only the model is divided
+        record=lambda hashes: describe(plan, sources, hashes),
+        card=growth_card(plan, [source.name for source in sources]),
+        config=plan.config,
+    )
 
 
 def _dense_jobs(plan: Plan, sources: Sequence[Checkpoint]) -> list[Job]:

@@ -9,11 +9,8 @@ An AxisMap is one rule seen from four roles. For new index j with source s(j):
     shift   a norm's bias over it           b'[j] = shift[j] * b[s(j)]
 
 The function is kept across an axis when, for every source i, the sum of write*read over the copies of i is 1
-(completeness; Net2Net arXiv 1511.05641, LiGO arXiv 2303.00980 appendix A). Each role also has a mode per index: GATHER
-(the rules above), MEAN (the mean over the whole old axis instead of one entry), FREE (nothing depends on the value, so
-it is filled with randomly signed copies rather than zeros, which would leave a dead saddle), BALANCED (only the sum
-over all such entries counts and is 0: randomly signed copies less their mean), or ABSENT (this source has no part in
-the index: another one fills it).
+(completeness; Net2Net arXiv 1511.05641, LiGO arXiv 2303.00980 appendix A). Each role also has a Mode per index, which
+is GATHER for the rules above.
 
 The residual stream never needs an edited norm epsilon here: copies are scaled so that the statistic a norm takes over
 the axis is unchanged (sum over all j of write[j]**2 * x[s(j)]**2, divided by the new size, equals the old mean square).
@@ -21,14 +18,36 @@ the axis is unchanged (sum over all j of write[j]**2 * x[s(j)]**2, divided by th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from hashlib import sha256
 
 import numpy as np
+from einops import rearrange
 
 from growkit.maps.notation import GAIN, READ, SHIFT, WRITE
 
-GATHER, MEAN, FREE, BALANCED, ABSENT = 0, 1, 2, 3, 4
 Values = float | np.ndarray
+
+
+class Mode(IntEnum):
+    """What an index holds in one role. The order is how little of it the index's own source decides.
+
+    On a composite axis each factor says something of an index, and the later of the two modes holds (`outer`). GATHER
+    leaves the word to the other factor. Where nothing depends on one (FREE) nothing depends on the entry, as on a free
+    slot in whichever head; BALANCED is free but for a sum, and to keep a sum harms nothing that is free. What is ABSENT
+    in one factor is another source's, whatever the other factor says. MEAN, over a whole axis, never meets another
+    mode: hidden, which alone has it, is no factor of a composite axis.
+    """
+
+    GATHER = 0  # the source's entry, times the amplitude
+    MEAN = 1  # the mean over the whole old axis instead of one entry, times the amplitude
+    FREE = 2  # nothing depends on it: copies of random sign rather than zeros, which would leave a dead saddle
+    BALANCED = 3  # only the sum over all such entries counts, and is 0: copies of random sign less their mean
+    ABSENT = 4  # this source has no part in it: another one fills it
+
+
+# as arrays hold them: a member of the enum itself would make int64 of every array it meets
+GATHER, MEAN, FREE, BALANCED, ABSENT = (np.int8(mode) for mode in Mode)
 
 
 @dataclass(frozen=True)
@@ -104,7 +123,7 @@ def cyclic_index(old: int, new: int) -> np.ndarray:
 
 
 def random_index(old: int, new: int, generator: np.random.Generator) -> np.ndarray:
-    """bert2BERT's mapping (arXiv 2110.07143, section 3.2): the old indices, then uniform draws with replacement."""
+    """bert2BERT's mapping function (arXiv 2110.07143): the old indices, then uniform draws with replacement."""
     return np.concatenate([np.arange(old), generator.integers(0, old, new - old)])
 
 
@@ -124,7 +143,7 @@ def copy_rank(index: np.ndarray) -> np.ndarray:
 
 
 def copies(old: int, index: np.ndarray) -> AxisMap:
-    """Plain FPI copies (bert2BERT eq. 7-8): write as they are, read divided by the number of copies.
+    """Plain copies (bert2BERT's FPI, arXiv 2110.07143): write as they are, read divided by the number of copies.
 
     Exact on every axis that no norm runs over, and on those too when each source has equally many copies.
     """
@@ -144,7 +163,7 @@ def even_norm_copies(old: int, index: np.ndarray) -> AxisMap:
 
 
 def norm_undone_copies(old: int, index: np.ndarray) -> AxisMap:
-    """Copies under a norm whose own gain undoes their amplitude, for norms over all heads at once (OLMo 2's q and k)."""
+    """Copies under a norm whose own gain undoes their amplitude, for norms over all heads at once (OLMo 2's q, k)."""
     isometric = even_norm_copies(old, index)
     write = isometric.sides[WRITE].amplitude
     return axis_map(isometric.name, old, index, write, write * old / len(index), gain=1.0 / write)
@@ -153,11 +172,11 @@ def norm_undone_copies(old: int, index: np.ndarray) -> AxisMap:
 def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
     """Whole copies, and for the rest of the axis the mean of all old entries (LEMON, arXiv 2310.07999): for LayerNorm.
 
-    A filler that always equals the stream's mean leaves LayerNorm's mean as it is; scaling the copies by
-    sqrt(new / (old * k)) leaves its variance as it is, so epsilon need not change. Pre-norm, the normalised filler is
-    exactly 0: its bias must be 0 and what reads it is free. Post-norm, the norm's own output is the stream: the filler
-    gets gain 0 and the mean of the biases, so all of it holds one value, and what reads it must sum to 0; the token-wise
-    part of that mean is lost, which is why the result is near and not exact.
+    A filler that always equals the stream's mean leaves LayerNorm's mean as it is; scaling the copies by sqrt(new /
+    (old * k)) leaves its variance as it is, so epsilon need not change. Pre-norm, the normalised filler is exactly 0:
+    its bias must be 0 and what reads it is free. Post-norm, the norm's own output is the stream: the filler gets gain 0
+    and the mean of the biases, so all of it holds one value, and what reads it must sum to 0; the token-wise part of
+    that mean is lost, which is why the result is near and not exact.
     """
     whole = new // old
     index = cyclic_index(old, new)
@@ -200,13 +219,18 @@ def block_of(sizes: Sequence[int], member: int) -> AxisMap:
 
 
 def outer(left: AxisMap, right: AxisMap) -> AxisMap:
-    """The map of the composite axis (left right): row-major product of indices, amplitudes multiplied, modes joined."""
-    index = (left.index[:, None] * right.old + right.index[None, :]).ravel()
+    """The map of the composite axis (left right): row-major product of indices, amplitudes multiplied, of two modes the
+    later one (see Mode)."""
+
+    def joined(grid: np.ndarray) -> np.ndarray:
+        return rearrange(grid, "left right -> (left right)")
+
     sides = {}
-    for role in left.sides:
-        a, b = left.sides[role], right.sides[role]
-        amplitude = (a.amplitude[:, None] * b.amplitude[None, :]).ravel()
-        sides[role] = Side(amplitude, np.maximum(a.mode[:, None], b.mode[None, :]).ravel())
+    for role, a in left.sides.items():
+        b = right.sides[role]
+        amplitude = joined(a.amplitude[:, None] * b.amplitude)
+        sides[role] = Side(amplitude, joined(np.maximum(a.mode[:, None], b.mode)))
+    index = joined(left.index[:, None] * right.old + right.index)
     return AxisMap(f"{left.name} x {right.name}", left.old * right.old, index, sides)
 
 

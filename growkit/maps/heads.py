@@ -9,6 +9,7 @@ sqrt(new / old) to give it back.
 from dataclasses import dataclass
 
 import numpy as np
+from einops import rearrange
 
 from growkit.maps.axis import FREE, GATHER, AxisMap, axis_map, copies, counts, cyclic_index, identity, random_index
 from growkit.maps.notation import WRITE
@@ -47,10 +48,11 @@ def grouped_heads(
         within = np.broadcast_to(draw(old_group, new_group), (new_kv, new_group))
     else:
         within = (chunk[:, None] * new_group + np.arange(new_group)[None, :]) % old_group
-    return HeadIndex((key_value[:, None] * old_group + within).ravel(), key_value)
+    query = rearrange(key_value[:, None] * old_group + within, "kv_head q_per_kv -> (kv_head q_per_kv)")
+    return HeadIndex(query, key_value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeadSlots:
     """The maps of one head's slots as query, key and value, and what the config must say for them to hold.
 
@@ -66,7 +68,7 @@ class HeadSlots:
 
 def kept_slots(size: int) -> HeadSlots:
     """head_dim as it was."""
-    return HeadSlots(identity(size), identity(size), identity(size))
+    return HeadSlots(query=identity(size), key=identity(size), value=identity(size))
 
 
 def copied_slots(old: int, new: int, rotary: int, score: float) -> HeadSlots:
@@ -80,7 +82,7 @@ def copied_slots(old: int, new: int, rotary: int, score: float) -> HeadSlots:
     number = counts(index, old)
     amplitude = np.sqrt(score / number)
     both = axis_map("copied slots", old, index, amplitude, 1.0 / (amplitude * number))
-    return HeadSlots(both, both, copies(old, cyclic_index(old, new)), name="copied slots")
+    return HeadSlots(query=both, key=both, value=copies(old, cyclic_index(old, new)), name="copied slots")
 
 
 def rotary_slots(old: int, new: int, score: float, by_index: bool) -> HeadSlots:
@@ -106,7 +108,7 @@ def rotary_slots(old: int, new: int, score: float, by_index: bool) -> HeadSlots:
     key = axis_map("rotary slots", old, index, old_slot, old_slot)
     value = copies(old, cyclic_index(old, new))
     name = "rotary slots by index" if by_index else "rotary slots by theta"
-    return HeadSlots(query, key, value, 1.0 if by_index else new / old, name)
+    return HeadSlots(query=query, key=key, value=value, rope_power=1.0 if by_index else new / old, name=name)
 
 
 def normed_rotary_slots(old: int, new: int, score: float) -> HeadSlots:
@@ -121,4 +123,5 @@ def normed_rotary_slots(old: int, new: int, score: float) -> HeadSlots:
     root = np.sqrt(score)
     query = axis_map("normed slots", old, index, 1.0, keeps, gain=np.where(keeps, root, 1.0))
     key = axis_map("normed slots", old, index, 1.0, keeps, gain=np.where(keeps, root, 0.0))
-    return HeadSlots(query, key, copies(old, cyclic_index(old, new)), name="normed slots by index")
+    value = copies(old, cyclic_index(old, new))
+    return HeadSlots(query=query, key=key, value=value, name="normed slots by index")

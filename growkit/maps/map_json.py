@@ -1,4 +1,5 @@
-"""Maps as plain data: runs of entries that follow one another. Knows AxisMap and what a reader needs of it; ignorant of files."""
+"""Maps as plain data: runs of entries that follow one another. Knows AxisMap and what a reader needs of it; ignorant of
+files."""
 
 from collections.abc import Mapping
 from typing import Any

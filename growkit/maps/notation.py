@@ -1,7 +1,7 @@
 """The notation: what a tensor's dimensions are, as text. Knows words and marks; ignorant of sizes, values and maps.
 
-A pattern has one term per dimension in storage order, parts in parentheses are one composite dimension (row-major, as in
-einops), and a mark says what the tensor does with the axis:
+A pattern has one term per dimension in storage order, parts in parentheses are one composite dimension (row-major, as
+in einops), and a mark says what the tensor does with the axis:
 
     "(head query_dim) /hidden"    a weight that writes heads x query_dim and reads (sums over) hidden
     "hidden"                      a bias: it writes what its weight writes
@@ -29,8 +29,8 @@ BASE = {
     "pooled": "hidden",  # the pooler's output: same size as hidden, but not the residual stream
     "head_hidden": "hidden",  # what the masked-LM head's own layer writes
 }
-# sizes come from config.json; in a mixture of experts ffn is the experts' width, beside that of a shared expert and that
-# of layers without experts
+# sizes come from config.json; in a mixture of experts ffn is the experts' width, beside that of a shared expert and
+# that of layers without experts
 SIZED = ("hidden", "head", "kv_head", "head_dim", "ffn", "shared_ffn", "dense_ffn", "expert", "vocab")
 UNSIZED = ("position", "type", "label", "gate")  # sizes come from the tensor itself
 QKV = "qkv"  # a fused projection: three blocks, whose head_dim is query_dim, key_dim and value_dim in turn

@@ -14,10 +14,11 @@ import torch
 from growkit.checkpoint.record import FORMAT
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
-from growkit.growth.kin import bytes_of, check_alone, check_kin, dtypes_of, names_of, stem_of
+from growkit.growth.kin import bytes_of, dtypes_of, names_of, stem_of
 from growkit.growth.plan import PROCESS_BYTES
 from growkit.growth.source_headers import Headers, architecture_of
 from growkit.maps.notation import READ
+from growkit.merging.mergeable import check_each, check_mergeable
 from growkit.merging.methods import MergeRequest
 from growkit.merging.vocabulary import Vocabulary, differing_files, rows_of
 
@@ -25,45 +26,38 @@ BLOCK_ELEMENTS = 1 << 18  # of a merged tensor at a time: float32 of a few membe
 IN_FLIGHT = 3  # blocks being computed or waiting for it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Giver:
-    """A member as the plan sees it: what it is called, what draws for it go by, its weight, its bytes.
+    """A member as the plan sees it."""
 
-    key: see `keys_of`. names, dtypes: by stem, the name it stores that tensor under and its dtype. shapes: by stem, of a
-    stored delta, to be checked.
-    """
-
-    label: str
-    key: str
+    label: str  # what a person calls it
+    key: str  # what draws for it go by: see `keys_of`
     weight: float
     bytes: int
-    names: Mapping[str, str]
-    dtypes: Mapping[str, torch.dtype]
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    names: Mapping[str, str]  # stem -> the name it stores that tensor under
+    dtypes: Mapping[str, torch.dtype]  # stem -> dtype
+    shapes: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # stem -> shape, of a stored delta, to be checked
 
     def to_json(self) -> dict[str, Any]:
         """The member as plain data."""
         return {"label": self.label, "name": self.key, "weight": self.weight, "bytes": self.bytes}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MergedTensor:
-    """One tensor of the result, perhaps under several names (a stored copy of a tied embedding).
+    """One tensor of the result."""
 
-    stem: what its draws go by. compute: what it is computed in. origins: its name in the base, "" without one, and in each
-    member, "" where that has none. rows: for each member its row for each row, None for the same ones. vector: of one
-    dimension. whole: a matrix that subspace methods see whole.
-    """
-
-    names: tuple[str, ...]
-    stem: str
+    names: tuple[str, ...]  # several where a copy of a tied embedding is stored
+    stem: str  # what its draws go by
     shape: tuple[int, ...]
     dtype: torch.dtype
-    compute: torch.dtype
-    base: str
-    origins: tuple[str, ...]
-    rows: tuple[np.ndarray | None, ...]
-    whole: bool
+    compute: torch.dtype  # what it is computed in
+    base: str  # its name in the base, "" without one
+    origins: tuple[str, ...]  # its name in each member, "" where that has none
+    rows: tuple[np.ndarray | None, ...]  # of each member, its row for each row; None: the same ones
+    whole: bool  # a matrix that subspace methods see whole
 
     @property
     def height(self) -> int:
@@ -79,22 +73,19 @@ class MergedTensor:
         return self.height if self.whole else max(1, BLOCK_ELEMENTS // max(1, self.width))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MergePlan:
-    """Everything needed to merge. first: the model whose config, names and files the result has: the base, or a member.
-
-    members: in the order of their keys, so that the order they were named in changes nothing.
-    """
+    """Everything needed to merge."""
 
     command: str
     request: MergeRequest
     base: Headers | None
-    first: str
-    members: tuple[Giver, ...]
+    first: str  # label of the model whose config, names and files the result has: the base, or a member
+    members: tuple[Giver, ...]  # in the order of their keys, so that the order they were named in changes nothing
     tensors: tuple[MergedTensor, ...]
     config: dict[str, Any]
     source_bytes: int
-    changed: dict[str, Any]
+    changed: dict[str, Any]  # settings that the result has otherwise than the first
     notes: tuple[str, ...] = ()
 
     @property
@@ -163,12 +154,10 @@ def merge_plan(
     """
     models = [base_model, *members] if base_model is not None else list(members)
     first = models[0]
-    family = family_named(first.config.get("model_type"))
+    family = check_each(models)
     notes = [note for model in models for note in model.notes]
-    for model in models:
-        check_alone(family, first, model)
     for other, vocabulary in zip(models[1:], vocabularies[1:]):
-        notes += check_kin(family, first, other)
+        notes += check_mergeable(family, first, other)
         for file in differing_files(vocabularies[0], vocabulary)[:1]:
             notes.append(f"{other.label!r} has another {file} than {first.label!r}, whose files the result gets")
     rows = [rows_of(vocabularies[0], vocabulary, request.vocab) for vocabulary in vocabularies[-len(members) :]]
@@ -179,7 +168,14 @@ def merge_plan(
                 " changes nothing in the others"
             )
     givers = [
-        Giver(model.label, key, weight, bytes_of(family, model), names_of(family, model), dtypes_of(family, model))
+        Giver(
+            label=model.label,
+            key=key,
+            weight=weight,
+            bytes=bytes_of(family, model),
+            names=names_of(family, model),
+            dtypes=dtypes_of(family, model),
+        )
         for model, key, weight in zip(members, keys, request.weights)
     ]
     return _plan("merge", first, base_model is not None, givers, rows, request, notes)
@@ -187,8 +183,7 @@ def merge_plan(
 
 def apply_plan(base_model: Headers, skills: Sequence[Giver], request: MergeRequest) -> MergePlan:
     """Plan the adding of deltas that are stored by themselves. Raises RequestError for one that does not fit the base."""
-    family = family_named(base_model.config.get("model_type"))
-    check_alone(family, base_model, base_model)
+    family = check_each([base_model])
     ours = names_of(family, base_model)
     for skill in skills:
         strange = sorted({*skill.names} - {*ours})
@@ -234,16 +229,16 @@ def _plan(
     request = replace(request, weights=tuple(member.weight for member in members))
     base_bytes = bytes_of(family, first) if based else 0
     return MergePlan(
-        command,
-        request,
-        first if based else None,
-        first.label,
-        members,
-        tensors,
-        config,
-        base_bytes + sum(member.bytes for member in members),
-        {key: value for key, value in config.items() if first.config.get(key) != value},
-        tuple(dict.fromkeys(notes)),
+        command=command,
+        request=request,
+        base=first if based else None,
+        first=first.label,
+        members=members,
+        tensors=tensors,
+        config=config,
+        source_bytes=base_bytes + sum(member.bytes for member in members),
+        changed={key: value for key, value in config.items() if first.config.get(key) != value},
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -265,14 +260,14 @@ def _tensor(
     dtype = request.dtype or (first.dtypes[names[0]] if based else reduce(torch.promote_types, stored))
     wide = torch.float64 in (dtype, first.dtypes[names[0]], *stored)
     return MergedTensor(
-        names,
-        stem,
-        shape,
-        dtype,
-        torch.float64 if wide else torch.float32,
-        names[0] if based else "",
-        tuple(member.names.get(stem, "") for member in members),
-        tuple(matched if by_token else None for matched in rows),
+        names=names,
+        stem=stem,
+        shape=shape,
+        dtype=dtype,
+        compute=torch.float64 if wide else torch.float32,
+        base=names[0] if based else "",
+        origins=tuple(member.names.get(stem, "") for member in members),
+        rows=tuple(matched if by_token else None for matched in rows),
         # TSV and Iso-C are for what maps one space to another; rows of tokens and of positions are no such thing
-        request.row.whole and len(shape) == 2 and any(d.role == READ for d in dimensions) and not by_token,
+        whole=request.row.whole and len(shape) == 2 and any(d.role == READ for d in dimensions) and not by_token,
     )

@@ -17,11 +17,10 @@ import torch
 from growkit.checkpoint.stream import Source, is_finite, kind_of
 from growkit.errors import CheckpointError
 from growkit.merging.merge_plan import MergedTensor, MergePlan
-from growkit.merging.methods import BAND, DROP, ELECT, ISO, RANKED, SLERP, SUM, TOP, TSV, MergeRequest
-from growkit.merging.operators.consensus import Weighted, elect, weighted_mean, weighted_sum
+from growkit.merging.methods import MergeRequest
+from growkit.merging.operators.consensus import Weighted
 from growkit.merging.operators.select import kth_largest
-from growkit.merging.operators.sparsify import drop, drop_by_rank, keep_band, keep_top
-from growkit.merging.operators.subspace import iso_c, slerp_weights, tsv
+from growkit.merging.ways import Known
 from growkit.operators.streams import draws
 
 
@@ -57,22 +56,15 @@ class FineTuned:
 def thin(
     delta: torch.Tensor, tensor: MergedTensor, key: str, start: int, request: MergeRequest, limits: Sequence[float]
 ) -> torch.Tensor:
-    """A delta with what the method leaves out set to 0, in place. limits: of its magnitudes, for trims."""
-    row, options = request.row, request.options
-    if row.sparsify == TOP:
-        return keep_top(delta, limits[0]) if limits else delta
-    if row.sparsify == BAND:
-        return keep_band(delta, limits[0], limits[1])
-    if not row.draws or (len(tensor.shape) < 2 and not request.vectors):
+    """A delta with what the method leaves out set to 0, in place. limits: the magnitudes at the ranks it must know."""
+    way, vector = request.row.sparsify, len(tensor.shape) < 2
+    if way is None or way.idle(request.options) or (way.draws and vector and not request.vectors):
         return delta
-    if row.sparsify == DROP and options["drop"] == 0:
-        return delta
-    chances = draws(request.seed, f"{tensor.stem}/{key}", start * tensor.width, delta.numel())
-    if row.sparsify == RANKED:
-        # a vector is one row
-        matrix = delta.view(1, -1) if len(tensor.shape) < 2 else delta
-        return drop_by_rank(matrix, options["density"], options["epsilon"], chances).view(delta.shape)
-    return drop(delta, options["drop"], chances)
+    known = Known(request.options, limits)
+    if way.draws:
+        chances = draws(request.seed, f"{tensor.stem}/{key}", start * tensor.width, delta.numel())
+        known = Known(request.options, limits, chances)
+    return way.apply(delta.view(1, -1) if vector else delta, known).view(delta.shape)
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ class Merger:
     @property
     def active(self) -> list[int]:
         """Members that have any weight; on the great circle both count."""
-        both = self.plan.request.row.consensus == SLERP
+        both = self.plan.request.row.consensus.mix is not None
         return [number for number, member in enumerate(self.plan.members) if both or member.weight != 0]
 
     def blocks(
@@ -98,10 +90,14 @@ class Merger:
         Raises CheckpointError from the function for weights that are not finite.
         """
         request = self.plan.request
+        way, consensus = request.row.sparsify, request.row.consensus
         givers = [number for number in self.active if tensor.origins[number]]
-        if request.row.sparsify == BAND:
-            trims = [self._band(tensor, number) if number in givers else () for number in range(len(self.members))]
-        mix = self._angle(tensor) if request.row.consensus == SLERP else ()
+        if way is not None and way.ranks is not None and not way.over_model:
+            trims = [self._limits([tensor], number) if number in givers else () for number in range(len(self.members))]
+        mix: Sequence[float] = ()
+        if consensus.mix is not None:
+            pairs = zip(self.deltas(tensor, 0), self.deltas(tensor, 1))
+            mix = consensus.mix(pairs, [member.weight for member in self.plan.members])
 
         def block(start: int) -> torch.Tensor:
             stop = min(start + tensor.block_rows, tensor.height)
@@ -118,7 +114,10 @@ class Merger:
                     weight = mix[place] if mix else self.plan.members[number].weight
                     yield weight, thin(delta, tensor, key, start, request, trims[number])
 
-            merged = self._consensus(tensor, deltas(), len(givers))
+            if tensor.whole and consensus.join_whole is not None:
+                merged = consensus.join_whole(deltas(), len(givers))
+            else:
+                merged = consensus.join(deltas())
             result = (merged if base is None else base.add_(merged, alpha=request.scale)).to(tensor.dtype)
             if not self.allow_nonfinite and not is_finite(result):
                 raise self._not_finite(tensor, start, stop, result)
@@ -128,29 +127,23 @@ class Merger:
             yield start * tensor.width, lambda start=start: block(start)  # type: ignore[misc]
 
     def model_trims(self) -> list[Sequence[float]]:
-        """For each member the least magnitude that TIES keeps: one for the whole model, as in the paper."""
+        """For each member the magnitudes its thinning must know of the whole model; none where it asks for none."""
         request = self.plan.request
-        if request.row.sparsify != TOP or request.options["density"] == 1:
-            return [()] * len(self.members)
-        return [self._top(number) if number in self.active else () for number in range(len(self.members))]
+        way, none = request.row.sparsify, [()] * len(self.members)
+        if way is None or way.ranks is None or not way.over_model or way.idle(request.options):
+            return list(none)
+        return [self._limits(self.plan.tensors, number) if number in self.active else () for number in range(len(none))]
 
-    def _top(self, number: int) -> Sequence[float]:
-        tensors = [tensor for tensor in self.plan.tensors if tensor.origins[number]]
-        dtype = max((tensor.compute for tensor in tensors), key=lambda dtype: dtype.itemsize)
-        count = sum(prod(tensor.shape) for tensor in tensors)
-        rank = max(1, int(self.plan.request.options["density"] * count))
-        return kth_largest(lambda: (d.to(dtype) for t in tensors for d in self.deltas(t, number)), [rank], dtype)
-
-    def _band(self, tensor: MergedTensor, number: int) -> Sequence[float]:
-        """(least that stays, least that goes) of one member's tensor."""
-        count, options = prod(tensor.shape), self.plan.request.options
-        outliers = int(options["gamma"] * count)
-        last = outliers + max(1, int(options["density"] * count))
-        return kth_largest(lambda: self.deltas(tensor, number), [last, outliers], tensor.compute)
-
-    def _angle(self, tensor: MergedTensor) -> tuple[float, float]:
-        weights = [self.plan.members[number].weight for number in (0, 1)]
-        return slerp_weights(zip(self.deltas(tensor, 0), self.deltas(tensor, 1)), weights)
+    def _limits(self, tensors: Sequence[MergedTensor], number: int) -> Sequence[float]:
+        """The magnitudes at the ranks that a thinning must know, of one member's deltas of these tensors."""
+        request = self.plan.request
+        assert request.row.sparsify is not None and request.row.sparsify.ranks is not None, (
+            "only asked where there are any"
+        )
+        own = [tensor for tensor in tensors if tensor.origins[number]]
+        dtype = max((tensor.compute for tensor in own), key=lambda dtype: dtype.itemsize)
+        ranks = request.row.sparsify.ranks(sum(prod(tensor.shape) for tensor in own), request.options)
+        return kth_largest(lambda: (d.to(dtype) for t in own for d in self.deltas(t, number)), ranks, dtype)
 
     def deltas(self, tensor: MergedTensor, number: int) -> Iterator[torch.Tensor]:
         """What one member changes in a tensor, in blocks of rows."""
@@ -166,16 +159,6 @@ class Merger:
         self, tensor: MergedTensor, number: int, start: int, stop: int, base: torch.Tensor | None
     ) -> torch.Tensor:
         return self.members[number].delta(tensor, tensor.origins[number], start, stop, base, tensor.rows[number])
-
-    def _consensus(self, tensor: MergedTensor, deltas: Weighted, count: int) -> torch.Tensor:
-        kind = self.plan.request.row.consensus
-        if kind == ELECT:
-            return elect(deltas)
-        if kind in (SUM, SLERP):
-            return weighted_sum(deltas)
-        if tensor.whole and kind == TSV:
-            return tsv(deltas, count)
-        return iso_c(deltas) if tensor.whole and kind == ISO else weighted_mean(deltas)
 
     def _not_finite(self, tensor: MergedTensor, start: int, stop: int, result: torch.Tensor) -> CheckpointError:
         """Whose fault it is that a merged block holds NaN or Inf: the base's, a member's, or the dtype's."""

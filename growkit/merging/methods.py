@@ -3,7 +3,8 @@ checkpoints and of arithmetic.
 
     theta = base + scale * C({ (w_t, S(theta_t - base)) })        one base (or none), members t with weights w_t
 
-A method is a choice of what it needs (a base), how it thins a delta (S) and how it makes one of several (C).
+A method is a choice of what it needs (a base), how it thins a delta (S) and how it makes one of several (C), both of which hold
+the functions that do it (growkit.merging.ways). Adding a method is adding a row.
 """
 
 from collections.abc import Mapping
@@ -14,69 +15,64 @@ from typing import Any
 import torch
 
 from growkit.errors import RequestError
+from growkit.merging.ways import BAND, DROP, ELECT, ISO, MEAN, RANKED, SLERP, SUM, TOP, TSV, Consensus, Thinning
 
-DROP, TOP, BAND, RANKED = "drop", "top", "band", "ranked"  # how a delta is thinned
-SUM, MEAN, ELECT, SLERP, TSV, ISO = "sum", "mean", "elect", "slerp", "tsv", "iso"  # how several become one
 VOCABULARIES = ("same", "base", "tokens")
 
 LARGEST = 3.4e38  # of float32, in which deltas are added
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Method:
-    """One row: sparsify and consensus, whether it needs a base, the options it takes with their defaults, its paper."""
+    """One row of the table."""
 
-    consensus: str
-    sparsify: str = ""
+    consensus: Consensus  # how several deltas become one
+    sparsify: Thinning | None = None  # how a delta is thinned before; None: it stays
     needs_base: bool = True
-    options: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, float] = field(default_factory=dict)  # those it takes, with their defaults
     paper: str = ""
 
     @property
     def draws(self) -> bool:
         """Whether chance decides what stays."""
-        return self.sparsify in (DROP, RANKED)
+        return self.sparsify is not None and self.sparsify.draws
 
     @property
     def whole(self) -> bool:
         """Whether it must see a matrix whole."""
-        return self.consensus in (TSV, ISO)
+        return self.consensus.join_whole is not None
 
 
 METHODS = {
-    "dare": Method(SUM, DROP, options={"drop": 0.5}, paper="arXiv 2311.03099"),
-    "task-arithmetic": Method(SUM, paper="arXiv 2212.04089"),
-    "ties": Method(ELECT, TOP, options={"density": 0.2}, paper="arXiv 2306.01708"),
-    "dare-ties": Method(ELECT, DROP, options={"drop": 0.5}, paper="arXiv 2311.03099 and 2306.01708"),
-    "della": Method(ELECT, RANKED, options={"density": 0.7, "epsilon": 0.07}, paper="arXiv 2406.11617"),
-    "breadcrumbs": Method(SUM, BAND, options={"density": 0.1, "gamma": 0.01}, paper="arXiv 2312.06795"),
-    "average": Method(MEAN, needs_base=False, paper="arXiv 2203.05482"),
-    "slerp": Method(SLERP, needs_base=False),
-    "tsv": Method(TSV, paper="arXiv 2412.00081"),
-    "iso-c": Method(ISO, paper="arXiv 2502.04959"),
-}
-TAKES = {option: [name for name, m in METHODS.items() if option in m.options] for option in ("drop", "density")} | {
-    "epsilon": ["della"],
-    "gamma": ["breadcrumbs"],
+    "dare": Method(consensus=SUM, sparsify=DROP, options={"drop": 0.5}, paper="arXiv 2311.03099"),
+    "task-arithmetic": Method(consensus=SUM, paper="arXiv 2212.04089"),
+    "ties": Method(consensus=ELECT, sparsify=TOP, options={"density": 0.2}, paper="arXiv 2306.01708"),
+    "dare-ties": Method(consensus=ELECT, sparsify=DROP, options={"drop": 0.5}, paper="arXiv 2311.03099 and 2306.01708"),
+    "della": Method(
+        consensus=ELECT, sparsify=RANKED, options={"density": 0.7, "epsilon": 0.07}, paper="arXiv 2406.11617"
+    ),
+    "breadcrumbs": Method(
+        consensus=SUM, sparsify=BAND, options={"density": 0.1, "gamma": 0.01}, paper="arXiv 2312.06795"
+    ),
+    "average": Method(consensus=MEAN, needs_base=False, paper="arXiv 2203.05482"),
+    "slerp": Method(consensus=SLERP, needs_base=False),
+    "tsv": Method(consensus=TSV, paper="arXiv 2412.00081"),
+    "iso-c": Method(consensus=ISO, paper="arXiv 2502.04959"),
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MergeRequest:
-    """What was asked for, with defaults filled in.
-
-    weights: of the members, in their order. options: of the method. scale: lambda. vocab: what becomes of vocabularies that
-    differ. vectors: whether chance may drop in tensors of one dimension too. dtype: of what is written, None for the base's.
-    """
+    """What was asked for, with defaults filled in."""
 
     method: str
-    weights: tuple[float, ...]
-    options: Mapping[str, float]
-    scale: float = 1.0
+    weights: tuple[float, ...]  # of the members, in their order
+    options: Mapping[str, float]  # of the method
+    scale: float = 1.0  # lambda
     seed: int = 0
-    vocab: str = "same"
-    vectors: bool = False
-    dtype: torch.dtype | None = None
+    vocab: str = "same"  # what becomes of vocabularies that differ
+    vectors: bool = False  # whether chance may drop in tensors of one dimension too
+    dtype: torch.dtype | None = None  # of what is written, None for the base's
 
     @property
     def row(self) -> Method:
@@ -111,7 +107,8 @@ def merge_request(
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in row.options:
-            raise RequestError(f"--{name} is for {', '.join(TAKES[name])}, not for {method}")
+            takers = ", ".join(other for other, taking in METHODS.items() if name in taking.options)
+            raise RequestError(f"--{name} is for {takers}, not for {method}")
     chosen = {**row.options, **given}
     _check_numbers(chosen)
     if row.needs_base and not based:
@@ -123,15 +120,24 @@ def merge_request(
         raise RequestError(
             f"--scale {scale} should be a finite number that float32 holds, and 1 where there is no --base to scale from"
         )
-    if row.consensus == SLERP and len(weights) != 2:
-        raise RequestError(f"slerp goes from one model to another: name two members, not {len(weights)}")
-    if row.consensus in (MEAN, SLERP) and not sum(weights) > 0:
+    if row.consensus.mix is not None and len(weights) != 2:
+        raise RequestError(f"{method} goes from one model to another: name two members, not {len(weights)}")
+    if row.consensus.relative and not sum(weights) > 0:
         raise RequestError(f"the weights of {method} add up to {sum(weights):g}; they should add up to more than 0")
     if vocab not in VOCABULARIES:
         raise RequestError(f"--vocab {vocab!r} is not one of {', '.join(VOCABULARIES)}")
     if vocab != "same" and not based:
         raise RequestError(f"--vocab {vocab} keeps the base's vocabulary: name the base with --base")
-    return MergeRequest(method, weights, chosen, scale, seed, vocab, drop_vectors, dtype)
+    return MergeRequest(
+        method=method,
+        weights=weights,
+        options=chosen,
+        scale=scale,
+        seed=seed,
+        vocab=vocab,
+        vectors=drop_vectors,
+        dtype=dtype,
+    )
 
 
 def _check_numbers(options: Mapping[str, float]) -> None:

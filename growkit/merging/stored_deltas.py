@@ -87,7 +87,11 @@ def open_skill(path: Path, base: Headers, family: Family, key: str, weight: floa
             stored = open_checkpoint(path / name)
             total = sum(tensor.bytes for tensor in stored.tensors.values())
             member, dtypes, shapes = (_sparse if name == SPARSE else _adapter)(path, stored, base, family)
-            return Giver(str(path), key, weight, total, {stem: stem for stem in dtypes}, dtypes, shapes), member, stored
+            names = {stem: stem for stem in dtypes}
+            giver = Giver(
+                label=str(path), key=key, weight=weight, bytes=total, names=names, dtypes=dtypes, shapes=shapes
+            )
+            return giver, member, stored
     raise CheckpointError(f"{str(path)!r} holds no delta: expected {SPARSE} (growkit delta --save) or {ADAPTER} (PEFT)")
 
 

@@ -1,21 +1,18 @@
-"""From the plan of a merge to a finished folder: weights, config, companions, provenance, model card. Knows what a Hugging Face
-folder holds; ignorant of arithmetic.
+"""From the plan of a merge to a finished folder: its weights, and what it says of itself. Knows merges; ignorant of arithmetic and
+of how a folder is written.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Event
 from typing import Any
 
-from growkit.checkpoint.companions import copy_companions
-from growkit.checkpoint.record import FORMAT, provenance_text, record_of
-from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint
+from growkit.checkpoint.folder import WeightFiles, beside, write_folder
+from growkit.checkpoint.record import model_card, record, source_entries
+from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.stream import Progress, write_blocks
-from growkit.checkpoint.writer import check_space, layout, new_folder, write_index, write_json
-from growkit.growth.write_growth import setting
+from growkit.checkpoint.writer import Slot
 from growkit.maps.exactness import Exactness
 from growkit.merging.merge_plan import MergePlan
 from growkit.merging.merger import Merger
@@ -35,60 +32,59 @@ def write_merged(
     first: whose companions the result gets. sources: the base, where there is one, then the plan's members.
     """
     plan = merger.plan
-    entries = [(name, tensor.dtype, tensor.shape) for tensor in plan.tensors for name in tensor.names]
-    headers, slots, sizes = layout(entries, shard_bytes)
-    check_space(out, sum(sizes.values()))
-    stop = Event()
-    with new_folder(out) as folder, ThreadPoolExecutor(1) as pool, setting(stop):
-        # reads the files once more, while the weights are merged
-        hashes: Future[list[dict[str, str]]] = pool.submit(lambda: [source.hashes(stop.is_set) for source in sources])
-        if first.folder is not None:
-            hidden = plan.config[plan.family.sizes["hidden"].split()[0]]
-            copy_companions(first.folder, folder, (hidden, hidden))
+
+    def write(folder: Path, headers: Mapping[str, bytes], slots: Mapping[str, Slot], sizes: Mapping[str, int]) -> None:
         trims = merger.model_trims()
         work = (
             ([(name, tensor.dtype.itemsize) for name in tensor.names], merger.blocks(tensor, trims))
             for tensor in plan.tensors
         )
         write_blocks(work, folder, headers, slots, sizes, progress)
-        write_index(folder, slots, plan.bytes)
-        (folder / PROVENANCE).write_text(provenance_text(describe(plan, sources, hashes.result())), "utf-8")
-        (folder / "README.md").write_text(model_card(plan), "utf-8")
-        # last: a folder without a config is no model to anyone
-        write_json(folder / CONFIG, plan.config)
+
+    entries = [(name, tensor.dtype, tensor.shape) for tensor in plan.tensors for name in tensor.names]
+    hidden = plan.config[plan.family.keys("hidden")[0]]
+    write_folder(
+        out,
+        sources=sources,
+        beside=beside(first, hidden, hidden),
+        weights=[WeightFiles(tensors=entries, write=write, largest=shard_bytes)],
+        record=lambda hashes: describe(plan, plan.command, plan.request.to_json(), sources, hashes),
+        card=merge_card(plan),
+        config=plan.config,
+    )
 
 
-def describe(plan: MergePlan, sources: Sequence[Checkpoint], hashes: Sequence[dict[str, str]]) -> dict[str, Any]:
-    """What growkit.json says of a merge: the request, and every source with its part, weight and hashes."""
-    entries = []
-    parts = [{"part": "base"}] if plan.base is not None else []
-    parts += [{"part": "member", "weight": member.weight, "drawn_as": member.key} for member in plan.members]  # type: ignore[dict-item]
-    for source, files, part in zip(sources, hashes, parts):
-        record = record_of(source.folder)
-        entries.append({"name": source.name, **part, "files": files, **({"record": record} if record else {})})
-    return {
-        "format": FORMAT,
-        "growkit": __version__,
-        "command": plan.command,
-        "family": plan.family.model_type,
-        "request": plan.request.to_json(),
-        "exactness": str(Exactness.APPROXIMATE),
-        "axes": [],
-        "maps_digest": hashlib.sha256().hexdigest(),
-        "maps": {},
-        "sources": entries,
-    }
+def describe(
+    plan: MergePlan,
+    command: str,
+    request: Mapping[str, Any],
+    sources: Sequence[Checkpoint],
+    hashes: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    """What growkit.json says of a merge, or of a delta: the request, and every source with its part, weight and hashes."""
+    parts: list[dict[str, Any]] = [{"part": "base"}] if plan.base is not None else []
+    parts += [{"part": "member", "weight": member.weight, "drawn_as": member.key} for member in plan.members]
+    return record(
+        command,
+        family=plan.family.model_type,
+        request=request,
+        exactness=Exactness.APPROXIMATE,
+        axes=[],
+        maps_digest=hashlib.sha256().hexdigest(),
+        sources=source_entries(sources, hashes, parts),
+    )
 
 
-def model_card(plan: MergePlan) -> str:
+def merge_card(plan: MergePlan) -> str:
     """A short README.md for the result."""
     rows = "\n".join(f"| {member.key} | {member.weight:g} |" for member in plan.members)
     based = f"on the base `{plan.base.label}`" if plan.base is not None else "without a base"
     paper = f" ({plan.request.row.paper})" if plan.request.row.paper else ""
-    return (
-        f"---\nlibrary_name: transformers\ntags:\n- growkit\n- merge\n---\n\n# {' + '.join(m.key for m in plan.members)}\n\n"
+    return model_card(
+        " + ".join(member.key for member in plan.members),
         f"Merged by growkit {__version__} by {plan.request.method}{paper}, {based}: {plan.family.model_type},"
         f" {plan.parameters:,} parameters. A merge computes a new function; measure it.\n\n"
         f"| member | weight |\n|---|---|\n{rows}\n\n"
-        f"Request: `{json.dumps(plan.request.to_json(), ensure_ascii=False)}`. Hashes of all sources: `{PROVENANCE}`.\n"
+        f"Request: `{json.dumps(plan.request.to_json(), ensure_ascii=False)}`. Hashes of all sources: `{PROVENANCE}`.",
+        tags=("growkit", "merge"),
     )

@@ -109,7 +109,7 @@ def evaluate(
         causal = objective(config, source.label)
         vocabulary = open_tokenizer(folder) if tokenizer_folder(folder) is not None else None
         text = measured(data, split, text_key, vocabulary, source.label)
-        size = int(config[family_named(config.get("model_type")).sizes["vocab"]])
+        size = int(config[family_named(config.get("model_type")).keys("vocab")[0]])
         if text.vocab_size is not None and text.vocab_size > size:
             raise CheckpointError(
                 f"{str(data)!r} has a vocabulary of {text.vocab_size}, {source.label!r} of {size}; tokenize with its own"
@@ -186,12 +186,9 @@ def _mask(text: Measured, vocabulary: TextTokenizer | None, label: str) -> int:
 
 def _context(config: dict[str, Any], asked: int | None, available: int, data: str) -> int:
     """Tokens in a window. available: the most that the data can fill."""
-    family = family_named(config.get("model_type"))
-    positions = config.get(family.sizes["position"])
+    positions = family_named(config.get("model_type")).longest(config)
     if not isinstance(positions, int) or positions < 1:
         positions = CONTEXT
-    if family.model_type == "roberta":
-        positions -= 2  # it counts them from 2
     if asked is not None and asked > positions:
         raise RequestError(f"--context {asked} is more than the model's {positions} positions")
     if available < (asked or 1):

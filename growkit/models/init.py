@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from growkit.checkpoint.record import FORMAT
-from growkit.checkpoint.source import CONFIG, HUB_ID, PROVENANCE, from_hub, read_json
-from growkit.checkpoint.writer import check_space, check_target, new_folder, write_json
+from growkit.checkpoint.folder import write_folder
+from growkit.checkpoint.record import model_card, record
+from growkit.checkpoint.source import CONFIG, HUB_ID, from_hub, read_json
+from growkit.checkpoint.writer import check_target
 from growkit.data.tokenizer import tokenizer_folder
 from growkit.errors import CheckpointError, RequestError
 from growkit.version import __version__
@@ -31,7 +32,7 @@ TOKENIZER_STEMS = (
 TOKENIZER_ENDS = (".model", ".tiktoken", ".spm", ".bpe", ".vocab")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Initialised:
     """What was made: the folder, the class and number of its parameters, how they are stored, and whether with a tokenizer."""
 
@@ -66,21 +67,28 @@ def init(
     model_class, settings = _class_of(content, str(config))
     with torch.device("meta"):
         parameters = sum(p.numel() for p in _built(model_class, settings, str(config)).parameters())
-    check_space(folder, parameters * DTYPES[name].itemsize)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _built(model_class, settings, str(config)).to(DTYPES[name])
     companions = [path for path in sorted(beside.iterdir()) if _is_of_tokenizer(path)] if beside is not None else []
-    with new_folder(folder) as partial:
+
+    def fill(partial: Path) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _built(model_class, settings, str(config)).to(DTYPES[name])
         model.save_pretrained(partial, max_shard_size=SHARD_SIZE)
         for path in companions:
             shutil.copyfile(path, partial / path.name)
-        request = {"config": Path(str(config)).name, "seed": seed, "dtype": name}
-        made = {"format": FORMAT, "growkit": __version__, "command": "init", "architecture": model_class.__name__}
-        write_json(partial / PROVENANCE, {**made, "request": request, "sources": [], "maps": {}})
-        (partial / "README.md").write_text(_card(model_class.__name__, parameters, request), "utf-8")
+
+    architecture, request = model_class.__name__, {"config": Path(str(config)).name, "seed": seed, "dtype": name}
+    write_folder(
+        folder,
+        fill=fill,
+        room=parameters * DTYPES[name].itemsize,
+        record=lambda _: record("init", architecture=architecture, request=request, sources=[]),
+        card=_card(architecture, parameters, request),
+    )
     tokenizer = tokenizer_folder(folder) is not None
-    return Initialised(folder, model_class.__name__, parameters, name, seed, tokenizer)
+    return Initialised(
+        folder=folder, architecture=architecture, parameters=parameters, dtype=name, seed=seed, tokenizer=tokenizer
+    )
 
 
 def _class_of(content: dict[str, Any], label: str) -> tuple[Any, Any]:
@@ -150,8 +158,8 @@ def _is_of_tokenizer(path: Path) -> bool:
 
 
 def _card(architecture: str, parameters: int, request: dict[str, Any]) -> str:
-    return (
-        f"---\nlibrary_name: transformers\ntags:\n- growkit\n---\n\n# {architecture}, untrained\n\n"
+    return model_card(
+        f"{architecture}, untrained",
         f"Random weights made by growkit {__version__}: {parameters:,} parameters, seed {request['seed']},"
-        f" {request['dtype']}. It has learned nothing yet.\n"
+        f" {request['dtype']}. It has learned nothing yet.",
     )

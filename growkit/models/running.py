@@ -15,11 +15,14 @@ import torch
 from growkit.checkpoint.source import CONFIG, Checkpoint
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
-from growkit.families.schema import has_language_head
+from growkit.families.naming import has_language_head
 from growkit.growth.width.sizes import odd_width
 from growkit.operators.seeds import generator
 
 SEQUENCES, LENGTH = 8, 64
+SPARE = (
+    2  # positions left over in every family, so that models of one size get the same tokens wherever they count from
+)
 
 
 class Results:
@@ -101,9 +104,9 @@ def sequences_for(
     Raises RequestError for a text that cannot be read or is too short, CheckpointError for a tokenizer of another model.
     """
     family = family_named(config.get("model_type"))
-    positions = config.get(family.sizes["position"]) or longest
-    length = max(1, min(longest, positions - 2))  # RoBERTa counts its positions from 2
-    vocabulary = config[family.sizes["vocab"]]
+    positions = config.get(family.keys("position")[0]) or longest
+    length = max(1, min(longest, positions - SPARE, family.longest(config) or longest))
+    vocabulary = config[family.keys("vocab")[0]]
     if text is None:
         stated = [config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")]
         special = {i for value in stated for i in (value if isinstance(value, list) else [value])}
@@ -166,7 +169,7 @@ def load_model(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tupl
 def is_causal(config: dict[str, Any]) -> bool:
     """Whether a model of this config predicts the next token, rather than fills in masked ones."""
     name = (config.get("architectures") or [""])[0]
-    return not family_named(config.get("model_type")).post_norm or name.endswith(("LMHeadModel", "ForCausalLM"))
+    return family_named(config.get("model_type")).causal or name.endswith(("LMHeadModel", "ForCausalLM"))
 
 
 def objective(config: dict[str, Any], label: str) -> bool:
@@ -175,7 +178,7 @@ def objective(config: dict[str, Any], label: str) -> bool:
     if not has_language_head(str(name)):
         raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
     causal = is_causal(config)
-    if causal and family_named(config.get("model_type")).post_norm and not config.get("is_decoder"):
+    if causal and not family_named(config.get("model_type")).causal and not config.get("is_decoder"):
         raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
     return causal
 

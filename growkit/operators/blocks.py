@@ -1,9 +1,9 @@
 """Grow one tensor along its axes. Knows tensors and selections; ignorant of names, families, files and what axes mean.
 
-Everything works on a matrix (rows, columns); a vector is a matrix of one column. A tensor is grown in blocks of rows, each
-a pure function of (source, rule, first row), so that a file can be streamed, in any order and by several threads, with
-the bytes that growing it whole in memory would give. Where several sources make one tensor (AKI's donor, fused models)
-each is a part with a rule of its own, and the tensor is their sum.
+Everything works on a matrix (rows, columns); a vector is a matrix of one column. A tensor is grown in blocks of rows,
+each a pure function of (source, rule, first row), so that a file can be streamed, in any order and by several threads,
+with the bytes that growing it whole in memory would give. Where several sources make one tensor (AKI's donor, fused
+models) each is a part with a rule of its own, and the tensor is their sum.
 
 The perturbation that lets copies part is a split of the read side: two copies of a column that should each carry W/2
 carry W*(1+e)/2 and W*(1-e)/2, which of them the larger being one random bit per element. Bits are cheap where normal
@@ -39,8 +39,8 @@ def assemble(
 ) -> torch.Tensor:
     """Rows [start, start + block_rows) of a tensor that several parts make, as (rows, new columns) in `dtype`.
 
-    expand(part, rows, dtype) gives rows of one part. Rows that are ABSENT from a part are not asked of it; where several
-    parts have a row it is their sum, in a wider dtype than the result's, cast once.
+    expand(part, rows, dtype) gives rows of one part. Rows that are ABSENT from a part are not asked of it; where
+    several parts have a row it is their sum, in a wider dtype than the result's, cast once.
     """
     stop = min(start + rules[0].block_rows, rules[0].rows.new)
     present = [start + np.flatnonzero(rule.rows.mode[start:stop] != ABSENT) for rule in rules]

@@ -1,4 +1,5 @@
-"""What of a tensor is drawn at random, or given, rather than copied. Knows tensors and generators; ignorant of names, experts and files.
+"""What of a tensor is drawn at random, or given, rather than copied. Knows tensors and generators; ignorant of names,
+experts and files.
 
 Every draw is a pure function of (seed, key, first row of the block), so a file can be streamed in any order.
 """
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import repeat
 
 from growkit.operators.seeds import generator, stable_seed
 
@@ -26,7 +28,7 @@ class Fill:
         """The tensor, drawn in float32."""
         rows, columns = self.shape
         drawn = torch.randn(rows // self.repeat, columns, generator=generator(seed, key)) * self.std
-        return drawn.repeat_interleave(self.repeat, 0).to(dtype)
+        return repeat(drawn, "row column -> (row repeat) column", repeat=self.repeat).to(dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +46,9 @@ class Given:
 class Redraw:
     """Entries drawn from a normal distribution with the moments of those they are drawn for.
 
-    rows, columns: whose entries are drawn anew, None where that dimension does not choose (one of them is None). added: None to
-    put what is drawn in place of what was there (Drop-Upcycling, arXiv 2502.19261, where mean and deviation are those of
-    exactly the entries replaced), else that share of the deviation is added to it, without the mean.
+    rows, columns: whose entries are drawn anew, None where that dimension does not choose (one of them is None). added:
+    None to put what is drawn in place of what was there (Drop-Upcycling, arXiv 2502.19261, where mean and deviation are
+    those of exactly the entries replaced), else that share of the deviation is added to it, without the mean.
     """
 
     rows: np.ndarray | None = None
@@ -54,7 +56,8 @@ class Redraw:
     added: float | None = None
 
     def moments(self, blocks: Iterable[tuple[int, torch.Tensor]]) -> Moments:
-        """Mean and standard deviation of the entries that are drawn anew, over (first row, block) of the whole tensor."""
+        """Mean and standard deviation of the entries that are drawn anew, over (first row, block) of the whole
+        tensor."""
         count, total, squares = 0, 0.0, 0.0
         for start, block in blocks:
             entries = block[self._chosen(start, block)].double()

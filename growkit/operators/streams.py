@@ -1,8 +1,10 @@
-"""Random numbers that belong to places of a tensor. Knows seeds and element numbers; ignorant of what is decided by them.
+"""Random numbers that belong to places of a tensor. Knows seeds and element numbers; ignorant of what is decided by
+them.
 
-Element i of a stream is the same number whoever draws it and with whatever else: in blocks of any size, in any order, on any
-thread. That takes a generator that can be advanced. torch's cannot, and its CPU generator moreover uses 32 bits of a seed;
-numpy's PCG64DXSM (O'Neill, HMC-CS-2014-0905; numpy guarantees its stream) can, takes 128 bits, and is the faster one.
+Element i of a stream is the same number whoever draws it and with whatever else: in blocks of any size, in any order,
+on any thread. That takes a generator that can be advanced. torch's cannot, and its CPU generator moreover uses 32 bits
+of a seed; numpy's PCG64DXSM (O'Neill, HMC-CS-2014-0905; numpy guarantees its stream) can, takes 128 bits, and is the
+faster one.
 """
 
 from hashlib import blake2b

@@ -1,4 +1,5 @@
-"""One tensor, grown in memory: the operator for people who bring their own code. Knows tensors and maps; ignorant of the rest.
+"""One tensor, grown in memory: the operator for people who bring their own code. Knows tensors and maps; ignorant of
+the rest.
 
 from growkit.maps import copies, cyclic_index, identity
 wide = growkit.expand(weight, [(copies(4, cyclic_index(4, 8)), "write"), (copies(6, cyclic_index(6, 12)), "read")])
@@ -26,10 +27,11 @@ def expand(
 ) -> torch.Tensor:
     """Grow one tensor by one (map, role) per dimension: the rule W'[i, j] = write[i] * read[j] * W[s(i), s(j)].
 
-    weight: (old rows, old columns) or (old rows,). role: "write", "read", "gain" or "shift" (see growkit.maps).
-    noise: relative size of the uneven split between read copies, whose sum stays. donor: a tensor of the same shape
-    whose entries replace all but the first copies on the written axis (AKI, bert2BERT section 3.3).
-    Raises ValueError where shapes and maps do not fit, or where both dimensions of a matrix are read.
+    weight: (old rows, old columns) or (old rows,). role: "write", "read", "gain" or "shift" (see growkit.maps). noise:
+    relative size of the uneven split between read copies, whose sum stays. donor: a tensor of the same shape whose
+    entries replace all but the first copies on the written axis (AKI, see growkit.aki). The result is on the weight's
+    device and takes no part in its gradient. Raises ValueError where shapes and maps do not fit, or where both
+    dimensions of a matrix are read.
     """
     shape = tuple(axis.old for axis, _ in dimensions)
     if tuple(weight.shape) != shape or (donor is not None and donor.shape != weight.shape):
@@ -44,7 +46,7 @@ def expand(
     rules = by_turns(rule, 2) if donor is not None else [rule]
 
     def rows_of(tensor: torch.Tensor) -> tuple[Rows, torch.Tensor]:
-        matrix = tensor.reshape(shape[0], -1)
+        matrix = tensor.detach().cpu().reshape(shape[0], -1)
         matrix = matrix.T if rule.transposed else matrix
         return lambda rows: matrix[torch.from_numpy(rows)], matrix.double().mean(dim=0)
 
@@ -56,4 +58,5 @@ def expand(
 
     starts = range(0, rule.rows.new, rule.block_rows)
     grown = torch.cat([assemble(rules, part, start, dtype or weight.dtype) for start in starts])
-    return (grown.T if rule.transposed else grown).reshape([axis.new for axis, _ in dimensions])
+    grown = (grown.T if rule.transposed else grown).reshape([axis.new for axis, _ in dimensions])
+    return grown.to(weight.device)

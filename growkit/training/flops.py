@@ -36,7 +36,7 @@ def _sizes(model: Any, length: int) -> tuple[list[float], float, float]:
     """(matrix weights that a token passes in each layer, those of the head, entries of attention scores)."""
     config = model.config
     family = family_named(config.model_type)
-    share = getattr(config, family.top_k) / experts_of(model) if family.is_moe else 1.0
+    share = getattr(config, family.experts.top_k) / experts_of(model) if family.is_moe else 1.0
     layers = [
         # what is stacked over experts has three dimensions
         sum(p.numel() * (share if p.dim() == 3 else 1.0) for p in layer.parameters() if p.dim() > 1)

@@ -124,7 +124,7 @@ def _parts(model: Any, experts: bool) -> list[tuple[int, Any]]:
     # "layers.{layer}.mlp.gate.weight" belongs to "mlp.gate" of a layer
     paths = {
         live.split("{layer}.")[1].rpartition(".")[0]
-        for live, stored in family.fused.items()
+        for live, stored in family.experts.fused.items()
         if family.of_each_expert(stored[0]) == experts
     }
     modules = [(n, *named) for n, layer in enumerate(layers_of(model)) for named in layer.named_modules()]

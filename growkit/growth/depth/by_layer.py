@@ -37,7 +37,7 @@ def deepen_config(
         return []
     for source, count in zip(sources, old):
         _check(family, source, count)
-    for key in family.sizes["layer"].split():
+    for key in family.keys("layer"):
         config[key] = layers.new
     places = [place(number, old) for number in layers.index]
     for key in ENTRIES[1:]:
@@ -69,20 +69,22 @@ def _carry_experts(
     wanted = [family.is_sparse(source, layer) for source, layer in places]
     if wanted == [family.is_sparse(config, number) for number in range(len(places))]:
         return []
-    config[family.sparse_step] = 1
-    config[family.dense_layers] = [number for number, sparse in enumerate(wanted) if not sparse]
-    return [f"config.json now lists layers without experts under {family.dense_layers}, because every one moved"]
+    config[family.experts.sparse_step] = 1
+    config[family.experts.dense_layers] = [number for number, sparse in enumerate(wanted) if not sparse]
+    return [
+        f"config.json now lists layers without experts under {family.experts.dense_layers}, because every one moved"
+    ]
 
 
 def kinds_of_attention(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
     """The kind of attention of each layer, stated or by the family's rule."""
     if config.get(TYPES) is not None:
         return list(config[TYPES])
-    if family.layer_cycle:
-        return [family.layer_cycle[number % len(family.layer_cycle)] for number in range(count)]
+    if family.windows.layer_cycle:
+        return [family.windows.layer_cycle[number % len(family.windows.layer_cycle)] for number in range(count)]
     window = config.get("sliding_window", family.defaults.get("sliding_window"))
-    if family.full_layers and config.get("use_sliding_window") and window is not None:
-        first = config.get(family.full_layers, family.defaults[family.full_layers])
+    if family.windows.full_layers and config.get("use_sliding_window") and window is not None:
+        first = config.get(family.windows.full_layers, family.defaults[family.windows.full_layers])
         return [FULL if number < first else SLIDING for number in range(count)]
     return [FULL] * count
 

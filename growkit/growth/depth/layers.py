@@ -1,5 +1,5 @@
-"""Which layer of the source each layer of the target is, and what a config says layer by layer. Knows the depth operators of
-the literature; ignorant of tensors and files.
+"""Which layer of the sources each layer of the target is. Knows what may be asked of depth, and says what came of it;
+ignorant of tensors and files. The depth operators themselves are in growkit.maps.layer_order.
 
 Layers count from 1 wherever a person reads or writes them and from 0 in code. Several sources are one after another.
 """
@@ -15,6 +15,14 @@ from growkit.growth.plan import AxisPlan
 from growkit.growth.request import Depth
 from growkit.maps.axis import FREE, AxisMap, axis_map, identity
 from growkit.maps.exactness import Exactness
+from growkit.maps.layer_order import (
+    each_followed,
+    interleaved,
+    middle_repeated,
+    overlapped,
+    stacked,
+    top_repeated,
+)
 from growkit.maps.notation import READ, WRITE
 
 MOST_LAYERS, MOST_SOURCES = 4096, 26
@@ -25,8 +33,8 @@ Layers = list[int]
 
 
 def layer_map(old: Sequence[int], depth: Depth | None) -> AxisMap:
-    """The map of layers for sources of `old` layers each: index over all of them, write 0 where a layer is inserted as the
-    identity.
+    """The map of layers for sources of `old` layers each: index over all of them, write 0 where a layer is inserted as
+    the identity.
 
     Raises RequestError for a method, a number or a combination of options that cannot be.
     """
@@ -34,7 +42,6 @@ def layer_map(old: Sequence[int], depth: Depth | None) -> AxisMap:
     if depth is None:
         return identity(total)
     _check(depth, old)
-    inserted: Layers = []
     if depth.slices is not None:
         index, name = _slices(depth, old), "slices"
     else:
@@ -45,16 +52,15 @@ def layer_map(old: Sequence[int], depth: Depth | None) -> AxisMap:
                 f"--layers {size} is fewer than the source's {total}; growkit only grows: to leave layers out, say which"
                 f" to keep with --slices, such as --slices 1-{size}"
             )
-        index, inserted = METHODS[depth.method](order, size, depth)
-        name = depth.method
+        index, name = _ordered(order, size, depth), depth.method
     if depth.layers not in (None, len(index)):
         raise RequestError(
             f"--layers {depth.layers} contradicts the other options, which make {len(index)}; give one or the other"
         )
     if len(index) > MOST_LAYERS:
         raise RequestError(f"{len(index)} layers are more than growkit plans for, {MOST_LAYERS}")
-    silent = np.isin(np.arange(len(index)), inserted)
-    # an inserted layer carries nothing of its source: it starts as the identity
+    # an inserted layer, which follows its source, carries nothing of it: it starts as the identity
+    silent = np.diff(index, prepend=-1) == 0 if name == "identity" else np.zeros(len(index), dtype=bool)
     return axis_map(name, total, np.array(index), np.where(silent, 0.0, 1.0), 1.0, modes={READ: FREE * silent})
 
 
@@ -100,75 +106,22 @@ def place(number: int, old: Sequence[int]) -> tuple[int, int]:
     return source, int(number - (ends[source] - old[source]))
 
 
-def _stack(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
-    """The whole model again and again, then its top layers (StackBERT; bert2BERT arXiv 2110.07143 algorithm 1)."""
-    whole, rest = divmod(size, len(order))
-    return order * whole + order[len(order) - rest :], []
-
-
-def _interleave(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
-    """Each layer beside its copies: l comes from floor(l * old / new)."""
-    return [order[number * len(order) // size] for number in range(size)], []
-
-
-def _top(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
-    """The top block again and again (MSLT, arXiv 2011.13635)."""
-    return _repeated(order, size, depth, len(order))
-
-
-def _middle(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
-    """The block in the middle again and again, in its place (MIDAS, arXiv 2409.19044)."""
-    block = _block(order, size, depth)
-    return _repeated(order, size, depth, (len(order) + block + 1) // 2)
-
-
-def _repeated(order: Layers, size: int, depth: Depth, end: int) -> tuple[Layers, Layers]:
-    block = _block(order, size, depth)
-    whole, rest = divmod(size - len(order), block)
-    repeats = order[end - block : end] * whole + order[end - rest : end]
-    return order[:end] + repeats + order[end:], []
-
-
-def _block(order: Layers, size: int, depth: Depth) -> int:
-    """How many layers top and middle repeat: what is missing, but at most half of what there is."""
-    return depth.block or max(1, min(size - len(order), -(-len(order) // 2)))
-
-
-def _solar(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
-    """The model twice, without the last M layers of the first and the first M of the second (arXiv 2312.15166)."""
-    old = len(order)
-    if (2 * old - size) % 2 or not old <= size <= 2 * old:
-        raise RequestError(
-            f"{depth.option} solar makes {old} layers into 2 x ({old} - overlap): an even number from {old + old % 2} to"
-            f" {2 * old}, not {size}"
-        )
-    overlap = old - size // 2 if depth.overlap is None else depth.overlap
-    return order[: old - overlap] + order[overlap:], []
-
-
-def _identity(order: Layers, size: int, depth: Depth) -> tuple[Layers, Layers]:
-    """Copies that add nothing yet, after every k-th layer (LLaMA-Pro, arXiv 2401.02415), or where `after` says."""
-    old, new = len(order), size - len(order)
-    evenly = [-(-(number + 1) * old // new) for number in range(new)]
-    after = depth.after or (range(depth.every, old + 1, depth.every) if depth.every else evenly)
-    index: Layers = []
-    inserted: Layers = []
-    for number in range(old):
-        index.append(order[number])
-        for _ in range(list(after).count(number + 1)):
-            inserted.append(len(index))
-            index.append(order[number])
-    return index, inserted
-
-
-METHODS: dict[str, Callable[[Layers, int, Depth], tuple[Layers, Layers]]] = {
-    "stack": _stack,
-    "interleave": _interleave,
-    "top": _top,
-    "middle": _middle,
-    "identity": _identity,
-    "solar": _solar,
+METHODS: dict[str, Callable[[int, int, Depth], Layers]] = {
+    "stack": lambda old, new, depth: stacked(old, new),
+    "interleave": lambda old, new, depth: interleaved(old, new),
+    "top": lambda old, new, depth: top_repeated(old, new, depth.block),
+    "middle": lambda old, new, depth: middle_repeated(old, new, depth.block),
+    "identity": lambda old, new, depth: each_followed(old, new, depth.every, depth.after),
+    "solar": lambda old, new, depth: overlapped(old, new, depth.overlap),
 }
+
+
+def _ordered(order: Layers, size: int, depth: Depth) -> Layers:
+    """The layers of `order`, as the method puts them. Raises RequestError for a number that it cannot make."""
+    try:
+        return [order[number] for number in METHODS[depth.method](len(order), size, depth)]
+    except ValueError as error:
+        raise RequestError(f"{depth.option} {error}") from None
 
 
 def _implied(depth: Depth, total: int, sources: int) -> int:

@@ -15,6 +15,7 @@ from functools import lru_cache, reduce
 
 import numpy as np
 import torch
+from einops import repeat
 
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
@@ -63,7 +64,7 @@ class Mixture:
     def maps(self, sizes: Sizes) -> dict[str, AxisMap]:
         """Nothing grows but the number of feed-forward layers; `expert` says which source each is of."""
         own = {axis: sizes[base(axis)] for axis in sorted(WORDS) if base(axis) in sizes}
-        index = np.repeat(np.arange(self.copies) % len(self.sources), self.widths.slices)
+        index = repeat(np.arange(self.copies) % len(self.sources), "copy -> (copy slice)", slice=self.widths.slices)
         return {
             **{axis: identity(size) for axis, size in own.items()},
             "expert": axis_map("copies", len(self.sources), index, 1.0, 1.0),

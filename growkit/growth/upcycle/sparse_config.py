@@ -13,9 +13,8 @@ from growkit.growth.depth.by_layer import TYPES, kinds_of_attention
 from growkit.growth.request import Experts
 from growkit.growth.source_headers import Headers, architecture_of
 from growkit.growth.upcycle.experts import Widths
-from growkit.growth.width.sizes import Sizes, rope_value
-
-ROPE_THETA = 10000.0  # of the dense classes, where a config is silent
+from growkit.growth.width.rotary import state_theta
+from growkit.growth.width.sizes import Sizes
 
 
 def sparse_config(
@@ -41,17 +40,17 @@ def sparse_config(
         "dense_ffn": widths.dense,
         "shared_ffn": widths.shared,
     }
-    for axis, keys in sparse.sizes.items():
+    for axis in sparse.sizes:
         if axis in wanted:
-            config |= dict.fromkeys(keys.split(), wanted[axis])
-    config[sparse.top_k] = experts.top_k
-    if sparse.sparse_step:
-        config[sparse.sparse_step] = step
+            config |= dict.fromkeys(sparse.keys(axis), wanted[axis])
+    config[sparse.experts.top_k] = experts.top_k
+    if sparse.experts.sparse_step:
+        config[sparse.experts.sparse_step] = step
         listed = step == 1
-        config[sparse.dense_layers] = [n for n in range(sizes["layer"]) if listed and n not in layers]
+        config[sparse.experts.dense_layers] = [n for n in range(sizes["layer"]) if listed and n not in layers]
     if source.head_is_copy is False:
         config["tie_word_embeddings"] = False
-    _state_rotary(config)
+    state_theta(config)
     kinds = kinds_of_attention(dense, source.config, sizes["layer"])
     if row.one_window:
         if len(set(kinds)) > 1:
@@ -71,12 +70,3 @@ def _counterpart(label: str, architecture: str, row: Upcycling, dense: Family, s
     raise RequestError(
         f"{label!r} is a {architecture}, which has no counterpart among the classes of {sparse.model_type}"
     )
-
-
-def _state_rotary(config: dict[str, Any]) -> None:
-    """Write the rotary base where either generation of transformers looks for it: classes fill in different ones."""
-    theta = rope_value(config, ("rope_theta",), None)
-    theta = ROPE_THETA if theta is None else theta
-    config["rope_theta"] = theta
-    if isinstance(config.get("rope_parameters"), dict):
-        config["rope_parameters"].setdefault("rope_theta", theta)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from growkit.errors import RequestError
 from growkit.families.upcycling import upcycling_of
-from growkit.growth.kin import check_members
+from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan
 from growkit.growth.request import Experts, Recipe
 from growkit.growth.rules import Growth, check_shape
@@ -42,7 +42,7 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     row, *_ = [upcycling_of(source.label, str(source.config.get("model_type"))) for source in sources]
     family = one_family(sources, "become the experts of one")
     sizes = [read_sizes(family, source.config) for source in sources]
-    check_members(family, sources, sizes, ("vocab", *OPTIONS, "layer"))
+    check_kin(family, sources, joined(("vocab", *OPTIONS, "layer")))
     _check_router(experts, len(sources))
     widths = widths_of(experts, row, sizes[0])
     copies = experts.count // widths.slices

@@ -70,8 +70,8 @@ def side_by_side_lines(family: Family, sizes: Sequence[Sizes], identical: bool) 
             why = "the members are one model, so every norm sees the statistics it saw"
         elif axis == "hidden":
             exactness = Exactness.APPROXIMATE
-            why = f"a {family.norm} takes one statistic over all members, where each had its own"
-        elif axis == "head" and family.head_norm and not identical:
+            why = f"a {family.norms.kind} takes one statistic over all members, where each had its own"
+        elif axis == "head" and family.norms.on_heads and not identical:
             exactness, why = (
                 Exactness.APPROXIMATE,
                 "the members share one gain, or one statistic, of the query and key norms",

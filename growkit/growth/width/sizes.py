@@ -8,6 +8,8 @@ from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
+from growkit.families.keys import key_names, keys_to_read
+from growkit.growth.width.rotary import rotary_size
 from growkit.maps.notation import SIZED
 
 OPTIONS = {
@@ -19,7 +21,6 @@ OPTIONS = {
 }
 FOLLOWERS = ("shared_ffn", "dense_ffn")  # widths that keep their ratio to the experts' one, ffn
 LARGEST = 1 << 24  # of any axis: far beyond every model, far below what would exhaust memory
-ROPE_DICTS = ("rope_parameters", "rope_scaling")
 
 Sizes = dict[str, int]
 
@@ -31,8 +32,7 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
     """
     sizes: Sizes = {}
     for axis, keys in family.sizes.items():
-        stated = [key for key in keys.split() if config.get(key) is not None]
-        for key in stated or keys.split()[:1] if axis == "expert" else keys.split():
+        for key in keys_to_read(keys, config):
             value = config.get(key)
             value = family.defaults.get(key) if key not in config else value
             if axis not in (*SIZED, "layer") or (value is None and axis in ("head_dim", "kv_head", "ffn")):
@@ -41,7 +41,7 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
             if sizes.setdefault(axis, value) != value:
                 raise CheckpointError(
-                    f"config.json gives {keys.split()[0]} as {sizes[axis]} but {key!r} as {value}; growkit grows models"
+                    f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {key!r} as {value}; growkit grows models"
                     " where they are one size"
                 )
     sizes.setdefault("ffn", 4 * sizes["hidden"])  # GPT-2's n_inner: null
@@ -59,40 +59,6 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
     return sizes
 
 
-def rotary_size(family: Family, config: Mapping[str, Any], sizes: Sizes) -> int:
-    """How many slots of a head carry rotary positions; 0 where positions are absolute."""
-    if not family.rotary:
-        return 0
-    fraction = rope_value(config, ("partial_rotary_factor", "rotary_pct"), family.rotary_fraction)
-    if not 0 < fraction <= 1:
-        raise CheckpointError(
-            f"config.json has partial_rotary_factor {fraction}, which should be above 0 and at most 1"
-        )
-    return int(sizes["head_dim"] * fraction)
-
-
-def rope_value(config: Mapping[str, Any], keys: tuple[str, ...], default: Any) -> Any:
-    """A rotary setting under any of its names, in the config or in its rope dictionary.
-
-    Raises CheckpointError for a dictionary that is none or a value that is not of the default's kind.
-    """
-    for name in ROPE_DICTS:
-        if not isinstance(config.get(name) or {}, dict):
-            raise CheckpointError(f"config.json should hold an object under {name!r}, not {config[name]!r}")
-    for place in (*(config.get(name) or {} for name in ROPE_DICTS), config):
-        for key in keys:
-            value = place.get(key)
-            if value is None:
-                continue
-            number = isinstance(value, int | float) and 0 < value < float("inf")
-            if not (isinstance(value, str) if isinstance(default, str) else number):
-                raise CheckpointError(
-                    f"config.json has {key!r} as {value!r}, where {default!r} is an example of what it should be"
-                )
-            return value
-    return default
-
-
 def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str, int | None]) -> Sizes:
     """The sizes to grow to: what was asked, and for the rest what keeps the model's proportions.
 
@@ -101,7 +67,7 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
     """
     old = read_sizes(family, config)
     asked = {axis: size for axis, size in request.items() if size is not None}
-    rotary = rotary_size(family, config, old)
+    rotary = rotary_size(family, config, old["head_dim"])
     for axis, size in asked.items():
         if axis == "kv_head" and axis not in family.sizes:
             raise RequestError(f"{family.model_type} has no kv heads of their own; use --heads")
@@ -193,7 +159,7 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
     if new["head_dim"] != old["head_dim"]:
         if rotary == old["head_dim"] and new["head_dim"] % 2:
             return f"head_dim {new['head_dim']} is odd, and rotary positions turn slots in pairs"
-        if family.head_norm and new["head_dim"] % old["head_dim"]:
+        if family.norms.on_heads and new["head_dim"] % old["head_dim"]:
             return (
                 f"head_dim {new['head_dim']} is no multiple of {old['head_dim']}, and {family.model_type} takes a norm"
                 " over each head that only whole copies keep"
@@ -221,8 +187,8 @@ def _nearest(asked: Mapping[str, int], old: Sizes, works: Callable[[Mapping[str,
 def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict[str, Any]:
     """The config with the new sizes written where it had the old ones; everything else as it was."""
     grown = deepcopy(dict(config))  # rotary settings are nested, and the source stays as it is
-    for axis, keys in family.sizes.items():
-        for key in keys.split():
+    for axis in family.sizes:
+        for key in family.keys(axis):
             implied = {"head_dim": new["hidden"] // new["head"], "kv_head": new["head"], "ffn": 4 * new["hidden"]}
             if (
                 config.get(key) is None

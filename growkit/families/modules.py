@@ -1,0 +1,27 @@
+"""The axes of the tensors that PyTorch modules store, for families' tables. Knows the notation; ignorant of families."""
+
+
+def linear(name: str, out: str, into: str) -> dict[str, str]:
+    """An nn.Linear: weight stored (out, in), and its bias."""
+    return {f"{name}.weight": f"{out} /{into}", f"{name}.bias": out}
+
+
+def conv1d(name: str, out: str, into: str) -> dict[str, str]:
+    """GPT-2's Conv1D: weight stored (in, out), and its bias."""
+    return {f"{name}.weight": f"/{into} {out}", f"{name}.bias": out}
+
+
+def norm(name: str, axis: str = "hidden", before_head: bool = False) -> dict[str, str]:
+    """A norm's gain and bias over an axis, under today's and BERT's first names (gamma, beta)."""
+    axis = f"/{axis}" if before_head else axis
+    gain, shift = f"~{axis}", f"+{axis}"
+    return {f"{name}.weight": gain, f"{name}.gamma": gain, f"{name}.bias": shift, f"{name}.beta": shift}
+
+
+def task_heads() -> dict[str, str]:
+    """The heads that transformers puts on any decoder: sequence and token classification, question answering."""
+    return {
+        **linear("score", "label", "hidden"),
+        **linear("classifier", "label", "hidden"),
+        **linear("qa_outputs", "label", "hidden"),
+    }

@@ -1,0 +1,102 @@
+"""What a family's tensors are called, and the axes of each. Knows templates of names; ignorant of sizes and of values.
+
+A template is a stored name without the prefix that a task model gives its base model, with "{layer}" for a layer's number
+and "{expert}" for an expert's.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from sys import intern
+
+from growkit.errors import CheckpointError
+from growkit.maps.notation import Dimension, parse
+
+_NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
+
+
+@lru_cache(maxsize=1 << 16)
+def _stem_and_template(name: str, prefixes: tuple[str, ...]) -> tuple[str, str]:
+    """Both are asked for a dozen times for each tensor, and a large mixture has thousands of tensors."""
+    stem = next((name[len(p) :] for p in prefixes if name.startswith(p)), name)
+    template = _NUMBER.sub("{expert}", _NUMBER.sub("{layer}", stem, count=1), count=1)
+    return stem, intern(template)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorNames:
+    """The names of a family's tensors, as its table has them and as files do."""
+
+    model_type: str  # as config.json says it
+    tensors: Mapping[str, str]  # template -> axes (see growkit.maps.notation)
+    task_tensors: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # part of a class's name -> its own table
+    buffers: tuple[str, ...] = ()  # templates of stored tensors that transformers recomputes
+    prefixes: tuple[str, ...]  # what task models put before the names of their base model
+    architectures: tuple[tuple[str, str], ...]  # (template that gives a class away, the class), first match wins
+    embedding: str  # template of the token embedding
+    heads: tuple[str, ...]  # templates of the output head that may be tied to it, one for each name it has
+    switches: Mapping[str, str] = field(default_factory=dict)  # config key that is true where a template is stored
+
+    def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
+        """The dimensions of a stored tensor. Raises CheckpointError for a name the family does not have."""
+        stem = self.stem(name)
+        for kind, table in self.task_tensors.items():
+            if kind in architecture and stem in table:
+                return parse(table[stem])
+        pattern = self.tensors.get(self.template(name))
+        if pattern is None:
+            raise CheckpointError(
+                f"tensor {name!r} is not one of the {self.model_type} family's: growkit does not know its axes and will"
+                " not guess; remove it from the checkpoint or check model_type in config.json"
+            )
+        return parse(pattern)
+
+    def knows(self, name: str) -> bool:
+        """Whether the name belongs to the family, as a parameter or as a buffer."""
+        return self.is_buffer(name) or self.template(name) in self.tensors
+
+    def is_buffer(self, name: str) -> bool:
+        """Whether transformers recomputes this tensor, so that it is left out of what growkit writes."""
+        return self.template(name) in self.buffers
+
+    def stem(self, name: str) -> str:
+        """The name without the prefix a task model gives its base model."""
+        return _stem_and_template(name, self.prefixes)[0]
+
+    def template(self, name: str) -> str:
+        """A stored name as the tables have it: without prefix, "{layer}" and "{expert}" for its numbers."""
+        return _stem_and_template(name, self.prefixes)[1]
+
+    def layer_of(self, name: str) -> int | None:
+        """The layer number in a tensor's name, or None."""
+        match = _NUMBER.search(self.stem(name))
+        return int(match[0]) if match else None
+
+    def in_layer(self, name: str, layer: int) -> str:
+        """The same tensor's name in another layer."""
+        stem = self.stem(name)
+        return name[: len(name) - len(stem)] + _NUMBER.sub(str(layer), stem, count=1)
+
+    def of_each_expert(self, name: str) -> bool:
+        """Whether each expert has such a tensor of its own, so that a token passes only those of the experts it takes."""
+        return "{expert}" in self.template(name)
+
+    def architecture(self, names: list[str]) -> str:
+        """The transformers class that these tensors are a checkpoint of, for files without a config.
+
+        Of the templates in `architectures`, "" is for names without any prefix and "*", the last one, for all others.
+        """
+        stems = {self.stem(name) for name in names}
+        prefixed = any(name.startswith(prefix) for name in names for prefix in self.prefixes)
+        for stem, architecture in self.architectures:
+            if stem in stems or (stem == "" and not prefixed) or (stem == "*"):
+                return architecture
+        raise AssertionError("a family's list of architectures ends with '*'")
+
+
+def has_language_head(architecture: str) -> bool:
+    """Whether a transformers class puts a language-model head on its base model: only then can a head be tied."""
+    return architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining"))

@@ -1,0 +1,62 @@
+"""Whether models can be merged: each sound by itself, and all fine-tuned from one. Knows what subtracting and adding weights
+asks of them; ignorant of values, of vocabularies and of methods.
+"""
+
+from collections.abc import Sequence
+
+from growkit.errors import RequestError
+from growkit.families import Family
+from growkit.growth.kin import PASSING, Kinship, check_kin, names_of
+from growkit.growth.rules import Growth, check_shape
+from growkit.growth.source_headers import Headers, architecture_of, check_tensors, is_tied, one_family
+from growkit.growth.width.sizes import OPTIONS, read_sizes
+from growkit.maps.axis import identity
+from growkit.maps.notation import BASE, SIZED, base
+
+TOKENS = "token_id"  # settings such as eos_token_id, which members may differ in
+MERGED = Kinship(
+    same=(*OPTIONS, "layer"),
+    passing=(*PASSING, TOKENS),
+    names=names_of,
+    one_class="can be merged",
+    one_size=lambda _: "; only models fine-tuned from one base, of the same sizes, can be merged",
+    alike="; only models whose layers see alike can be merged",
+)
+
+
+def check_each(models: Sequence[Headers]) -> Family:
+    """The family of models that are to be merged, each of which is sound.
+
+    Raises RequestError where they have several, CheckpointError for one that lacks tensors or has them of other shapes than
+    its config says.
+    """
+    family = one_family(models, "can be merged")
+    for model in models:
+        sizes = read_sizes(family, model.config)
+        maps = {axis: identity(sizes[base(axis)]) for axis in (*SIZED, *BASE) if base(axis) in sizes}
+        growth = Growth(family, maps, is_tied(family, model), 0.0, architecture_of(family, model))
+        check_tensors(growth, model, sizes["layer"])
+        for name, shape in model.shapes.items():
+            if not family.is_buffer(name):
+                check_shape(name, shape, growth)
+    return family
+
+
+def check_mergeable(family: Family, first: Headers, other: Headers) -> list[str]:
+    """Refuse a model that is no kin of the first, or whose tensors have other shapes; vocabularies may differ.
+
+    Returns notes of settings on tokens, of which the result has the first's.
+    """
+    check_kin(family, (first, other), MERGED)
+    pair, theirs = f"{first.label!r} and {other.label!r}", names_of(family, other)
+    for stem, name in names_of(family, first).items():
+        rows = family.axes_of(name, architecture_of(family, first))[0].axes == ("vocab",)
+        shapes = first.shapes[name], other.shapes[theirs[stem]]
+        if shapes[0][rows:] != shapes[1][rows:]:
+            raise RequestError(f"{pair} have tensor {name!r} as {list(shapes[0])} and {list(shapes[1])}")
+    tokens = sorted(key for key in {*first.config, *other.config} if TOKENS in key)
+    return [
+        f"{pair} have {key} {first.config.get(key)!r} and {other.config.get(key)!r}; the result has the first's"
+        for key in tokens
+        if first.config.get(key) != other.config.get(key)
+    ]

@@ -1,0 +1,122 @@
+"""Facts of families: they stand in the tables and nowhere else, and what is read off them."""
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+import growkit
+from growkit import grow_state_dict
+from growkit.errors import CheckpointError
+from growkit.families import FAMILIES, family_named
+from growkit.families.keys import Both, Either, key_names, keys_to_read
+from growkit.growth.width.rotary import write_rotary
+from growkit.growth.width.sizes import read_sizes
+from growkit.maps.axis import identity
+from growkit.maps.notation import WRITE
+from growkit.operators.rule import rule_of, select
+
+ROOT = Path(growkit.__file__).parent
+ELSEWHERE = [path for path in sorted(ROOT.rglob("*.py")) if ROOT / "families" not in path.parents]
+
+
+def strings(tree: ast.AST) -> list[tuple[int, str]]:
+    """(line, text) of the strings in a program, docstrings left out."""
+    said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in said]
+    return [(node.lineno, node.value) for node in constants if isinstance(node.value, str)]
+
+
+@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_family_is_named_outside_the_tables(path):
+    named = [(line, text) for line, text in strings(ast.parse(path.read_text("utf-8"))) if text in FAMILIES]
+    assert not named, "facts of a family belong in growkit/families"
+
+
+def test_strings_finds_a_family():
+    """The test above can fail."""
+    assert strings(ast.parse('"""opt"""\nif kind == "opt":\n    pass')) == [(2, "opt")]
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "longest"),
+    [
+        ("bert", {"max_position_embeddings": 512, "pad_token_id": 1}, 512),
+        ("roberta", {"max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ("roberta", {"max_position_embeddings": 514, "pad_token_id": 7}, 506),
+        ("roberta", {"max_position_embeddings": 514}, 513),
+        ("opt", {"max_position_embeddings": 2048}, 2048),
+        ("gpt2", {"n_positions": 1024}, 1024),
+        ("llama", {}, None),
+    ],
+)
+def test_longest_sequence(family, config, longest):
+    assert family_named(family).longest(config) == longest
+
+
+@pytest.mark.parametrize(
+    ("keys", "config", "read"),
+    [
+        ("a", {"b": 1}, ("a",)),
+        (Both("a", "b"), {"b": 1}, ("a", "b")),
+        (Either("a", "b"), {"b": 1}, ("b",)),
+        (Either("a", "b"), {"a": None, "b": 1}, ("b",)),
+        (Either("a", "b"), {"a": 1, "b": 1}, ("a", "b")),
+        (Either("a", "b"), {}, ("a",)),
+    ],
+)
+def test_which_keys_are_read(keys, config, read):
+    assert keys_to_read(keys, config) == read
+
+
+def test_all_keys_of_a_size():
+    assert key_names(Both("a", "b")) == key_names(Either("a", "b")) == ("a", "b") and key_names("a") == ("a",)
+
+
+EXPERTS = dict(hidden_size=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=16)
+
+
+def test_either_key_says_how_many_experts_and_they_must_agree():
+    family = family_named("qwen3_moe")
+    assert read_sizes(family, {**EXPERTS, "num_key_value_heads": 2, "num_local_experts": 6})["expert"] == 6
+    with pytest.raises(CheckpointError, match="gives num_experts as 4 but 'num_local_experts' as 6"):
+        read_sizes(family, {**EXPERTS, "num_key_value_heads": 2, "num_experts": 4, "num_local_experts": 6})
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "edit", "where"),
+    [
+        ("gpt_neox", {"rotary_pct": 0.25}, "partial_rotary_factor", ("rotary_pct",)),
+        ("gpt_neox", {}, "partial_rotary_factor", ("rotary_pct",)),
+        ("gpt_neox", {}, "rope_theta", ("rotary_emb_base",)),
+        ("gpt_neox", {"rope_parameters": {"rope_theta": 1e4}}, "rope_theta", ("rope_parameters", "rope_theta")),
+        ("gpt_neox", {"rope_parameters": {"rope_theta": 1e4}}, "partial_rotary_factor", ("rope_parameters", "partial_rotary_factor")),
+        ("phi", {}, "partial_rotary_factor", ("partial_rotary_factor",)),
+        ("llama", {}, "rope_theta", ("rope_theta",)),
+    ],
+)  # fmt: skip
+def test_rotary_settings_are_written_where_the_family_has_them(family, config, edit, where):
+    write_rotary(family_named(family), config, {edit: 0.5})
+    for key in where:
+        config = config[key]
+    assert config == 0.5
+
+
+def test_a_tensor_of_more_than_two_dimensions_is_refused(monkeypatch):
+    """Also where a table claims to know all its axes: the notation carries them, the rule does not yet."""
+    model = tiny.make("llama")
+    state, name = model.state_dict(), "model.layers.0.mlp.up_proj.weight"
+    state[name] = torch.stack([state[name]] * 3)
+    refusal = r"tensor 'model.layers.0.mlp.up_proj.weight' has 3 dimensions, \[3, \d+, 24\]; growkit grows vectors"
+    with pytest.raises(CheckpointError, match=refusal):
+        grow_state_dict(state, model.config.to_dict(), hidden=48)
+    table = {**FAMILIES["llama"].tensors, "layers.{layer}.mlp.up_proj.weight": "label ffn /hidden"}
+    monkeypatch.setitem(FAMILIES, "llama", replace(FAMILIES["llama"], tensors=table))
+    with pytest.raises(CheckpointError, match=refusal):
+        grow_state_dict(state, model.config.to_dict(), hidden=48)
+    axis = select(identity(4), WRITE)
+    with pytest.raises(ValueError, match="not of 3 dimensions"):
+        rule_of([axis] * 3, [WRITE] * 3)
