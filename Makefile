@@ -25,7 +25,7 @@ test: $(VENV)/.ready
 # without constraints: versions that fit one Python need not fit another
 smoke:
 	$(PYTHON) -m venv --clear $(VENV)-smoke
-	$(VENV)-smoke/bin/python -m pip install --quiet .
+	$(VENV)-smoke/bin/python -m pip install --quiet --editable .
 	$(VENV)-smoke/bin/python tests/smoke.py
 
 check: $(VENV)/.ready

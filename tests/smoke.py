@@ -69,7 +69,9 @@ def main() -> None:
 
     print(f"Python {sys.version.split()[0]}: {load_everything()} modules load")
     os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+    )
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         save_llama(Path("small"))
