@@ -57,6 +57,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/trainer_losses.py
 	$(RUN) examples/benchmarks/rewarm.py $(TEXT)
 	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
+	$(RUN) examples/benchmarks/plan_30b.py --work bench
 	$(RUN) examples/benchmarks/widen_1b.py --work bench
 	$(RUN) examples/benchmarks/stack_1b.py --work bench $(PEER)
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench

@@ -26,7 +26,7 @@ PLAN = """
 import json, sys, time
 import growkit, growkit.growth.grow_plan, growkit.growth.prepare
 start = time.perf_counter()
-plan = growkit.plan_widen(sys.argv[1], hidden=int(sys.argv[2]))
+plan = growkit.widen(sys.argv[1], hidden=int(sys.argv[2]), dry_run=True).plan
 seconds = time.perf_counter() - start
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps([seconds, peak * 1024, plan.peak_bytes, len(plan.tensors)]))

@@ -28,11 +28,12 @@ def command(function: Callable[..., Any], act: Act, name: str = "", interrupted:
     what is said after Ctrl-C.
     """
     parameters = options_of(function)
+    needed = {p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty}
 
     def run(**values: Any) -> None:
         as_json = values.pop(AS_JSON)
-        # what nobody wrote is the function's to choose
-        given = {key: value for key, value in values.items() if value is not None and value != []}
+        # what nobody wrote is the function's to choose, or to refuse
+        given = {key: value for key, value in values.items() if key in needed or (value is not None and value != [])}
         with people_errors(interrupted):
             code = act(partial(function, **given), as_json)
         if code:

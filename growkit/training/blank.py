@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from growkit.checkpoint.source import Checkpoint
+from growkit.checkpoint.source import CONFIG, Checkpoint
 from growkit.errors import CheckpointError
 from growkit.families import Family, family_named
 from growkit.families.stacked import expert_of, live_name
@@ -67,9 +67,11 @@ def blank_model(source: Checkpoint) -> Blank:
     transformers.logging.set_verbosity_error()
     try:
         with loadable(source) as folder, _parameters_without_memory():
-            model = model_class(model_class.config_class.from_pretrained(folder, local_files_only=True))
+            stated = model_class.config_class.from_pretrained(folder, local_files_only=True)
+            stated.dtype = torch.float32
+            model = model_class(stated)
             if model.can_generate():
-                model.generation_config = _generation(transformers.GenerationConfig, folder, model.generation_config)
+                model.generation_config = _generation(transformers.GenerationConfig, folder)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises many kinds; each means that there is no such model
@@ -136,12 +138,13 @@ def _parameters_without_memory() -> Iterator[None]:
         handle.remove()
 
 
-def _generation(kind: Any, folder: Path, usual: Any) -> Any:
-    """The settings for generating that lie in a folder, or those a model has without."""
+def _generation(kind: Any, folder: Path) -> Any:
+    """The settings for generating that lie in a folder, or those that transformers takes from its config."""
     try:
         return kind.from_pretrained(folder, local_files_only=True)
     except OSError:
-        return usual
+        more = {"config_file_name": CONFIG, "_from_model_config": True}
+        return kind.from_pretrained(folder, local_files_only=True, **more)
 
 
 def _aliases(model: Any) -> dict[int, list[str]]:

@@ -25,6 +25,7 @@ from growkit.training.learners import Learners
 from growkit.training.machine import Machine
 from growkit.training.objective import Teaching
 from growkit.training.optim import rate, set_rate
+from growkit.training.routing import dead_note
 from growkit.training.saved import Saved
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
@@ -183,15 +184,9 @@ class Run:
     def _clip(self) -> float:
         """Clip the gradients to the norm that is allowed; returns the norm they had."""
         most = self.settings.clip if self.settings.clip > 0 else float("inf")
-        clipped = torch.nn.utils.clip_grad_norm_(self._learning(), most)
+        learning = [p for p in self.student.model.parameters() if p.grad is not None]
+        clipped = torch.nn.utils.clip_grad_norm_(learning, most)
         return (clipped.full_tensor() if isinstance(clipped, DTensor) else clipped).item()
-
-    def _learning(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.student.model.parameters() if p.grad is not None]
-
-    def _check_finite(self, losses: StepLosses, norm: float) -> None:
-        if not all(math.isfinite(value) for value in (losses.own, losses.taught, norm)):
-            self._refuse_to_go_on(losses.own, norm)
 
     def _update(self, lr: float) -> None:
         """One step of AdamW."""
@@ -228,11 +223,13 @@ class Run:
         if self.step % s.save_every == 0 or last:
             self._save()
 
-    def _refuse_to_go_on(self, loss: float, norm: float) -> None:
+    def _check_finite(self, losses: StepLosses, norm: float) -> None:
+        if all(math.isfinite(value) for value in (losses.own, losses.taught, norm)):
+            return
         self.saver.settle(wait=True)
         kept = state.found(self.out / CHECKPOINTS)
         raise NotFiniteError(
-            f"the loss is {loss}, the gradient's norm {norm} at step {self.step + 1}; the last good checkpoint is"
+            f"the loss is {losses.own}, the gradient's norm {norm} at step {self.step + 1}; the last good checkpoint is"
             f" {kept[-1].name if kept else 'none'}: lower --lr, raise --warmup, or look at the data"
         )
 
@@ -246,12 +243,8 @@ class Run:
         loss, routed = validate(self.student.model, self.val, self.settings, self.machine, whole)
         self.val_loss = loss
         self.say({"kind": "val", "step": self.step, "loss": loss, "tokens": self.tokens, **self._spent(), **routed})
-        dead = routed.get("dead_experts", [])
-        if dead:
-            where = ", ".join(f"{expert} of layer {layer}" for layer, expert in dead[:4])
-            more = f" and {len(dead) - 4} more" if len(dead) > 4 else ""
-            text = f"hardly any token takes expert {where}{more}; a higher --balance would use them"
-            self.say({"kind": "note", "text": text})
+        if (note := dead_note(routed)) is not None:
+            self.say({"kind": "note", "text": note})
         if self.teacher is not None and self.settings.teacher_until == "overtaken":
             if self.theirs is None:
                 self.theirs = self.teacher.validation_loss(self.val)

@@ -57,7 +57,8 @@ class Predicted:
         else:
             self.hidden = self.hidden.clone()  # a sharded model may not hand out a view
         rows = max(1, LOGITS[inputs.device.type] // model.config.vocab_size)
-        self.pieces = [slice(first, first + rows) for first in range(0, len(self.labels), rows)]
+        # at least one: where nothing is predicted the head still gets a gradient, of zeros, which processes can sum
+        self.pieces = [slice(first, first + rows) for first in range(0, max(1, len(self.labels)), rows)]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, vocabulary) float32 of (n, hidden): the model's own way from its base model's output on, caps and scales too."""

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from growkit.checkpoint.record import record_of
+from growkit.checkpoint.record import record, source_entries
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.writer import write_json
 from growkit.growth.carry_out import carry_out
 from growkit.growth.prepare import Options
 from growkit.growth.request import stack_recipe
 from growkit.growth.sources import open_source
+from growkit.maps.exactness import Exactness
 from growkit.reports.tensorboard import tensorboard
 from growkit.training.blank import Blank, blank_model
 from growkit.training.learners import AllLearn, Learners
@@ -115,12 +116,10 @@ def _record(settings: Settings, folder: Path) -> None:
     """growkit.json of a trained checkpoint."""
     source = open_source(settings.checkpoint)
     source.close()
-    entry = {"name": source.name, "files": settings.hashes["checkpoint"]}
-    record = record_of(source.folder)
-    made = {"format": 2, "growkit": __version__, "command": "pretrain", "exactness": "approximate"}
+    entries = source_entries([source], [settings.hashes["checkpoint"]])
     request = {k: v for k, v in settings.to_json().items() if k not in ("out", "hashes")}
-    sources = [{**entry, **({"record": record} if record else {})}]
-    write_json(folder / PROVENANCE, {**made, "request": request, "maps": {}, "maps_digest": "", "sources": sources})
+    made = record("pretrain", request=request, sources=entries, exactness=Exactness.APPROXIMATE, maps_digest="")
+    write_json(folder / PROVENANCE, made)
 
 
 def _open_model(name: str | Path) -> Blank:

@@ -5,7 +5,7 @@ their weights; ignorant of steps, and of who reads them.
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -50,7 +50,7 @@ class WholeModel:
             partial.rename(folder)
 
     def _begin(self, student: Student, folder: Path) -> None:
-        model = student.model
+        model: Any = student.model
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         model.config.dtype = "float32"
@@ -67,7 +67,8 @@ class WholeModel:
 
 def write_weights(student: Student, folder: Path) -> None:
     """A model's weights under the names that files have, tied ones once. All processes call this together."""
-    model, seen, tensors = student.model, set[int](), dict[str, torch.Tensor]()
+    model: Any = student.model
+    seen, tensors = set[int](), dict[str, torch.Tensor]()
     left_out = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen and name not in left_out:

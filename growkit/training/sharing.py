@@ -7,6 +7,7 @@ Nothing here ever holds more than one process's share of one tensor beyond what 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -136,10 +137,15 @@ def _blocks(
             width = prod(rows.shape[1:])
             for target, part in stored.get(name, [(name, _Part(name, tuple(tensor.shape)))]):
                 if part.expert is None:
-                    yield [(target, size)], [(first * width, lambda rows=rows: rows)]
+                    yield [(target, size)], [(first * width, partial(_itself, rows))]
                 elif first <= part.expert < first + len(rows):
                     row = rows[part.expert - first].chunk(part.parts)[part.place]
-                    yield [(target, size)], [(0, lambda row=row: row)]
+                    yield [(target, size)], [(0, partial(_itself, row))]
+
+
+def _itself(block: torch.Tensor) -> torch.Tensor:
+    """A block that is there already, where one is asked to be computed."""
+    return block
 
 
 def _shares(machine: Machine, tensor: torch.Tensor) -> Iterable[tuple[int, torch.Tensor]]:
