@@ -1,9 +1,9 @@
-"""One member's thinned delta as a sparse file, written in one pass. Knows which of two forms of a tensor is smaller and where
-both wait until all sizes are known; ignorant of how a delta is read and of how it is measured.
+"""One member's thinned delta as a sparse file, written in one pass. Knows which of two forms of a tensor is smaller and
+where both wait until all sizes are known; ignorant of how a delta is read and of how it is measured.
 
-A safetensors file begins with the sizes of everything in it, and how many values a thinned tensor has is known when the last
-of them was seen. So blocks are appended to spools, files without a name in the work folder, and go from there into the file in
-the kernel. Memory holds blocks, and numbers of values in the rows of one tensor.
+A safetensors file begins with the sizes of everything in it, and how many values a thinned tensor has is known when the
+last of them was seen. So blocks are appended to spools, files without a name in the work folder, and go from there into
+the file in the kernel. Memory holds blocks, and numbers of values in the rows of one tensor.
 """
 
 from contextlib import ExitStack
