@@ -55,7 +55,7 @@ MOMENTS = {
     "in an export": dict(arm=killing(saved, "write_moments")),
     "after a growth": dict(arm=killing(pretrain, "_grow", after=True)),
     "politely": dict(signals=(signal.SIGTERM, 8)),
-    "in the last export": dict(arm=killing(pretrain, "record_of")),
+    "in the last export": dict(arm=killing(pretrain, "record")),
 }
 
 
