@@ -2,12 +2,13 @@
 # make test   set up, run the whole suite
 # make check  lint, formatting, types      make fix   mend what can be mended      make bench   the benchmarks
 # make docs   the pages as a site in site/, no broken link
+# make smoke PYTHON=python3.13   whether growkit works at all with another Python, in an environment of its own
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test check fix docs bench clean
+.PHONY: demo test smoke check fix docs bench clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +21,12 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
+
+# without constraints: versions that fit one Python need not fit another
+smoke:
+	$(PYTHON) -m venv --clear $(VENV)-smoke
+	$(VENV)-smoke/bin/python -m pip install --quiet --editable .
+	$(VENV)-smoke/bin/python tests/smoke.py
 
 check: $(VENV)/.ready
 	$(RUN) -m ruff check .
@@ -50,10 +57,11 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/trainer_losses.py
 	$(RUN) examples/benchmarks/rewarm.py $(TEXT)
 	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
+	$(RUN) examples/benchmarks/plan_30b.py --work bench
 	$(RUN) examples/benchmarks/widen_1b.py --work bench
 	$(RUN) examples/benchmarks/stack_1b.py --work bench $(PEER)
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
 	$(RUN) examples/benchmarks/merge_1b.py --work bench $(PEER)
 
 clean:
-	rm -rf $(VENV) demo bench site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-smoke demo bench site .pytest_cache .mypy_cache .ruff_cache

@@ -4,30 +4,72 @@ The package imports nothing heavy until something is used, so that the command l
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from growkit.errors import CheckpointError, GrowkitError, RequestError
 from growkit.version import __version__
 
-_LAZY = {
-    **dict.fromkeys(("widen", "stack", "grow", "fuse", "upcycle"), "growkit.api"),
-    **dict.fromkeys(("plan_widen", "plan_stack", "plan_grow", "plan_fuse", "plan_upcycle"), "growkit.api"),
-    "grow_state_dict": "growkit.api",
-    **dict.fromkeys(("merge", "plan_merge", "delta", "apply"), "growkit.merging.merge"),
-    "pretrain": "growkit.api",
-    "verify": "growkit.models.verify",
-    "inspect": "growkit.growth.inspect",
-    **dict.fromkeys(("expand", "mapping", "fpi", "aki", "stack_order", "stack_layers"), "growkit.operators"),
-    "tokenize": "growkit.data.tokenize",
-    "init": "growkit.models.init",
-    "evaluate": "growkit.models.evaluate",
-    "report": "growkit.reports.report",
-}
+if TYPE_CHECKING:  # what editors and type checkers see; at run time the same names are looked up when they are used
+    from growkit.api import (
+        apply,
+        delta,
+        evaluate,
+        fuse,
+        grow,
+        grow_state_dict,
+        init,
+        inspect,
+        merge,
+        pretrain,
+        report,
+        stack,
+        tokenize,
+        upcycle,
+        verify,
+        widen,
+    )  # fmt: skip
+    from growkit.operators import aki, expand, fpi, mapping, stack_layers, stack_order
 
-__all__ = ["CheckpointError", "GrowkitError", "RequestError", "__version__", *_LAZY]
+__all__ = [
+    "CheckpointError",
+    "GrowkitError",
+    "RequestError",
+    "__version__",
+    "aki",
+    "apply",
+    "delta",
+    "evaluate",
+    "expand",
+    "fpi",
+    "fuse",
+    "grow",
+    "grow_state_dict",
+    "init",
+    "inspect",
+    "mapping",
+    "merge",
+    "pretrain",
+    "report",
+    "stack",
+    "stack_layers",
+    "stack_order",
+    "tokenize",
+    "upcycle",
+    "verify",
+    "widen",
+]  # fmt: skip
+
+_OPERATORS = (
+    "expand",
+    "mapping",
+    "fpi",
+    "aki",
+    "stack_order",
+    "stack_layers",
+)  # on plain tensors; everything else is a door
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'growkit' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'growkit' has no attribute {name!r}")
+    return getattr(import_module("growkit.operators" if name in _OPERATORS else "growkit.api"), name)

@@ -1,9 +1,11 @@
 """What can go wrong because of the person or the data, in three kinds. Knows nothing of tensors, files or models.
 
-Programming mistakes stay AssertionError or whatever Python raises; everything a user can cause is a GrowkitError with one
-sentence that names the thing, what was expected, what was found and what to do next. Only the command line turns these
-into exit codes.
+Programming mistakes stay AssertionError or whatever Python raises; everything a user can cause is a GrowkitError with
+one sentence that names the thing, what was expected, what was found and what to do next. Only the command line turns
+these into exit codes.
 """
+
+from typing import Any
 
 
 class GrowkitError(Exception):
@@ -20,3 +22,14 @@ class RequestError(GrowkitError):
 
 class CheckpointError(GrowkitError):
     """A checkpoint, tensor or file that is missing, damaged, unknown or contradictory."""
+
+
+class ProofInterrupted(KeyboardInterrupt):
+    """Ctrl-C while a result was being proved, which is there all the same.
+
+    grown: the growkit.growth.carry_out.Grown that the call would have handed back.
+    """
+
+    def __init__(self, grown: Any):
+        super().__init__("interrupted while proving a result that is there")
+        self.grown = grown

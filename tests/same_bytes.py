@@ -6,7 +6,7 @@
     python tests/same_bytes.py --compare before.json after.json      # what differs; exit code 1 if anything does
 
 To record another tree with this file, put that tree first in PYTHONPATH. --only REGEX records, or compares, the cases
-that have it in their name. --renew writes digests.json anew, the part that the suite holds (see test_same_bytes.py).
+that have it in their name. --renew writes digests.json anew, the part that the suite holds (see digests.py).
 
 Only the command line is used, so this works whatever becomes of the modules; --make alone needs the rest, by tiny.py.
 Recordings can be compared if one machine made both: sums and random numbers may depend on the processor.
@@ -141,7 +141,7 @@ def main() -> int:
 
         make(asked.make)
     if asked.renew:
-        from test_same_bytes import renew
+        from digests import renew
 
         renew()
     if asked.out:

@@ -68,11 +68,12 @@ def test_sources_that_differ_in_what_they_say_by_layer(tmp_path):
     edit_config(tmp_path / "a", mlp_only_layers=[0, 2])
     for nothing in (KeyError, None, []):
         edit_config(tmp_path / "b", mlp_only_layers=nothing)
-        assert [growkit.plan_stack(order).config["mlp_only_layers"] for order in orders] == [[0, 2], [3, 5]]
+        configs = [growkit.stack(order, dry_run=True).plan.config for order in orders]
+        assert [config["mlp_only_layers"] for config in configs] == [[0, 2], [3, 5]]
     edit_config(tmp_path / "a", no_rope_layers=[1, 1, 0])
     for order in orders:
         with pytest.raises(growkit.GrowkitError, match="no_rope_layers"):
-            growkit.plan_stack(order)
+            growkit.stack(order, dry_run=True)
 
 
 BY_LAYER = [  # family, changes of the config, part of the sentence

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from growkit import api, errors
 from growkit.cli import app
+from growkit.models import verify as proof
 
 COMMANDS = typer.main.get_command(app).commands
 COMPANIONS = ("tokenizer.json", "generation_config.json", "chat_template.jinja", "LICENSE")
@@ -303,10 +304,10 @@ def test_sizes_that_do_not_divide_and_the_nearest_that_do(src, request_, says, o
     for size in range(low, high + 1):
         request = {**asked, FLAGS[flag]: size}
         if size in (low, high):
-            api.plan_widen(src, **request)
+            api.widen(src, dry_run=True, **request)
         else:
             with pytest.raises(errors.RequestError):
-                api.plan_widen(src, **request)
+                api.widen(src, dry_run=True, **request)
 
 
 def test_folder_holds_everything_a_hugging_face_folder_does(src):
@@ -374,7 +375,7 @@ def test_a_result_that_could_not_be_proved_is_still_named(src, monkeypatch, trou
     def fail(*_args, **_options):
         raise trouble
 
-    monkeypatch.setattr(api, "prove", fail)
+    monkeypatch.setattr(proof, "verify", fail)
     result = run("widen", "src", "--hidden", "48", "-o", "out")
     assert result.exit_code == (130 if trouble is KeyboardInterrupt else 1)
     assert "not verified" in result.stdout and "wrote out" in result.stdout and Path("out/config.json").exists()

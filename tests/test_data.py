@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from halting import ended, halted
 from hypothesis import given, settings
@@ -531,8 +532,8 @@ def test_a_batch_is_the_same_for_any_number_of_processes(size, step, seed, maske
     for world in (2, 4):
         share = size // world
         parts = [batches(**more).rows(step, rank * share, share) for rank in range(world)]  # each a process of its own
-        for side in (0, 1):
-            assert np.array_equal(whole[side], np.concatenate([part[side] for part in parts]))
+        for side in ("inputs", "labels", "places"):
+            assert torch.equal(getattr(whole, side), torch.cat([getattr(part, side) for part in parts]))
 
 
 @given(count=st.integers(40, 600), length=st.integers(1, 30), size=st.integers(1, 50), masked=st.booleans())
@@ -541,31 +542,31 @@ def test_each_window_is_seen_once_in_an_epoch_and_the_order_changes(count, lengt
     data = batches(count, length, size, masked=(0, 9) if masked else None)
     windows = (count - (not masked)) // length
     steps = -(-3 * windows // size)
-    seen = [place for step in range(steps) for place in data.places(step, 0, size)][: 3 * windows]
+    seen = [place for step in range(steps) for place in data.drawn(step, 0, size)][: 3 * windows]
     epochs = [seen[n * windows : (n + 1) * windows] for n in range(3)]
     assert all(sorted(epoch) == list(range(windows)) for epoch in epochs)
     assert windows < 10 or epochs[0] != epochs[1] != epochs[2]
-    assert data.places(steps - 1, 0, size) == batches(count, length, size, masked=data.masked).places(
-        steps - 1, 0, size
-    )
+    assert data.drawn(steps - 1, 0, size) == batches(count, length, size, masked=data.masked).drawn(steps - 1, 0, size)
 
 
 def test_a_causal_window_predicts_the_next_token():
-    inputs, labels = batches().rows(3, 0, 12)
+    batch = batches().rows(3, 0, 12)
+    inputs, labels = batch.inputs, batch.labels
+    assert torch.equal(batch.places, inputs) and batch.predicted == 12 * 16  # token n is n
     assert inputs.shape == labels.shape == (12, 16) and (labels == inputs + 1).all()
     assert (inputs[:, 0] % 16 == 0).all()
-    assert not np.array_equal(inputs, batches(seed=1).rows(3, 0, 12)[0])
+    assert not np.array_equal(inputs, batches(seed=1).rows(3, 0, 12).inputs)
 
 
 def test_masks_are_fifteen_percent_of_which_eighty_ten_ten_and_reproducible():
     data = Batches(np.full(64_000, 7, np.uint16), 64, 500, masked=(9, 1000))
-    inputs, labels = data.rows(0, 0, 500)
+    inputs, labels = data.rows(0, 0, 500).inputs, data.rows(0, 0, 500).labels
     chosen = labels != IGNORED
     assert (chosen.sum(1) == round(0.15 * 64)).all() and (labels[chosen] == 7).all() and (inputs[~chosen] == 7).all()
     shares = [(inputs[chosen] == kind).double().mean().item() for kind in (9, 7)]
     assert abs(shares[0] - 0.8) < 0.02 and abs(shares[1] - 0.1) < 0.02  # the other tenth is random
-    assert np.array_equal(inputs, Batches(data.tokens, 64, 500, masked=(9, 1000)).rows(0, 0, 500)[0])
-    assert not np.array_equal(chosen, data.rows(2, 0, 500)[1] != IGNORED), "new masks in every epoch"
+    assert np.array_equal(inputs, Batches(data.tokens, 64, 500, masked=(9, 1000)).rows(0, 0, 500).inputs)
+    assert not np.array_equal(chosen, data.rows(2, 0, 500).labels != IGNORED), "new masks in every epoch"
     assert abs(chosen.double().mean(0) - 0.15).max() < 0.06, "every position alike"
 
 

@@ -271,5 +271,5 @@ def test_two_sources_stacked_are_no_longer_either(method, tmp_path):
     """As many layers as both have together, all as they were, and still another function."""
     for seed, name in enumerate("ab"):
         tiny.make("llama", seed=seed).save_pretrained(tmp_path / name)
-    plan = growkit.plan_stack([tmp_path / "a", tmp_path / "b"], tmp_path / "out", layers=6, method=method)
+    plan = growkit.stack([tmp_path / "a", tmp_path / "b"], tmp_path / "out", layers=6, method=method, dry_run=True).plan
     assert [(line.axis, str(line.exactness)) for line in plan.axes if line.how != "kept"] == [("layer", "approximate")]

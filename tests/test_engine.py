@@ -28,7 +28,7 @@ grow = namespace["grow"]
 
 
 def test_there_are_ten():
-    assert len(LINES.splitlines()) == 10
+    assert len([line for line in LINES.splitlines() if line]) == 10  # the formatter's empty lines left out
 
 
 @st.composite

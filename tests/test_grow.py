@@ -31,15 +31,15 @@ SAME = [  # family, changes of its config, growth
     ("gemma2", {}, dict(hidden=36, dtype="float16", after=(1, 1, 3), depth="identity")),
     ("olmo2", {}, dict(hidden=48, heads=8, noise=0.0, every=2, depth="identity")),
     ("mistral", dict(tie_word_embeddings=True), dict(head_dim=12, slices="3,1-2", dtype="float64")),
-    ("phi", {}, dict(ffn=101, layers=6, shard_bytes=20_000)),
-    ("opt", {}, dict(hidden=36, layers=4, depth="identity", shard_bytes=20_000)),
+    ("phi", {}, dict(ffn=101, layers=6, shard_size=20_000)),
+    ("opt", {}, dict(hidden=36, layers=4, depth="identity", shard_size=20_000)),
 ]
 
 
 @pytest.mark.parametrize(("family", "changes", "growth"), SAME)
 def test_grow_is_widen_then_stack_byte_for_byte(family, changes, growth, tmp_path):
     saved(family, tmp_path / "src", **changes)
-    files = {key: growth[key] for key in ("shard_bytes",) if key in growth}
+    files = {key: growth[key] for key in ("shard_size",) if key in growth}
     wide = {key: value for key, value in growth.items() if key not in (*DEPTH, "depth")}
     deep = {key: growth[key] for key in DEPTH if key in growth} | {"method": growth.get("depth", "stack")} | files
     growkit.widen(tmp_path / "src", tmp_path / "wide", **wide, optimizer=tmp_path / "src" / "adam.safetensors")
@@ -179,7 +179,7 @@ def test_sizes_of_a_target_by_folder_by_config_and_by_name(tmp_path):
 def test_names_say_all_sizes(name, tmp_path):
     family, sizes = NAMED[name]
     saved(family, tmp_path / "src")
-    plan = growkit.plan_grow(tmp_path / "src", like=name, depth="interleave")
+    plan = growkit.grow(tmp_path / "src", like=name, depth="interleave", dry_run=True).plan
     grown = read_sizes(FAMILIES[family], plan.config)
     assert {axis: grown[axis] for axis in sizes} == sizes
     assert grown["head_dim"] == sizes["hidden"] // sizes["head"] and grown["vocab"] == 61

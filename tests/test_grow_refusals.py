@@ -97,10 +97,10 @@ def test_a_config_that_depth_cannot_follow(others, tmp_path, monkeypatch):
 def test_numbers_that_are_none(request_, tmp_path):
     tiny.make("llama", dtype=torch.float32).save_pretrained(tmp_path)
     with pytest.raises(growkit.RequestError, match="whole number"):
-        growkit.plan_stack(tmp_path, tmp_path.parent / "out", **request_)
+        growkit.stack(tmp_path, tmp_path.parent / "out", dry_run=True, **request_)
 
 
 def test_no_source_at_all():
-    for call in (growkit.plan_stack, growkit.stack):
+    for dry_run in (True, False):
         with pytest.raises(growkit.RequestError):
-            call([], "out", layers=6)
+            growkit.stack([], "out", layers=6, dry_run=dry_run)

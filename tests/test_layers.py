@@ -93,8 +93,7 @@ def test_public_functions_are_documented(path):
 def test_what_the_package_exports():
     assert sorted(growkit.__all__) == sorted(
         ["CheckpointError", "GrowkitError", "RequestError", "__version__", "expand", "grow_state_dict", "inspect"]
-        + ["plan_widen", "plan_stack", "plan_grow", "plan_fuse", "plan_upcycle", "plan_merge", "verify"]
-        + ["widen", "stack", "grow", "fuse", "upcycle", "merge", "delta", "apply"]
+        + ["verify", "widen", "stack", "grow", "fuse", "upcycle", "merge", "delta", "apply"]
         + ["tokenize", "init", "evaluate", "pretrain", "report"]
         + ["mapping", "fpi", "aki", "stack_order", "stack_layers"]
     )

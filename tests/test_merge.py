@@ -170,7 +170,7 @@ def test_order_threads_and_shards_change_nothing(here, monkeypatch, method):
     growkit.merge(members, "one", base="base", method=method)
     monkeypatch.setattr("growkit.checkpoint.stream.WORKERS", 1)
     monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 100)
-    growkit.merge(members[::-1], "other", base="base", method=method, shard_bytes=20_000)
+    growkit.merge(members[::-1], "other", base="base", method=method, shard_size=20_000)
     assert Path("other/model.safetensors.index.json").exists()
     one, other = state("one"), state("other")
     if method == "slerp":  # its angle is a sum over blocks, whose order is theirs
@@ -313,7 +313,7 @@ def test_provenance_and_what_reads_it(here):
 
 
 def test_a_member_that_equals_the_base_is_warned_of(here):
-    plan = growkit.plan_merge(["a", "base"], base="base")
+    plan = growkit.merge(["a", "base"], base="base", dry_run=True).plan
     assert any("'base' equals the base" in note for note in plan.notes)
 
 

@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 
 import growkit
 from growkit.checkpoint.stream import StateSource
+from growkit.growth.dual_rules import dual_rule, rate_multipliers
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.plan import Part, TensorPlan
 from growkit.growth.request import recipe
-from growkit.growth.rules import dual_rule, rate_multipliers
 from growkit.growth.source_headers import Headers
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for one another
@@ -283,5 +283,5 @@ def test_a_state_larger_than_a_shard_leaves_the_model_loadable(tmp_path):
     model = tiny.make("llama", dtype=torch.float32)
     source = tmp_path / "source"
     save_trained(model, source)
-    growkit.widen(source, tmp_path / "out", hidden=48, optimizer=source / "state.safetensors", shard_bytes=1 << 17)
+    growkit.widen(source, tmp_path / "out", hidden=48, optimizer=source / "state.safetensors", shard_size=1 << 17)
     assert growkit.verify(source, tmp_path / "out").ok

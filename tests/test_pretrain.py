@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,15 @@ import torch
 import transformers
 from refusing import refused, run, tree
 from safetensors.torch import load_file
-from tiny_runs import ask, curve, dataset, line, losses_of, same, tokenizer, weights
+from tiny_runs import ask, curve, dataset, kept_moments, line, losses_of, same, tokenizer, weights
 
+import growkit
 from growkit import api
 from growkit.data.batches import Batches
 from growkit.errors import RequestError
 from growkit.training import checkpoints as state
-from growkit.training import loop, pretrain, student
+from growkit.training import loop, pretrain, teacher
 from growkit.training.optim import rate
-from growkit.training.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +47,8 @@ def test_the_loop_is_a_plain_one(world):
     for step in range(50):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * rate(step, 50, 5, "cosine")
-        inputs, labels = data.rows(step, 0, 8)
-        loss = torch.nn.functional.cross_entropy(model(inputs).logits.flatten(0, 1), labels.flatten())
+        batch = data.rows(step, 0, 8)
+        loss = torch.nn.functional.cross_entropy(model(batch.inputs).logits.flatten(0, 1), batch.labels.flatten())
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.7).item())
         optimizer.step()
@@ -66,19 +67,19 @@ def test_two_stages_of_all_layers_are_the_plain_run(world):
     assert same(weights("plain/final"), weights("two-stage/final"))
 
 
-def test_teachers(world, monkeypatch):
+def test_teachers(world):
     """At alpha 0 as if there were none, and then it is gone; one that knows what the student knows teaches nothing."""
-    held, lines = [], []
-    monkeypatch.setattr(loop.Run, "go", lambda self, resume, go=loop.Run.go: held.append(self) or go(self, resume))
+    lines = []
     pretrain.pretrain(ask(world, "none", steps=4))
     pretrain.pretrain(ask(world, "zero", steps=4, teacher=str(world / "teacher"), teacher_steps=0))
     assert losses_of("none") == losses_of("zero") and same(weights("none/final"), weights("zero/final"))
 
     def watch(line):
-        lines.append((line.get("step"), line.get("alpha"), "kd_loss" in line, held[-1].teacher is not None))
+        lines.append((line.get("step"), line.get("alpha"), "kd_loss" in line, taught_run.teacher is not None))
 
     taught = ask(world, "taught", steps=4, teacher=str(world / "teacher"), teacher_steps=2, eval_every=9, save_every=9)
-    pretrain.pretrain(taught, watch=watch)
+    taught_run = pretrain.open_run(taught, watch=watch)
+    assert pretrain.carry_through(taught_run).run is taught_run
     assert lines[:4] == [(1, 1.0, True, True), (2, 0.5, True, True), (3, 0.0, False, False), (4, 0.0, False, False)]
     assert losses_of("taught")[0] == losses_of("none")[0] != losses_of("taught")[1]
     itself = dict(teacher=str(world / "llama"), teacher_steps=9, alpha_schedule="heaviside", weight_decay=0.0)
@@ -108,16 +109,20 @@ def alphas(out) -> dict[int, float]:
 def test_a_teacher_that_is_overtaken(world, monkeypatch):
     """It ends when validation passes its own and never begins again; stopped before or after that, the same run comes out."""
     val = {2: 5.0, 4: 4.0, 6: 3.5, 8: 9.0, 10: 9.0, 12: 9.0}  # of the model; its teacher's is 3.8
-    asked, held = [], []
-    monkeypatch.setattr(loop.Run, "go", lambda self, resume, go=loop.Run.go: held.append(self) or go(self, resume))
+    asked, runs = [], []
 
     def validate(model, *_):
-        asked.append(is_teacher := model is not held[-1].student.model)
-        return 3.8 if is_teacher else val[held[-1].step], {}
+        asked.append(is_teacher := model is not runs[-1].student.model)
+        return 3.8 if is_teacher else val[runs[-1].step], {}
+
+    def go(settings, resume=False, watch=lambda _: None):
+        runs.append(pretrain.open_run(settings, resume, watch))
+        return pretrain.carry_through(runs[-1], resume)
 
     monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(teacher, "validate", validate)
     taught = dict(teacher=str(world / "teacher"), teacher_steps=10, teacher_until="overtaken", eval_every=2)
-    pretrain.pretrain(ask(world, "whole", **taught))
+    go(ask(world, "whole", **taught))
     weight = {step: 1 - (step - 1) / 10 if step <= 6 else 0.0 for step in range(1, 13)}
     assert alphas("whole") == pytest.approx(weight) and asked.count(True) == 1 and asked.count(False) == 6
     notes = [line for line in map(json.loads, Path("whole/metrics.jsonl").read_text().splitlines()) if "text" in line]
@@ -132,8 +137,8 @@ def test_a_teacher_that_is_overtaken(world, monkeypatch):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            pretrain.pretrain(s, stop > 5, stopped)
-    pretrain.pretrain(s, True)
+            go(s, stop > 5, stopped)
+    go(s, True)
     assert curve("run") == curve("whole") and alphas("run") == alphas("whole")
     assert same(weights("run/final"), weights("whole/final"))
     with pytest.raises(RequestError, match=r"eval_every 3 \(was 2\)"):
@@ -190,9 +195,10 @@ def test_what_a_run_will_be(world, schedule, options):
 
 def test_warm_up_by_default(world):
     """None where AdamW's state comes along; else as many steps as second moments remember, at most a quarter of the run."""
-    from growkit.training.run_request import settings
 
-    asked = lambda model, steps, **more: settings(model, world / "data", "run", steps=steps, **more).warmup  # noqa: E731
+    def asked(model, steps, **more):
+        return growkit.pretrain(model, world / "data", "run", steps=steps, dry_run=True, **more).outlook.warmup
+
     fresh = world / "llama"
     assert [asked(fresh, steps) for steps in (3, 40, 80, 10_000)] == [0, 10, 20, 20]
     assert (
@@ -229,12 +235,11 @@ def test_tensorboard_that_is_missing(world, monkeypatch):
         refused(*line(world, "--tensorboard", *more), says="pip install 'growkit[tensorboard]'")
 
 
-def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch):
-    held, ids = [], tiny.tokens()
-    monkeypatch.setattr(loop.Run, "go", lambda self, r, go=loop.Run.go: held.append(self) or go(self, r))
-    pretrain.pretrain(ask(world, "first"))
+def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world):
+    ids = tiny.tokens()
+    trained = pretrain.pretrain(ask(world, "first")).run.student.model.eval()
     final = transformers.AutoModelForCausalLM.from_pretrained("first/final").eval()
-    assert torch.equal(final(ids).logits, held[0].student.model.eval()(ids).logits)
+    assert torch.equal(final(ids).logits, trained(ids).logits)
     state_of = "first/final/optimizer.safetensors"
     for name, make in {
         "widened": lambda: api.widen("first/final", "widened", hidden=48, optimizer=state_of, verify=False),
@@ -248,23 +253,18 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world, monkeypatch)
         ),
     }.items():
         make()
-        grown, begun = load_file(f"{name}/optimizer.safetensors"), {}
+        grown = load_file(f"{name}/optimizer.safetensors")
         rates = json.loads(Path(name, "lr_multipliers.json").read_text())["multipliers"]
         assert {v.item() for key, v in grown.items() if key.endswith(".step")} == {12 if "re" not in name else 15}
 
-        def spy(self, number, begin=loop.Run._begin, begun=begun):
-            begin(self, number)
-            begun |= student.stored_state(self.student.optimizer, self.student.model)
-            groups = self.student.optimizer.param_groups
-            begun["scales"] = {id(p): group["scale"] for group in groups for p in group["params"]}
-
-        with monkeypatch.context() as patch:
-            patch.setattr(loop.Run, "_begin", spy)
-            settings = ask(world.parent, f"more-{name}", steps=3, model=Path(name).resolve())
-            pretrain.pretrain(Settings(**{**vars(settings), "data": str(world / "data")}))
-        scales = begun.pop("scales")
+        settings = ask(world.parent, f"more-{name}", steps=3, model=Path(name).resolve())
+        going = pretrain.open_run(replace(settings, data=str(world / "data")))
+        going.begin()
+        begun = kept_moments(going.student)
+        pretrain.carry_through(going)
+        scales = {id(p): group["scale"] for group in going.student.optimizer.param_groups for p in group["params"]}
         assert begun.keys() <= grown.keys() and all(torch.equal(begun[key], grown[key]) for key in begun)
-        for parameter, tensor in held[-1].student.model.named_parameters():
+        for parameter, tensor in going.student.model.named_parameters():
             assert scales[id(tensor)] == rates.get(parameter, {"lr": 1.0})["lr"], parameter
         after = load_file(f"more-{name}/final/optimizer.safetensors")
         assert {v.item() for key, v in after.items() if key.endswith(".step")} == {15 if "re" not in name else 18}
@@ -287,15 +287,12 @@ def test_a_loss_that_is_nan(world):
     assert state.trainer_of(last)["step"] == len(curve("run"))
 
 
-def test_a_gradient_that_is_not_finite_is_not_taken_for_a_step(world, monkeypatch):
-    def poisoned(folder, load=pretrain._load):
-        model, home = load(folder)
-        next(model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
-        return model, home
-
-    monkeypatch.setattr(pretrain, "_load", poisoned)
+def test_a_gradient_that_is_not_finite_is_not_taken_for_a_step(world):
+    going = pretrain.open_run(ask(world, "run", steps=2, save_every=1))
+    going.begin()
+    next(going.student.model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(loop.NotFiniteError):
-        pretrain.pretrain(ask(world, "run", steps=2, save_every=1))
+        pretrain.carry_through(going)
     assert not state.found(Path("run/checkpoints"))
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from filelock import lock_descriptor
 from halting import ended, halted
 from on_disk import checkpoint, edit_config, edit_weights, thesis
 from refusing import cases, refused, run, tree
 from safetensors.torch import load_file, save_file
+
+from growkit.checkpoint import writer
 
 UP = "model.layers.1.mlp.up_proj.weight"
 WIDEN = ["widen", "src", "--hidden", "48", "--no-verify"]
@@ -234,6 +237,28 @@ def test_what_appears_under_the_name_while_work_goes_on_is_not_deleted(src, monk
     result = run(*WIDEN, "-o", "out")
     assert result.exit_code == 2 and "Directory not empty" in result.stderr
     assert os.listdir("out") == ["thesis.txt"] and not Path("out.partial").exists()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_that_another_run_finishes_while_this_one_takes_its_lock(src, monkeypatch, again):
+    def lock_late(descriptor, blocking):
+        os.rename("out.partial", "out")
+        if again:  # and a third one has begun
+            thesis("out.partial")
+        return lock_descriptor(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(writer, "lock_descriptor", lock_late)
+    result = run(*WIDEN, "-o", "out")
+    assert result.exit_code == 2 and "another growkit is writing" in result.stderr
+    assert not os.listdir("out") and Path("out.partial/thesis.txt").exists() == again
+
+
+def test_file_system_without_locks(src, monkeypatch):
+    def lockless(descriptor, blocking):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(writer, "lock_descriptor", lockless)
+    refused(*WIDEN, "-o", "out", says="out': No locks available; nothing was kept", plan_shown=True)
 
 
 def test_force_replaces_a_checkpoint_whole(src):

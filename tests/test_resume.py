@@ -5,30 +5,26 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-import traceback
 from concurrent.futures import Future, wait
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from processes import GUARD, KILL, blocked_until, child, ended, killing, pair, port, said
 from refusing import refused, run
 from safetensors.torch import load_file
-from tiny_runs import ask, curve, line, losses_of, same, tokenizer, weights
+from tiny_runs import ask, curve, kept_moments, line, losses_of, same, tokenizer, weights
 from torch.distributed.checkpoint import FileSystemWriter
 
 from growkit.reports import runs
 from growkit.training import checkpoints as state
-from growkit.training import loop, pretrain, ready, student
-from growkit.training.optim import stored_state
+from growkit.training import loop, pretrain, saved, step
+from growkit.training.machine import Machine
 from growkit.training.settings import Settings
-
-KILL = signal.SIGKILL
 
 
 @pytest.fixture(autouse=True)
@@ -39,26 +35,6 @@ def here(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- stopped and gone on
 
 
-def killing(owner, name: str, call: int = 1, after: bool = False):
-    """A saboteur: kill -9 at the given call of a function, before or after it."""
-
-    def arm():
-        original, calls = getattr(owner, name), []
-
-        def deadly(*args, **keywords):
-            calls.append(name)
-            if len(calls) == call and not after:
-                os.kill(os.getpid(), KILL)
-            result = original(*args, **keywords)
-            if len(calls) == call:
-                os.kill(os.getpid(), KILL)
-            return result
-
-        setattr(owner, name, deadly)
-
-    return arm
-
-
 def train(settings: Settings, resume: bool = False, signals=(None, 0)) -> int:
     """A run. signals: (number, step): it sends one to itself after that step."""
     kind, step = signals
@@ -67,44 +43,17 @@ def train(settings: Settings, resume: bool = False, signals=(None, 0)) -> int:
     return 0
 
 
-def child(work, arm=lambda: None, **environment: str) -> int:
-    """The process id of work() in a process of its own, which ends with what it returns."""
-    process = os.fork()
-    if process:
-        return process
-    try:
-        os.environ.update(environment)
-        arm()
-        os._exit(work())
-    except BaseException as error:
-        print(repr(error), file=sys.__stderr__, flush=True)
-        os._exit(9)
-
-
-def ended(process: int, seconds: float = 60) -> int:
-    """How a process ended: its exit code, or minus its signal; -99 where it hung."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.kill(process, KILL)
-    os.waitpid(process, 0)
-    return -99
-
-
 def started(s: Settings, arm=lambda: None, signals=(None, 0)) -> int:
     return child(lambda: train(s, True, signals), arm)
 
 
 MOMENTS = {
-    "in the first steps": dict(arm=killing(loop, "learn", 3)),
+    "in the first steps": dict(arm=killing(step, "learn", 3)),
     "in a save": dict(arm=killing(state.dcp, "async_save", after=True)),
     "at its end": dict(arm=killing(os, "rename", 2)),
     "in stage 1": dict(signals=(KILL, 4)),
-    "in an export": dict(arm=killing(student, "save_file")),
-    "after a growth": dict(arm=killing(pretrain, "stack", after=True)),
+    "in an export": dict(arm=killing(saved, "write_moments")),
+    "after a growth": dict(arm=killing(pretrain, "_grow", after=True)),
     "politely": dict(signals=(signal.SIGTERM, 8)),
     "in the last export": dict(arm=killing(pretrain, "record_of")),
 }
@@ -144,14 +93,25 @@ def test_damaged_checkpoints_and_a_torn_line(world):
 
 def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
     """Ctrl-C: the command saves and exits with 0; what is computed may not change, what is said and kept may."""
-    started = line(world, "--steps", "300", model="bert")
-    process = os.fork()
-    if not process:
+    started, (reading, writing) = line(world, "--steps", "300", model="bert"), os.pipe()
+
+    def waits_at_step_three(step=loop.Run._one_step):
+        def steps(self):
+            step(self)
+            if self.step == 3:
+                os.write(writing, b"3")
+                blocked_until(lambda: self.told)
+
+        loop.Run._one_step = steps
+
+    def work():
         result = run(*started)
         Path("said").write_text(result.stderr)
-        os._exit(result.exit_code)
-    while not (Path("run/metrics.jsonl").exists() and len(curve("run")) >= 3):
-        time.sleep(0.02)
+        return result.exit_code
+
+    process = child(work, waits_at_step_three)
+    os.close(writing)
+    assert os.read(reading, 1) == b"3"  # nothing comes where the process has ended
     os.kill(process, signal.SIGINT)
     assert ended(process) == 0 and "--resume auto goes on" in Path("said").read_text()
     done = len(curve("run"))
@@ -169,15 +129,13 @@ def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
 
 def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypatch):
     """Bitwise what the model and the optimizer were; until it is written it has no name."""
-    held, then, writing = [], {}, threading.Event()
-    monkeypatch.setattr(loop.Run, "go", lambda self, resume, go=loop.Run.go: held.append(self) or go(self, resume))
+    then, writing = {}, threading.Event()
     write = FileSystemWriter.write_data
-    monkeypatch.setattr(FileSystemWriter, "write_data", lambda *a, **k: writing.wait(20) and write(*a, **k))
+    monkeypatch.setattr(FileSystemWriter, "write_data", lambda *a, **k: writing.wait(GUARD) and write(*a, **k))
 
     def now():
-        learner = held[0].student
-        moments = stored_state(learner.optimizer, learner.model)
-        return {**moments, **{name: tensor.clone() for name, tensor in learner.model.state_dict().items()}}
+        learner = going.student
+        return {**kept_moments(learner), **{name: t.clone() for name, t in learner.model.state_dict().items()}}
 
     def watch(line):
         if line["kind"] == "save" and line["step"] == 3:
@@ -187,9 +145,9 @@ def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypat
         if line["kind"] == "train" and line["step"] == 5:
             writing.set()
 
-    s = ask(world, "run", steps=5, eval_every=99)
-    pretrain.pretrain(s, watch=watch)
-    last, learner = now(), held[0].student
+    going = pretrain.open_run(ask(world, "run", steps=5, eval_every=99), watch=watch)
+    pretrain.carry_through(going)
+    last, learner = now(), going.student
     assert not any(torch.equal(then[name], last[name]) for name in then if name.endswith("exp_avg"))
     first, final = state.found(Path("run/checkpoints"))
     state.load(first, learner.model, learner.optimizer)
@@ -316,38 +274,28 @@ def test_two_processes_are_one_and_a_run_of_two_goes_on_with_one(world, case):
     assert losses_of("run") == pytest.approx(losses_of("one")[4:], abs=1e-5)
 
 
-def said(result) -> int:
-    """Its exit code; what went wrong goes where it can be read."""
-    if result.exit_code:
-        print(result.stderr, *traceback.format_exception(result.exception), file=sys.__stderr__, flush=True)
-    return result.exit_code
-
-
-def port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def pair(work, second=lambda: None, first=None) -> list[int]:
-    """How two processes of one run end. work: what both do. second: what the second does before. first: what the first
-    does instead."""
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
-    processes = [
-        child(does, arm, RANK=str(n), LOCAL_RANK=str(n), **place)
-        for n, (does, arm) in enumerate(((first or work, lambda: None), (work, second)))
-    ]
-    return [ended(process, 15) for process in processes]
-
-
 def test_processes_need_not_be_equally_fast(world):
-    """One that comes late finds a folder that the first has begun: its own run's, not another's."""
+    """None begins a run's folder before all have looked whether there is one: it would seem another's to the last."""
+    here = Path("the first waits").resolve()
 
-    def slow(opened=ready.open_tokens):
-        ready.open_tokens = lambda *a: time.sleep(0.5) or opened(*a)
+    def late(agreed=Machine.agreed):
+        def slow(self, work):
+            result = agreed(self, work)  # the last that is done together before they look
+            blocked_until(here.exists)
+            return result
+
+        Machine.agreed = slow
+
+    def first(wait=Machine.wait):
+        def told(self):
+            here.touch()
+            wait(self)
+
+        Machine.wait = told
+        return train(s)
 
     s = ask(world, "run", model="llama", steps=2)
-    assert pair(lambda: train(s), slow) == [0, 0]
+    assert pair(lambda: train(s), late, first) == [0, 0]
 
 
 def test_processes_need_not_write_equally_fast(world):

@@ -9,16 +9,15 @@ import pytest
 import tiny
 import torch
 
-from growkit.data.batches import IGNORED, Ahead, Batches, masked_window
+from growkit.data.batches import IGNORED, Ahead, Batches, batch_of, masked_window
 from growkit.errors import CheckpointError, RequestError
 from growkit.training import checkpoints as state
 from growkit.training import objective
 from growkit.training.machine import BYTES, Machine, shard_size
 from growkit.training.objective import Predicted, Teaching, is_masked, learn, losses, total_loss
-from growkit.training.optim import adamw, load_state, rate, set_rate, stored_state
+from growkit.training.optim import adamw, load_state, moments, rate, set_rate
 from growkit.training.prefix import layers_of, submodel
 from growkit.training.stages import SCHEDULES, Stage, read_stages
-from growkit.training.teacher import LiveTeacher
 
 # ---------------------------------------------------------------- prefixes
 
@@ -124,9 +123,10 @@ def test_prefixes_of_a_stage():
 # ---------------------------------------------------------------- losses
 
 
+@pytest.mark.parametrize("answers", [False, True], ids=["all", "answers"])
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("family", tiny.CONFIGS)
-def test_a_step_in_pieces_is_the_whole_one(family, alpha, monkeypatch):
+def test_a_step_in_pieces_is_the_whole_one(family, alpha, answers, monkeypatch):
     """Loss and every gradient, of the model's own logits, caps and scales included; masked positions gathered before the head."""
     model, other = tiny.make(family), tiny.make(family, seed=5)
     model.requires_grad_(True)
@@ -134,6 +134,10 @@ def test_a_step_in_pieces_is_the_whole_one(family, alpha, monkeypatch):
     if is_masked(model.config):
         windows = [masked_window(piece.numpy(), 4, 61, seed) for seed, piece in enumerate(inputs)]
         inputs, labels = (torch.from_numpy(np.stack(part)) for part in zip(*windows))
+    if answers:  # each row predicts another number of tokens, one none at all
+        for row, kept in enumerate((12, 0, 15)):
+            labels[row, : 20 - kept] = IGNORED
+    batch = batch_of(inputs, labels)
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # logits are float32 but for this
     logits, theirs = (m(input_ids=inputs).logits.flatten(0, 1) for m in (model, other))
     kept = labels.flatten() != IGNORED
@@ -144,9 +148,12 @@ def test_a_step_in_pieces_is_the_whole_one(family, alpha, monkeypatch):
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     monkeypatch.setitem(objective.LOGITS, "cpu", 7 * 61)  # seven rows at a time, the last piece smaller
-    predicted = Predicted(model, inputs, labels)
-    assert len(predicted.pieces) == -(-int(kept.sum()) // 7) > 1
-    says = LiveTeacher(other, Machine(torch.device("cpu"), 0, 1, torch.float64)).says(inputs, labels)
+    predicted = Predicted(model, batch)
+    assert len(predicted.labels) == batch.predicted == kept.sum()
+    assert len(predicted.pieces) == -(-int(kept.sum()) // 7) > (0 if answers else 1)
+    with torch.no_grad():
+        taught_by = Predicted(other, batch)
+    says = lambda piece: taught_by.logits(taught_by.hidden[piece]).detach()  # noqa: E731
     gradient, sums = learn(predicted, 0.5, says if alpha else None, alpha, 2.0)
     predicted.hidden.backward(gradient)
     assert sums[0].item() == pytest.approx(own.item(), rel=1e-12)
@@ -156,7 +163,7 @@ def test_a_step_in_pieces_is_the_whole_one(family, alpha, monkeypatch):
     for name, value in found.items():
         assert torch.allclose(value, expected[name], rtol=1e-9, atol=1e-12), name
     with torch.no_grad():
-        assert total_loss(Predicted(model, inputs, labels)).item() == pytest.approx(own.item(), rel=1e-12)
+        assert total_loss(Predicted(model, batch)).item() == pytest.approx(own.item(), rel=1e-12)
     assert model.base_model is getattr(model, model.base_model_prefix) is not None
     assert not [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
 
@@ -202,7 +209,9 @@ def test_batches_read_ahead_are_the_batches(masked):
         ahead = Ahead(Batches(np.arange(400) % 61, 16, 6, seed=3, masked=masked), first, count)
         for step in (0, 1, 2, 2, 7, 3, 4, 5, 0, 90, 1):
             expected, found = batches.rows(step, first, count), ahead.rows(step)
-            assert found[0].shape == (count, 16) and all(torch.equal(a, b) for a, b in zip(expected, found)), step
+            assert found.inputs.shape == (count, 16) and found.predicted == expected.predicted
+            for side in ("inputs", "labels", "places"):
+                assert torch.equal(getattr(expected, side), getattr(found, side)), step
         ahead.close()
     with pytest.raises(RuntimeError):
         ahead.rows(0)  # nobody reads any more
@@ -384,7 +393,7 @@ def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
     state.load(checkpoint, second, other)
     assert state.trainer_of(checkpoint) == {"note": 1, "step": 1}
     for depth in (3, 2, 1):
-        mine, theirs = (stored_state(o, m) for o, m in ((optimizer, first), (other, second)))
+        mine, theirs = (moments(o, m) for o, m in ((optimizer, first), (other, second)))
         assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
         counted = [mine[f"model.layers.{n}.mlp.up_proj.weight.step"].item() for n in range(3)]

@@ -412,7 +412,7 @@ def test_from_end_to_end_and_on_from_there(family, tmp_path, monkeypatch):
     assert (record["command"], record["family"]) == ("upcycle", target.model_type)
     card = (tmp_path / "src-e4-k2/README.md").read_text()
     assert "upcycled to a mixture of experts" in card and "are active for one token" in card
-    growkit.upcycle("src", "sharded", experts=4, shard_bytes=20_000)
+    growkit.upcycle("src", "sharded", experts=4, shard_size=20_000)
     pieces = {
         name: t for path in sorted((tmp_path / "sharded").glob("*.safetensors")) for name, t in load_file(path).items()
     }
@@ -462,7 +462,7 @@ def test_a_target_with_other_experts_is_no_size(tmp_path):
     for name, experts in (("a", 4), ("b", 6)):
         tiny.make("mixtral", num_local_experts=experts, dtype=torch.float32).save_pretrained(tmp_path / name)
     with pytest.raises(growkit.RequestError, match="has 6 experts in a layer, the source 4"):
-        growkit.plan_grow(tmp_path / "a", like=tmp_path / "b")
+        growkit.grow(tmp_path / "a", like=tmp_path / "b", dry_run=True)
 
 
 def test_routers_at_the_centres_of_a_text(tmp_path, monkeypatch):

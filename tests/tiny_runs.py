@@ -1,13 +1,18 @@
 """Runs on tiny models, for the tests of training: their data, their settings, and what they left."""
 
 import json
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
+import growkit
+from growkit.training.optim import moments
 from growkit.training.settings import Settings
 from growkit.training.stages import SCHEDULES
 
@@ -36,10 +41,19 @@ def tokenizer(mask: bool = True):
     return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **({"mask_token": "[MASK]"} if mask else {}))
 
 
+def settings(**asked) -> Settings:
+    """Settings of a run: those asked for, the others as `growkit.pretrain` has them by default."""
+    defaults = {name: p.default for name, p in signature(growkit.pretrain).parameters.items()}
+    made_whole = dict(teacher_steps=0, balance=0.0, router_z=0.0)  # where the default is what the model needs
+    names = {field.name for field in fields(Settings)} - {"hashes"}
+    return Settings(**{**{name: defaults[name] for name in names}, **made_whole, **asked})
+
+
 def ask(world, out, schedule="plain", steps=12, model="gpt2", to_layers=6, **more) -> Settings:
     stages = SCHEDULES[schedule](steps, 3, sub_layers=more.pop("sub_layers", 1), sub_steps=6, to_layers=to_layers)
     usual = dict(seq_len=16, batch_size=4, lr=1e-3, warmup=2, eval_every=6, eval_tokens=160, save_every=3, keep=9)
-    return Settings(str(world / model), str(world / "data"), out, steps, stages, **{**usual, **more})
+    named = dict(checkpoint=str(world / model), data=str(world / "data"), out=out, steps=steps, stages=stages)
+    return settings(**{**named, **usual, **more})
 
 
 def curve(out) -> dict[int, tuple]:
@@ -58,6 +72,15 @@ def losses_of(out) -> list[float]:
 
 def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(Path(folder, "model.safetensors"))
+
+
+def kept_moments(student) -> dict[str, torch.Tensor]:
+    """A copy of AdamW's state by parameter name, whole where processes share it."""
+    state = moments(student.optimizer, student.model)
+    return {
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
+        for name, value in state.items()
+    }
 
 
 def same(one, other) -> bool:

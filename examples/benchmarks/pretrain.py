@@ -21,6 +21,7 @@ import torch
 import transformers
 
 import growkit
+from growkit.data.batches import batch_of
 from growkit.training.objective import Predicted
 from growkit.training.prefix import submodel
 
@@ -76,7 +77,7 @@ def kept(source: Path, length: int, rows: int, sub_layers: int | None) -> float:
             return tensor
 
         with submodel(model, depth, trained), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            Predicted(model, ids, ids)
+            Predicted(model, batch_of(ids, ids))
         totals.append(sum(found.values()))
     return sum(totals) / len(totals)
 

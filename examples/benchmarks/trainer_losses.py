@@ -55,7 +55,8 @@ def main() -> None:
         )  # fmt: skip
         batches = Batches(tokens, LENGTH, BATCH)
         # the Trainer's model shifts labels itself, so a window goes in with the token behind it
-        pairs = [pair for step in range(STEPS) for pair in zip(*batches.rows(step, 0, BATCH))]
+        shown = [batches.rows(step, 0, BATCH) for step in range(STEPS)]
+        pairs = [pair for batch in shown for pair in zip(batch.inputs, batch.labels)]
         windows = [torch.cat([inputs, labels[-1:]]) for inputs, labels in pairs]
         arguments = transformers.TrainingArguments(
             output_dir=str(work / "trainer"), max_steps=STEPS, per_device_train_batch_size=BATCH, learning_rate=RATE,

@@ -35,7 +35,7 @@ DTYPES: dict[str, torch.dtype] = {
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """Where a tensor lies: its file and absolute byte offset, with its dtype and shape."""
 
@@ -92,9 +92,14 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return {tensor.name: tensor for tensor in tensors}
 
 
-def header_bytes(tensors: list[tuple[str, torch.dtype, tuple[int, ...]]]) -> tuple[bytes, dict[str, int]]:
-    """Length and header for tensors laid out in the order given, with each tensor's absolute offset."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def header_bytes(
+    tensors: list[tuple[str, torch.dtype, tuple[int, ...]]], metadata: bool = True
+) -> tuple[bytes, dict[str, int]]:
+    """Length and header for tensors laid out in the order given, with each tensor's absolute offset.
+
+    metadata: whether it says "format": "pt", without which transformers loads no model.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}} if metadata else {}
     offsets, position = {}, 0
     for name, dtype, shape in tensors:
         end = position + prod(shape) * dtype.itemsize

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from growkit.checkpoint.headers import StoredTensor, file_hash, read_header, reading
+from growkit.checkpoint.system import read_at
 from growkit.errors import CheckpointError
 
 CONFIG, INDEX, SINGLE, PROVENANCE = "config.json", "model.safetensors.index.json", "model.safetensors", "growkit.json"
@@ -87,7 +88,7 @@ class Checkpoint:
                 if descriptor != mine:
                     os.close(mine)
             while target:
-                got = os.preadv(descriptor, [target], offset)
+                got = read_at(descriptor, target, offset)
                 if got == 0:
                     raise CheckpointError(f"{str(tensor.path)!r} became shorter while it was read; fetch it again")
                 target, offset = target[got:], offset + got

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from growkit.checkpoint.system import reserve
 from growkit.checkpoint.writer import Slot
 
 WORKERS = 2
@@ -93,7 +94,7 @@ def _files(folder: Path, headers: Mapping[str, bytes], sizes: Mapping[str, int])
     try:
         for file, header in headers.items():
             descriptors[file] = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            os.posix_fallocate(descriptors[file], 0, sizes[file])  # a full disk shows now, not at the end
+            reserve(descriptors[file], sizes[file])  # a full disk shows now, not at the end
             os.pwrite(descriptors[file], header, 0)
         yield descriptors
     finally:

@@ -5,7 +5,6 @@ that is killed leaves at most a folder that says what it is, by a file UNFINISHE
 away. A folder of that name without that file is somebody's own and stays.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import lock_descriptor
 
 from growkit.checkpoint.headers import header_bytes
 from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE, UNFINISHED
@@ -210,11 +210,14 @@ def _locked(out: Path) -> Iterator[None]:
     lock = os.open(partial, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.path.samestat(os.fstat(lock), os.stat(partial))
-        except OSError:
-            same = False  # held by another, or finished by another since it was opened
-        if not same:
+            mine = lock_descriptor(lock, blocking=False) and os.path.samestat(os.fstat(lock), os.stat(partial))
+        except FileNotFoundError:
+            mine = False  # finished by another since it was opened
+        except OSError:  # a file system without locks
+            with suppress(OSError):  # what holds something was there before
+                partial.rmdir()
+            raise
+        if not mine:
             raise RequestError(f"another growkit is writing {str(out)!r}; wait for it or choose another with -o")
         yield
     finally:

@@ -13,7 +13,8 @@ from growkit.version import __version__
 
 app = typer.Typer(
     name="growkit",
-    help="Grow trained transformers: wider, deeper, several into one, into mixtures of experts; with a proof of what still computes the same.",
+    help="Grow trained transformers: wider, deeper, several into one, into mixtures of experts; with a proof of what"
+    " still computes the same.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+KEPT = "interrupted; nothing was kept"
 
 
 @contextmanager

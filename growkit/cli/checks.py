@@ -1,49 +1,32 @@
-"""The commands that look and compare: verify, inspect. Knows options; everything else is the library's."""
+"""The commands that look and compare: verify, inspect. Knows what is shown of them; everything else is the library's."""
 
-from pathlib import Path
-from typing import Annotated, Optional
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import typer
+from growkit import api
+from growkit.cli.app import FAILED
+from growkit.cli.commands import command
 
-from growkit.cli.app import FAILED, app, people_errors
-from growkit.cli.options import AsJson, FamilyName, SourceHeads
-from growkit.errors import RequestError
-
-
-@app.command()
-def verify(
-    checkpoints: Annotated[list[str], typer.Argument(metavar="SRC... DST", help="The checkpoint before, and after. Several before: their mean logits.")],
-    text: Annotated[Optional[Path], typer.Option(help="A file of real text; default random tokens.")] = None,
-    tolerance: Annotated[Optional[float], typer.Option(min=0, help="Largest difference over the largest value; default by exactness and dtype.")] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="For the random tokens and the masks.")] = 0,
-    as_json: AsJson = False,
-    family: FamilyName = None,
-    source_heads: SourceHeads = None,
-) -> None:  # fmt: skip
-    """Run two checkpoints on the same tokens in stock transformers and compare what comes out; exit 1 if too far apart."""
-    with people_errors():
-        if len(checkpoints) < 2:
-            raise RequestError("verify compares two checkpoints: name the one before and the one after")
-        from growkit.cli import show
-        from growkit.models import verify as proof
-
-        *sources, target = checkpoints
-        report = proof.verify(sources, target, text, tolerance, seed, family, source_heads)
-        show.report(report, as_json)
-    if not report.ok:
-        raise typer.Exit(FAILED)
+if TYPE_CHECKING:
+    from growkit.growth.inspect import Inspection
+    from growkit.models.verify import Verification
 
 
-@app.command()
-def inspect(
-    source: Annotated[str, typer.Argument(metavar="CKPT", help="A folder, a .safetensors file or a hub id.")],
-    as_json: AsJson = False,
-    family: FamilyName = None,
-    source_heads: SourceHeads = None,
-) -> None:  # fmt: skip
-    """Show what a checkpoint is: family, sizes, parameters by part, and which growth would be exact."""
-    with people_errors():
-        from growkit.cli import show
-        from growkit.growth import inspect as inspection
+def comparing(call: Callable[..., "Verification"], as_json: bool) -> int:
+    """Show a comparison; it fails where two checkpoints are too far apart."""
+    from growkit.cli import show
 
-        show.inspection(inspection.inspect(source, family, source_heads), as_json)
+    report = call()
+    show.report(report, as_json)
+    return 0 if report.ok else FAILED
+
+
+def looking(call: Callable[..., "Inspection"], as_json: bool) -> None:
+    """Show what a checkpoint is."""
+    from growkit.cli import show
+
+    show.inspection(call(), as_json)
+
+
+command(api.verify, comparing)
+command(api.inspect, looking)

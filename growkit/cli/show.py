@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from growkit.api import Grown
+from growkit.growth.carry_out import Grown
 from growkit.growth.inspect import Inspection
 from growkit.growth.plan import Plan
 from growkit.models.verify import Verification
@@ -33,15 +33,6 @@ def _finite(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def plan(todo: Plan, as_json: bool) -> None:
-    """The plan: axes with their maps and exactness, then sizes before and after."""
-    if as_json:
-        as_text(todo.to_json())
-        return
-    print_plan(todo, out)
-    out.print("\n[dim]Dry run: nothing was written.[/]")
 
 
 def print_plan(todo: Plan, console: Console) -> None:
@@ -132,15 +123,28 @@ def writing(as_json: bool) -> Iterator[tuple[Callable[[Plan], None], Callable[[i
 
 @contextmanager
 def bytes_bar(what: str, console: Console) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """(begin with a total, advance) of a bar of bytes written."""
+    """(begin with a total, advance) of a bar of bytes written, which is gone when all are."""
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, visible=False)
-        yield lambda total: bar.update(task, total=total, visible=True), lambda written: bar.advance(task, written)
+
+        def advance(written: int) -> None:
+            bar.advance(task, written)
+            if bar.finished:
+                bar.update(task, visible=False)  # what follows, such as a proof, writes nothing
+
+        yield lambda total: bar.update(task, total=total, visible=True), advance
 
 
 def grown(result: Grown, as_json: bool) -> None:
-    """Where the result is, and its proof."""
+    """Where the result is, and its proof; of a dry run its plan."""
+    if result.dry_run and as_json:
+        as_text(result.plan.to_json())
+        return
+    if result.dry_run:
+        print_plan(result.plan, out)
+        out.print("\n[dim]Dry run: nothing was written.[/]")
+        return
     if as_json:
         report = result.report.to_json() if result.report else None
         as_text(

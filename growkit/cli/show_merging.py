@@ -1,4 +1,6 @@
-"""What merge, delta and apply print: tables for people, JSON for machines. Knows rich; ignorant of how anything was found."""
+"""What merge, delta and apply print: tables for people, JSON for machines. Knows rich; ignorant of how anything was
+found.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,6 @@ from growkit.merging.delta_sizes import THRESHOLDS
 if TYPE_CHECKING:
     from growkit.merging.merge import MeasuredDelta, Merged
     from growkit.merging.merge_plan import MergePlan
-
-
-def plan(todo: MergePlan, as_json: bool) -> None:
-    """What a merge would do."""
-    if as_json:
-        as_text(todo.to_json())
-        return
-    print_plan(todo, out)
-    out.print("\n[dim]Dry run: nothing was written.[/]")
 
 
 def print_plan(todo: MergePlan, console: Console) -> None:
@@ -77,7 +70,14 @@ def writing(as_json: bool) -> Iterator[tuple[Callable[[MergePlan], None], Callab
 
 
 def merged(done: Merged, as_json: bool) -> None:
-    """Where the result is."""
+    """Where the result is; of a dry run its plan."""
+    if done.dry_run and as_json:
+        as_text(done.plan.to_json())
+        return
+    if done.dry_run:
+        print_plan(done.plan, out)
+        out.print("\n[dim]Dry run: nothing was written.[/]")
+        return
     if as_json:
         as_text({"folder": str(done.folder), **done.plan.to_json()})
         return

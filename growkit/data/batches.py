@@ -2,8 +2,10 @@
 ignorant of models and files.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,12 +21,71 @@ MASKED_SHARE, KEPT_SHARE, RANDOM_SHARE = (
 )  # BERT: 15 %, of which 80 % hidden, 10 % random, 10 % as they are
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows of tokens and what is to be said of them. Masked, causal and answer-only batches differ in their labels alone.
+
+    inputs: (rows, length) int64. labels: (rows, length) int64, IGNORED where nothing is predicted, as many as there are.
+    places: (rows, length) int64, where in its file each input token lies; stays in the main memory. source: the file's tag.
+    predicted: how many labels are not IGNORED.
+    """
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    places: torch.Tensor
+    source: str
+    predicted: int
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with inputs and labels on a device."""
+        inputs, labels = (side.to(device, non_blocking=True) for side in (self.inputs, self.labels))
+        return replace(self, inputs=inputs, labels=labels)
+
+    def pinned(self) -> "Batch":
+        """The batch in memory that a GPU can copy from while it computes."""
+        return replace(self, inputs=self.inputs.pin_memory(), labels=self.labels.pin_memory())
+
+    def parts(self, number: int) -> list["Batch"]:
+        """The rows in so many parts, each with its own number of predictions; counted here, so while in main memory."""
+        sides = (self.inputs.chunk(number), self.labels.chunk(number), self.places.chunk(number))
+        return [batch_of(*part, self.source) for part in zip(*sides)]
+
+
+def batch_of(
+    inputs: torch.Tensor, labels: torch.Tensor, places: torch.Tensor | None = None, source: str = "train"
+) -> Batch:
+    """A batch of tensors (rows, length), its predictions counted. places None: of no file, -1 each."""
+    predicted = int((labels != IGNORED).sum())
+    places = torch.full(inputs.shape, -1) if places is None else places
+    return Batch(inputs=inputs, labels=labels, places=places, source=source, predicted=predicted)
+
+
+class BatchSource(Protocol):
+    """Where a run's batches come from: a pure function of the step and the rows. size: rows of a step, over all processes."""
+
+    size: int
+
+    @property
+    def windows(self) -> int:
+        """How many rows there are before they come again."""
+
+    def rows(self, step: int, first: int, count: int) -> Batch:
+        """Rows first .. first + count of a step's batch."""
+
+    def at(self, numbers: Sequence[int]) -> Batch:
+        """Rows by their numbers, each the same whenever it is asked for."""
+
+    def predicted(self, step: int) -> int:
+        """How many tokens a whole step predicts, over all processes: what its losses are divided by."""
+
+
 @dataclass
 class Batches:
     """Windows of a token array in an order that is drawn anew for each epoch.
 
     tokens: (tokens,). length: of a window. size: windows in a step, over all processes. masked: the mask token and the
-    vocabulary size for masked-language modelling, None for causal. Raises RequestError for too few tokens.
+    vocabulary size for masked-language modelling, None for causal. source: the tag of the file they come from. Raises
+    RequestError for too few tokens.
     """
 
     tokens: np.ndarray
@@ -32,6 +93,7 @@ class Batches:
     size: int
     seed: int = 0
     masked: tuple[int, int] | None = None
+    source: str = "train"
     _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -40,17 +102,16 @@ class Batches:
                 f"{len(self.tokens)} tokens make no window of {self.length}; give more text or a smaller --seq-len"
             )
 
-    @property
-    def predicted(self) -> int:
-        """Predicted positions in a window, the same in all of them."""
-        return self.length if self.masked is None else masked_count(self.length)
+    def predicted(self, step: int) -> int:
+        """How many tokens a step predicts, over all processes: the same in every step."""
+        return self.size * (self.length if self.masked is None else masked_count(self.length))
 
     @property
     def windows(self) -> int:
         """How many whole windows there are; a causal one needs a token more than it is long."""
         return (len(self.tokens) - (self.masked is None)) // self.length
 
-    def places(self, step: int, first: int, count: int) -> list[int]:
+    def drawn(self, step: int, first: int, count: int) -> list[int]:
         """Which windows rows first .. first + count of a step's batch are."""
         assert first >= 0 and first + count <= self.size, "rows of another step's batch"
         found = []
@@ -59,15 +120,25 @@ class Batches:
             found.append(int(self._order(epoch)[place]))
         return found
 
-    def rows(self, step: int, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(inputs, labels), each (count, length) int64, of rows of a step's batch; labels of -100 are not predicted."""
-        inputs = np.empty((count, self.length), np.int64)
-        labels = np.empty((count, self.length), np.int64)
-        for row, window in enumerate(self.places(step, first, count)):
-            inputs[row], labels[row] = self.window(window, step * self.size + first + row)
-        return torch.from_numpy(inputs), torch.from_numpy(labels)
+    def rows(self, step: int, first: int, count: int) -> Batch:
+        """The batch of rows first .. first + count of a step."""
+        before = step * self.size + first
+        return self._batch(self.drawn(step, first, count), range(before, before + count))
 
-    def window(self, number: int, row: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, numbers: Sequence[int]) -> Batch:
+        """Windows by their numbers, which decide what is masked in them."""
+        return self._batch(numbers, numbers)
+
+    def _batch(self, windows: Sequence[int], rows: Sequence[int]) -> Batch:
+        """windows, and the place of each among all rows ever seen, which decides what is masked."""
+        inputs = np.empty((len(windows), self.length), np.int64)
+        labels = np.empty((len(windows), self.length), np.int64)
+        for number, (window, row) in enumerate(zip(windows, rows)):
+            inputs[number], labels[number] = self._window(window, row)
+        places = np.asarray(windows, np.int64)[:, None] * self.length + np.arange(self.length)
+        return batch_of(torch.from_numpy(inputs), torch.from_numpy(labels), torch.from_numpy(places), self.source)
+
+    def _window(self, number: int, row: int) -> tuple[np.ndarray, np.ndarray]:
         """(input, labels) of one window; `row` of all rows ever seen decides what is masked."""
         start = number * self.length
         piece = self.tokens[start : start + self.length + (self.masked is None)].astype(np.int64)
@@ -86,13 +157,17 @@ class Batches:
 class Ahead:
     """Batches of one process, each read while the step before it computes. first, count: its rows of a step's batch."""
 
-    def __init__(self, batches: Batches, first: int, count: int, pinned: bool = False):
-        self._read = lambda step: tuple(t.pin_memory() if pinned else t for t in batches.rows(step, first, count))
-        self._pool = ThreadPoolExecutor(1)
-        self._next: dict[int, Future[tuple[torch.Tensor, ...]]] = {}
+    def __init__(self, batches: BatchSource, first: int, count: int, pinned: bool = False):
+        def read(step: int) -> Batch:
+            batch = batches.rows(step, first, count)
+            return batch.pinned() if pinned else batch
 
-    def rows(self, step: int) -> tuple[torch.Tensor, ...]:
-        """(inputs, labels), each (count, length) int64, of a step; the next one's are begun."""
+        self._read = read
+        self._pool = ThreadPoolExecutor(1)
+        self._next: dict[int, Future[Batch]] = {}
+
+    def rows(self, step: int) -> Batch:
+        """This process's rows of a step; the next one's are begun."""
         now = self._next.pop(step, None) or self._pool.submit(self._read, step)
         self._next = {step + 1: self._pool.submit(self._read, step + 1)}
         return now.result()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.system import cores
 from growkit.checkpoint.writer import check_target, new_folder, write_json
 from growkit.data.encode import Encoding, encoding
 from growkit.data.text import Advance, documents, find_files
@@ -67,7 +68,7 @@ def tokenize(
     roots = [path for path in (*named, *train_files, *val_files) if path.exists()]
     check_target(folder, list(dict.fromkeys(roots)), force, is_dataset, "dataset of growkit's alone")
     sizes = [sum(path.stat().st_size for path in files) for files in (train_files, val_files)]
-    cores = workers or len(os.sched_getaffinity(0))
+    most = workers or cores()
     vocabulary = None if tokenizer is None else open_tokenizer(tokenizer)
 
     def pieces(splits: Sequence[str], advance: Advance) -> Iterator[Piece]:
@@ -81,10 +82,10 @@ def tokenize(
     with new_folder(folder) as partial:
         if vocabulary is None:
             texts = (text for _, text in pieces(["train"], begin("training a tokenizer", sizes[0])))
-            vocabulary = new_tokenizer(texts, train_tokenizer or 0, partial / TOKENIZER, cores)
+            vocabulary = new_tokenizer(texts, train_tokenizer or 0, partial / TOKENIZER, most)
             vocabulary = replace(vocabulary, source=TOKENIZER)
         stream = pieces(SPLITS, begin("tokenizing", sum(sizes)))
-        splits = _write(stream, vocabulary, partial, workers or min(cores, 1 + sum(sizes) // WORTH_A_PROCESS))
+        splits = _write(stream, vocabulary, partial, workers or min(most, 1 + sum(sizes) // WORTH_A_PROCESS))
         _check_splits(splits, val_fraction, bool(val_files), [str(name) for name in _listed(inputs)])
         meta = {
             "format": FORMAT,

@@ -6,7 +6,7 @@ val.idx.npy (where each document starts, and the total), meta.json. Bare .bin fi
 llm.c and NeMo AutoModel (a header of 256 int32) are read as they are.
 """
 
-import io
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +133,10 @@ class TokenWriter:
 
     def __init__(self, folder: Path, split: str, dtype: np.dtype):
         self._file = open(folder / f"{split}.bin", "wb")  # noqa: SIM115 - closed by close()
-        self._index = open(folder / f"{split}.idx.npy", "wb")  # noqa: SIM115
-        self._index.write(_npy_header(0) + bytes(8))
+        # where documents start: in a file without a name, as how many there are is known at the end
+        self._starts = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._starts.write(bytes(8))
+        self._index = folder / f"{split}.idx.npy"
         self._dtype = dtype
         self.tokens = self.documents = self.text_bytes = 0
 
@@ -148,21 +150,13 @@ class TokenWriter:
         self.tokens += len(ids) // self._dtype.itemsize
         self.documents += 1
         self.text_bytes += text_bytes
-        self._index.write(self.tokens.to_bytes(8, "little"))
+        self._starts.write(self.tokens.to_bytes(8, "little"))
 
     def close(self) -> dict[str, int]:
         """Finish the files; returns what meta.json says of the split."""
         self._file.close()
-        if not self._index.closed:
-            self._index.seek(0)
-            self._index.write(_npy_header(self.documents + 1))
-            self._index.close()
+        if not self._starts.closed:
+            with self._starts:
+                self._starts.flush()
+                np.save(self._index, np.memmap(self._starts, "<i8", "r"))
         return {"tokens": self.tokens, "documents": self.documents, "text_bytes": self.text_bytes}
-
-
-def _npy_header(entries: int) -> bytes:
-    """The header of an int64 .npy file; numpy leaves room in it to grow, so that its length does not depend on entries."""
-    header = io.BytesIO()
-    shape = {"descr": "<i8", "fortran_order": False, "shape": (entries,)}
-    np.lib.format.write_array_header_1_0(header, shape)
-    return header.getvalue()

@@ -105,12 +105,13 @@ def _without_current_folder() -> Iterator[None]:
         with environment(PYTHONSAFEPATH="1"):
             yield
         return
-    flags = util._args_from_interpreter_flags  # before, only -I says so
-    util._args_from_interpreter_flags = lambda: [*flags(), "-I"]
+    launch: Any = util
+    flags = launch._args_from_interpreter_flags  # before, only -I says so
+    launch._args_from_interpreter_flags = lambda: [*flags(), "-I"]
     try:
         yield
     finally:
-        util._args_from_interpreter_flags = flags
+        launch._args_from_interpreter_flags = flags
 
 
 @contextmanager

@@ -7,11 +7,21 @@ and "{expert}" for an expert's.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from sys import intern
 
 from growkit.errors import CheckpointError
 from growkit.maps.notation import Dimension, parse
 
 _NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
+
+
+@lru_cache(maxsize=1 << 16)
+def _stem_and_template(name: str, prefixes: tuple[str, ...]) -> tuple[str, str]:
+    """Both are asked for a dozen times for each tensor, and a large mixture has thousands of tensors."""
+    stem = next((name[len(p) :] for p in prefixes if name.startswith(p)), name)
+    template = _NUMBER.sub("{expert}", _NUMBER.sub("{layer}", stem, count=1), count=1)
+    return stem, intern(template)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +64,11 @@ class TensorNames:
 
     def stem(self, name: str) -> str:
         """The name without the prefix a task model gives its base model."""
-        return next((name[len(p) :] for p in self.prefixes if name.startswith(p)), name)
+        return _stem_and_template(name, self.prefixes)[0]
 
     def template(self, name: str) -> str:
         """A stored name as the tables have it: without prefix, "{layer}" and "{expert}" for its numbers."""
-        layered = _NUMBER.sub("{layer}", self.stem(name), count=1)
-        return _NUMBER.sub("{expert}", layered, count=1)
+        return _stem_and_template(name, self.prefixes)[1]
 
     def layer_of(self, name: str) -> int | None:
         """The layer number in a tensor's name, or None."""

@@ -72,6 +72,11 @@ def live_name(family: Family, name: str) -> tuple[str, int | None]:
     return name, None
 
 
+def expert_of(family: Family, name: str) -> int:
+    """Which expert a stored tensor, or a moment of it, belongs to; its name has an expert's number."""
+    return _numbers(family, _parted(name)[0])[1]
+
+
 def split_with(
     family: Family, tensors: Mapping[str, Value], piece: Callable[[Value, int, int, int], Value]
 ) -> dict[str, Value]:

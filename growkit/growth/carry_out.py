@@ -1,45 +1,52 @@
-"""A growth from request to finished folder, for commands and for stages of a run alike. Knows the order of things; every step
-lives beside it."""
+"""A growth from request to finished folder, for commands and for stages of a run alike. Knows the order of things;
+every step lives beside it.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.source import Checkpoint
 from growkit.growth.plan import Plan
-from growkit.growth.prepare import Build, Path_, prepared
+from growkit.growth.prepare import Options, Path_, prepared
+from growkit.growth.request import Recipe
 from growkit.growth.write_growth import write_checkpoint
 
-Refine = Callable[[Plan, Any], Plan]  # the plan and the first source's checkpoint
+Refine = Callable[[Plan, Checkpoint], Plan]  # the plan and the first source's checkpoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Grown:
-    """What a growth did: the folder it made, the plan it followed, and the proof where one was run.
+    """What a growth did, or with `dry_run` would do."""
 
-    report: a growkit.models.verify.Verification. unverified: why there is none.
-    """
+    folder: Path  # the folder that was made, or would be
+    plan: Plan  # what was followed
+    dry_run: bool = False  # whether nothing was written
+    report: Any = None  # the proof, a growkit.models.verify.Verification, where one was run
+    unverified: str = ""  # why there is none, though one was asked for
+    broken: bool = False  # whether that is because the proof was begun and broke off
 
-    folder: Path
-    plan: Plan
-    report: Any = None
-    unverified: str = ""
+    @property
+    def failed(self) -> bool:
+        """Whether a proof was asked for and begun, and the result did not pass it."""
+        return self.broken or (self.report is not None and not self.report.ok)
 
 
 def carry_out(
     sources: Sequence[Path_],
     out: Path_ | None,
-    build: Build,
-    keywords: dict[str, Any],
-    like: Path_ | None = None,
+    recipe: Recipe,
+    options: Options,
     refine: Refine = lambda plan, _: plan,
 ) -> Grown:
     """Plan and write. refine: what only live models can add to a plan. Raises CheckpointError or RequestError."""
-    with prepared(sources, out, build, keywords, like) as ready:
-        options, plan = ready.options, ready.plan
-        options.announce(plan)
+    with prepared(sources, out, recipe, options) as ready:
+        if options.dry_run:
+            return Grown(folder=ready.folder, plan=ready.plan, dry_run=True)
+        options.announce(ready.plan)
         write_checkpoint(
-            refine(plan, ready.sources[0]),
+            refine(ready.plan, ready.sources[0]),
             ready.sources,
             ready.folder,
             options.shard_bytes,
@@ -48,4 +55,4 @@ def carry_out(
             ready.rates,
             options.progress,
         )
-    return Grown(ready.folder, ready.plan)
+        return Grown(folder=ready.folder, plan=ready.plan)

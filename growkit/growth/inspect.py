@@ -1,4 +1,6 @@
-"""What a checkpoint is, and how it could grow. Knows how to count and to probe the planner; ignorant of weights' values."""
+"""What a checkpoint is, and how it could grow. Knows how to count and to probe the planner; ignorant of weights'
+values.
+"""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -32,22 +34,22 @@ class GrowthOption:
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What `growkit inspect` shows. parameters: by part. active_parameters: that one token passes. flops_per_token: forward, attention scores left out."""
+    """What `growkit inspect` shows."""
 
-    source: str
-    family: str
-    architecture: str
-    sizes: Sizes
-    parameters: dict[str, int]
-    dtypes: dict[str, int]
-    bytes: int
-    tied: bool
-    active_parameters: int
-    flops_per_token: int
-    buffers: tuple[str, ...]
-    growths: tuple[GrowthOption, ...]
+    source: str  # as it was named
+    family: str  # its model_type
+    architecture: str  # the class
+    sizes: Sizes  # by axis
+    parameters: dict[str, int]  # by part of the model
+    dtypes: dict[str, int]  # parameters by dtype
+    bytes: int  # of all weights
+    tied: bool  # whether head and embedding are one tensor
+    active_parameters: int  # that one token passes
+    flops_per_token: int  # forward, attention scores left out
+    buffers: tuple[str, ...]  # tensors that transformers recomputes
+    growths: tuple[GrowthOption, ...]  # what the planner says of typical requests
 
     def to_json(self) -> dict[str, Any]:
         """The inspection as plain data."""
@@ -75,18 +77,18 @@ def inspect(source: str | Path, family: str | None = None, source_heads: int | N
             dtypes[str(headers.dtypes[name]).removeprefix("torch.")] += prod(shape)
     weights = {name: shape for name, shape in headers.shapes.items() if not kind.is_buffer(name)}
     return Inspection(
-        headers.label,
-        kind.model_type,
-        architecture_of(kind, headers),
-        {axis: sizes[axis] for axis in (*OPTIONS, *FOLLOWERS, "expert", "vocab", "layer") if axis in sizes},
-        dict(parts),
-        dict(dtypes),
-        sum(prod(shape) * headers.dtypes[name].itemsize for name, shape in weights.items()),
-        is_tied(kind, headers),
-        active(kind, weights, headers.config),
-        forward_flops(kind, weights, is_tied(kind, headers), headers.config),
-        tuple(name for name in headers.shapes if kind.is_buffer(name)),
-        tuple(_growths(kind, headers, sizes)),
+        source=headers.label,
+        family=kind.model_type,
+        architecture=architecture_of(kind, headers),
+        sizes={axis: sizes[axis] for axis in (*OPTIONS, *FOLLOWERS, "expert", "vocab", "layer") if axis in sizes},
+        parameters=dict(parts),
+        dtypes=dict(dtypes),
+        bytes=sum(prod(shape) * headers.dtypes[name].itemsize for name, shape in weights.items()),
+        tied=is_tied(kind, headers),
+        active_parameters=active(kind, weights, headers.config),
+        flops_per_token=forward_flops(kind, weights, is_tied(kind, headers), headers.config),
+        buffers=tuple(name for name in headers.shapes if kind.is_buffer(name)),
+        growths=tuple(_growths(kind, headers, sizes)),
     )
 
 
@@ -150,7 +152,7 @@ def _probe(family: Family, headers: Headers, sizes: Sizes, axis: str, what: str,
     option = f"{OPTIONS[axis]} {size} ({what})"
     try:
         new = target_sizes(family, headers.config, {axis: size})
-        _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe({axis: size}))
+        _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe(sizes={axis: size}))
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error).split("; nearest")[0])
     worst = max(lines, key=lambda line: (line.exactness, line.axis == axis))
@@ -158,7 +160,7 @@ def _probe(family: Family, headers: Headers, sizes: Sizes, axis: str, what: str,
 
 
 def _depth_probe(family: Family, headers: Headers, layers: int, method: str) -> GrowthOption:
-    depth = Depth(2 * layers, method)
+    depth = Depth(layers=2 * layers, method=method)
     option = f"--layers {2 * layers} ({method})"
     try:
         deeper = layer_map([layers], depth)

@@ -1,7 +1,8 @@
-"""The sizes of another model as a request. Knows where sizes are found: by name, in a config, in a checkpoint; ignorant of
-growth.
+"""The sizes of another model as a request. Knows where sizes are found: by name, in a config, in a checkpoint; ignorant
+of growth.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,33 @@ from growkit.checkpoint.source import read_config
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
 from growkit.families.named import NAMED
+from growkit.growth.request import Depth, Recipe
 from growkit.growth.source_headers import Headers
 from growkit.growth.sources import headers_of, open_source
 from growkit.growth.width.sizes import OPTIONS, read_sizes
 
-Request = dict[str, int]
+SizeByAxis = dict[str, int]
 
 
-def sizes_like(target: str | Path, source: Headers) -> tuple[Request, list[str]]:
+def with_sizes(recipe: Recipe, source: Headers) -> tuple[Recipe, list[str]]:
+    """(the recipe with the sizes of the model that its `like` names, notes); as it is where it names none.
+
+    Raises RequestError for a size that is given too, and as `sizes_like` does.
+    """
+    if recipe.like is None:
+        return recipe, []
+    sizes, notes = sizes_like(recipe.like, source)
+    given = {**recipe.sizes, "layer": recipe.depth.layers if recipe.depth is not None else None}
+    twice = [axis for axis in sizes if given.get(axis) is not None]
+    if twice:
+        option = OPTIONS.get(twice[0], "--layers")
+        raise RequestError(f"--like {str(recipe.like)!r} says all sizes, {option} says one again; give one")
+    layers = sizes.pop("layer")
+    depth = replace(recipe.depth or Depth(), layers=layers)
+    return replace(recipe, sizes={**recipe.sizes, **sizes}, depth=depth, like=None), notes
+
+
+def sizes_like(target: str | Path, source: Headers) -> tuple[SizeByAxis, list[str]]:
     """(size by axis, "layer" among them, notes) of a target, for growing `source` to it.
 
     target: a name such as bert-base, a config.json, a checkpoint folder or file, or a hub id. Raises RequestError for a

@@ -12,8 +12,8 @@ from growkit.checkpoint.headers import StoredTensor
 from growkit.checkpoint.record import FORMAT
 from growkit.errors import CheckpointError
 from growkit.families.stacked import live_name
+from growkit.growth.dual_rules import dual_rule, rate_multipliers
 from growkit.growth.plan import Member, Part, Plan, TensorPlan
-from growkit.growth.rules import dual_rule, rate_multipliers
 from growkit.maps.axis import ABSENT, identity
 from growkit.maps.notation import WRITE
 from growkit.operators.rule import Rule, Selection, select
@@ -32,9 +32,10 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
     for state, member in zip(stored, plan.members):
         _check(state, member)
     found = []
-    made: dict[
-        tuple[int, str, bool], tuple[Part, ...]
-    ] = {}  # copies of one layer share their parts, as their weights do
+    # copies of one layer share their parts, as their weights do
+    made: dict[tuple[int, str, bool], tuple[Part, ...]] = {}
+    one = select(identity(1), WRITE)
+    kept = Rule(rows=one, columns=one, role=WRITE)
     for tensor in plan.tensors:
         origin = tensor.parts[0]
         for name, known in zip(_names(tensor.name, plan), _names(origin.name, plan)):
@@ -44,8 +45,7 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
                     _check_lacking(tensor.parts, known, kind, plan, stored)
                     continue
                 if kind == "step":
-                    one = select(identity(1), WRITE)
-                    step = Part(origin.source, f"{known}.{kind}", Rule(rows=one, columns=one, role=WRITE))
+                    step = Part(origin.source, f"{known}.{kind}", kept)
                     found.append(TensorPlan(f"{name}.{kind}", entry.shape, entry.dtype, (step,)))
                     continue
                 key = (id(tensor.parts), f"{known}.{kind}", tensor.inserted)
@@ -105,15 +105,17 @@ def _moment(part: Part, known: str, kind: str, inserted: bool, plan: Plan, store
         raise _lacks(member, name)
     rule = dual_rule(part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
     if plan.recipe.mode != "side-by-side":  # there, dual_rule knows; elsewhere sources take turns
-        rows, columns = _present(rule.rows, part.rule.rows), _present(rule.columns, part.rule.columns)
-        rule = replace(rule, rows=rows, columns=columns)
-    return Part(part.source, name, rule.silent() if inserted and kind == "exp_avg" else rule)
+        rule = member.growth.once(("present", rule, part.rule), lambda: _where_present(rule, part.rule))
+    return Part(part.source, name, rule.silent if inserted and kind == "exp_avg" else rule)
+
+
+def _where_present(moment: Rule, weight: Rule) -> Rule:
+    """A moment's rule, ABSENT wherever its weight's is."""
+    return replace(moment, rows=_present(moment.rows, weight.rows), columns=_present(moment.columns, weight.columns))
 
 
 def _present(moment: Selection, weight: Selection) -> Selection:
-    """A moment's selection, ABSENT wherever its weight's is."""
-    absent = weight.mode == ABSENT
-    return moment.only(~absent) if absent.any() else moment
+    return moment if weight.everywhere else moment.only(weight.mode != ABSENT)
 
 
 def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = ()) -> dict
 
 def _meet(parts: Sequence[Part]) -> bool:
     """Whether all parts have a share in every entry."""
-    return all((part.rule.rows.mode != ABSENT).all() and (part.rule.columns.mode != ABSENT).all() for part in parts)
+    return all(part.rule.rows.everywhere and part.rule.columns.everywhere for part in parts)
 
 
 def _names(name: str, plan: Plan) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ class AxisPlan:
         return {**vars(self), "exactness": str(self.exactness)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule."""
 
@@ -49,7 +49,7 @@ class Part:
     rule: Rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorPlan:
     """One target tensor: its name, shape and dtype, and the parts it is the sum of.
 

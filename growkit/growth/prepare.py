@@ -1,10 +1,10 @@
-"""Everything that is settled before a byte is written: sources opened, the request planned, the output checked. Knows the
-order of things; ignorant of how a plan is carried out.
+"""Everything that is settled before a byte is written: sources opened, the request planned, the output checked. Knows
+the order of things; ignorant of how a plan is carried out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +15,34 @@ from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.families import family_named
 from growkit.growth.grow_plan import grow_plan
-from growkit.growth.like import sizes_like
+from growkit.growth.like import with_sizes
 from growkit.growth.names import default_name, folder_for
 from growkit.growth.optimizer import MULTIPLIERS, optimizer_tensors
 from growkit.growth.plan import Plan
 from growkit.growth.request import Recipe
-from growkit.growth.source_headers import Headers
 from growkit.growth.sources import headers_of, open_source, split_stored
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 
 SHARD_BYTES = 5_000_000_000
 Path_ = str | Path
-Build = Callable[..., Recipe]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a growth is carried out, whatever is asked for.
+    """How a growth is carried out, whatever is asked for."""
 
-    shard_bytes: largest weight file. force: replace a checkpoint that is there. verify: prove the result, where it fits in
-    memory. optimizer: AdamW state as safetensors, one file for each source, grown by the dual map. allow_nonfinite: grow
-    NaN and Inf as they are. family, source_heads: of sources without a config. progress, announce: called with bytes
-    written, and with the plan before work starts.
-    """
-
-    shard_bytes: int = SHARD_BYTES
-    force: bool = False
-    verify: bool = False
-    optimizer: Path_ | Sequence[Path_] | None = None
-    allow_nonfinite: bool = False
-    family: str | None = None
-    source_heads: int | None = None
-    progress: Progress = lambda _: None
-    announce: Callable[[Plan], None] = lambda _: None
+    shard_bytes: int = SHARD_BYTES  # largest weight file
+    force: bool = False  # replace a checkpoint that is there
+    optimizer: Path_ | Sequence[Path_] | None = None  # AdamW states, one for each source, grown by the dual map
+    allow_nonfinite: bool = False  # grow NaN and Inf as they are
+    family: str | None = None  # of sources without a config
+    source_heads: int | None = None  # query heads of sources without a config
+    dry_run: bool = False  # plan and check everything, and write nothing
+    progress: Progress = lambda _: None  # called with bytes written
+    announce: Callable[[Plan], None] = lambda _: None  # called with the plan before anything is written
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """All that is settled before a byte is written."""
 
@@ -63,17 +55,11 @@ class Prepared:
 
 
 @contextmanager
-def prepared(
-    sources: Sequence[Path_],
-    out: Path_ | None,
-    build: Build,
-    keywords: dict[str, Any],
-    like: Path_ | None,
-) -> Iterator[Prepared]:
-    """Open, plan and check everything that can be checked; close what was opened."""
-    names = {field.name for field in fields(Options)}
-    options = Options(**{key: value for key, value in keywords.items() if key in names})
-    request = {key: value for key, value in keywords.items() if key not in names}
+def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, options: Options) -> Iterator[Prepared]:
+    """Open, plan and check everything that can be checked; close what was opened.
+
+    out: the folder to make; None: one here, named by what changes. Raises CheckpointError or RequestError.
+    """
     if not sources:
         raise RequestError("no source: name at least one checkpoint")
     states = _paths(options.optimizer)
@@ -92,10 +78,7 @@ def prepared(
         headers = [headers_of(checkpoint) for checkpoint in checkpoints]
         for found, header in zip(stored, headers):
             found.tensors = split_stored(family_named(header.config.get("model_type")), found.tensors)
-        notes: list[str] = []
-        if like is not None:
-            request, notes = _like(like, headers[0], request)
-        asked = build(**request)
+        asked, notes = with_sizes(recipe, headers[0])
         text = asked.experts.text if asked.experts is not None else None
         if text is not None and not Path(text).is_file():
             raise RequestError(f"cannot read text from {text!r}: no such file")
@@ -113,7 +96,9 @@ def prepared(
         if stored:
             optimizer_tensors(todo, [state.tensors for state in stored])  # refuses what does not belong
             rates = [_rates(Path(state)) for state in states]
-        yield Prepared(checkpoints, stored, rates, todo, folder, options)
+        yield Prepared(
+            sources=checkpoints, states=stored, rates=rates, plan=todo, folder=folder, options=options
+        )  # fmt: skip
 
 
 def _check_beside(sources: Sequence[Checkpoint]) -> None:
@@ -126,19 +111,6 @@ def _check_beside(sources: Sequence[Checkpoint]) -> None:
         conflict = modules_conflict([sources[0].folder, other.folder])
         if conflict:
             raise RequestError(f"{pair} have different {conflict}; growkit joins sentence models that go on alike")
-
-
-def _like(like: Path_, source: Headers, request: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The request with the sizes of a target."""
-    words = {"head": "heads", "kv_head": "kv_heads", "layer": "layers"}
-    sizes, notes = sizes_like(like, source)
-    wanted = {words.get(axis, axis): size for axis, size in sizes.items()}
-    twice = [key for key in wanted if request.get(key) is not None]
-    if twice:
-        raise RequestError(
-            f"--like {str(like)!r} says all sizes, --{twice[0].replace('_', '-')} says one again; give one"
-        )
-    return {**request, **wanted}, notes
 
 
 def _paths(optimizer: Path_ | Sequence[Path_] | None) -> list[Path_]:

@@ -8,44 +8,35 @@ from typing import Any
 import torch
 
 from growkit.errors import RequestError
+from growkit.growth.spelling import dtype_of, layer_numbers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Depth:
-    """How many layers, and which of the source's each of them is (see growkit.growth.depth.layers).
+    """How many layers, and which of the source's each of them is (see growkit.growth.depth.layers)."""
 
-    layers: their number; None where the rest says it. overlap: for solar. after, every: where identity puts its layers,
-    counted from 1. block: how many layers top and middle repeat. slices: the layers one by one, such as "1-8,5-12".
-    """
-
-    layers: int | None = None
-    method: str = "stack"
-    overlap: int | None = None
-    after: tuple[int, ...] = ()
-    every: int | None = None
-    block: int | None = None
-    slices: str | None = None
+    layers: int | None = None  # their number; None where the rest says it
+    method: str = "stack"  # which layer each new one copies, a row of growkit.growth.depth.layers.METHODS
+    overlap: int | None = None  # solar: layers left out of each run
+    after: tuple[int, ...] = ()  # identity: the layers, from 1, that a new one follows
+    every: int | None = None  # identity: a new layer after every such one
+    block: int | None = None  # top, middle: how many layers are repeated
+    slices: str | None = None  # the layers one by one, such as "1-8,5-12"
     option: str = "--method"  # what people call the method: grow has another --method
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experts:
-    """A mixture of experts in place of each feed-forward layer (see growkit.growth.upcycle.upcycle_plan).
+    """A mixture of experts in place of each feed-forward layer (see growkit.growth.upcycle.upcycle_plan)."""
 
-    count, top_k: experts of a layer, and those a token takes, as config.json will say. granularity: into how many slices
-    each copy of the feed-forward layer is cut, every slice an expert. shared: ask for a shared expert. layers: "every",
-    "2nd" (3rd, ...) or numbers from 1 such as "1,3". diversity: "none", "noise[:SHARE]" or "drop[:SHARE]". router:
-    "normal" or "clusters", those of the hidden states of a `text`, a file.
-    """
-
-    count: int = 8
-    top_k: int = 2
-    granularity: int = 1
-    shared: bool = False
-    layers: str = "every"
-    diversity: str = "none"
-    router: str = "normal"
-    text: str | None = None
+    count: int = 8  # experts of a layer, as config.json will say
+    top_k: int = 2  # those that a token takes
+    granularity: int = 1  # slices of each copy of the feed-forward layer, every one an expert
+    shared: bool = False  # whether a shared expert is asked for
+    layers: str = "every"  # which have experts: "every", "2nd" (3rd, ...) or numbers from 1 such as "1,3"
+    diversity: str = "none"  # "none", "noise[:SHARE]" or "drop[:SHARE]"
+    router: str = "normal"  # "normal", or "clusters" of the hidden states of a text
+    text: str | None = None  # that text, a file
 
     def to_json(self) -> dict[str, Any]:
         """The request as plain data; a text by its name."""
@@ -53,25 +44,20 @@ class Experts:
         return {**stated, "text": Path(self.text).name} if self.text else stated
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What was asked for: target sizes by axis (None: follow from the others), and how.
+    """What was asked for: target sizes, and how they are reached."""
 
-    method: "fpi" or "aki". mapping: "cyclic" or "random". noise: relative size of the split between read copies.
-    dtype: of what is written, None for as it was. depth: None for as deep as it was. mode: how several sources become
-    one, "side-by-side", "fpi" or "aki"; None where they are stacked or there is one. experts: what a dense model becomes,
-    None where it stays one.
-    """
-
-    sizes: Mapping[str, int | None] = field(default_factory=dict)
-    method: str = "fpi"
-    mapping: str = "cyclic"
-    noise: float = 0.5
-    seed: int = 0
-    dtype: torch.dtype | None = None
-    depth: Depth | None = None
-    mode: str | None = None
-    experts: Experts | None = None
+    sizes: Mapping[str, int | None] = field(default_factory=dict)  # by axis; None: follows from the others
+    method: str = "fpi"  # "fpi" or "aki"
+    mapping: str = "cyclic"  # "cyclic" or "random"
+    noise: float = 0.5  # relative size of the split between read copies
+    seed: int = 0  # for everything that is drawn at random
+    dtype: torch.dtype | None = None  # of what is written; None: as it was
+    depth: Depth | None = None  # None: as deep as it was
+    mode: str | None = None  # how several become one, "side-by-side", "fpi", "aki"; None: stacked, or there is one
+    experts: Experts | None = None  # what a dense model becomes; None: it stays one
+    like: str | Path | None = None  # a model whose sizes are meant; None once they are known (growkit.growth.like)
 
     @property
     def widens(self) -> bool:
@@ -108,75 +94,114 @@ class Recipe:
         return asked
 
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
 def recipe(
+    *,
     hidden: int | None = None,
     heads: int | None = None,
     kv_heads: int | None = None,
     head_dim: int | None = None,
     ffn: int | None = None,
-    method: str = "fpi",
-    mapping: str = "cyclic",
+    method: str = Recipe.method,
+    mapping: str = Recipe.mapping,
     noise: float | None = None,
-    seed: int = 0,
+    seed: int = Recipe.seed,
     dtype: str | None = None,
     depth: Depth | None = None,
     mode: str | None = None,
+    like: str | Path | None = None,
 ) -> Recipe:
-    """A request for a growth. noise defaults to 0.5 for fpi, and to 0 for aki and fused models, which part by themselves.
+    """A request for a growth. noise defaults to 0.5 for fpi, and to 0 for aki and fused models, which part by
+    themselves.
 
     Raises RequestError for a dtype that is none of float64, float32, bfloat16, float16.
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise RequestError(f"--dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    sizes = {"hidden": hidden, "head": heads, "kv_head": kv_heads, "head_dim": head_dim, "ffn": ffn}
-    default = 0.0 if method == "aki" or mode is not None else 0.5
-    kind = DTYPES[dtype] if dtype else None
-    return Recipe(sizes, method, mapping, default if noise is None else noise, seed, kind, depth, mode)
+    default = 0.0 if method == "aki" or mode is not None else Recipe.noise
+    return Recipe(
+        sizes={"hidden": hidden, "head": heads, "kv_head": kv_heads, "head_dim": head_dim, "ffn": ffn},
+        method=method,
+        mapping=mapping,
+        noise=default if noise is None else noise,
+        seed=seed,
+        dtype=dtype_of(dtype),
+        depth=depth,
+        mode=mode,
+        like=like,
+    )
 
 
 def stack_recipe(
+    *,
     layers: int | None = None,
-    method: str = "stack",
+    method: str = Depth.method,
     overlap: int | None = None,
-    after: Sequence[int] = (),
+    after: str | Sequence[int] | None = None,
     every: int | None = None,
     block: int | None = None,
     slices: str | None = None,
-    seed: int = 0,
+    seed: int = Recipe.seed,
     dtype: str | None = None,
 ) -> Recipe:
-    """A request for a growth in depth (see growkit.growth.request.Depth)."""
-    depth = Depth(layers, method, overlap, tuple(after), every, block, slices)
+    """A request for a growth in depth (see Depth); after: numbers, or as people write them, "4,8". Raises RequestError."""
+    depth = Depth(
+        layers=layers, method=method, overlap=overlap, after=layer_numbers(after), every=every, block=block,
+        slices=slices,
+    )  # fmt: skip
     return recipe(seed=seed, dtype=dtype, depth=depth)
 
 
-def grow_recipe(layers: int | None = None, depth: str = "stack", **others: Any) -> Recipe:
-    """A request for a growth in width, in depth or in both. depth: how layers are stacked; `others` as in `recipe`, and
-    overlap, after, every, block, slices as in `stack_recipe`."""
-    placing = {key: others.pop(key) for key in ("overlap", "after", "every", "block", "slices") if key in others}
-    if layers is None and not any(value not in (None, ()) for value in placing.values()):
-        if depth != "stack":
-            raise RequestError(f"--depth {depth} says how to deepen, but not how far: add --layers N")
-        return recipe(**others)
-    placing["after"] = tuple(placing.get("after", ()))
-    return recipe(depth=Depth(layers, depth, option="--depth", **placing), **others)
+def grow_recipe(
+    *,
+    hidden: int | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    ffn: int | None = None,
+    layers: int | None = None,
+    depth: str = Depth.method,
+    overlap: int | None = None,
+    after: str | Sequence[int] | None = None,
+    every: int | None = None,
+    block: int | None = None,
+    slices: str | None = None,
+    method: str = Recipe.method,
+    mapping: str = Recipe.mapping,
+    noise: float | None = None,
+    seed: int = Recipe.seed,
+    dtype: str | None = None,
+    like: str | Path | None = None,
+) -> Recipe:
+    """A request for a growth in width, in depth or in both. depth: how layers are stacked; the rest as in `recipe` and
+    in `stack_recipe`. like: a model whose sizes are meant, its number of layers among them. Raises RequestError.
+    """
+    placing = Depth(
+        layers=layers, method=depth, overlap=overlap, after=layer_numbers(after), every=every, block=block,
+        slices=slices, option="--depth",
+    )  # fmt: skip
+    deepens = like is not None or placing != Depth(method=depth, option="--depth")
+    if not deepens and depth != Depth.method:
+        raise RequestError(f"--depth {depth} says how to deepen, but not how far: add --layers N")
+    return recipe(
+        hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, method=method, mapping=mapping,
+        noise=noise, seed=seed, dtype=dtype, depth=placing if deepens else None, like=like,
+    )  # fmt: skip
 
 
 def upcycle_recipe(
-    experts: int = 8,
-    top_k: int = 2,
-    granularity: int = 1,
-    shared: bool = False,
-    layers: str = "every",
-    diversity: str = "none",
-    router: str = "normal",
+    *,
+    experts: int = Experts.count,
+    top_k: int = Experts.top_k,
+    granularity: int = Experts.granularity,
+    shared: bool = Experts.shared,
+    layers: str = Experts.layers,
+    diversity: str = Experts.diversity,
+    router: str = Experts.router,
     text: str | Path | None = None,
-    seed: int = 0,
+    seed: int = Recipe.seed,
     dtype: str | None = None,
 ) -> Recipe:
-    """A request for a mixture of experts (see growkit.growth.request.Experts)."""
-    wanted = Experts(experts, top_k, granularity, shared, layers, diversity, router, str(text) if text else None)
+    """A request for a mixture of experts (see Experts). Raises RequestError for a dtype that weights are not stored in."""
+    wanted = Experts(
+        count=experts, top_k=top_k, granularity=granularity, shared=shared, layers=layers, diversity=diversity,
+        router=router, text=str(text) if text else None,
+    )  # fmt: skip
     return replace(recipe(seed=seed, dtype=dtype, noise=0.0), experts=wanted)

@@ -1,21 +1,26 @@
 """From a tensor's axes and the maps of those axes to its rule. Knows roles and what a tied head needs; ignorant of values
 and of why a map was chosen.
+
+A rule depends on a tensor's template and shape alone, and is made once for all tensors that share them: the 18,867 tensors of
+a large mixture have a dozen rules.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import reduce
-from math import prod
+from typing import Any, TypeVar
 
 import numpy as np
 
 from growkit.errors import CheckpointError
 from growkit.families import Family
-from growkit.maps.axis import ABSENT, GATHER, MEAN, AxisMap, concatenate, identity, outer
+from growkit.maps.axis import ABSENT, AxisMap, concatenate, identity, outer
 from growkit.maps.notation import GAIN, QKV, READ, SHIFT, UNSIZED, WRITE, Dimension, base, parse
 from growkit.operators.rule import Rule, Selection, rule_of, select
 
 Maps = Mapping[str, AxisMap]
+Shape = tuple[int, ...]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,17 @@ class Growth:
     noise: float
     architecture: str = ""
     share: float = 1.0
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made for the first who asks with this key and handed to all others."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def for_kind(self, what: Hashable, name: str, shape: Shape, make: Callable[[], Made]) -> Made:
+        """The same for all tensors of one template and shape."""
+        return self.once((what, self.family.template(name), shape), make)
 
     def dimensions(self, name: str) -> tuple[Dimension, ...]:
         """The dimensions of a stored tensor; a stored copy of a tied embedding has the embedding's."""
@@ -57,21 +73,25 @@ def composite(axes: tuple[str, ...], maps: Maps) -> AxisMap:
     return reduce(outer, (maps[axis] for axis in axes))
 
 
-def dimension_map(dimension: Dimension, size: int, maps: Maps) -> AxisMap:
+def dimension_map(dimension: Dimension, size: int, growth: Growth) -> AxisMap:
     """The map of one dimension of one tensor; axes without a size of their own stay as they are."""
     if dimension.axes[0] in UNSIZED:
-        return identity(size)
-    return composite(dimension.axes, maps)
+        return growth.once(("kept", size), lambda: identity(size))
+    return growth.once(("map", dimension.axes), lambda: composite(dimension.axes, growth.maps))
 
 
-def check_shape(name: str, shape: tuple[int, ...], growth: Growth) -> None:
+def check_shape(name: str, shape: Shape, growth: Growth) -> None:
     """Raises CheckpointError where a stored shape is not what the config says it should be, or is more than a matrix."""
+    growth.for_kind("checked", name, shape, lambda: _check_shape(name, shape, growth))
+
+
+def _check_shape(name: str, shape: Shape, growth: Growth) -> None:
     dimensions = growth.dimensions(name)
     if len(shape) > 2:
         raise CheckpointError(
             f"tensor {name!r} has {len(shape)} dimensions, {list(shape)}; growkit grows vectors and matrices"
         )
-    expected = [dimension_map(d, size, growth.maps).old for d, size in zip(dimensions, shape)]
+    expected = [dimension_map(d, size, growth).old for d, size in zip(dimensions, shape)]
     if len(dimensions) != len(shape) or expected != list(shape):
         axes = " x ".join("*".join(base(axis) for axis in d.axes) for d in dimensions)
         wanted = expected if len(dimensions) == len(shape) else f"{len(dimensions)} dimensions"
@@ -80,13 +100,17 @@ def check_shape(name: str, shape: tuple[int, ...], growth: Growth) -> None:
         )
 
 
-def tensor_rule(name: str, shape: tuple[int, ...], growth: Growth) -> Rule:
+def tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
     """How one tensor grows: the one rule of growth, W'[i, j] = write[i] * read[j] * W[s(i), s(j)]."""
+    return growth.for_kind("rule", name, shape, lambda: _tensor_rule(name, shape, growth))
+
+
+def _tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
     dimensions = growth.dimensions(name)
-    selections = [_selection(d, size, growth) for d, size in zip(dimensions, shape)]
-    if growth.family.stem(name) == growth.family.embedding or is_tied_head(name, growth):
+    selections = [selection(d, size, growth) for d, size in zip(dimensions, shape)]
+    if is_embedding(name, growth):
         selections[-1] = replace(selections[-1], amplitude=selections[-1].amplitude * growth.embedding_scale)
-    if growth.share != 1.0 and not _is_placed(dimensions, shape, growth):
+    if growth.share != 1.0 and not is_placed(dimensions, shape, growth):
         selections[0] = replace(selections[0], amplitude=selections[0].amplitude * growth.share)
     roles = [dimension.role for dimension in dimensions]
     offset = growth.family.norms.gain_offset if roles[0] == GAIN else 0.0
@@ -95,13 +119,18 @@ def tensor_rule(name: str, shape: tuple[int, ...], growth: Growth) -> Rule:
     return rule_of(selections, roles, offset, noise)
 
 
-def _is_placed(dimensions: tuple[Dimension, ...], shape: tuple[int, ...], growth: Growth) -> bool:
+def is_placed(dimensions: tuple[Dimension, ...], shape: Shape, growth: Growth) -> bool:
     """Whether models side by side each have a place of their own in what this tensor writes; else they meet in it."""
     return any(
-        (dimension_map(d, size, growth.maps).sides[d.role].mode == ABSENT).any()
+        (dimension_map(d, size, growth).sides[d.role].mode == ABSENT).any()
         for d, size in zip(dimensions, shape)
         if d.role != READ
     )
+
+
+def is_embedding(name: str, growth: Growth) -> bool:
+    """Whether this is the token embedding, or a stored copy of it: what the model may multiply by sqrt(hidden)."""
+    return growth.family.stem(name) == growth.family.embedding or is_tied_head(name, growth)
 
 
 def is_tied_head(name: str, growth: Growth) -> bool:
@@ -109,9 +138,13 @@ def is_tied_head(name: str, growth: Growth) -> bool:
     return growth.tied and growth.family.stem(name) in growth.family.heads
 
 
-def grown_shape(name: str, shape: tuple[int, ...], growth: Growth) -> tuple[int, ...]:
+def grown_shape(name: str, shape: Shape, growth: Growth) -> Shape:
     """The target shape of a tensor."""
-    return tuple(dimension_map(d, size, growth.maps).new for d, size in zip(growth.dimensions(name), shape))
+
+    def grown() -> Shape:
+        return tuple(dimension_map(d, size, growth).new for d, size in zip(growth.dimensions(name), shape))
+
+    return growth.for_kind("shape", name, shape, grown)
 
 
 def head_factor(axis: AxisMap, growth: Growth) -> np.ndarray:
@@ -123,66 +156,14 @@ def head_factor(axis: AxisMap, growth: Growth) -> np.ndarray:
     return read / (growth.maps["hidden"].sides[WRITE].amplitude * growth.embedding_scale)
 
 
+def selection(dimension: Dimension, size: int, growth: Growth) -> Selection:
+    """What one dimension of a tensor takes from its axis: its role's side, and the last norm what a tied head cannot carry."""
+    return growth.once(("selection", dimension, size), lambda: _selection(dimension, size, growth))
+
+
 def _selection(dimension: Dimension, size: int, growth: Growth) -> Selection:
-    axis = dimension_map(dimension, size, growth.maps)
+    axis = dimension_map(dimension, size, growth)
     chosen = select(axis, dimension.role)
     if dimension.before_head and growth.tied and dimension.role in (GAIN, SHIFT):
         chosen = replace(chosen, amplitude=chosen.amplitude * head_factor(axis, growth))
     return chosen
-
-
-def dual_rule(name: str, shape: tuple[int, ...], growth: Growth, power: int) -> Rule:
-    """How gradients of a tensor grow when its weights grow by tensor_rule, to a power (1: first moments, 2: second).
-
-    The roles change places: what is written is multiplied by its read amplitude, what is read by its write amplitude
-    (by the chain rule; a gain with multiplier w has write * read / w). Entries that carry nothing of the
-    source have no history: first moments 0, second moments the mean of the axis, so that their first steps are bounded.
-    """
-    rule = tensor_rule(name, shape, replace(growth, noise=0.0))
-    dimensions = growth.dimensions(name)
-    embedding = growth.family.stem(name) == growth.family.embedding or is_tied_head(name, growth)
-    placed = growth.share != 1.0 and _is_placed(dimensions, shape, growth)
-    selections = []
-    for place, (dimension, size) in enumerate(zip(dimensions, shape)):
-        axis = dimension_map(dimension, size, growth.maps)
-        forward = _selection(dimension, size, growth)
-        write, read = axis.sides[WRITE], axis.sides[READ]
-        # as in tensor_rule, only the last dimension of an embedding is the hidden one
-        scale = growth.embedding_scale if embedding and place == len(shape) - 1 else 1.0
-        factor = head_factor(axis, growth) if dimension.before_head and growth.tied else 1.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            amplitude = {
-                WRITE: read.amplitude / scale,
-                READ: write.amplitude,
-                GAIN: write.amplitude * read.amplitude / (axis.sides[GAIN].amplitude * factor),
-                SHIFT: read.amplitude / factor,
-            }[dimension.role]
-        # an entry inherits history only if it is written and read as its source is: a filler's gain, or a copy that
-        # nothing reads, gets gradients of its own, and a second moment of 0 would make its first steps huge
-        carried = forward.carried & (write.mode == GATHER) & (read.mode == GATHER)
-        carried &= np.isfinite(amplitude) & (amplitude != 0)
-        amplitude = np.where(carried, amplitude, 1.0 if power == 2 else 0.0) ** power
-        mode = np.where(carried, GATHER, MEAN if power == 2 else GATHER)
-        # what a member reads of others starts at 0 but learns: it has no history, where the member writes a place of its own
-        learns = dimension.role == READ and power == 2 and placed
-        mode = np.where(forward.mode == ABSENT, MEAN if learns else ABSENT, mode).astype(np.int8)
-        selections.append(replace(forward, amplitude=amplitude, mode=mode))
-    if growth.share != 1.0:
-        # by the chain rule through the logits, which are a mean; what all of them write has the mean of their histories
-        meets = all((selection.mode != ABSENT).all() for selection in selections)
-        scale = growth.share**power if placed else growth.share if meets else 1.0
-        selections[0] = replace(selections[0], amplitude=selections[0].amplitude * scale)
-    rows, columns = (selections[0], rule.columns) if len(shape) == 1 else selections[:: -1 if rule.transposed else 1]
-    return replace(rule, rows=rows, columns=columns, role=WRITE, offset=0.0)
-
-
-def rate_multipliers(name: str, shape: tuple[int, ...], growth: Growth) -> tuple[float, float]:
-    """(weight, gradient) multipliers of a tensor as a whole: root mean square of its amplitudes over carried entries."""
-    forward = tensor_rule(name, shape, replace(growth, noise=0.0))
-    dual = dual_rule(name, shape, growth, 1)
-    return tuple(prod(_rms(s) for s in (rule.rows, rule.columns)) for rule in (forward, dual))  # type: ignore[return-value]
-
-
-def _rms(selection: Selection) -> float:
-    carried = selection.amplitude[selection.carried]
-    return float(np.sqrt(np.mean(carried**2))) if len(carried) else 1.0

@@ -90,4 +90,4 @@ def split_stored(family: Family, tensors: Mapping[str, StoredTensor]) -> dict[st
         return replace(tensor, shape=shape, offset=tensor.offset + skipped)
 
     found = split_with(family, tensors, piece)
-    return {name: replace(tensor, name=name) for name, tensor in found.items()}
+    return {name: tensor if tensor.name == name else replace(tensor, name=name) for name, tensor in found.items()}

@@ -111,14 +111,18 @@ class TensorPlans:
             givers = [(0, name), *((number, self._above(number, name) if above else name) for number in others)]
             # what has no place of its own for each member, such as a row of logits, is divided by what it reads
             first = self.growths[0].dimensions(name)[0].axes[0]
-            rules = by_turns(self._rule(0, name), len(givers), columns=first in (*UNSIZED, "vocab"))
+            rules = self._turns(self._rule(0, name), len(givers), first in (*UNSIZED, "vocab"))
         else:
             donor = self._above(source, name) if self.recipe.method == "aki" else name
             givers = [(source, name)] + ([(source, donor)] if donor != name else [])
-            rules = by_turns(self._rule(source, name), len(givers))
+            rules = self._turns(self._rule(source, name), len(givers))
         return tuple(
-            Part(number, stored, rule.silent() if silent else rule) for (number, stored), rule in zip(givers, rules)
+            Part(number, stored, rule.silent if silent else rule) for (number, stored), rule in zip(givers, rules)
         )
+
+    def _turns(self, rule: Rule, count: int, columns: bool = False) -> list[Rule]:
+        """by_turns, made once for all tensors that share a rule."""
+        return self.growths[0].once(("turns", rule, count, columns), lambda: by_turns(rule, count, columns))
 
     def _rule(self, source: int, name: str) -> Rule:
         return tensor_rule(name, self.sources[source].shapes[name], self.growths[source])

@@ -1,73 +1,48 @@
-"""The Python twins of the commands around merging: merge, delta, apply. Knows the order of things; every step lives below."""
+"""Merging, measuring and applying deltas, from request to result. Knows the order of things; every step lives below."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from growkit.checkpoint.folder import write_folder
-from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.families import family_named
 from growkit.growth.names import folder_for
-from growkit.growth.prepare import SHARD_BYTES
 from growkit.growth.source_headers import architecture_of
 from growkit.growth.sources import headers_of, open_source
 from growkit.maps.notation import READ
 from growkit.merging.delta_sizes import DeltaReport, measure
 from growkit.merging.merge_plan import MergePlan, apply_plan, keys_of
 from growkit.merging.merger import Merger
-from growkit.merging.methods import merge_request
-from growkit.merging.prepare_merge import Member, Path_, path_parts, prepared_merge, weighted_path
+from growkit.merging.methods import MergeRequest, merge_request
+from growkit.merging.prepare_merge import MergeOptions, Path_, path_parts, prepared_merge
 from growkit.merging.stored_deltas import open_skill, save_low_rank, save_sparse
 from growkit.merging.write_merge import describe, write_merged
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did: the folder it made and the plan it followed."""
+    """What a merge did, or with `dry_run` would do."""
 
-    folder: Path
-    plan: MergePlan
+    folder: Path  # the folder that was made, or would be
+    plan: MergePlan  # what was followed
+    dry_run: bool = False  # whether nothing was written
 
 
 def merge(
-    members: Sequence[Member],
-    out: Path_ | None = None,
-    *,
-    base: Path_ | None = None,
-    shard_bytes: int = SHARD_BYTES,
-    force: bool = False,
-    allow_nonfinite: bool = False,
-    progress: Progress = lambda _: None,
-    announce: Callable[[MergePlan], None] = lambda _: None,
-    **request: Any,
+    members: Sequence[Path_], base: Path_ | None, out: Path_ | None, request: MergeRequest, options: MergeOptions
 ) -> Merged:
-    """Merge fine-tuned models into one: theta = base + scale * C({(w_t, S(theta_t - base))}).
+    """Merge members, whose weights the request holds, into one: theta = base + scale * C({(w_t, S(theta_t - base))}).
 
-    members: checkpoints, each a path, 'path:weight' or (path, weight). base: what they were fine-tuned from. request: method
-    (see growkit.merging.methods.METHODS), drop, density, epsilon, gamma, scale, seed, vocab, drop_vectors, dtype.
     Raises CheckpointError or RequestError, having written nothing and touched nothing.
     """
-    with prepared_merge(members, base, out, request, allow_nonfinite, force) as ready:
-        announce(ready.merger.plan)
-        write_merged(ready.merger, ready.first, ready.sources, ready.folder, shard_bytes, progress)
-        return Merged(ready.folder, ready.merger.plan)
-
-
-def plan_merge(
-    members: Sequence[Member],
-    out: Path_ | None = None,
-    *,
-    base: Path_ | None = None,
-    force: bool = False,
-    **request: Any,
-) -> MergePlan:
-    """What `merge` would do, without writing anything; it refuses what `merge` would."""
-    with prepared_merge(members, base, out, request, False, force) as ready:
-        return ready.merger.plan
+    with prepared_merge(members, base, out, request, options) as ready:
+        if not options.dry_run:
+            options.announce(ready.merger.plan)
+            write_merged(ready.merger, ready.first, ready.sources, ready.folder, options.shard_bytes, options.progress)
+        return Merged(ready.folder, ready.merger.plan, options.dry_run)
 
 
 @dataclass(frozen=True)
@@ -80,18 +55,12 @@ class MeasuredDelta:
 
 
 def delta(
-    base: Path_,
-    member: Path_,
-    save: Path_ | None = None,
-    *,
-    drop: float | None = None,
-    rank: int | None = None,
-    seed: int = 0,
-    force: bool = False,
+    base: Path_, member: Path_, save: Path_ | None, *, drop: float | None, rank: int | None, seed: int, force: bool
 ) -> MeasuredDelta:
-    """Measure what a fine-tuned model changed of its base, and save it as a small file: sparse, or of low rank for PEFT.
+    """Measure what a fine-tuned model changed of its base, and save it as a small file: sparse, or of low rank for
+    PEFT.
 
-    drop: DARE's p, the share of a sparse delta that is left out (default nothing). rank: instead, a LoRA of the linear
+    drop: DARE's p, the share of a sparse delta that is left out (None: nothing). rank: instead, a LoRA of the linear
     layers; embeddings, head, norms and biases are left out of it. Raises as `merge` does.
     """
     if save is None and (drop is not None or rank is not None):
@@ -100,8 +69,9 @@ def delta(
         raise RequestError("--drop makes a sparse delta and --rank a low-rank one; give one of them")
     if rank is not None and rank < 1:
         raise RequestError(f"--rank {rank} should be 1 or more")
-    request = {"method": "dare", "drop": drop or 0.0, "seed": seed}
-    with prepared_merge([(member, 1.0)], base, save or Path("nowhere"), request, False, force or save is None) as ready:
+    request = merge_request((1.0,), True, "dare", drop=drop or 0.0, seed=seed)
+    options = MergeOptions(force=force or save is None)
+    with prepared_merge([member], base, save or Path("nowhere"), request, options) as ready:
         merger, plan = ready.merger, ready.merger.plan
         if rank is not None and plan.family.is_moe:
             raise RequestError(
@@ -130,33 +100,22 @@ def delta(
         return MeasuredDelta(report, Path(save), errors)
 
 
-def apply(
-    base: Path_,
-    deltas: Sequence[Member],
-    out: Path_ | None = None,
-    *,
-    shard_bytes: int = SHARD_BYTES,
-    force: bool = False,
-    allow_nonfinite: bool = False,
-    progress: Progress = lambda _: None,
-    announce: Callable[[MergePlan], None] = lambda _: None,
-) -> Merged:
-    """Add stored deltas to a base: theta = base + sum of weight * delta.
+def apply(base: Path_, deltas: Sequence[tuple[Path_, float]], out: Path_ | None, options: MergeOptions) -> Merged:
+    """Add stored deltas, each with its weight, to a base: theta = base + sum of weight * delta.
 
-    deltas: folders of `delta` or of PEFT's plain LoRA, each a path, 'path:weight' or (path, weight). Raises as `merge` does.
+    deltas: folders of `delta` or of PEFT's plain LoRA. Raises as `merge` does.
     """
-    named = [weighted_path(entry) for entry in deltas]
-    if not named:
+    if not deltas:
         raise RequestError("nothing to apply: name the deltas, such as D1 D2:0.5")
-    keys = keys_of([path_parts(path) for path, _ in named])
-    request = merge_request(tuple(weight for _, weight in named), True, "task-arithmetic")
+    keys = keys_of([path_parts(path) for path, _ in deltas])
+    request = merge_request(tuple(weight for _, weight in deltas), True, "task-arithmetic")
     with ExitStack() as opened:
         checkpoint = open_source(base)
         opened.callback(checkpoint.close)
         headers = headers_of(checkpoint)
         family = family_named(headers.config.get("model_type"))
         givers, members, stored = {}, {}, {}
-        for key, (path, weight) in zip(keys, named):
+        for key, (path, weight) in zip(keys, deltas):
             givers[key], members[key], stored[key] = open_skill(Path(path), headers, family, key, weight)
             opened.callback(stored[key].close)
         plan = apply_plan(headers, list(givers.values()), request)
@@ -166,13 +125,14 @@ def apply(
             if out is not None
             else folder_for([base], "+".join([checkpoint.name, *(k.split("/")[-1] for k in keys)]))
         )
-        check_target(
-            folder, [Path(path) for path in (base, *(path for path, _ in named)) if Path(path).exists()], force
-        )
-        announce(plan)
-        merger = Merger(plan, checkpoint, [members[key] for key in order], allow_nonfinite)
-        write_merged(merger, checkpoint, [checkpoint, *(stored[key] for key in order)], folder, shard_bytes, progress)
-        return Merged(folder, plan)
+        named = [Path(path) for path in (base, *(path for path, _ in deltas))]
+        check_target(folder, [path for path in named if path.exists()], options.force)
+        if not options.dry_run:
+            options.announce(plan)
+            merger = Merger(plan, checkpoint, [members[key] for key in order], options.allow_nonfinite)
+            sources = [checkpoint, *(stored[key] for key in order)]
+            write_merged(merger, checkpoint, sources, folder, options.shard_bytes, options.progress)
+        return Merged(folder, plan, options.dry_run)
 
 
 def _linears(plan: MergePlan) -> dict[str, bool]:

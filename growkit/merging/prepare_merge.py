@@ -1,12 +1,11 @@
-"""Everything that is settled before a merge writes a byte: sources opened, the request planned, the output checked. Knows the
-order of things; ignorant of how a plan is carried out.
+"""Everything that is settled before a merge writes a byte: sources opened, the request planned, the output checked.
+Knows the order of things; ignorant of how a plan is carried out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,22 +13,35 @@ import torch
 from growkit.checkpoint.companions import TOKENIZERS, modules_conflict, sentence_modules
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import Checkpoint
+from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.token_ids import token_ids
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.families import family_named
 from growkit.growth.names import folder_for
-from growkit.growth.request import DTYPES
+from growkit.growth.prepare import SHARD_BYTES
 from growkit.growth.source_headers import Headers
 from growkit.growth.sources import headers_of, open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.merging.merge_plan import MergePlan, keys_of, merge_plan
 from growkit.merging.merger import Deltas, FineTuned, Merger
-from growkit.merging.methods import merge_request, parse_member
+from growkit.merging.methods import MergeRequest, parse_member
 from growkit.merging.vocabulary import Vocabulary
 
 Path_ = str | Path
 Member = Path_ | tuple[Path_, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """How a merge is carried out, whatever is merged."""
+
+    shard_bytes: int = SHARD_BYTES  # largest weight file
+    force: bool = False  # replace a checkpoint that is there
+    allow_nonfinite: bool = False  # merge NaN and Inf as they are
+    dry_run: bool = False  # plan and check everything, and write nothing
+    progress: Progress = lambda _: None  # called with bytes written
+    announce: Callable[[MergePlan], None] = lambda _: None  # called with the plan before anything is written
 
 
 @dataclass(frozen=True)
@@ -55,26 +67,28 @@ def path_parts(source: Path_) -> tuple[str, ...]:
     return path.resolve().parts if path.exists() else tuple(str(source).split("/"))
 
 
-@contextmanager
-def prepared_merge(
-    members: Sequence[Member],
-    base: Path_ | None,
-    out: Path_ | None,
-    keywords: dict[str, Any],
-    allow_nonfinite: bool,
-    force: bool,
-) -> Iterator[ReadyMerge]:
-    """Open, plan and check everything that can be checked; close what was opened."""
+def weighted_paths(members: Sequence[Member]) -> list[tuple[Path_, float]]:
+    """Members as (path, weight). Raises RequestError where there are none, and for a weight that is no number."""
     if not members:
         raise RequestError("nothing to merge: name the members, such as M1 M2:0.5")
-    named = [weighted_path(member) for member in members]
-    dtype = keywords.pop("dtype", None)
-    if dtype is not None and dtype not in DTYPES:
-        raise RequestError(f"--dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    weights = tuple(weight for _, weight in named)
-    request = merge_request(weights, base is not None, dtype=DTYPES[dtype] if dtype else None, **keywords)
-    keys = keys_of([path_parts(path) for path, _ in named])
-    paths = [base, *(path for path, _ in named)] if base is not None else [path for path, _ in named]
+    return [weighted_path(member) for member in members]
+
+
+@contextmanager
+def prepared_merge(
+    members: Sequence[Path_],
+    base: Path_ | None,
+    out: Path_ | None,
+    request: MergeRequest,
+    options: MergeOptions,
+) -> Iterator[ReadyMerge]:
+    """Open, plan and check everything that can be checked; close what was opened.
+
+    request: with a weight for each member. out: the folder to make; None: one here, named by members and method. Raises
+    CheckpointError or RequestError.
+    """
+    keys = keys_of([path_parts(path) for path in members])
+    paths = [base, *members] if base is not None else list(members)
     opened: list[Checkpoint] = []
     try:
         for path in paths:
@@ -92,9 +106,9 @@ def prepared_merge(
             if out is not None
             else folder_for(paths, f"{'+'.join(c.name for c in opened[based:])}-{request.method}")
         )
-        check_target(folder, [Path(path) for path in paths if Path(path).exists()], force)
+        check_target(folder, [Path(path) for path in paths if Path(path).exists()], options.force)
         deltas: list[Deltas] = [FineTuned(source) for source in sources]
-        merger = Merger(plan, opened[0] if based else None, deltas, allow_nonfinite)
+        merger = Merger(plan, opened[0] if based else None, deltas, options.allow_nonfinite)
         yield ReadyMerge(merger, opened[0], [*opened[:based], *sources], folder)
     finally:
         for checkpoint in opened:

@@ -14,9 +14,9 @@ from growkit.maps.notation import READ, WRITE
 BLOCK_ELEMENTS = 1 << 20  # grown elements per block: small enough for cache and memory, large enough for speed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
-    """One dimension of a rule: source, amplitude and mode per new index."""
+    """One dimension of a rule: source, amplitude and mode per new index. Shared, and known by what it is, not by what it holds."""
 
     old: int
     index: np.ndarray
@@ -53,6 +53,11 @@ class Selection:
         assert (amplitude[self.index] == self.amplitude)[self.carried].all(), "copies of one source differ in amplitude"
         return amplitude
 
+    @cached_property
+    def everywhere(self) -> bool:
+        """Whether the source has a part in every new index."""
+        return bool((self.mode != ABSENT).all())
+
     def only(self, present: np.ndarray) -> "Selection":
         """This selection with all but some new indices ABSENT."""
         return replace(self, mode=np.where(present, self.mode, ABSENT).astype(np.int8))
@@ -64,9 +69,9 @@ def select(axis: AxisMap, role: str) -> Selection:
     return Selection(axis.old, axis.index, side.amplitude, side.mode)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Rule:
-    """How one matrix grows.
+    """How one matrix grows. Shared by all tensors that grow alike, and known by what it is, not by what it holds.
 
     rows, columns: what happens to its two dimensions. role: the columns' role (only read columns are split). offset:
     gains are stored as gain - offset (Gemma's 1 + w has offset 1). noise: relative size of the split, 0 for equal
@@ -94,6 +99,7 @@ class Rule:
         """Whether the tensor stays as it is."""
         return self.rows.unchanged and self.columns.unchanged
 
+    @cached_property
     def silent(self) -> "Rule":
         """The rule that writes zeros (gains of 0 where gains are stored less an offset)."""
         return replace(self, rows=replace(self.rows, amplitude=np.zeros(self.rows.new)), noise=0.0)
@@ -116,9 +122,11 @@ def by_turns(rule: Rule, count: int, columns: bool = False) -> list[Rule]:
 
     A single rule where that axis has no copies: then nothing is left for the others.
     """
+    if count == 1:
+        return [rule]
     divided = rule.columns if columns else rule.rows
     rank = copy_rank(divided.index)
-    if count == 1 or not rank.any():
+    if not rank.any():
         return [rule]
     turn = np.where(rank == 0, 0, 1 + (rank - 1) % (count - 1))
     shares = [divided.only(turn == member) for member in range(min(count, turn.max() + 1))]

@@ -104,7 +104,7 @@ class Savings:
             (title, headings, rows),
         ]
         if routed:
-            tables.append(("ExpertLoads on the last validation text; a load of 1 is even", experts, routed))
+            tables.append(("Experts on the last validation text; a load of 1 is even", experts, routed))
         return tables
 
     def markdown(self) -> str:

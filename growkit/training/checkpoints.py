@@ -26,7 +26,8 @@ from growkit.errors import CheckpointError, FailedError, GrowkitError, RequestEr
 
 TRAINER = "trainer.json"
 ALONE = "torch.distributed is disabled"  # a warning that there is one process, which is known
-OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
+# what does not learn is as it was in the checkpoint that the run began with, and read from there
+OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True, ignore_frozen_params=True, strict=False)
 
 
 class NotSavedError(FailedError):

@@ -15,20 +15,23 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from growkit.data.batches import Ahead, Batches
+from growkit.data.batches import Ahead, Batch, BatchSource
 from growkit.errors import CheckpointError, FailedError
 from growkit.operators.seeds import stable_seed
 from growkit.training import checkpoints as state
+from growkit.training.blank import Blank
 from growkit.training.flops import step_flops
+from growkit.training.learners import Learners
 from growkit.training.machine import Machine
-from growkit.training.objective import Predicted, Teaching, learn
+from growkit.training.objective import Teaching
 from growkit.training.optim import rate, set_rate
-from growkit.training.prefix import submodel
-from growkit.training.routing import routing
+from growkit.training.routing import dead_note
+from growkit.training.saved import Saved
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
-from growkit.training.student import Save, Student
-from growkit.training.teacher import LiveTeacher
+from growkit.training.step import PlannedStep, StepLosses, learn_batch, step_losses
+from growkit.training.student import Student
+from growkit.training.teacher import Teacher
 from growkit.training.validation import validate
 
 CHECKPOINTS, GROWN = "checkpoints", "stages"
@@ -45,36 +48,49 @@ class Run:
 
     settings: Settings
     machine: Machine
-    train: Batches
-    val: Batches | None
-    load_model: Callable[[str | Path], tuple[Any, Path | None]]  # the model, and the folder it came from
-    save_model: Save
+    train: BatchSource
+    val: BatchSource | None
+    teacher: Teacher | None  # None too when it has nothing more to say
+    open_model: Callable[[str | Path], Blank]
+    learners: Learners
+    saved: Saved
     grow: Callable[[Path, Path, Stage], None]
     say: Say
     told: bool = False
     stopped: bool = False
+    begun: bool = False
 
     def __post_init__(self) -> None:
         s = self.settings
         self.out = Path(s.out)
         self.step = self.stage_number = self.tokens = 0
         self.flops = self.seconds = 0.0
-        self.teacher = LiveTeacher(self.load_model(s.teacher)[0], self.machine) if s.teacher else None
         self.teaching = Teaching(s.teacher_steps, s.temperature, s.alpha_schedule)
         self.overtaken = False  # whether the model has become better than its teacher
         self.theirs: float | None = None  # the teacher's validation loss, which stays what it is
+        self.val_loss: float | None = None  # the model's own, when it was last asked
 
-    def go(self, resume: bool) -> Student:
-        """Run to the end, or until a signal; returns the model. Raises NotFiniteError, NotSavedError."""
+    def begin(self, resume: bool = False) -> None:
+        """Build the model and the optimizer, or take them up from the newest checkpoint. Raises CheckpointError."""
         s = self.settings
         share = s.batch_size // self.machine.world
         pinned = self.machine.device.type == "cuda"
         self.batches = Ahead(self.train, self.machine.rank * share, share, pinned)
         self.saver = state.Saver(self.out / CHECKPOINTS, s.keep)
+        if not (resume and self._resume()):
+            self._begin_stage(0)
+        self.begun = True
+
+    def go(self, resume: bool = False) -> Student:
+        """Run to the end, or until a signal; returns the model. Begins where begin was not called before.
+
+        Raises NotFiniteError, NotSavedError.
+        """
+        s = self.settings
         before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGTERM, signal.SIGINT)}
         try:
-            if not (resume and self._resume()):
-                self._begin(0)
+            if not self.begun:
+                self.begin(resume)
             while self.step < s.steps and not self.stopped:
                 self._one_step()
             if self.stopped and self.step < s.steps and self.step % s.save_every:
@@ -90,19 +106,19 @@ class Run:
         self.told = True
         signal.signal(signal.SIGINT, signal.default_int_handler)  # who asks twice does not want to wait
 
-    def _begin(self, number: int) -> None:
+    def _begin_stage(self, number: int) -> None:
         """Build the model and the optimizer that stage `number` starts from."""
         self.stage_number = number
         grown = [n for n, stage in enumerate(self.settings.stages[: number + 1]) if stage.layers is not None]
         base = self.out / GROWN / str(grown[-1]) if grown else self.settings.checkpoint
-        self.student = Student(self.settings, self.machine, *self.load_model(base))
+        self.student = Student(self.settings, self.machine, self.open_model(base), self.learners)
 
     def _resume(self) -> bool:
         """Go on from the newest checkpoint that can be read; False where there is none."""
         for checkpoint in reversed(state.found(self.out / CHECKPOINTS)):
             try:
                 trainer = state.trainer_of(checkpoint)
-                self._begin(trainer["stage"])
+                self._begin_stage(trainer["stage"])
                 state.load(checkpoint, self.student.model, self.student.optimizer)
                 self.step, self.tokens, self.overtaken = trainer["step"], trainer["tokens"], trainer["overtaken"]
                 self.flops, self.seconds = trainer["flops"], trainer["elapsed_s"]
@@ -123,97 +139,97 @@ class Run:
                 self.stage_number = following
                 continue
             before, after = self.out / GROWN / f"{following}-before", self.out / GROWN / str(following)
-            self.student.export(before, self.save_model)
-            if self.machine.is_first:
-                self.grow(before, after, stages[following])
-            self.machine.total([0.0])  # all wait
-            self._begin(following)
+            self.saved.export(self.student, before)
+            stage = stages[following]
+            self.machine.agreed(lambda: self.grow(before, after, stage))  # noqa: B023 - called here and now
+            self._begin_stage(following)
         return stages[number], into
 
     def _one_step(self) -> None:
         started = time.monotonic()
-        s, machine = self.settings, self.machine
+        plan = self._plan_step()
+        torch.manual_seed(stable_seed(self.settings.seed, f"step {self.step} process {self.machine.rank}"))  # dropout
+        asked = time.monotonic()
+        batch = self.batches.rows(self.step)
+        waited = time.monotonic() - asked
+        losses = self._learn(plan, batch)
+        norm = self._clip()
+        self._check_finite(losses, norm)
+        self._update(plan.lr)
+        self._count_and_say(plan, losses, norm, time.monotonic() - started, waited)
+        self._after_step()
+
+    def _plan_step(self) -> PlannedStep:
+        """Rate, prefix and the teacher's weight of this step, the model grown first where a stage begins."""
+        s = self.settings
         stage, into = self._enter_stage()
-        student = self.student
         lr = s.lr * stage.lr * rate(self.step, s.steps, s.warmup, s.decay, s.final_lr)
         lr *= (into + 1) / stage.warmup if stage.warmup and into < stage.warmup else 1.0
-        set_rate(student.optimizer, lr)
-        depth, trained = stage.prefix(student.depth, s.seed, self.step)
+        depth, trained = stage.prefix(self.student.depth, s.seed, self.step)
         alpha = self.teaching.alpha(self.step) if self.teacher is not None and not self.overtaken else 0.0
         if alpha == 0.0:
             self.teacher = None  # its memory is free from here on
-        torch.manual_seed(stable_seed(s.seed, f"step {self.step} process {machine.rank}"))  # dropout
-        asked = time.monotonic()
-        inputs, labels = (t.to(machine.device, non_blocking=True) for t in self.batches.rows(self.step))
-        waited = time.monotonic() - asked
-        student.model.train()
-        with submodel(student.model, depth, trained):
-            own_loss, taught_loss, *routed = self._learn(inputs, labels, alpha)
-        learning = [p for p in student.model.parameters() if p.grad is not None]
-        clipped = torch.nn.utils.clip_grad_norm_(learning, s.clip if s.clip > 0 else float("inf"))
-        norm = (clipped.full_tensor() if isinstance(clipped, DTensor) else clipped).item()
-        if not all(math.isfinite(value) for value in (own_loss, taught_loss, norm)):
-            self._refuse_to_go_on(own_loss, norm)
-        student.optimizer.step()
-        student.optimizer.zero_grad(set_to_none=True)
-        if machine.device.type == "cuda":
+        return PlannedStep(stage=stage.name, lr=lr, depth=depth, trained=trained, alpha=alpha)
+
+    def _learn(self, plan: PlannedStep, batch: Batch) -> StepLosses:
+        """Gradients of the step, on every process; whether all stop after it, they agree here."""
+        model, count = self.student.model, max(1, self.train.predicted(self.step))
+        model.train()
+        with self.learners.in_step(model, plan.depth, plan.trained):
+            sums = learn_batch(model, batch, count, self.teacher, plan.alpha, self.settings, self.machine)
+        losses = step_losses(sums, count, self.told, self.machine)
+        self.stopped = losses.told > 0
+        return losses
+
+    def _clip(self) -> float:
+        """Clip the gradients to the norm that is allowed; returns the norm they had."""
+        most = self.settings.clip if self.settings.clip > 0 else float("inf")
+        learning = [p for p in self.student.model.parameters() if p.grad is not None]
+        clipped = torch.nn.utils.clip_grad_norm_(learning, most)
+        return (clipped.full_tensor() if isinstance(clipped, DTensor) else clipped).item()
+
+    def _update(self, lr: float) -> None:
+        """One step of AdamW."""
+        set_rate(self.student.optimizer, lr)
+        self.student.optimizer.step()
+        self.student.optimizer.zero_grad(set_to_none=True)
+        if self.machine.device.type == "cuda":
             torch.cuda.synchronize()  # or the clock would stop before the work does
-        took = time.monotonic() - started
+
+    def _count_and_say(self, plan: PlannedStep, losses: StepLosses, norm: float, took: float, waited: float) -> None:
+        """Count a step that is done, and write its line of metrics. took, waited: seconds, all and for data."""
+        s, peak = self.settings, self.machine.peak
         tokens = s.batch_size * s.seq_len
-        flops = step_flops(student.model, tokens, s.seq_len, depth, trained)
+        flops = step_flops(self.student.model, tokens, s.seq_len, plan.depth, plan.trained)
         if self.teacher is not None:
             flops += self.teacher.flops(tokens, s.seq_len)
         self.step, self.tokens = self.step + 1, self.tokens + tokens
         self.flops, self.seconds = self.flops + flops, self.seconds + took
-        line = {"kind": "train", "step": self.step, "stage": stage.name, "loss": own_loss, "lr": lr, "grad_norm": norm}
-        line |= {"depth": depth, "trained": trained, "tokens": self.tokens, "tok_per_s": tokens / took, "seconds": took}
-        line |= {"data_fraction": waited / took, "alpha": alpha, **self._spent()}
-        line |= {"kd_loss": taught_loss} if alpha else {}
-        line |= dict(zip(("balance", "router_z"), routed)) if routed[1] else {}
-        line |= {"mfu": flops / took / (machine.peak * machine.world)} if machine.peak else {}
+        line = {"kind": "train", "step": self.step, "stage": plan.stage, "loss": losses.own, "lr": plan.lr}
+        line |= {"grad_norm": norm, "depth": plan.depth, "trained": plan.trained, "tokens": self.tokens}
+        line |= {"tok_per_s": tokens / took, "seconds": took}
+        line |= {"data_fraction": waited / took, "alpha": plan.alpha, **self._spent()}
+        line |= {"kd_loss": losses.taught} if plan.alpha else {}
+        line |= {"balance": losses.balance, "router_z": losses.router_z} if losses.router_z else {}
+        line |= {"mfu": flops / took / (peak * self.machine.world)} if peak else {}
         self.say(line)
-        last = self.step == s.steps
+
+    def _after_step(self) -> None:
+        """Validation and checkpoints where they are due."""
+        s, last = self.settings, self.step == self.settings.steps
         if self.val is not None and (last or self.step % s.eval_every == 0):
             self._say_validation()
         self.saver.settle()
         if self.step % s.save_every == 0 or last:
             self._save()
 
-    def _learn(self, inputs: torch.Tensor, labels: torch.Tensor, alpha: float) -> list[float]:
-        """Forward and backward of a step; returns nats per predicted token of the model and of the teacher, balance and z-loss."""
-        s, machine = self.settings, self.machine
-        model: Any = self.student.model
-        count = s.batch_size * self.train.predicted
-        sums = torch.zeros(4, device=machine.device, dtype=torch.float64)  # read once, at the end of the step
-        parts = list(zip(inputs.chunk(s.grad_accum), labels.chunk(s.grad_accum)))
-        share = 1.0 / (len(parts) * machine.world)  # of a part, in what is a mean over parts
-        weights = torch.tensor([s.balance, s.router_z], device=machine.device) * share
-        for number, part in enumerate(parts):
-            if machine.world > 1:
-                model.set_requires_gradient_sync(number == len(parts) - 1)
-
-            def work(part: tuple[torch.Tensor, torch.Tensor] = part) -> tuple[Any, ...]:
-                with machine.autocast(), routing(model) as routed:
-                    predicted = Predicted(model, *part)
-                taught = self.teacher.says(*part) if self.teacher is not None else None
-                found = learn(predicted, 1.0 / count, taught, alpha, s.temperature, machine.autocast)
-                return predicted.hidden, routed.losses(), *found
-
-            hidden, routed, gradient, nats = machine.whole(model, work)
-            ends = [(hidden, gradient)] if routed is None else [(hidden, gradient), (routed, weights)]
-            torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
-            sums[:2] += nats
-            if routed is not None:
-                sums[2:] += routed.detach() * share
-        *found, told = machine.total([*sums.tolist(), float(self.told)])
-        self.stopped = told > 0  # all processes agree
-        return [found[0] / count, found[1] / count, *found[2:]]
-
-    def _refuse_to_go_on(self, loss: float, norm: float) -> None:
+    def _check_finite(self, losses: StepLosses, norm: float) -> None:
+        if all(math.isfinite(value) for value in (losses.own, losses.taught, norm)):
+            return
         self.saver.settle(wait=True)
         kept = state.found(self.out / CHECKPOINTS)
         raise NotFiniteError(
-            f"the loss is {loss}, the gradient's norm {norm} at step {self.step + 1}; the last good checkpoint is"
+            f"the loss is {losses.own}, the gradient's norm {norm} at step {self.step + 1}; the last good checkpoint is"
             f" {kept[-1].name if kept else 'none'}: lower --lr, raise --warmup, or look at the data"
         )
 
@@ -225,16 +241,13 @@ class Run:
         assert self.val is not None
         whole = lambda work: self.machine.whole(self.student.model, work)  # noqa: E731
         loss, routed = validate(self.student.model, self.val, self.settings, self.machine, whole)
+        self.val_loss = loss
         self.say({"kind": "val", "step": self.step, "loss": loss, "tokens": self.tokens, **self._spent(), **routed})
-        dead = routed.get("dead_experts", [])
-        if dead:
-            where = ", ".join(f"{expert} of layer {layer}" for layer, expert in dead[:4])
-            more = f" and {len(dead) - 4} more" if len(dead) > 4 else ""
-            text = f"hardly any token takes expert {where}{more}; a higher --balance would use them"
-            self.say({"kind": "note", "text": text})
+        if (note := dead_note(routed)) is not None:
+            self.say({"kind": "note", "text": note})
         if self.teacher is not None and self.settings.teacher_until == "overtaken":
             if self.theirs is None:
-                self.theirs, _ = validate(self.teacher.model, self.val, self.settings, self.machine)
+                self.theirs = self.teacher.validation_loss(self.val)
             self.overtaken = loss < self.theirs
             if self.overtaken:
                 text = f"at step {self.step} the model's validation loss {loss:.4f} passes its teacher's, {self.theirs:.4f}"

@@ -4,28 +4,33 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from growkit.errors import RequestError
+from growkit.errors import GrowkitError, RequestError
 
 # peak bfloat16 operations per second of dense matrix products, by what CUDA calls the device
 PEAKS = {"H200 NVL": 836e12, "H100 NVL": 836e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}
 SHARDS = ("auto", "none", "node", "all")
+PATIENCE = timedelta(days=7)  # how long processes wait while the first reads, grows or writes a whole model
+T = TypeVar("T")
 BYTES = 18  # per parameter: weight, gradient and two moments in float32, the weight in bfloat16
 
 
 @dataclass(frozen=True)
 class Machine:
-    """This process's place. precision: what matrices are multiplied in; weights and moments stay float32."""
+    """This process's place. precision: what matrices are multiplied in; weights and moments stay float32. line: where the
+    processes talk over main memory and have patience, None for one process."""
 
     device: torch.device
     rank: int
     world: int
     precision: torch.dtype
+    line: Any = None
 
     @property
     def peak(self) -> float | None:
@@ -54,6 +59,27 @@ class Machine:
         dist.all_reduce(summed)
         return summed.tolist()
 
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.world > 1:
+            dist.monitored_barrier(self.line, timeout=PATIENCE)
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What work() returns on the first process, in all of them; the others wait. What it raises is raised in all."""
+        if self.world == 1:
+            return work()
+        told: list[Any] = [None]
+        if self.is_first:
+            try:
+                told = [(True, work())]
+            except GrowkitError as error:
+                told = [(False, error)]
+        dist.broadcast_object_list(told, src=0, group=self.line)
+        done, value = told[0]
+        if not done:
+            raise value
+        return value
+
     def copies(self, shard: str, parameters: int) -> int:
         """How many copies of a model of `parameters` there are over all processes. Raises RequestError as shard_size does."""
         memory = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
@@ -61,12 +87,12 @@ class Machine:
         return self.world // shard_size(shard, self.world, local, parameters, memory)
 
     def spread(self, model: torch.nn.Module, layers: Sequence[torch.nn.Module], shard: str = "auto") -> torch.nn.Module:
-        """A model on this machine, ready to train: as it is, or over all processes, replicated or sharded, with gradients summed.
+        """A model as its processes train it: as it is, or divided among them, replicated or sharded, with gradients summed.
 
-        Raises RequestError where the processes cannot be divided so.
+        Its parameters need no memory yet (sharing.give_memory). Raises RequestError where the processes cannot be divided so.
         """
         if self.world == 1:
-            return model.to(self.device)
+            return model
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
@@ -76,7 +102,7 @@ class Machine:
         mesh = init_device_mesh(self.device.type, (copies, size), mesh_dim_names=("replicate", "shard"))
         policy = MixedPrecisionPolicy(param_dtype=self.precision, reduce_dtype=torch.float32)
         more: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": size > 1}
-        for layer in layers:  # each moves to the device as it is divided, so a model larger than one device gets there
+        for layer in layers:
             fully_shard(layer, **more)
         fully_shard(model, **more)
         # gradients are sums, which the loss divides by the number of tokens; gloo knows no scaled ones, and older torch no way
@@ -134,4 +160,5 @@ def this_machine(device: str, precision: str) -> Machine:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")  # saving needs the CPU
     wanted = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision)
     best = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    return Machine(place, rank, world, wanted or best)
+    line = dist.new_group(backend="gloo", timeout=PATIENCE) if world > 1 else None
+    return Machine(place, rank, world, wanted or best, line)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from growkit.data.batches import IGNORED
+from growkit.data.batches import IGNORED, Batch
 from growkit.models.running import is_causal
 
 ALPHAS = ("linear", "constant", "heaviside")
@@ -40,24 +40,25 @@ def is_masked(config: Any) -> bool:
 
 
 class Predicted:
-    """What a model says of the positions that are predicted: hidden states (n, hidden) at once, logits piece by piece.
+    """What a model says of the n positions that a batch predicts: hidden states (n, hidden) at once, logits piece by piece.
 
     Logits are vocabulary / hidden times as large as hidden states, and each of the loss's passes reads them all: the head
-    runs on as many rows as a cache holds, or as keep a GPU busy. Masked models predict 15 % of the positions.
+    runs on as many rows as a cache holds, or as keep a GPU busy; and only on what is predicted, 15 % of a masked batch.
     """
 
-    def __init__(self, model: Any, inputs: torch.Tensor, labels: torch.Tensor):
-        masked = is_masked(model.config)
+    def __init__(self, model: Any, batch: Batch):
+        inputs, masked = batch.inputs, is_masked(model.config)
         # no attention mask: without one the causal flash kernel is used
         self.model, self._output = model, model.base_model(input_ids=inputs, **({} if masked else {"use_cache": False}))
-        self.labels, self.hidden = labels.flatten(), self._output["last_hidden_state"].flatten(0, 1)
-        if masked:
+        self.labels, self.hidden = batch.labels.flatten(), self._output["last_hidden_state"].flatten(0, 1)
+        if batch.predicted < len(self.labels):
             chosen = (self.labels != IGNORED).nonzero().squeeze(1)
             self.labels, self.hidden = self.labels[chosen], self.hidden[chosen]
         else:
             self.hidden = self.hidden.clone()  # a sharded model may not hand out a view
         rows = max(1, LOGITS[inputs.device.type] // model.config.vocab_size)
-        self.pieces = [slice(first, first + rows) for first in range(0, len(self.labels), rows)]
+        # at least one: where nothing is predicted the head still gets a gradient, of zeros, which processes can sum
+        self.pieces = [slice(first, first + rows) for first in range(0, max(1, len(self.labels)), rows)]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, vocabulary) float32 of (n, hidden): the model's own way from its base model's output on, caps and scales too."""

@@ -4,16 +4,19 @@ state; ignorant of losses and of data.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch.distributed.tensor import DTensor, distribute_tensor
 
+from growkit.checkpoint.source import open_state
 from growkit.errors import CheckpointError
 from growkit.families import family_named
-from growkit.families.stacked import join_experts
+from growkit.families.stacked import live_name
+from growkit.growth.sources import split_stored
+from growkit.training.blank import pieces_of
+from growkit.training.sharing import fill_tensor
 
 DECAYS = ("cosine", "linear", "wsd", "constant")
 Multipliers = Mapping[str, Mapping[str, float]]
@@ -43,12 +46,14 @@ def adamw(
     eps: float,
     multipliers: Multipliers | None = None,
 ) -> torch.optim.AdamW:
-    """AdamW over all parameters; no decay on vectors (norms, biases). Each group's "scale" is its factor on the rate.
+    """AdamW over the parameters that learn; no decay on vectors (norms, biases). Each group's "scale" is its factor on the rate.
 
     multipliers: lr, weight_decay and eps factors by parameter name, as growkit writes them in lr_multipliers.json.
     """
     groups: dict[tuple[float, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         own = (multipliers or {}).get(name, {})
         decays = weight_decay * own.get("weight_decay", 1.0) if parameter.dim() > 1 else 0.0
         key = (own.get("lr", 1.0), decays, eps * own.get("eps", 1.0))
@@ -80,31 +85,42 @@ def _prime(optimizer: torch.optim.AdamW) -> None:
 
 def load_state(optimizer: torch.optim.AdamW, model: torch.nn.Module, file: Path) -> None:
     """Take over a grown or saved state: <parameter>.exp_avg, <parameter>.exp_avg_sq, <parameter>.step,
-    by the names of a live model or of a checkpoint.
+    by the names of a live model or of a checkpoint. Each process reads its own rows; what does not learn is left out.
 
     Raises CheckpointError for entries of no parameter or of another shape.
     """
-    named = dict(model.named_parameters(remove_duplicate=False))
     family = family_named(getattr(model, "config").model_type)  # noqa: B009 - a stock model
-    for name, value in join_experts(family, load_file(file)).items():
-        parameter, _, kind = name.rpartition(".")
-        target = optimizer.state.get(named[parameter]) if parameter in named else None
-        if target is None or kind not in target:
-            raise CheckpointError(f"{str(file)!r} has {name!r}, which is no state of a parameter of this model")
-        if target[kind].numel() != value.numel():
+    named = dict(model.named_parameters(remove_duplicate=False))
+    targets = {
+        f"{name}.{kind}": value
+        for name, parameter in named.items()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+    state = open_state(file)
+    if family.is_moe:
+        state.tensors = split_stored(family, state.tensors)
+    for name in state.tensors:
+        live = live_name(family, name)[0]
+        parameter = named.get(live.rpartition(".")[0])
+        if live not in targets and (parameter is None or parameter.requires_grad):
+            raise CheckpointError(f"{str(file)!r} has {live!r}, which is no state of a parameter of this model")
+    for live, pieces in pieces_of(family, state.tensors, targets).items():
+        target, shape = targets[live], pieces.shape(state)
+        if math.prod(shape) != target.numel():
             raise CheckpointError(
-                f"{str(file)!r} has {name!r} with shape {list(value.shape)}, the model {list(target[kind].shape)}"
+                f"{str(file)!r} has {live!r} with shape {list(shape)}, the model {list(target.shape)}"
             )
-        value = value.view(target[kind].shape)
-        if isinstance(target[kind], DTensor):
-            value = distribute_tensor(value.to(target[kind].device), target[kind].device_mesh, target[kind].placements)
-        target[kind].copy_(value)
+        if not pieces.stacked:  # as many numbers in another shape, such as a step of shape [1]
+            name = pieces.names[0][0]
+            state.tensors = {**state.tensors, name: replace(state.tensors[name], shape=tuple(target.shape))}
+        fill_tensor(target, state, pieces)
+    state.close()
 
 
-def stored_state(optimizer: torch.optim.AdamW, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The state as load_state and the commands that grow take it, whole, in every process."""
+def moments(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state by parameter name, as load_state and the commands that grow take it, each process with its own rows."""
     return {
-        f"{name}.{kind}": (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu().clone()
+        f"{name}.{kind}": value
         for name, parameter in model.named_parameters()
-        for kind, value in optimizer.state[parameter].items()
+        for kind, value in optimizer.state.get(parameter, {}).items()
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from growkit.training.flops import forward_flops, step_flops
+from growkit.training.flops import step_flops
 from growkit.training.machine import BYTES
 from growkit.training.prefix import layers_of
 from growkit.training.ready import prepare
@@ -14,26 +14,25 @@ from growkit.training.settings import Settings
 from growkit.training.stages import Stage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """stages: of each its name, steps, layers, mean depth and mean layers that learn, and operations. parameters: of the model
-    that the run begins with. passes: times through the data. warmup: steps. teacher_flops: at most. state: bytes that weights, gradient
-    and moments take, activations left out. disk: bytes at most.
-    """
+    """What a run will be."""
 
-    parameters: int
-    sequences: int
-    tokens: int
-    passes: float
-    warmup: int
-    stages: tuple[dict[str, Any], ...]
-    flops: float
-    teacher_flops: float
-    state: int
-    disk: int
-    device: str
-    precision: str
-    processes: int
+    parameters: int  # of the model that it begins with
+    sequences: int  # of all steps
+    tokens: int  # of all steps
+    passes: float  # times through the data
+    warmup: int  # steps
+    stages: tuple[
+        dict[str, Any], ...
+    ]  # of each its name, steps, layers, mean depth, mean layers that learn, operations
+    flops: float  # of all stages
+    teacher_flops: float  # at most
+    state: int  # bytes that weights, gradient and moments take, activations left out
+    disk: int  # bytes at most
+    device: str  # where it runs
+    precision: str  # what products are computed in
+    processes: int  # that share it
 
     def to_json(self) -> dict[str, Any]:
         """The outlook as plain data."""
@@ -53,17 +52,23 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         stages.append(_stage(stage, model, layers, s, step))
         step += stage.steps
     taught = 0.0
-    if s.teacher is not None:
-        from growkit.growth.sources import open_source
-
-        teacher = open_source(s.teacher)
-        teacher.close()
-        taught = forward_flops(_shape(teacher.config or {}), tokens, s.seq_len) * min(s.teacher_steps, s.steps)
+    if ready.teacher is not None:
+        taught = ready.teacher.flops(tokens, s.seq_len) * min(s.teacher_steps, s.steps)
     return Outlook(
-        parameters, s.batch_size * s.steps, tokens * s.steps, s.batch_size * s.steps / ready.train.windows, s.warmup, tuple(stages),
-        sum(stage["flops"] for stage in stages), taught, (BYTES - 2) * _deep(model, layers),
-        ready.disk, str(ready.machine.device), s.precision, ready.machine.world,
-    )  # fmt: skip
+        parameters=parameters,
+        sequences=s.batch_size * s.steps,
+        tokens=tokens * s.steps,
+        passes=s.batch_size * s.steps / ready.train.windows,
+        warmup=s.warmup,
+        stages=tuple(stages),
+        flops=sum(stage["flops"] for stage in stages),
+        teacher_flops=taught,
+        state=(BYTES - 2) * _deep(model, layers),
+        disk=ready.disk,
+        device=str(ready.machine.device),
+        precision=s.precision,
+        processes=ready.machine.world,
+    )
 
 
 def _stage(stage: Stage, model: Any, layers: int, s: Settings, first: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from growkit.training.checkpoints import check_space
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
+from growkit.training.teacher import Teacher, open_teacher
 
 RUN = "run.json"
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
@@ -37,6 +38,7 @@ class ReadyRun:
     source: Checkpoint
     train: Batches
     val: Batches | None
+    teacher: Teacher | None
     begun: bool
     disk: int
 
@@ -57,15 +59,11 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     train = open_tokens(settings.data)
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     _check_tokens(train, source, config)
-    settings = replace(
-        settings,
-        precision=str(machine.precision).removeprefix("torch."),
-        hashes={
-            "data": file_hash(train.path),
-            "val": file_hash(val.path) if val else None,
-            "checkpoint": source.hashes(),
-        },
-    )
+    teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
+    if teacher is not None:
+        teacher.check(config, train)
+    hashes = machine.agreed(lambda: _hashes(train, val, source))  # each file is read once, not by every process
+    settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     begun = (out / RUN).exists()
     if begun and not resume:
         raise RequestError(f"{str(out)!r} holds a run; go on with it by --resume auto, or choose another --out")
@@ -73,7 +71,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     masked = None if causal else (_mask_token(source), config["vocab_size"])
 
     def batches(tokens: Tokens) -> Batches:
-        return Batches(tokens.ids, settings.seq_len, settings.batch_size, settings.seed, masked)
+        return Batches(tokens.ids, settings.seq_len, settings.batch_size, settings.seed, masked, tokens.split)
 
     seen = batches(train), batches(val) if val else None
     if settings.teacher_until == "overtaken" and val is None:
@@ -86,7 +84,16 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     disk = _disk_bytes(settings, parameters, config)
     if not begun:
         check_space(out, disk)
-    return ReadyRun(settings, machine, source, *seen, begun, disk)
+    return ReadyRun(settings, machine, source, *seen, teacher, begun, disk)
+
+
+def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
+    """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
+    return {
+        "data": file_hash(train.path),
+        "val": file_hash(val.path) if val else None,
+        "checkpoint": source.hashes(),
+    }
 
 
 def _disk_bytes(settings: Settings, parameters: int, config: dict[str, Any]) -> int:

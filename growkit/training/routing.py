@@ -116,6 +116,16 @@ def described(tallies: torch.Tensor) -> dict[str, Any]:
     }
 
 
+def dead_note(routed: dict[str, Any]) -> str | None:
+    """A sentence on experts that hardly any token takes, of what described says; None where all are used."""
+    dead = routed.get("dead_experts", [])
+    if not dead:
+        return None
+    where = ", ".join(f"{expert} of layer {layer}" for layer, expert in dead[:4])
+    more = f" and {len(dead) - 4} more" if len(dead) > 4 else ""
+    return f"hardly any token takes expert {where}{more}; a higher --balance would use them"
+
+
 def _parts(model: Any, experts: bool) -> list[tuple[int, Any]]:
     """The routers of a model's layers, or what holds their experts, with the numbers of the layers; none of a dense model's."""
     family = family_named(model.config.model_type)

@@ -1,154 +1,165 @@
-"""A training request as people write it, made whole: steps from tokens or epochs, stages from a schedule. Knows defaults;
-ignorant of how a run is carried out.
+"""A training request as people write it, made whole part by part: steps from tokens or epochs, stages from a schedule.
+Knows what follows where nothing is said; ignorant of how a run is carried out.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.source import Checkpoint
 from growkit.data.tokens import open_tokens
-from growkit.errors import GrowkitError, RequestError
-from growkit.families import family_named
+from growkit.errors import RequestError
+from growkit.families import Family, family_named
 from growkit.growth.optimizer import OPTIMIZER
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
-from growkit.models.running import is_causal, objective
-from growkit.training.settings import Settings
 from growkit.training.stages import SCHEDULES, Stage, read_stages
 
 LENGTH = 512
 BALANCE, ROUTER_Z = 1e-2, 1e-3  # Switch (arXiv 2101.03961), ST-MoE (arXiv 2202.08906)
 
 
-def settings(
-    checkpoint: str | Path,
-    data: str | Path,
-    out: str | Path,
-    *,
-    steps: int | None = None,
-    tokens: int | None = None,
-    epochs: float | None = None,
-    schedule: str = "plain",
-    sub_layers: int | None = None,
-    sub_steps: int | None = None,
-    to_layers: int | None = None,
-    stages: str | Path | tuple[Stage, ...] | None = None,
-    seq_len: int | None = None,
-    batch_size: int = 32,
-    warmup: int | None = None,
-    teacher: str | Path | None = None,
-    teacher_steps: int | None = None,
-    **rest: Any,
-) -> Settings:
-    """Settings of a run: its length from one of steps, tokens and epochs, its stages from a schedule, a file or as they are.
+@dataclass(frozen=True)
+class Origin:
+    """The model that a run begins with, as far as its config and headers say."""
 
-    warmup: steps; None: as _warmup chooses. rest: those that Settings takes as they are. Raises RequestError for no or several lengths, an unknown schedule or
-    stages that cannot be, CheckpointError for a checkpoint that cannot be read.
-    """
+    source: Checkpoint  # closed again
+    family: Family
+    config: dict[str, Any]
+
+    @property
+    def layers(self) -> int:
+        """How many layers it has."""
+        return read_sizes(self.family, self.config)["layer"]
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How long a run is, as people say it: by one of three."""
+
+    steps: int | None
+    tokens: int | None
+    epochs: float | None
+
+    @property
+    def options(self) -> list[str]:
+        """The options that were given."""
+        given = (("--steps", self.steps), ("--tokens", self.tokens), ("--epochs", self.epochs))
+        return [option for option, value in given if value is not None]
+
+    def in_steps(self, per_step: int, data: str | Path) -> int:
+        """Optimizer steps of `per_step` tokens each, at least 1; data: what epochs are counted in.
+
+        Raises RequestError where nothing or several things were said.
+        """
+        if len(self.options) != 1:
+            raise RequestError("say how long the run is by one of --steps, --tokens, --epochs")
+        if self.steps is not None:
+            return self.steps
+        tokens = self.tokens if self.epochs is None else int(self.epochs * len(open_tokens(data)))
+        return max(1, (tokens or 0) // per_step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """What is trained when, as people say it: a schedule and how it is placed, or stages of their own."""
+
+    schedule: str  # a row of growkit.training.stages.SCHEDULES
+    sub_layers: int | None  # two-stage: layers that learn in a step of the first stage
+    sub_steps: int | None  # two-stage: steps of the first stage
+    to_layers: int | None  # stackbert, mslt: layers at the end
+    stages: str | Path | Sequence[Stage] | None  # instead: a TOML file, or the stages themselves
+
+    def chosen(self, duration: Duration, layers: int, per_step: int, data: str | Path) -> tuple[Stage, ...]:
+        """The stages of a model of so many layers. per_step: tokens. Raises RequestError for what cannot be."""
+        if self.stages is not None:
+            return self._own_stages(self.stages, duration, layers)
+        steps = duration.in_steps(per_step, data)
+        if self.schedule not in SCHEDULES:
+            raise RequestError(f"--schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
+        for option, value, schedules in (
+            ("--sub-layers", self.sub_layers, ("two-stage",)),
+            ("--sub-steps", self.sub_steps, ("two-stage",)),
+            ("--to-layers", self.to_layers, ("stackbert", "mslt")),
+        ):
+            if value is not None and self.schedule not in schedules:
+                raise RequestError(f"{option} is for --schedule {' or '.join(schedules)}, not for {self.schedule}")
+        return SCHEDULES[self.schedule](
+            steps, layers, sub_layers=self.sub_layers, sub_steps=self.sub_steps, to_layers=self.to_layers
+        )
+
+    def _own_stages(self, stages: str | Path | Sequence[Stage], duration: Duration, layers: int) -> tuple[Stage, ...]:
+        if duration.options:
+            given = duration.options[0]
+            raise RequestError(f"{given} and --stages both say how long; leave {given} out")
+        placing = {"--sub-layers": self.sub_layers, "--sub-steps": self.sub_steps, "--to-layers": self.to_layers}
+        twice = [option for option, value in placing.items() if value is not None]
+        twice += ["--schedule"] if self.schedule != "plain" else []
+        if twice:
+            raise RequestError(f"{twice[0]} and --stages both say what is trained when; leave {twice[0]} out")
+        chosen = read_stages(stages) if isinstance(stages, str | Path) else tuple(stages)
+        for stage in chosen:
+            if stage.layers is not None and stage.layers < layers:
+                raise RequestError(f"{stage.name!r} has {stage.layers} layers, fewer than the {layers} before it")
+            layers = stage.layers or layers
+        return chosen
+
+
+def origin_of(checkpoint: str | Path) -> Origin:
+    """The model that a run begins with. Raises CheckpointError for what is none."""
     source = open_source(checkpoint)
     source.close()
     config = source.config or {}
-    family = family_named(config.get("model_type"))
-    layers = read_sizes(family, config)["layer"]
-    positions = usable_positions(config)
-    length = seq_len or min(LENGTH, positions or LENGTH)
-    given = [
-        name for name, value in (("--steps", steps), ("--tokens", tokens), ("--epochs", epochs)) if value is not None
-    ]
-    if stages is not None:
-        if given:
-            raise RequestError(f"{given[0]} and --stages both say how long; leave {given[0]} out")
-        placing = {"--sub-layers": sub_layers, "--sub-steps": sub_steps, "--to-layers": to_layers}
-        twice = [option for option, value in placing.items() if value is not None]
-        twice += ["--schedule"] if schedule != "plain" else []
-        if twice:
-            raise RequestError(f"{twice[0]} and --stages both say what is trained when; leave {twice[0]} out")
-        chosen: tuple[Stage, ...] = stages if isinstance(stages, tuple) else read_stages(stages)
-        steps = sum(stage.steps for stage in chosen)
-        deep = layers
-        for stage in chosen:
-            if stage.layers is not None and stage.layers < deep:
-                raise RequestError(f"{stage.name!r} has {stage.layers} layers, fewer than the {deep} before it")
-            deep = stage.layers or deep
-    else:
-        if len(given) != 1:
-            raise RequestError("say how long the run is by one of --steps, --tokens, --epochs")
-        per_step = batch_size * length
-        if epochs is not None:
-            tokens = int(epochs * len(open_tokens(data)))
-        steps = steps if steps is not None else max(1, (tokens or 0) // per_step)
-        if schedule not in SCHEDULES:
-            raise RequestError(f"--schedule {schedule!r} is not one of {', '.join(SCHEDULES)}")
-        for option, value, of in (
-            ("--sub-layers", sub_layers, ("two-stage",)),
-            ("--sub-steps", sub_steps, ("two-stage",)),
-            ("--to-layers", to_layers, ("stackbert", "mslt")),
-        ):
-            if value is not None and schedule not in of:
-                raise RequestError(f"{option} is for --schedule {' or '.join(of)}, not for {schedule}")
-        chosen = SCHEDULES[schedule](steps, layers, sub_layers=sub_layers, sub_steps=sub_steps, to_layers=to_layers)
-    teaching = 0
-    if teacher is not None:
-        teaching = teacher_steps if teacher_steps is not None else max(1, steps // 3)
-        _check_teacher(str(teacher), config, length)
-    elif rest.get("teacher_until", "steps") != "steps":
-        raise RequestError("--teacher-until says when a teacher ends, but not which: add --teacher CKPT")
-    elif teacher_steps is not None:
-        raise RequestError("--teacher-steps says how long a teacher teaches, but not which: add --teacher CKPT")
-    usual = {"balance": BALANCE, "router_z": ROUTER_Z, "expert_dropout": 0.0} if family.is_moe else {}
-    for name in ("balance", "router_z", "expert_dropout"):
-        value = rest.pop(name, None)
-        if not family.is_moe and value:
-            raise RequestError(f"--{name.replace('_', '-')} is for mixtures of experts; {str(checkpoint)!r} has none")
-        rest |= {name: usual.get(name, 0.0) if value is None else value}
-    return Settings(
-        str(checkpoint),
-        str(data),
-        str(out),
-        steps,
-        chosen,
-        seq_len=length,
-        batch_size=batch_size,
-        warmup=_warmup(source, steps, rest.get("beta2", Settings.beta2)) if warmup is None else warmup,
-        teacher=None if teacher is None else str(teacher),
-        teacher_steps=teaching,
-        **rest,
-    )
+    return Origin(source, family_named(config.get("model_type")), config)
 
 
-def _warmup(source: Checkpoint, steps: int, beta2: float) -> int:
-    """Steps of warm-up where none are asked for: 0 with AdamW's state beside the checkpoint, whose steps are right from the start.
+def window_of(origin: Origin, seq_len: int | None) -> int:
+    """Tokens in a sequence: those asked for, or 512, or the model's positions where they are fewer."""
+    return seq_len or min(LENGTH, usable_positions(origin.config) or LENGTH)
 
-    Without it as many as second moments remember, 1 / (1 - beta2), at most a quarter of the run: until then they are too small, and
-    steps too large (measured: examples/benchmarks/rewarm.py).
+
+def teaching_steps(teacher: str | Path | None, teacher_steps: int | None, until: str, steps: int) -> int:
+    """How many of a run's steps a teacher teaches: those asked for, or a third; 0 without one.
+
+    Raises RequestError for words about a teacher where there is none.
     """
-    if source.folder is not None and (source.folder / OPTIMIZER).exists():
+    if teacher is not None:
+        return max(1, steps // 3) if teacher_steps is None else teacher_steps
+    if until != "steps":
+        raise RequestError("--teacher-until says when a teacher ends, but not which: add --teacher CKPT")
+    if teacher_steps is not None:
+        raise RequestError("--teacher-steps says how long a teacher teaches, but not which: add --teacher CKPT")
+    return 0
+
+
+def mixture_weight(origin: Origin, checkpoint: str | Path, option: str, asked: float | None, usual: float) -> float:
+    """A number that trains a mixture of experts: the one asked for, or the usual one; 0 for a dense model.
+
+    Raises RequestError where a dense model should have one.
+    """
+    if origin.family.is_moe:
+        return usual if asked is None else asked
+    if asked:
+        raise RequestError(f"{option} is for mixtures of experts; {str(checkpoint)!r} has none")
+    return 0.0
+
+
+def warmup_steps(origin: Origin, asked: int | None, steps: int, beta2: float) -> int:
+    """Steps of warm-up where none are asked for: 0 with AdamW's state beside the checkpoint, whose steps are right from
+    the start.
+
+    Without it as many as second moments remember, 1 / (1 - beta2), at most a quarter of the run: until then they are
+    too small, and steps too large (measured: examples/benchmarks/rewarm.py).
+    """
+    if asked is not None:
+        return asked
+    folder = origin.source.folder
+    if folder is not None and (folder / OPTIMIZER).exists():
         return 0
-    return min(round(1.0 / (1.0 - beta2)), steps // 4)
+    return min(round(1.0 / max(1.0 - beta2, 1e-9)), steps // 4)
 
 
 def usable_positions(config: dict[str, Any]) -> int | None:
     """The longest sequence a model takes, None where its config does not say."""
     return family_named(config.get("model_type")).longest(config)
-
-
-def _check_teacher(teacher: str, config: dict[str, Any], length: int) -> None:
-    """Refuse a teacher that speaks of other tokens, of other positions, or of fewer."""
-    try:
-        checkpoint = open_source(teacher)
-    except GrowkitError as error:
-        raise RequestError(f"--teacher: {error}") from None
-    checkpoint.close()
-    theirs = checkpoint.config or {}
-    if theirs.get("vocab_size") != config.get("vocab_size"):
-        raise RequestError(
-            f"the teacher {teacher!r} has a vocabulary of {theirs.get('vocab_size')}, the model of"
-            f" {config.get('vocab_size')}; they must share one"
-        )
-    if objective(theirs, teacher) != is_causal(config):
-        raise RequestError(
-            f"the teacher {teacher!r} and the model do not predict alike: one fills in masked tokens, the other goes on"
-        )
-    positions = usable_positions(theirs)
-    if positions is not None and positions < length:
-        raise RequestError(f"the teacher {teacher!r} has {positions} positions, fewer than --seq-len {length}")

@@ -1,5 +1,5 @@
-"""Everything a run is told, with defaults that are right for continuing a grown model. Knows what can be asked; ignorant of how
-a run is carried out.
+"""Everything a run is told, with defaults that are right for continuing a grown model. Knows what can be asked;
+ignorant of how a run is carried out.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -29,51 +29,60 @@ FREE = (
 UNTIL = ("steps", "overtaken")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One run. batch_size: sequences per step over all processes and accumulation. lr: peak rate. warmup: steps. final_lr: share
-    of the peak at the end. balance, router_z: weights of a mixture's balance loss and z-loss. teacher_steps: how long a teacher teaches; teacher_until: "overtaken" ends that when validation finds the model
-    better than its teacher. shard: over how many processes a copy of the model is divided. eval_tokens: at most so many of the validation split.
-    """
+    """One run, with everything made whole: what `growkit.pretrain` was asked for, whose signature says the defaults."""
 
-    checkpoint: str
-    data: str
-    out: str
-    steps: int
-    stages: tuple[Stage, ...] = ()
-    seq_len: int = 512
-    batch_size: int = 32
-    grad_accum: int = 1
-    lr: float = 3e-4
-    warmup: int = 0
-    decay: str = "cosine"
-    final_lr: float = 0.1
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    clip: float = 1.0
-    precision: str = "auto"
-    device: str = "auto"
-    shard: str = "auto"
-    compile: bool | None = None
-    grad_checkpointing: bool = False
-    seed: int = 0
-    teacher: str | None = None
-    teacher_steps: int = 0
-    teacher_until: str = "steps"
-    temperature: float = 2.0
-    alpha_schedule: str = "linear"
-    balance: float = 0.0
-    router_z: float = 0.0
-    expert_dropout: float = 0.0
-    eval_every: int = 200
-    eval_tokens: int = 100_000
-    save_every: int = 500
-    keep: int = 2
-    log_every: int = 10
-    tensorboard: bool = False
-    hashes: dict[str, Any] = field(default_factory=dict)
+    # what is trained on what, and how long
+    checkpoint: str  # the model to go on from
+    data: str  # a dataset, or a .bin file of tokens
+    out: str  # folder of the run
+    steps: int  # optimizer steps, those of all stages
+    stages: tuple[Stage, ...]  # what is trained when
+    seq_len: int  # tokens in a sequence
+    batch_size: int  # sequences in a step, over all processes and accumulation
+    grad_accum: int  # parts that a process divides its share of a step into
+    seed: int  # for the order of the data, masks, prefixes and dropout
+
+    # AdamW and its rate
+    lr: float  # the peak
+    warmup: int  # steps until the peak
+    decay: str  # how the rate falls, a row of growkit.training.optim.DECAYS
+    final_lr: float  # share of the peak at the end
+    weight_decay: float  # decoupled; none on norms and biases
+    beta1: float  # how much of the first moment stays in a step
+    beta2: float  # and of the second
+    eps: float  # added to the second moment's root
+    clip: float  # largest norm of the gradient; 0: any
+
+    # the machine
+    precision: str  # what products are computed in; weights stay float32
+    device: str  # where
+    shard: str  # over how many processes a copy of the model is divided
+    compile: bool | None  # whether each layer is compiled; None: on a GPU
+    grad_checkpointing: bool  # recompute activations instead of keeping them
+
+    # a teacher
+    teacher: str | None  # a checkpoint that teaches at first
+    teacher_steps: int  # how long
+    teacher_until: str  # "overtaken" ends that when validation finds the model better than its teacher
+    temperature: float  # of both distributions
+    alpha_schedule: str  # how the teacher's weight falls, a row of growkit.training.objective.ALPHAS
+
+    # mixtures of experts
+    balance: float  # weight of the load-balancing loss
+    router_z: float  # weight of the router z-loss
+    expert_dropout: float  # dropout on the experts' hidden activation
+
+    # what is measured and kept
+    eval_every: int  # steps between validations
+    eval_tokens: int  # at most so many of the validation split
+    save_every: int  # steps between checkpoints
+    keep: int  # checkpoints kept
+    log_every: int  # steps between lines where there is no terminal
+    tensorboard: bool  # write them for TensorBoard too
+
+    hashes: dict[str, Any] = field(default_factory=dict)  # of data and checkpoint, once they are read
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain data, for run.json."""
@@ -110,6 +119,9 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
     ):
         if number < 1:
             raise RequestError(f"--{option} {number} should be 1 or more")
+    for option, beta in (("beta1", settings.beta1), ("beta2", settings.beta2)):
+        if not 0 <= beta < 1:
+            raise RequestError(f"--{option} {beta} should be from 0 (keep nothing) to below 1 (keep everything)")
     share = world * settings.grad_accum
     if settings.batch_size % share:
         lower, upper = settings.batch_size // share * share, (settings.batch_size // share + 1) * share

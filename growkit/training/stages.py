@@ -4,6 +4,7 @@ A stage says for how many steps which layers learn, and what is grown before it 
 MSLT are rows of one table.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +13,11 @@ from typing import Any
 from growkit.errors import RequestError
 from growkit.growth.depth.layers import METHODS
 from growkit.operators.seeds import stable_seed
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -114,10 +120,6 @@ SCHEDULES: dict[str, Callable[..., tuple[Stage, ...]]] = {
 
 def read_stages(path: str | Path) -> tuple[Stage, ...]:
     """Stages from a TOML file of [[stage]] tables with Stage's fields. Raises RequestError for what is none."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:
-        raise RequestError("--stages reads TOML, which needs Python 3.11 or later; use --schedule") from None
     try:
         tables = tomllib.loads(Path(path).read_text("utf-8")).get("stage")
     except (OSError, ValueError) as error:

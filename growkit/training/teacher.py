@@ -1,29 +1,88 @@
 """What a teacher says of a batch. Knows where its logits come from, a small model that runs beside the student; ignorant of how
 much its word counts.
 
-A store of probabilities written down earlier would be a second class with `says` and `flops`, and nothing else would change.
+A store of probabilities written down earlier is one more opener in OPENERS, and nothing else changes.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 
+from growkit.data.batches import Batch, BatchSource
+from growkit.data.tokens import Tokens
+from growkit.errors import GrowkitError, RequestError
+from growkit.growth.sources import open_source
+from growkit.models.running import is_causal, objective
+from growkit.training.blank import Blank, blank_model
 from growkit.training.flops import forward_flops
 from growkit.training.machine import Machine
 from growkit.training.objective import Predicted
+from growkit.training.run_request import usable_positions
+from growkit.training.settings import Settings
+from growkit.training.sharing import give_memory
+from growkit.training.validation import validate
+
+
+class Teacher(Protocol):
+    """All that a run knows of its teacher. Opening one is cheap; what it needs is loaded when it first speaks."""
+
+    def check(self, config: dict[str, Any], tokens: Tokens) -> None:
+        """Refuse to teach a model of this config on these tokens. Raises RequestError with one sentence."""
+
+    def says(self, batch: Batch) -> Callable[[slice], torch.Tensor]:
+        """What gives logits (n, vocabulary) for a piece of the positions that a batch predicts, in their order."""
+
+    def validation_loss(self, val: BatchSource) -> float:
+        """Its own mean nats per predicted token over the windows that the model is validated on."""
+
+    def flops(self, tokens: int, length: int) -> float:
+        """Operations that it spends on a batch of `tokens` tokens in sequences of `length`."""
 
 
 class LiveTeacher:
     """A frozen model on this process's device, in the precision that matrices are multiplied in."""
 
-    def __init__(self, model: Any, machine: Machine):
-        self.model = model.to(machine.device, machine.precision).eval().requires_grad_(False)
+    def __init__(self, spec: str, settings: Settings, machine: Machine):
+        self._spec, self._settings, self._machine = spec, settings, machine
+        try:
+            self._source = open_source(spec)
+        except GrowkitError as error:
+            raise RequestError(f"--teacher: {error}") from None
+        self._source.close()
 
-    def says(self, inputs: torch.Tensor, labels: torch.Tensor) -> Callable[[slice], torch.Tensor]:
-        """What gives the logits (n, vocabulary) of a piece of the positions that inputs and labels (rows, length) predict."""
+    @cached_property
+    def _blank(self) -> Blank:
+        return blank_model(self._source)
+
+    @cached_property
+    def _model(self) -> Any:
+        model = self._blank.model.to(self._machine.precision)
+        give_memory(model, self._machine.device)
+        self._blank.fill()
+        return model.eval().requires_grad_(False)
+
+    def check(self, config: dict[str, Any], tokens: Tokens) -> None:
+        """Refuse to teach a model of other tokens, of another objective, or of more positions. Raises RequestError."""
+        teacher, theirs, length = self._spec, self._source.config or {}, self._settings.seq_len
+        if theirs.get("vocab_size") != config.get("vocab_size"):
+            raise RequestError(
+                f"the teacher {teacher!r} has a vocabulary of {theirs.get('vocab_size')}, the model of"
+                f" {config.get('vocab_size')}; they must share one"
+            )
+        if objective(theirs, teacher) != is_causal(config):
+            raise RequestError(
+                f"the teacher {teacher!r} and the model do not predict alike: one fills in masked tokens, the other goes on"
+            )
+        positions = usable_positions(theirs)
+        if positions is not None and positions < length:
+            raise RequestError(f"the teacher {teacher!r} has {positions} positions, fewer than --seq-len {length}")
+
+    def says(self, batch: Batch) -> Callable[[slice], torch.Tensor]:
+        """What gives the logits (n, vocabulary) of a piece of the positions that the batch predicts."""
         with torch.no_grad():
-            predicted = Predicted(self.model, inputs, labels)
+            predicted = Predicted(self._model, batch)
 
         def logits(piece: slice) -> torch.Tensor:
             with torch.no_grad():
@@ -31,6 +90,24 @@ class LiveTeacher:
 
         return logits
 
+    def validation_loss(self, val: BatchSource) -> float:
+        """Mean nats per predicted token of the validation windows."""
+        return validate(self._model, val, self._settings, self._machine)[0]
+
     def flops(self, tokens: int, length: int) -> float:
-        """Operations for a batch of `tokens` tokens in sequences of `length`."""
-        return forward_flops(self.model, tokens, length)
+        """Operations of its forward pass; asks for no weights."""
+        return forward_flops(self._blank.model, tokens, length)
+
+
+OPENERS: list[Callable[[str, Settings, Machine], Teacher | None]] = [
+    LiveTeacher
+]  # the first that knows a specification
+
+
+def open_teacher(spec: str, settings: Settings, machine: Machine) -> Teacher:
+    """The teacher that a specification means, today the folder of a model. Raises RequestError where there is none."""
+    for opener in OPENERS:
+        teacher = opener(spec, settings, machine)
+        if teacher is not None:
+            return teacher
+    raise RequestError(f"--teacher {spec!r} is nothing that can teach; give the folder of a model")

@@ -1,0 +1,27 @@
+"""What people call: the public functions, which are the commands' declarations too. Light: nothing heavy is imported
+before a function is called.
+
+One file for each command, of its name; each builds its request first, in the words of the rooms below, and hands it on.
+"""
+
+from growkit.api.apply import apply
+from growkit.api.delta import delta
+from growkit.api.evaluate import evaluate
+from growkit.api.fuse import fuse
+from growkit.api.grow import grow
+from growkit.api.grow_state_dict import grow_state_dict
+from growkit.api.init import init
+from growkit.api.inspect import inspect
+from growkit.api.merge import merge
+from growkit.api.pretrain import pretrain
+from growkit.api.report import report
+from growkit.api.stack import stack
+from growkit.api.tokenize import tokenize
+from growkit.api.upcycle import upcycle
+from growkit.api.verify import verify
+from growkit.api.widen import widen
+
+__all__ = [
+    "apply", "delta", "evaluate", "fuse", "grow", "grow_state_dict", "init", "inspect", "merge", "pretrain", "report",
+    "stack", "tokenize", "upcycle", "verify", "widen",
+]  # fmt: skip

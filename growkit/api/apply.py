@@ -1,0 +1,46 @@
+"""`growkit apply`: saved deltas added to a model."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from growkit.api import words as w
+from growkit.api.option import Argument, Option, quiet
+from growkit.api.public import public
+
+if TYPE_CHECKING:
+    from growkit.merging.merge import Merged
+
+Base = Annotated[w.PathLike, Argument("The model to add to: a folder, a .safetensors file or a hub id.", "BASE")]
+Deltas = Annotated[
+    Sequence[w.PathLike | tuple[w.PathLike, float]],
+    Argument("Folders of growkit delta --save, or plain LoRA of PEFT.", "DELTA[:WEIGHT]..."),
+]
+
+
+@public
+def apply(
+    base: Base,
+    deltas: Deltas,
+    out: w.Out = None,
+    *,
+    allow_nonfinite: Annotated[bool, Option("Keep NaN and Inf weights as they are.", w.HOW)] = False,
+    shard_size: w.ShardSize = "5GB",
+    dry_run: w.DryRun = False,
+    force: w.Force = False,
+    progress: w.Progress = quiet,
+    announce: w.AnnounceMerge = quiet,
+) -> "Merged":
+    """Add saved deltas to a model: base + the sum of weight x delta.
+
+    deltas: folders of `delta` or of PEFT's plain LoRA, each a path, 'path:weight' or (path, weight). out: the folder to
+    make; without it one in the current folder. Result and errors as of `merge`.
+    """
+    from growkit.growth.spelling import size_in_bytes
+    from growkit.merging.merge import apply as carry_out
+    from growkit.merging.prepare_merge import MergeOptions, weighted_path
+
+    options = MergeOptions(
+        shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
+        progress=progress, announce=announce,
+    )  # fmt: skip
+    return carry_out(base, [weighted_path(entry) for entry in deltas], out, options)

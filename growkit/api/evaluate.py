@@ -1,0 +1,68 @@
+"""`growkit eval`: how well a model predicts text."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from growkit.api import words as w
+from growkit.api.option import Callback, Option
+from growkit.api.public import public
+
+if TYPE_CHECKING:
+    from growkit.models.evaluate import Evaluation
+
+Data = Annotated[
+    w.PathLike, Option("A dataset of growkit tokenize, a .bin file of tokens, or text.", None, "DATA|TEXT")
+]
+Begin = Annotated[
+    Callable[[int], Callable[[int], None]],
+    Callback("Called with the number of windows; returns what is called with the number of those that are done."),
+]
+
+
+def _quiet(_total: int) -> Callable[[int], None]:
+    return lambda _done: None
+
+
+@public
+def evaluate(
+    checkpoint: w.Checkpoint,
+    data: Data,
+    *,
+    split: Annotated[Literal["train", "val"], Option("Which part of a dataset.")] = "val",
+    context: Annotated[
+        int | None,
+        Option("Tokens in a window; default the model's positions, at most 1024.", None, "N", min=1),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        Option(
+            "Tokens from a window to the next; default the context. Fewer give each token more context.",
+            None,
+            "N",
+            min=1,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, Option("Windows at a time; default what takes 256 MB of logits.", None, "N", min=1)
+    ] = None,
+    limit: Annotated[
+        int | None, Option("Predict about so many tokens, spread evenly over the data.", None, "TOKENS", min=1)
+    ] = None,
+    device: Annotated[w.Device, Option("Where to compute.")] = "auto",
+    text_key: Annotated[str, Option("Where JSON lines and parquet hold the text.", None, "KEY")] = "text",
+    begin: Begin = _quiet,
+) -> "Evaluation":
+    """Measure how well a model predicts text: nats per token, perplexity, bits per byte; masked models: loss and
+    accuracy.
+
+    checkpoint: a stock model, measured in float32. data: a dataset, of which split says the part, or text in the
+    formats that `tokenize` reads. Every token of the data but the first counts once, whatever the stride.
+
+    Returns an Evaluation: .loss in nats per predicted token, and more. Raises CheckpointError or RequestError.
+    """
+    from growkit.models.evaluate import evaluate as measure
+
+    return measure(
+        checkpoint, data, split=split, context=context, stride=stride, batch_size=batch_size, limit=limit,
+        device=device, text_key=text_key, begin=begin,
+    )  # fmt: skip

@@ -1,0 +1,72 @@
+"""`growkit grow`: a checkpoint grown in width and depth in one pass."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from growkit.api import words as w
+from growkit.api.growing import grown
+from growkit.api.option import Option, quiet
+from growkit.api.public import public
+
+if TYPE_CHECKING:
+    from growkit.growth.carry_out import Grown
+
+Like = Annotated[
+    w.PathLike | None,
+    Option("All sizes of another model: a name such as bert-base, a config.json, a checkpoint.", w.SIZES, "TARGET"),
+]
+
+
+@public
+def grow(
+    source: w.Source,
+    out: w.Out = None,
+    *,
+    like: Like = None,
+    hidden: w.Hidden = None,
+    heads: w.Heads = None,
+    kv_heads: w.KvHeads = None,
+    head_dim: w.HeadDim = None,
+    ffn: w.Ffn = None,
+    layers: w.Layers = None,
+    depth: w.DepthHow = "stack",
+    overlap: w.Overlap = None,
+    after: w.After = None,
+    every: w.Every = None,
+    block: w.Block = None,
+    slices: w.Slices = None,
+    method: w.WidthMethod = "fpi",
+    mapping: w.Mapping = "cyclic",
+    noise: w.Noise = None,
+    seed: w.Seed = 0,
+    dtype: w.Dtype = None,
+    optimizer: w.Optimizer = None,
+    allow_nonfinite: w.AllowNonfinite = False,
+    shard_size: w.ShardSize = "5GB",
+    dry_run: w.DryRun = False,
+    force: w.Force = False,
+    verify: w.Verify = False,
+    family: w.FamilyName = None,
+    source_heads: w.SourceHeads = None,
+    progress: w.Progress = quiet,
+    announce: w.AnnouncePlan = quiet,
+) -> "Grown":
+    """Grow in width and in depth in one pass: what widen, then stack would give.
+
+    source: folder, .safetensors file or hub id. like: instead of sizes, those of another model of the same family. The
+    sizes, method, mapping and noise are those of `widen`; layers, and depth with what places them, the layers and
+    method of `stack`. Result and errors as of `widen`.
+    """
+    from growkit.growth.prepare import Options
+    from growkit.growth.request import grow_recipe
+    from growkit.growth.spelling import size_in_bytes
+
+    request = grow_recipe(
+        hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, layers=layers, depth=depth,
+        overlap=overlap, after=after, every=every, block=block, slices=slices, method=method, mapping=mapping,
+        noise=noise, seed=seed, dtype=dtype, like=like,
+    )  # fmt: skip
+    options = Options(
+        shard_bytes=size_in_bytes(shard_size), force=force, optimizer=optimizer, allow_nonfinite=allow_nonfinite,
+        family=family, source_heads=source_heads, dry_run=dry_run, progress=progress, announce=announce,
+    )  # fmt: skip
+    return grown([source], out, request, options, verify)

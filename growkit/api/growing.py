@@ -1,0 +1,46 @@
+"""What the doors of growth share: a request carried out, and its proof. Knows the order of things; every step lives
+below.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from growkit.checkpoint.source import Checkpoint
+    from growkit.growth.carry_out import Grown
+    from growkit.growth.plan import Plan
+    from growkit.growth.prepare import Options
+    from growkit.growth.request import Recipe
+
+
+def grown(
+    sources: Sequence[str | Path], out: str | Path | None, recipe: "Recipe", options: "Options", verify: bool
+) -> "Grown":
+    """A growth, and where `verify` says so its proof. Raises CheckpointError or RequestError, having written nothing."""
+    from growkit.growth.carry_out import carry_out
+
+    result = carry_out(sources, out, recipe, options, _with_clusters)
+    if not verify or options.dry_run:
+        return result
+    from growkit.models.prove import proved  # loads transformers
+
+    return proved(result, sources, options.family, options.source_heads)
+
+
+def _with_clusters(plan: "Plan", source: "Checkpoint") -> "Plan":
+    """The plan with routers from a text, which only a live model can tell."""
+    if plan.recipe.experts is None or plan.recipe.experts.router != "clusters":
+        return plan
+    from growkit.models.clusters import with_clusters  # loads transformers
+
+    return with_clusters(plan, source)
+
+
+def several(source: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    """One checkpoint or several as a list; for none the newest growth in the current folder."""
+    if source is None:
+        from growkit.checkpoint.lineage import current_checkpoint
+
+        return [current_checkpoint(Path())]
+    return [source] if isinstance(source, str | Path) else list(source)

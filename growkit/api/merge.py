@@ -1,0 +1,111 @@
+"""`growkit merge`: models fine-tuned from one base made one."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from growkit.api import words as w
+from growkit.api.option import Argument, Option, quiet
+from growkit.api.public import public
+
+if TYPE_CHECKING:
+    from growkit.merging.merge import Merged
+
+METHOD, WHAT = "Method", "What to merge"
+MergeMethod = Literal[
+    "dare", "task-arithmetic", "ties", "dare-ties", "della", "breadcrumbs", "average", "slerp", "tsv", "iso-c"
+]
+Members = Annotated[
+    Sequence[w.PathLike | tuple[w.PathLike, float]],
+    Argument(
+        "Fine-tuned models: folders, .safetensors files, hub ids; weight 1 where none is given.",
+        "M1[:WEIGHT] M2[:WEIGHT]...",
+    ),
+]
+
+
+@public
+def merge(
+    members: Members,
+    out: w.Out = None,
+    *,
+    base: Annotated[
+        w.PathLike | None,
+        Option("What they were fine-tuned from; average and slerp can do without.", WHAT, "BASE"),
+    ] = None,
+    vocab: Annotated[
+        Literal["same", "base", "tokens"],
+        Option("Where vocabularies differ: refuse; keep the base's and match rows by token id; or by token.", WHAT),
+    ] = "same",
+    method: Annotated[MergeMethod, Option("how deltas are thinned and made one.", METHOD, "METHOD")] = "dare",
+    drop: Annotated[
+        float | None,
+        Option(
+            "dare, dare-ties: probability that an element of a delta is dropped; the others are divided by 1 - P."
+            " Default 0.5.",
+            METHOD,
+            "P",
+        ),
+    ] = None,
+    density: Annotated[
+        float | None,
+        Option(
+            "ties: share of the largest kept, default 0.2; della: mean probability to keep, 0.7; breadcrumbs: share"
+            " kept, 0.1.",
+            METHOD,
+            "D",
+        ),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        Option(
+            "della: from density - E for the smallest of a row to density + E for the largest; default 0.07.",
+            METHOD,
+            "E",
+        ),
+    ] = None,
+    gamma: Annotated[
+        float | None,
+        Option("breadcrumbs: share of the largest of a tensor that is left out too; default 0.01.", METHOD, "G"),
+    ] = None,
+    scale: Annotated[
+        float, Option("What the merged delta is multiplied by before it is added to the base.", METHOD, "L")
+    ] = 1.0,
+    seed: Annotated[int, Option("For what is dropped by chance.", METHOD, "S")] = 0,
+    drop_vectors: Annotated[
+        bool, Option("Drop by chance in norms and biases too: few numbers, so much noise.", METHOD)
+    ] = False,
+    dtype: Annotated[w.DtypeName | None, Option("what is stored; default as the base.", METHOD, "TYPE")] = None,
+    allow_nonfinite: Annotated[bool, Option("Merge NaN and Inf weights as they are.", METHOD)] = False,
+    shard_size: w.ShardSize = "5GB",
+    dry_run: w.DryRun = False,
+    force: w.Force = False,
+    progress: w.Progress = quiet,
+    announce: w.AnnounceMerge = quiet,
+) -> "Merged":
+    """Merge models fine-tuned from one base: base + scale x what they learned, thinned and weighed as the method says.
+
+        theta = base + scale * C({(w_t, S(theta_t - base))})
+
+    members: each a path, 'path:weight' or (path, weight). out: the folder to make; without it one in the current
+    folder. method: a row of growkit.merging.methods.METHODS, each with its paper; drop, density, epsilon and gamma
+    belong to some of them. The same request with the same seed gives the same bytes, in whatever order members are
+    named.
+
+    Returns a Merged: .folder and .plan, with dry_run only the plan. Raises CheckpointError or RequestError, having
+    written nothing and touched nothing.
+    """
+    from growkit.growth.spelling import dtype_of, size_in_bytes
+    from growkit.merging.merge import merge as carry_out
+    from growkit.merging.methods import merge_request
+    from growkit.merging.prepare_merge import MergeOptions, weighted_paths
+
+    named = weighted_paths(members)
+    request = merge_request(
+        tuple(weight for _, weight in named), base is not None, method, scale=scale, seed=seed, vocab=vocab,
+        drop_vectors=drop_vectors, dtype=dtype_of(dtype), drop=drop, density=density, epsilon=epsilon, gamma=gamma,
+    )  # fmt: skip
+    options = MergeOptions(
+        shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
+        progress=progress, announce=announce,
+    )  # fmt: skip
+    return carry_out([path for path, _ in named], base, out, request, options)

@@ -1,0 +1,69 @@
+"""`growkit tokenize`: a dataset of text."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from growkit.api import words as w
+from growkit.api.option import Argument, Callback, Option
+from growkit.api.public import public
+
+if TYPE_CHECKING:
+    from growkit.data.tokenize import Dataset
+
+TEXT, SPLITS = "Text", "Training and validation"
+Inputs = Annotated[
+    w.PathLike | Sequence[w.PathLike],
+    Argument("Files (.txt, .jsonl, .jsonl.gz, .parquet), folders of them, patterns.", "INPUT..."),
+]
+Tokenizer = Annotated[
+    w.PathLike | None, Option("Whose tokenizer: a checkpoint, a folder, a dataset or a hub id.", TEXT, "CKPT")
+]
+Begin = Annotated[
+    Callable[[str, int], Callable[[int], None]],
+    Callback("Called with what is done and how many bytes it takes; returns what is called with bytes that were read."),
+]
+
+
+def _quiet(_what: str, _size: int) -> Callable[[int], None]:
+    return lambda _read: None
+
+
+@public
+def tokenize(
+    inputs: Inputs,
+    out: Annotated[w.PathLike, Option("Folder to make.", w.OUTPUT, "DATA", flags=("-o", "--out"))],
+    tokenizer: Tokenizer = None,
+    *,
+    train_tokenizer: Annotated[
+        int | None,
+        Option("Instead: a new byte-level BPE of N entries, trained on the training text.", TEXT, "N"),
+    ] = None,
+    text_key: Annotated[str, Option("Where JSON lines and parquet hold the text.", TEXT, "KEY")] = "text",
+    val_fraction: Annotated[
+        float, Option("Share of the documents that validate, drawn by the seed.", SPLITS, "F")
+    ] = 0.0,
+    val: Annotated[
+        w.PathLike | Sequence[w.PathLike] | None,
+        Option("Instead: what validates; may be given several times.", SPLITS, "INPUT"),
+    ] = None,
+    seed: Annotated[int, Option("For the documents that validate.", SPLITS, "S")] = 0,
+    workers: Annotated[
+        int | None, Option("Processes; default as many as there are cores.", w.OUTPUT, "N", min=1)
+    ] = None,
+    force: Annotated[bool, Option("Replace a dataset that is there.", w.OUTPUT)] = False,
+    begin: Begin = _quiet,
+) -> "Dataset":
+    """Make a dataset of text: token ids as flat files, for training and eval.
+
+    inputs: .txt, .jsonl, .jsonl.gz and .parquet files, folders of them and patterns. out: the folder to make.
+    tokenizer: a checkpoint, a folder, a dataset or a hub id; or train_tokenizer, entries of a new one. The same text
+    gives the same bytes with any number of workers.
+
+    Returns a Dataset: .folder, .meta, .notes. Raises RequestError or CheckpointError, having written nothing.
+    """
+    from growkit.data.tokenize import tokenize as make
+
+    return make(
+        inputs, out, tokenizer, train_tokenizer=train_tokenizer, val_fraction=val_fraction, val=val or (),
+        text_key=text_key, workers=workers, seed=seed, force=force, begin=begin,
+    )  # fmt: skip

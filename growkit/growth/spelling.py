@@ -1,0 +1,40 @@
+"""Numbers, lists, dtypes and sizes as people write them. Knows spellings; ignorant of what is asked with them."""
+
+from collections.abc import Sequence
+
+import torch
+
+from growkit.errors import RequestError
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "B": 1, "": 1}
+
+
+def dtype_of(name: str | None) -> torch.dtype | None:
+    """The dtype of a name; None for none. Raises RequestError for one that weights are not stored in."""
+    if name is not None and name not in DTYPES:
+        raise RequestError(f"--dtype {name!r} is not one of {', '.join(DTYPES)}")
+    return None if name is None else DTYPES[name]
+
+
+def size_in_bytes(size: int | str) -> int:
+    """'5GB', '500MB' or a number, as bytes. Raises RequestError for what is no such size."""
+    text = str(size).strip()
+    number = text.rstrip("KMGIBkmgib")
+    try:
+        count = int(float(number) * UNITS[text[len(number) :].upper()])
+    except (KeyError, ValueError, OverflowError):
+        count = 0
+    if count < 1:
+        raise RequestError(f"--shard-size {str(size)!r} is no size such as 5GB, 500MB or 1000000")
+    return count
+
+
+def layer_numbers(said: str | Sequence[int] | None) -> tuple[int, ...]:
+    """'4,8,12', or the numbers themselves, as numbers; none for nothing. Raises RequestError for what are none."""
+    if not isinstance(said, str):
+        return tuple(said or ())
+    try:
+        return tuple(int(number) for number in said.split(",") if said)
+    except ValueError:
+        raise RequestError(f"--after {said!r} should be layer numbers such as 4,8,12") from None

@@ -1,0 +1,41 @@
+"""A live model's weights grown in memory, by the plan that files are grown by. Knows state dicts; ignorant of folders."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from growkit.checkpoint.stream import StateSource
+from growkit.families import family_named
+from growkit.families.stacked import join_experts, split_experts
+from growkit.growth.execute import grow_tensor
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.request import Recipe
+from growkit.growth.source_headers import Headers
+from growkit.growth.sources import head_and_embedding
+
+
+def grown_state(
+    state: Mapping[str, torch.Tensor], config: Any, recipe: Recipe
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(new state, new config) of a state dict, names to tensors as its model shapes them, and a config or its dict.
+
+    Raises CheckpointError for a state that is no model of a known family, RequestError for what cannot be grown.
+    """
+    content = dict(config.to_dict() if hasattr(config, "to_dict") else config)
+    family = family_named(content.get("model_type"))
+    tensors = split_experts(family, state)
+    head, embedding = head_and_embedding(family, tensors)
+    headers = Headers(
+        "the state dict",
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {name: tensor.dtype for name, tensor in tensors.items()},
+        content,
+        head_is_copy=torch.equal(tensors[head], tensors[embedding]) if head and embedding else None,
+        # names without a prefix are a base model's own, whatever class its config remembers
+        body=head is None and not any(name.startswith(family.prefixes) for name in tensors),
+    )
+    sources = [StateSource(tensors)]
+    todo = grow_plan([headers], recipe)
+    grown = {tensor.name: grow_tensor(tensor, sources, todo.recipe.seed) for tensor in todo.tensors}
+    return (grown if tensors.keys() == state.keys() else join_experts(family, grown)), todo.config

@@ -1,0 +1,193 @@
+"""A stock model before it has weights, and the checkpoint that has them. Knows what live models and files call the same
+tensor; ignorant of processes.
+
+Parameters are shapes alone (torch's meta device) until they are divided among processes and get memory, so that none ever
+holds a model that is not its own share. Buffers, such as rotary frequencies, are computed at once: they are in no file.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from growkit.checkpoint.source import CONFIG, Checkpoint
+from growkit.errors import CheckpointError
+from growkit.families import Family, family_named
+from growkit.families.stacked import expert_of, live_name
+from growkit.growth.width.sizes import odd_width
+from growkit.models.running import loadable
+from growkit.training.sharing import Pieces, fill_tensor
+
+ROWS = 1024  # compared at a time
+
+
+@dataclass(frozen=True)
+class Blank:
+    """A model whose parameters have no values yet. pieces: of each, by every name it has, where it lies in the source."""
+
+    model: Any
+    source: Checkpoint
+    pieces: Mapping[str, Pieces]
+
+    @property
+    def folder(self) -> Path | None:
+        """Where what lies beside the weights is."""
+        return self.source.folder
+
+    def fill(self) -> None:
+        """Read the weights, tensor by tensor, each process its own rows, once the parameters have memory."""
+        done: set[int] = set()
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            if name in self.pieces and id(tensor) not in done:
+                done.add(id(tensor))
+                fill_tensor(tensor, self.source, self.pieces[name])
+        self.source.close()
+
+
+def blank_model(source: Checkpoint) -> Blank:
+    """The stock model of a checkpoint, float32 whatever is stored, without weights.
+
+    Raises CheckpointError for a class that transformers does not have or cannot make, and for weights that are missing or
+    of another shape.
+    """
+    import transformers
+
+    config = source.config or {}
+    family = family_named(config.get("model_type"))
+    name = (config.get("architectures") or ["AutoModel"])[0]
+    model_class = getattr(transformers, name, None)
+    if model_class is None:
+        raise CheckpointError(f"config.json of {source.label!r} names class {name!r}, which transformers does not have")
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        with loadable(source) as folder, _parameters_without_memory():
+            stated = model_class.config_class.from_pretrained(folder, local_files_only=True)
+            stated.dtype = torch.float32
+            model = model_class(stated)
+            if model.can_generate():
+                model.generation_config = _generation(transformers.GenerationConfig, folder)
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers raises many kinds; each means that there is no such model
+        raise CheckpointError(
+            f"transformers cannot make the model of {source.label!r}: {str(error).strip().splitlines()[0]}"
+        ) from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    if family.is_moe and odd_width(family, config, torch.float32.itemsize):
+        model.set_experts_implementation("eager")  # one after another: torch's grouped product cannot
+    wanted = model.state_dict(keep_vars=True)
+    pieces = pieces_of(family, source.tensors, wanted, model.base_model_prefix)
+    _untie(model, source, pieces)
+    _check(family, model, source, pieces)
+    return Blank(model.eval(), source, pieces)
+
+
+def pieces_of(family: Family, stored: Collection[str], live: Collection[str], prefix: str = "") -> dict[str, Pieces]:
+    """Where the tensors of a live model, or their moments, lie among stored ones; what is stored and not live is left out.
+
+    prefix: what task models put before the names of their base model; files may lack it or have it in vain.
+    """
+    found: dict[str, Pieces] = {}
+    experts: dict[str, dict[tuple[int, int], str]] = {}
+    for name in stored:
+        own, place = live_name(family, name)
+        own = next((known for known in _spellings(family, own, prefix) if known in live), own)
+        if own not in live:
+            continue
+        if place is None:
+            found[own] = Pieces(((name,),), stacked=False)
+        else:
+            experts.setdefault(own, {})[expert_of(family, name), place] = name
+    for own, parts in experts.items():
+        rows = sorted({expert for expert, _ in parts})
+        places = sorted({place for _, place in parts})
+        if len(parts) == len(rows) * len(places):
+            found[own] = Pieces(tuple(tuple(parts[row, place] for place in places) for row in rows), stacked=True)
+    return found
+
+
+def _spellings(family: Family, name: str, prefix: str) -> Iterator[str]:
+    """What a live model may call a stored tensor: BERT's first files say gamma and beta, GPT-NeoX's embed_out."""
+    heads = family.heads if name in family.heads else ()
+    for spelling in (name, name.replace(".gamma", ".weight").replace(".beta", ".bias"), *heads):
+        yield spelling
+        yield f"{prefix}.{spelling}"
+        yield spelling.removeprefix(f"{prefix}.")
+
+
+@contextmanager
+def _parameters_without_memory() -> Iterator[None]:
+    """Within the block, parameters that modules are given become shapes; buffers are computed as ever."""
+
+    def emptied(_: Any, __: str, parameter: Any) -> torch.nn.Parameter | None:
+        if parameter is None or parameter.is_meta:
+            return None
+        return torch.nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(emptied)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _generation(kind: Any, folder: Path) -> Any:
+    """The settings for generating that lie in a folder, or those that transformers takes from its config."""
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except OSError:
+        more = {"config_file_name": CONFIG, "_from_model_config": True}
+        return kind.from_pretrained(folder, local_files_only=True, **more)
+
+
+def _aliases(model: Any) -> dict[int, list[str]]:
+    """The names of each tensor in a model's state; tied ones have several."""
+    found: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        found.setdefault(id(tensor), []).append(name)
+    return found
+
+
+def _untie(model: Any, source: Checkpoint, pieces: Mapping[str, Pieces]) -> None:
+    """Give tied names that are stored with different values a parameter each, as transformers does."""
+    for names in _aliases(model).values():
+        stored = [name for name in names if name in pieces]
+        for other in stored[1:]:
+            if not _equal(source, pieces[stored[0]].names[0][0], pieces[other].names[0][0]):
+                home, _, own = other.rpartition(".")
+                tied = model.get_parameter(other)
+                setattr(model.get_submodule(home), own, torch.nn.Parameter(torch.empty_like(tied)))
+
+
+def _equal(source: Checkpoint, one: str, other: str) -> bool:
+    rows = source.tensors[one].shape[0]
+    if source.tensors[other].shape[:1] != (rows,):
+        return False
+    blocks = np.array_split(np.arange(rows), max(1, rows // ROWS))
+    read: Callable[[str, np.ndarray], torch.Tensor] = lambda name, block: source.rows(name, block).float()  # noqa: E731
+    return all(torch.equal(read(one, block), read(other, block)) for block in blocks)
+
+
+def _check(family: Family, model: Any, source: Checkpoint, pieces: Mapping[str, Pieces]) -> None:
+    """Refuse weights that are missing or of another shape."""
+    state = model.state_dict(keep_vars=True)
+    for name, where in pieces.items():
+        shape, wanted = where.shape(source), tuple(state[name].shape)
+        if shape != wanted:
+            raise CheckpointError(
+                f"{source.label!r} has {where.names[0][0]!r} with shape {list(shape)} where its config.json asks for"
+                f" {list(wanted)}; nothing to train"
+            )
+    missing = [name for names in _aliases(model).values() if not set(names) & pieces.keys() for name in names]
+    missing = sorted(name for name in missing if not family.is_buffer(name))
+    if missing:
+        raise CheckpointError(
+            f"{source.label!r} lacks weights that its class needs (missing: {missing[0]}); nothing to train"
+        )

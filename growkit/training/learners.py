@@ -1,0 +1,29 @@
+"""Who learns in a run: which parameters at all, and which in a step. Knows a stock model's parts; ignorant of losses and of
+what is saved.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from growkit.training.prefix import submodel
+
+
+class Learners(Protocol):
+    """A run's choice. What does not learn gets no gradient, no optimizer state and no place in checkpoints."""
+
+    def choose(self, model: Any) -> None:
+        """Before the model has weights: parameters that never learn get requires_grad False; parts may be added."""
+
+    def in_step(self, model: Any, depth: int, trained: int) -> AbstractContextManager[None]:
+        """Within it, forward and backward of a step run over `depth` first layers, of which `trained` top ones learn."""
+
+
+class AllLearn:
+    """Every parameter, in each step those of the layers that its stage says."""
+
+    def choose(self, model: Any) -> None:
+        """None is left out."""
+
+    def in_step(self, model: Any, depth: int, trained: int) -> AbstractContextManager[None]:
+        """The prefix of the step, as submodel makes it."""
+        return submodel(model, depth, trained)
