@@ -29,28 +29,25 @@ MASK_SEED = 0
 LOGITS = 1 << 26  # numbers that one batch may put out: 256 MB in float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What was measured. objective: causal or masked. predicted: tokens that count, of `tokens` in the data. loss: mean nats
-    per predicted token. perplexity, bits_per_byte: of a causal model, where the bytes are known; text_bytes: those, and
-    counted: in words what they are. accuracy: share of masked tokens that were guessed.
-    """
+    """What was measured."""
 
     checkpoint: str
     data: str
     split: str | None
-    objective: str
-    context: int
-    stride: int
+    objective: str  # causal or masked
+    context: int  # tokens a window shows
+    stride: int  # tokens from one window to the next
     windows: int
-    tokens: int
-    predicted: int
-    loss: float
-    perplexity: float | None
-    bits_per_byte: float | None
-    text_bytes: int | None
-    counted: str
-    accuracy: float | None
+    tokens: int  # in the data
+    predicted: int  # tokens of these that count
+    loss: float  # mean nats per predicted token
+    perplexity: float | None  # of a causal model
+    bits_per_byte: float | None  # of a causal model, where the bytes are known
+    text_bytes: int | None  # how many these are
+    counted: str  # in words what they are
+    accuracy: float | None  # share of masked tokens that were guessed
     device: str
     notes: tuple[str, ...]
 
@@ -142,11 +139,24 @@ def evaluate(
     loss = total / predicted
     bits = loss / math.log(2) * len(text.ids) / text.text_bytes if causal and text.text_bytes else None
     return Evaluation(
-        source.label, str(data), text.split, "causal" if causal else "masked", length,
-        windows.stride, len(chosen), len(text.ids), predicted, loss,
-        _perplexity(loss) if causal else None, bits, text.text_bytes if causal else None, text.counted if causal else "",
-        None if causal else right / predicted, str(where), (*text.notes, *_notes(causal, keys)),
-    )  # fmt: skip
+        checkpoint=source.label,
+        data=str(data),
+        split=text.split,
+        objective="causal" if causal else "masked",
+        context=length,
+        stride=windows.stride,
+        windows=len(chosen),
+        tokens=len(text.ids),
+        predicted=predicted,
+        loss=loss,
+        perplexity=_perplexity(loss) if causal else None,
+        bits_per_byte=bits,
+        text_bytes=text.text_bytes if causal else None,
+        counted=text.counted if causal else "",
+        accuracy=None if causal else right / predicted,
+        device=str(where),
+        notes=(*text.notes, *_notes(causal, keys)),
+    )
 
 
 def _loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor, causal: bool) -> tuple[float, int, int]:
