@@ -1,11 +1,14 @@
 """Commands in another process that halt at a place of the test's choice and say so: no clock decides what is caught."""
 
+import gc
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 
 GUARD = 600  # seconds after which a process that never gets there has failed, on a machine however busy
 
@@ -58,3 +61,10 @@ def ended(process, kind):
     """
     os.killpg(process.pid, kind) if kind == signal.SIGINT else process.send_signal(kind)
     return process.communicate(timeout=GUARD)[1]
+
+
+def die_half_way(_):
+    """Work for a process of a pool, which says that its answer has a thousand bytes, and ends after four of them."""
+    (answers,) = [thing for thing in gc.get_objects() if isinstance(thing, SimpleQueue)]
+    os.write(answers._writer.fileno(), struct.pack("!i", 1000) + b"half")
+    os._exit(7)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from halting import ended, halted
+from halting import die_half_way, ended, halted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from on_disk import thesis
@@ -171,6 +171,13 @@ def test_a_process_that_dies_is_told(here):
         for number, _ in enumerate(encoded(("tag", [text]) for _ in count())):
             if number == 3:
                 multiprocessing.active_children()[0].kill()
+
+
+def test_a_process_that_dies_while_it_answers_is_told(here, monkeypatch):
+    monkeypatch.setattr(encode, "_encode", die_half_way)
+    recipe = encode.Encoding(TOKENIZERS["gpt2"].to_str(), None, 2)
+    with pytest.raises(GrowkitError, match=r"ended \(exit code 7\)"), encode.encoding(recipe, 2) as encoded:
+        list(encoded([("tag", ["text"])] * 9))
 
 
 def test_batches_on_their_way_are_few_and_come_back_in_order(here):

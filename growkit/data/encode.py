@@ -10,12 +10,12 @@ import re
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import contextmanager
 from multiprocessing import current_process
 from typing import Any, NamedTuple, TypeVar
 
-from growkit.data.workers import environment, worker_pool
+from growkit.data.workers import WorkerPool, environment, worker_pool
 
 KNOWN_PIECES, LONGEST_KNOWN = 400_000, 64  # pieces kept at once, and their length: some 100 MB
 # what splits text for BPE besides ByteLevel's own (GPT-2's): cl100k and Llama 3, Qwen 2
@@ -146,17 +146,19 @@ def encoding(recipe: Encoding, workers: int) -> Iterator[Callable[[Iterable[tupl
             yield lambda batches: _in_order(pool, batches, 2 * workers)
 
 
-def _in_order(pool: Executor, batches: Iterable[tuple[Tag, list[str]]], most: int) -> Iterator[tuple[Tag, list[bytes]]]:
+def _in_order(
+    pool: WorkerPool, batches: Iterable[tuple[Tag, list[str]]], most: int
+) -> Iterator[tuple[Tag, list[bytes]]]:
     """Hand batches out and results back in the same order; only so many are on their way at any time."""
     waiting: deque[tuple[Tag, Future[list[bytes]]]] = deque()
     for tag, texts in batches:
         waiting.append((tag, pool.submit(_encode, texts)))
         if len(waiting) > most:
             first, future = waiting.popleft()
-            yield first, future.result()
+            yield first, pool.result(future)
     while waiting:
         first, future = waiting.popleft()
-        yield first, future.result()
+        yield first, pool.result(future)
 
 
 _encoder: Encoder | None = None  # of a process that encodes for another

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import parent_process, spawn, util
@@ -20,34 +20,65 @@ from typing import Any
 
 from growkit.errors import GrowkitError
 
+LOOK = 1.0  # seconds between two looks at the processes while one is waited for
 _STARTING = threading.Lock()
 
 
+class WorkerPool:
+    """Processes that work can be given to."""
+
+    def __init__(self, count: int, begin: Callable[..., None], args: tuple[Any, ...]):
+        self._context = _Context()
+        try:
+            self._pool = ProcessPoolExecutor(count, self._context, _begin, (begin, args))
+        except (OSError, ImportError, NotImplementedError) as error:  # a system without semaphores
+            raise GrowkitError(f"no processes can be started here ({error}); use one worker") from None
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> "Future[Any]":
+        """Give work away, to be asked for with `result`."""
+        return self._pool.submit(work, *args)
+
+    def result(self, future: "Future[Any]") -> Any:
+        """What came of it. Raises BrokenProcessPool where a process died."""
+        while not wait([future], LOOK).done:
+            if any(process.exitcode for process in self._context.processes):
+                self._hang_up()
+        return future.result()
+
+    def end(self) -> None:
+        """Drop what has not begun, and wait for what has."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def ended(self) -> GrowkitError:
+        """What to say of a process that died; ends the others."""
+        if sys.version_info < (3, 11, 5):  # whoever sends to a dead process waits for ever (CPython issue 94777)
+            self._pool._call_queue._reader.close()  # type: ignore[attr-defined]
+        self.end()
+        codes = sorted((process.exitcode or 0 for process in self._context.processes), key=_says_little)
+        return GrowkitError(f"a process that encodes text ended (exit code {codes[0]}); try fewer --workers")
+
+    def _hang_up(self) -> None:
+        """End what may be half an answer: the pool reads on, as long as anybody could write the rest of it."""
+        for process in self._context.processes:
+            process.terminate()
+        self._pool._result_queue._writer.close()  # type: ignore[attr-defined]
+
+
 @contextmanager
-def worker_pool(count: int, begin: Callable[..., None], *args: Any) -> Iterator[ProcessPoolExecutor]:
+def worker_pool(count: int, begin: Callable[..., None], *args: Any) -> Iterator[WorkerPool]:
     """At most `count` processes, in each of which begin(*args) has run before any work; they end with the block.
 
     `begin` and the work are functions of modules, not of the main one. Where the block fails, work that has not begun is
     dropped. Raises GrowkitError where processes cannot be had or one of them dies.
     """
-    context = _Context()
     with _without_current_folder():
-        try:
-            pool = ProcessPoolExecutor(count, context, _begin, (begin, args))
-        except (OSError, ImportError, NotImplementedError) as error:  # a system without semaphores
-            raise GrowkitError(f"no processes can be started here ({error}); use one worker") from None
+        pool = WorkerPool(count, begin, args)
         try:
             yield pool
         except BrokenProcessPool:
-            if sys.version_info < (3, 11, 5):  # whoever sends to a dead process waits for ever (CPython issue 94777)
-                pool._call_queue._reader.close()  # type: ignore[attr-defined]
-            pool.shutdown()
-            codes = sorted((process.exitcode or 0 for process in context.processes), key=_says_little)
-            raise GrowkitError(
-                f"a process that encodes text ended (exit code {codes[0]}); try fewer --workers"
-            ) from None
+            raise pool.ended() from None
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.end()
 
 
 def _says_little(code: int) -> bool:
