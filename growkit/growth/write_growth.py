@@ -1,5 +1,5 @@
-"""From a plan to a finished folder: what of it is weights, and where each part comes from. Knows plans and sentence models;
-ignorant of how a folder is written and of how maps were chosen.
+"""From a plan to a finished folder: what of it is weights, and where each part comes from. Knows plans and sentence
+models; ignorant of how a folder is written and of how maps were chosen.
 """
 
 import sys
