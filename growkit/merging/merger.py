@@ -148,10 +148,15 @@ class Merger:
 
     def deltas(self, tensor: MergedTensor, number: int) -> Iterator[torch.Tensor]:
         """What one member changes in a tensor, in blocks of rows."""
+        return (delta for _, _, delta in self.read(tensor, number))
+
+    def read(self, tensor: MergedTensor, number: int) -> Iterator[tuple[int, torch.Tensor | None, torch.Tensor]]:
+        """(first row, what the base has there as it is stored, what one member changes in it), in blocks of rows."""
         for start in range(0, tensor.height, tensor.block_rows):
             stop = min(start + tensor.block_rows, tensor.height)
             stored = self._base_rows(tensor, start, stop)
-            yield self._delta(tensor, number, start, stop, None if stored is None else stored.to(tensor.compute))
+            base = None if stored is None else stored.to(tensor.compute)
+            yield start, stored, self._delta(tensor, number, start, stop, base)
 
     def _base_rows(self, tensor: MergedTensor, start: int, stop: int) -> torch.Tensor | None:
         return self.base.rows(tensor.base, np.arange(start, stop)) if self.base is not None else None
