@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tiny_runs import ask, curve, kept_moments, line, losses_of, same, tokenizer, weights
 from torch.distributed.checkpoint import FileSystemWriter
 
+from growkit.errors import RequestError
 from growkit.reports import runs
 from growkit.training import checkpoints as state
 from growkit.training import loop, pretrain, saved, step
@@ -55,7 +56,7 @@ MOMENTS = {
     "in an export": dict(arm=killing(saved, "write_moments")),
     "after a growth": dict(arm=killing(pretrain, "_grow", after=True)),
     "politely": dict(signals=(signal.SIGTERM, 8)),
-    "in the last export": dict(arm=killing(pretrain, "record_of")),
+    "in the last export": dict(arm=killing(pretrain, "_record")),
 }
 
 
@@ -70,6 +71,31 @@ def test_killed_at_any_moment(world, schedule, moments):
     assert curve("run") == curve("whole") and len(curve("run")) == 12
     assert same(weights("run/final"), weights("whole/final"))
     assert same(load_file("run/final/optimizer.safetensors"), load_file("whole/final/optimizer.safetensors"))
+
+
+def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
+    """The last that is said of it is said inside the unfinished folder; where that fails, nothing of the name is there."""
+    there, said = [], pretrain._record
+
+    def noting(settings):
+        there.append({path.name: sorted(file.name for file in path.iterdir()) for path in Path("run").glob("final*")})
+        return said(settings)
+
+    def failing(settings):
+        raise OSError(28, "No space left on device")
+
+    s = ask(world, "run")
+    monkeypatch.setattr(pretrain, "_record", failing)
+    with pytest.raises(RequestError, match=r"could not write .*run/final': No space left on device; nothing was kept"):
+        pretrain.pretrain(s)
+    assert not list(Path("run").glob("final*"))
+    monkeypatch.setattr(pretrain, "_record", noting)
+    pretrain.pretrain(s, True)
+    (folders,) = there
+    assert list(folders) == ["final.partial"], "nobody sees a part of it under the name"
+    whole = {path.name for path in Path("run/final").iterdir()}
+    assert {*folders["final.partial"]} == whole - {"growkit.json"} | {"UNFINISHED"}
+    assert {"optimizer.safetensors", "lr_multipliers.json", "growkit.json", "config.json"} < whole
 
 
 def test_damaged_checkpoints_and_a_torn_line(world):

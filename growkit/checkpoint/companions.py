@@ -1,5 +1,5 @@
-"""The files beside the weights: tokenizer, generation settings, sentence-embedding modules. Knows file names; ignorant of
-tensors' meaning.
+"""The files beside the weights: tokenizer, generation settings, sentence-embedding modules. Knows file names; ignorant
+of tensors' meaning.
 """
 
 import shutil

@@ -157,8 +157,8 @@ def _damaged(path: Path, what: str) -> CheckpointError:
 
 def file_hash(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
     """SHA-256 of a file, in hexadecimal; of what was read so far where `stopped` says so."""
-    state = hashlib.sha256()
-    with reading(path), open(path, "rb") as file:
-        while not stopped() and (piece := file.read(1 << 20)):
-            state.update(piece)
+    state, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    with reading(path), open(path, "rb", buffering=0) as file:
+        while not stopped() and (size := file.readinto(buffer)):
+            state.update(buffer[:size])
     return state.hexdigest()

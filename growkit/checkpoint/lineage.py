@@ -1,5 +1,5 @@
-"""The checkpoint a person means who names none: the newest growth in the current folder. Knows folders and the records in
-growkit.json; ignorant of weights.
+"""The checkpoint a person means who names none: the newest growth in the current folder. Knows folders and the records
+in growkit.json; ignorant of weights.
 """
 
 import os
@@ -57,7 +57,9 @@ def _found(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _weights(folder: Path) -> Path | None:
-    """The checkpoint a folder is: itself, or the one weight file in it that has a name of its own; None for no or several."""
+    """The checkpoint a folder is: itself, or the one weight file in it that has a name of its own; None for no or
+    several.
+    """
     if (folder / SINGLE).exists() or (folder / INDEX).exists():
         return folder
     files = sorted(folder.glob("*.safetensors"))

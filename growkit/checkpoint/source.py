@@ -29,6 +29,16 @@ CONVERT = (
 )
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Bytes that lie in one piece in a file: the file, an open descriptor of it, the first byte, and how many."""
+
+    path: Path
+    descriptor: int
+    offset: int
+    bytes: int
+
+
 @dataclass
 class Checkpoint:
     """Tensors with the config that explains them. Reading is by row and by offset; nothing is ever held.
@@ -59,6 +69,14 @@ class Checkpoint:
             return torch.empty((len(rows), 0), dtype=tensor.dtype)
         return torch.frombuffer(buffer, dtype=tensor.dtype).view(len(rows), -1)
 
+    def stretch(self, name: str, first: int, count: int, dtype: torch.dtype) -> Stretch | None:
+        """Where `count` rows of a tensor lie from the first one on; None where they are not stored as `dtype`."""
+        tensor = self.tensors[name]
+        if tensor.dtype != dtype:
+            return None
+        width = tensor.elements // _first(tensor) * tensor.dtype.itemsize
+        return Stretch(tensor.path, self._open(tensor), tensor.offset + first * width, count * width)
+
     def files(self) -> list[Path]:
         """The weight files, in a stable order."""
         return sorted({tensor.path for tensor in self.tensors.values()})
@@ -78,20 +96,31 @@ class Checkpoint:
             os.close(descriptor)
         self._files.clear()
 
-    def _read(self, tensor: StoredTensor, target: memoryview, offset: int) -> None:
-        with reading(tensor.path):
-            descriptor = self._files.get(tensor.path)
-            if descriptor is None:
+    def _open(self, tensor: StoredTensor) -> int:
+        """A descriptor of a tensor's file, for reading."""
+        descriptor = self._files.get(tensor.path)
+        if descriptor is None:
+            with reading(tensor.path):
                 # setdefault: two threads may get here at once, and the one that comes second must close its own
                 mine = os.open(tensor.path, os.O_RDONLY)
-                descriptor = self._files.setdefault(tensor.path, mine)
-                if descriptor != mine:
-                    os.close(mine)
+            descriptor = self._files.setdefault(tensor.path, mine)
+            if descriptor != mine:
+                os.close(mine)
+        return descriptor
+
+    def _read(self, tensor: StoredTensor, target: memoryview, offset: int) -> None:
+        descriptor = self._open(tensor)
+        with reading(tensor.path):
             while target:
                 got = read_at(descriptor, target, offset)
                 if got == 0:
-                    raise CheckpointError(f"{str(tensor.path)!r} became shorter while it was read; fetch it again")
+                    raise shorter(tensor.path)
                 target, offset = target[got:], offset + got
+
+
+def shorter(path: Path) -> CheckpointError:
+    """What to say of a file that ends before its header says so."""
+    return CheckpointError(f"{str(path)!r} became shorter while it was read; fetch it again")
 
 
 def open_checkpoint(source: str | Path) -> Checkpoint:

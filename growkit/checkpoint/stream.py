@@ -15,23 +15,35 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from growkit.checkpoint.system import reserve
+from growkit.checkpoint.source import Stretch, shorter
+from growkit.checkpoint.system import copy_between, reserve, write_at
 from growkit.checkpoint.writer import Slot
 
 WORKERS = 2
 
-
+# dtype -> the integers that hold its bits, and Inf among them. As integers, floats of one sign are in their order, and Inf and NaN
+# come last: signed, those above 0, and unsigned, those below. Two passes of numpy, which unlike a sum in torch take no memory
+INFINITE = {
+    torch.float16: (torch.int16, 0x7C00),
+    torch.bfloat16: (torch.int16, 0x7F80),
+    torch.float32: (torch.int32, 0x7F800000),
+    torch.float64: (torch.int64, 0x7FF0000000000000),
+}
 Progress = Callable[[int], None]  # called with the number of bytes just written
 
 
-# (first element, function that computes the block), in any order; blocks are independent of one another
-Blocks = Iterable[tuple[int, Callable[[], torch.Tensor]]]
+# (first element, function that computes the block, or finds out where it lies as it is), in any order; blocks are independent
+# of one another
+Block = torch.Tensor | Stretch
+Blocks = Iterable[tuple[int, Callable[[], Block]]]
 
 
 class Source(Protocol):
     """Anything rows of tensors can be read from: a checkpoint on disk or a state dict in memory."""
 
     def rows(self, name: str, rows: np.ndarray, columns_as_rows: bool = False) -> torch.Tensor: ...
+
+    def stretch(self, name: str, first: int, count: int, dtype: torch.dtype) -> Stretch | None: ...
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,10 @@ class StateSource:
         tensor = self.state[name].detach().cpu()
         matrix = tensor.reshape(tensor.shape[0], -1)
         return (matrix.T if columns_as_rows else matrix)[torch.from_numpy(rows)]
+
+    def stretch(self, name: str, first: int, count: int, dtype: torch.dtype) -> Stretch | None:
+        """None: it lies in no file."""
+        return None
 
 
 def write_blocks(
@@ -77,14 +93,19 @@ def write_blocks(
             raise
 
 
-def _put(places: list[tuple[int, int]], compute: Callable[[], torch.Tensor]) -> int:
+def _put(places: list[tuple[int, int]], compute: Callable[[], Block]) -> int:
     """Compute a block and write it at each (descriptor, offset); returns the number of bytes written."""
     data = compute()
+    if isinstance(data, Stretch):
+        for descriptor, offset in places:
+            try:
+                copy_between(data.descriptor, data.offset, descriptor, offset, data.bytes)
+            except EOFError:
+                raise shorter(data.path) from None
+        return data.bytes * len(places)
     view = memoryview(data.flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]
     for descriptor, offset in places:
-        written = 0
-        while written < len(view):
-            written += os.pwrite(descriptor, view[written:], offset + written)
+        write_at(descriptor, view, offset)
     return len(view) * len(places)
 
 
@@ -115,8 +136,14 @@ def _single_threaded() -> Iterator[None]:
 
 def is_finite(block: torch.Tensor) -> bool:
     """Whether a block holds no NaN or Inf."""
-    # a sum is one cheap pass and finite unless something is wrong or very large; only then look at every element
-    return not block.numel() or bool(torch.isfinite(block.sum(dtype=torch.float32)) or torch.isfinite(block).all())
+    if block.dtype not in INFINITE:
+        return bool(torch.isfinite(block).all())
+    integer, infinity = INFINITE[block.dtype]
+    bits = block.view(integer).numpy()
+    unsigned = np.dtype(f"u{bits.dtype}")
+    return not bits.size or bool(
+        bits.max() < infinity and bits.view(unsigned).max() < infinity - np.iinfo(bits.dtype).min
+    )
 
 
 def kind_of(block: torch.Tensor) -> str:

@@ -1,5 +1,6 @@
-"""Mixtures of experts as stock models hold them in memory, and as some files do: all experts of a layer in one tensor. Splits such
-tensors into the hub's, one for each expert, and joins them again. Knows families' tables; ignorant of what the tensors hold.
+"""Mixtures of experts as stock models hold them in memory, and as some files do: all experts of a layer in one tensor.
+Splits such tensors into the hub's, one for each expert, and joins them again. Knows families' tables; ignorant of what
+the tensors hold.
 
 AdamW's state goes by its parameters' names with .exp_avg, .exp_avg_sq or .step behind; it splits and joins alike.
 """
@@ -28,7 +29,8 @@ _KIND = re.compile(r"\.(exp_avg|exp_avg_sq|step)$")
 
 
 def split_experts(family: Family, state: Mapping[str, torch.Tensor]) -> State:
-    """A state dict with hub names: what a live model holds as (experts, rows, columns) becomes views, one for each expert.
+    """A state dict with hub names: what a live model holds as (experts, rows, columns) becomes views, one for each
+    expert.
 
     Works for anything of the parameters' shapes, such as gradients or moments; names the family does not fuse stay.
     """
@@ -61,8 +63,9 @@ def join_experts(family: Family, state: Mapping[str, torch.Tensor]) -> State:
 
 
 def live_name(family: Family, name: str) -> tuple[str, int | None]:
-    """What a live model calls the tensor that holds a stored one, and the place in it among an expert's; None where it is
-    not stacked."""
+    """What a live model calls the tensor that holds a stored one, and the place in it among an expert's; None where it
+    is not stacked.
+    """
     parameter, kind = _parted(name)
     template = family.template(parameter)
     for fused, parts in family.experts.fused.items():

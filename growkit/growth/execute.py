@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from growkit.checkpoint.stream import Progress, Source, is_finite, kind_of, write_blocks
+from growkit.checkpoint.source import Stretch
+from growkit.checkpoint.stream import Block, Progress, Source, is_finite, kind_of, write_blocks
 from growkit.checkpoint.writer import Slot
 from growkit.errors import CheckpointError
 from growkit.growth.plan import Part, TensorPlan
@@ -23,8 +24,8 @@ from growkit.operators.seeds import generator
 
 def grow_blocks(
     tensor: TensorPlan, sources: Sequence[Source], seed: int, allow_nonfinite: bool = False
-) -> Iterator[tuple[int, Callable[[], torch.Tensor]]]:
-    """(first element, function that computes the block) for each block of a target tensor; blocks are independent.
+) -> Iterator[tuple[int, Callable[[], Block]]]:
+    """(first element, function that computes the block, or finds it as it lies) for each block of a target tensor; blocks are independent.
 
     A block is contiguous in the target, flat from its first element. What is drawn depends on the seed, the name of the
     first part and the block, so copies in other layers are equal; a tensor with a draw of its own has its own name. Raises CheckpointError from the function for weights
@@ -54,7 +55,13 @@ def grow_blocks(
     redraw, wide = tensor.draw, torch.float64 if tensor.dtype == torch.float64 else torch.float32
     moments = redraw.moments((start, assembled(start, wide)) for start in starts) if redraw else (0.0, 0.0)
 
-    def block(start: int) -> torch.Tensor:
+    def block(start: int) -> Block:
+        stored = _as_stored(tensor, sources, start)
+        if stored is not None:  # is read to be checked, but its bytes go from file to file
+            kept = None if allow_nonfinite else readers[0](rule.rows.index[start : start + rule.block_rows])
+            if kept is not None and not is_finite(kept):
+                raise _not_finite(kept, tensor, readers, start)
+            return stored
         if redraw is None:
             grown = assembled(start, tensor.dtype)
         else:
@@ -68,12 +75,29 @@ def grow_blocks(
         yield start * rule.columns.new, lambda start=start: block(start)  # type: ignore[misc]
 
 
+def _as_stored(tensor: TensorPlan, sources: Sequence[Source], start: int) -> Stretch | None:
+    """Where the block that begins at a row lies in a source's file as it is; None for what has to be computed."""
+    if len(tensor.parts) > 1 or tensor.draw is not None:
+        return None
+    (part,), rule = tensor.parts, tensor.parts[0].rule
+    if rule.transposed:  # one block
+        return sources[part.source].stretch(part.name, 0, tensor.shape[0], tensor.dtype) if rule.is_copy else None
+    rows = slice(start, start + rule.block_rows)
+    index = rule.rows.index[rows]
+    plain = rule.columns.unchanged and rule.offset == 0 and (np.diff(index) == 1).all()
+    if not rule.is_copy and not (plain and rule.rows.keeps(rows)):
+        return None
+    return sources[part.source].stretch(part.name, int(index[0]), len(index), tensor.dtype)
+
+
 def grow_tensor(
     tensor: TensorPlan, sources: Sequence[Source], seed: int, allow_nonfinite: bool = False
 ) -> torch.Tensor:
     """One target tensor whole, in its target shape."""
-    blocks = [compute().flatten() for _, compute in grow_blocks(tensor, sources, seed, allow_nonfinite)]
-    return torch.cat(blocks).view(tensor.shape) if blocks else torch.empty(tensor.shape, dtype=tensor.dtype)
+    blocks = [compute() for _, compute in grow_blocks(tensor, sources, seed, allow_nonfinite)]
+    whole = [block.flatten() for block in blocks if isinstance(block, torch.Tensor)]
+    assert len(whole) == len(blocks), "what is held in memory lies in no file"
+    return torch.cat(whole).view(tensor.shape) if whole else torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
 def write_tensors(

@@ -82,8 +82,6 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         text = asked.experts.text if asked.experts is not None else None
         if text is not None and not Path(text).is_file():
             raise RequestError(f"cannot read text from {text!r}: no such file")
-        if asked.experts is not None and states:
-            raise RequestError("a mixture of experts starts its optimizer anew; leave the optimizer's state out")
         todo = (grow_plan if asked.experts is None else upcycle_plan)(headers, asked)
         todo = replace(todo, notes=(*todo.notes, *notes))
         _check_beside(checkpoints)

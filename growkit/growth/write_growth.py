@@ -1,5 +1,5 @@
-"""From a plan to a finished folder: what of it is weights, and where each part comes from. Knows plans and sentence models;
-ignorant of how a folder is written and of how maps were chosen.
+"""From a plan to a finished folder: what of it is weights, and where each part comes from. Knows plans and sentence
+models; ignorant of how a folder is written and of how maps were chosen.
 """
 
 import sys
@@ -67,10 +67,8 @@ def write_checkpoint(
         sources=sources,
         fill=lambda folder: write_json(folder / MULTIPLIERS, learning_rates(plan, rates)) if optimizers else None,
         beside=beside(sources[0], hidden.old, hidden.new),
-        weights=[
-            files(jobs[0], shard_bytes),
-            *map(files, jobs[1:]),
-        ],  # one folder has one index: only the model is divided
+        # only the model is ever divided: one folder has one index
+        weights=[files(jobs[0], shard_bytes), *map(files, jobs[1:])],
         record=lambda hashes: describe(plan, sources, hashes),
         card=growth_card(plan, [source.name for source in sources]),
         config=plan.config,

@@ -75,8 +75,8 @@ def delta(
         merger, plan = ready.merger, ready.merger.plan
         if rank is not None and plan.family.is_moe:
             raise RequestError(
-                f"--rank {rank}: stock models hold a mixture's experts stacked, where PEFT's LoRA finds no linear layers; save a"
-                " sparse delta with --drop"
+                f"--rank {rank}: stock models hold a mixture's experts stacked, where PEFT's LoRA finds no linear"
+                " layers; save a sparse delta with --drop"
             )
         report = measure(merger)
         if save is None:

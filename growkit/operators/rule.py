@@ -38,6 +38,10 @@ class Selection:
         plain = (self.mode == GATHER).all() and (self.amplitude == 1).all()
         return bool(plain) and np.array_equal(self.index, np.arange(self.old))
 
+    def keeps(self, places: slice) -> bool:
+        """Whether some new indices have their sources' entries as they are."""
+        return bool((self.mode[places] == GATHER).all() and (self.amplitude[places] == 1).all())
+
     @cached_property
     def rank(self) -> np.ndarray:
         """The place of each carrying new index among the copies of its source; 0 where nothing is carried."""

@@ -10,6 +10,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
+from concurrent.futures import wait as ended
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,12 @@ class Saver:
                     self._name(step, trainer)
         if wait:
             _wait()  # also where it was settled before: the other processes' writing may end later
+
+    def end(self) -> None:
+        """Let what is being written come to its end, unnamed: a run that failed must not write on while another one begins."""
+        if self._pending is not None:
+            ended([self._pending[0]])
+            self._pending = None
 
     def _name(self, step: int, trainer: dict[str, Any]) -> None:
         partial, target = self._partial(step), self.folder / name_of(step)

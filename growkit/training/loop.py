@@ -100,6 +100,7 @@ class Run:
             for kind, handler in before.items():
                 signal.signal(kind, handler)
             self.batches.close()
+            self.saver.end()
         return self.student
 
     def _stop(self, *_: Any) -> None:
