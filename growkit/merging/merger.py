@@ -169,11 +169,11 @@ class Merger:
     def _not_finite(self, tensor: MergedTensor, start: int, stop: int, result: torch.Tensor) -> CheckpointError:
         """Whose fault it is that a merged block holds NaN or Inf: the base's, a member's, or the dtype's."""
         stored = self._base_rows(tensor, start, stop)
-        found = [] if stored is None else [(self.plan.first, stored)]
+        blocks = [] if stored is None else [(self.plan.first, stored)]
         base = None if stored is None else torch.zeros(stored.shape, dtype=tensor.compute)
         for number in self.active:
-            found.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
-        for label, block in found:
+            blocks.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
+        for label, block in blocks:
             if not is_finite(block):
                 return CheckpointError(
                     f"tensor {tensor.names[0]!r} of {label!r} holds {kind_of(block)}: pass --allow-nonfinite to merge"
