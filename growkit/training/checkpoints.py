@@ -5,6 +5,7 @@ A checkpoint is a folder step-00001000 with the model and the optimizer by param
 change) and trainer.json. It is written under another name and renamed when it is whole.
 """
 
+import concurrent.futures
 import os
 import shutil
 import warnings
@@ -79,6 +80,12 @@ class Saver:
                     self._name(step, trainer)
         if wait:
             _wait()  # also where it was settled before: the other processes' writing may end later
+
+    def abandon(self) -> None:
+        """Wait until nothing is written any more, for a run that failed; what was begun gets no name."""
+        if self._pending is not None:
+            concurrent.futures.wait([self._pending[0]])
+            self._pending = None
 
     def _name(self, step: int, trainer: dict[str, Any]) -> None:
         partial, target = self._partial(step), self.folder / name_of(step)

@@ -96,6 +96,9 @@ class Run:
             if self.stopped and self.step < s.steps and self.step % s.save_every:
                 self._save()
             self.saver.settle(wait=True)
+        except Exception:  # an interrupt does not wait
+            self.saver.abandon()
+            raise
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)
