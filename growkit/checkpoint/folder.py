@@ -1,5 +1,5 @@
-"""One writer of a result's folder, whatever made the result: weights, the files beside them, growkit.json, a card, a config.
-Knows in which order a folder becomes a checkpoint and what stops it; ignorant of what is computed.
+"""One writer of a result's folder, whatever made the result: weights, the files beside them, growkit.json, a card, a
+config. Knows in which order a folder becomes a checkpoint and what stops it; ignorant of what is computed.
 """
 
 import sys
@@ -58,10 +58,10 @@ def write_folder(
 ) -> None:
     """Make a folder that is there whole or not at all. Raises what a part raises, RequestError for a full disk.
 
-    sources: are hashed in a thread beside the work; record: what growkit.json says, from the hashes of their files; None: a
-    folder without one. fill: writes what is not streamed, before anything else is there. room: bytes it needs beside the
-    weights; where neither is given, the caller has asked before. config: written last, for a folder without one is no model
-    to anyone.
+    sources: are hashed in a thread beside the work; record: what growkit.json says, from the hashes of their files;
+    None: a folder without one. fill: writes what is not streamed, before anything else is there. room: bytes it needs
+    beside the weights; where neither is given, the caller has asked before. config: written last, for a folder without
+    one is no model to anyone.
     """
     laid = [layout(list(files.tensors), files.largest, files.name) for files in weights]
     if needed := room + sum(sum(sizes.values()) for _, _, sizes in laid):
@@ -86,7 +86,7 @@ def write_folder(
 
 
 def beside(source: Checkpoint, old: int, new: int) -> Beside | None:
-    """What a result of a source gets from beside its weights; None for a bare file. old, new: width of hidden states."""
+    """What a result gets from beside a source's weights; None for a bare file. old, new: width of hidden states."""
     return None if source.folder is None else Beside(source.folder, (old, new))
 
 

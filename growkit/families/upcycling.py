@@ -115,6 +115,6 @@ def upcycling_of(label: str, model_type: str) -> Upcycling:
         raise RequestError(f"{label!r} is a mixture of experts already ({model_type}); upcycle takes dense models")
     known = ", ".join(f"{row.source} -> {row.target}" for row in ROWS)
     raise RequestError(
-        f"{label!r} is a {model_type}, for which transformers has no mixture of experts that computes the same around its"
-        f" experts; growkit upcycles {known}"
+        f"{label!r} is a {model_type}, for which transformers has no mixture of experts that computes the same around"
+        f" its experts; growkit upcycles {known}"
     )

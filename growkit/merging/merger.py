@@ -1,9 +1,10 @@
-"""Carry the plan of a merge out: read rows, take deltas, thin them, make one of several, add it to the base. Knows streams of
-blocks; ignorant of files that are written and of what was checked before.
+"""Carry the plan of a merge out: read rows, take deltas, thin them, make one of several, add it to the base. Knows
+streams of blocks; ignorant of files that are written and of what was checked before.
 
-A block is a pure function of its place: what is drawn for an element depends on the seed, its tensor, its member and its number
-alone. So the bytes do not depend on blocks, threads, shards or the order of members, and memory holds a few blocks. What must be
-known of a whole tensor or model first (a trim's threshold, an angle) is found in passes of its own.
+A block is a pure function of its place: what is drawn for an element depends on the seed, its tensor, its member and
+its number alone. So the bytes do not depend on blocks, threads, shards or the order of members, and memory holds a few
+blocks. What must be known of a whole tensor or model first (a trim's threshold, an angle) is found in passes of its
+own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -147,10 +148,15 @@ class Merger:
 
     def deltas(self, tensor: MergedTensor, number: int) -> Iterator[torch.Tensor]:
         """What one member changes in a tensor, in blocks of rows."""
+        return (delta for _, _, delta in self.read(tensor, number))
+
+    def read(self, tensor: MergedTensor, number: int) -> Iterator[tuple[int, torch.Tensor | None, torch.Tensor]]:
+        """(first row, what the base has there as it is stored, what one member changes in it), in blocks of rows."""
         for start in range(0, tensor.height, tensor.block_rows):
             stop = min(start + tensor.block_rows, tensor.height)
             stored = self._base_rows(tensor, start, stop)
-            yield self._delta(tensor, number, start, stop, None if stored is None else stored.to(tensor.compute))
+            base = None if stored is None else stored.to(tensor.compute)
+            yield start, stored, self._delta(tensor, number, start, stop, base)
 
     def _base_rows(self, tensor: MergedTensor, start: int, stop: int) -> torch.Tensor | None:
         return self.base.rows(tensor.base, np.arange(start, stop)) if self.base is not None else None
@@ -170,10 +176,11 @@ class Merger:
         for label, block in found:
             if not is_finite(block):
                 return CheckpointError(
-                    f"tensor {tensor.names[0]!r} of {label!r} holds {kind_of(block)}: pass --allow-nonfinite to merge it as it is"
+                    f"tensor {tensor.names[0]!r} of {label!r} holds {kind_of(block)}: pass --allow-nonfinite to merge"
+                    " it as it is"
                 )
         dtype = str(tensor.dtype).removeprefix("torch.")
         return CheckpointError(
-            f"tensor {tensor.names[0]!r} holds {kind_of(result)} once merged: its values do not fit {dtype}; choose another"
-            " --dtype"
+            f"tensor {tensor.names[0]!r} holds {kind_of(result)} once merged: its values do not fit {dtype}; choose"
+            " another --dtype"
         )

@@ -1,7 +1,8 @@
-"""Deltas that are stored by themselves: sparse, in growkit's own file, or of low rank, in PEFT's. Knows both formats, how they
-are written and read; ignorant of how they are merged.
+"""Deltas that are stored by themselves: sparse, in growkit's own file, or of low rank, in PEFT's. Knows both formats,
+how they are read and how the latter is written; ignorant of how they are merged.
 
-Sparse, DELTA/delta.safetensors, for each tensor by its stem (its name without the prefix a task model gives its base model):
+Sparse, DELTA/delta.safetensors, for each tensor by its stem (its name without the prefix a task model gives its base
+model):
     STEM.dense      (elements,)  the whole delta, of tensors of one dimension
     STEM.row_ends   (rows,)      of matrices: how many values there are up to and with each row, int64
     STEM.columns    (values,)    their columns, row after row, int32
@@ -25,7 +26,7 @@ from growkit.families import Family
 from growkit.growth.kin import names_of
 from growkit.growth.source_headers import Headers
 from growkit.merging.merge_plan import Giver, MergedTensor
-from growkit.merging.merger import Merger, thin
+from growkit.merging.merger import Merger
 from growkit.merging.operators.subspace import low_rank
 from growkit.operators.seeds import generator
 
@@ -132,60 +133,11 @@ def _adapter(path: Path, stored: Checkpoint, base: Headers, family: Family) -> t
     return LowRankDelta(stored, names, scale, transposed), dtypes, shapes
 
 
-def save_sparse(merger: Merger, folder: Path) -> None:
-    """Write the one member's thinned delta; memory holds the numbers of values in rows, and blocks."""
-    request, key = merger.plan.request, merger.plan.members[0].key
-    ends: dict[str, np.ndarray] = {}
-    entries: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
-
-    def thinned(tensor: MergedTensor) -> Iterator[tuple[int, torch.Tensor]]:
-        starts = range(0, tensor.height, tensor.block_rows)
-        for start, delta in zip(starts, merger.deltas(tensor, 0)):
-            yield start, thin(delta, tensor, key, start, request, ())
-
-    for tensor in merger.plan.tensors:
-        if len(tensor.shape) < 2:
-            entries.append((f"{tensor.stem}.dense", tensor.dtype, (tensor.height,)))
-            continue
-        counts = torch.cat([(delta != 0).sum(dim=1) for _, delta in thinned(tensor)])
-        ends[tensor.stem] = counts.cumsum(0).numpy()
-        total, each = int(ends[tensor.stem][-1]), tensor.dtype.itemsize
-        if total * (4 + each) + 8 * tensor.height >= tensor.height * tensor.width * each:
-            entries.append(
-                (f"{tensor.stem}.dense", tensor.dtype, (tensor.height, tensor.width))
-            )  # columns would cost more
-            continue
-        entries.append((f"{tensor.stem}.row_ends", torch.int64, (tensor.height,)))
-        entries.append((f"{tensor.stem}.columns", torch.int32, (total,)))
-        entries.append((f"{tensor.stem}.values", tensor.dtype, (total,)))
-
-    def blocks(tensor: MergedTensor, part: str) -> Iterator[tuple[int, Callable[[], torch.Tensor]]]:
-        if part == "row_ends":
-            yield 0, lambda: torch.from_numpy(ends[tensor.stem])
-            return
-        for start, delta in thinned(tensor):
-            if part == "dense":
-                yield start * tensor.width, lambda delta=delta: delta.flatten().to(tensor.dtype)  # type: ignore[misc]
-                continue
-            first = int(ends[tensor.stem][start - 1]) if start else 0
-            rows, columns = torch.nonzero(delta, as_tuple=True)
-            values = columns.to(torch.int32) if part == "columns" else delta[rows, columns].to(tensor.dtype)
-            yield first, lambda values=values: values  # type: ignore[misc]
-
-    headers, slots, sizes = layout(entries, 1 << 62, SPARSE)
-    by_name = {
-        f"{tensor.stem}.{part}": (tensor, part)
-        for tensor in merger.plan.tensors
-        for part in ("dense", "row_ends", "columns", "values")
-    }
-    work = (([(name, dtype.itemsize)], blocks(*by_name[name])) for name, dtype, _ in entries)
-    write_blocks(work, folder, headers, slots, sizes)
-
-
 def save_low_rank(merger: Merger, folder: Path, rank: int, linears: dict[str, bool], base: str) -> dict[str, float]:
     """Write the one member's delta as a LoRA that stock PEFT loads; returns each module's relative Frobenius error.
 
-    linears: stem -> whether it is stored (in, out), of all linear layers. One tensor is held at a time; A and B are float32.
+    linears: stem -> whether it is stored (in, out), of all linear layers. One tensor is held at a time; A and B are
+    float32.
     """
     entries: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
     tensors = [tensor for tensor in merger.plan.tensors if tensor.stem in linears]
@@ -209,8 +161,9 @@ def save_low_rank(merger: Merger, folder: Path, rank: int, linears: dict[str, bo
     headers, slots, sizes = layout(entries, 1 << 62, ADAPTER)
     write_blocks(work(), folder, headers, slots, sizes)
     modules = sorted({stem.removesuffix(".weight").rsplit(".", 1)[-1] for stem in linears})
+    task = "CAUSAL_LM" if "CausalLM" in json.dumps(merger.plan.config.get("architectures")) else None
     config: dict[str, Any] = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM" if "CausalLM" in json.dumps(merger.plan.config.get("architectures")) else None,
+        "peft_type": "LORA", "task_type": task,
         "base_model_name_or_path": base, "r": rank, "lora_alpha": rank, "target_modules": modules, "lora_dropout": 0.0,
         "bias": "none", "fan_in_fan_out": any(linears.values()), "use_rslora": False, "use_dora": False,
         "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "inference_mode": True,

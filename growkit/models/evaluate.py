@@ -1,9 +1,10 @@
-"""How well a model predicts: nats per token, perplexity, bits per byte. Knows live models and windows of tokens; ignorant of
-how tokens are stored or text is read.
+"""How well a model predicts: nats per token, perplexity, bits per byte. Knows live models and windows of tokens;
+ignorant of how tokens are stored or text is read.
 
 Causal: the text is one stream, documents following each other as in training. A window of `context` tokens predicts the
-token after each of its own; the next one starts `stride` later and only what was not predicted yet counts. So every token
-but the first counts once; the last window is moved back until it is whole. Masked: windows side by side, 15 % of each chosen.
+token after each of its own; the next one starts `stride` later and only what was not predicted yet counts. So every
+token but the first counts once; the last window is moved back until it is whole. Masked: windows side by side, 15 % of
+each chosen.
 """
 
 import math
@@ -94,9 +95,10 @@ def evaluate(
 ) -> Evaluation:
     """Measure a stock checkpoint on a dataset, a .bin file of tokens, or text, in float32.
 
-    context: tokens a window shows; by default the model's positions, at most 1024. stride: tokens from one window to the
-    next, by default the context. limit: predict about so many tokens, in windows spread evenly over the data. begin: called
-    with the number of windows, returns what is called as they are done. Raises CheckpointError or RequestError.
+    context: tokens a window shows; by default the model's positions, at most 1024. stride: tokens from one window to
+    the next, by default the context. limit: predict about so many tokens, in windows spread evenly over the data.
+    begin: called with the number of windows, returns what is called as they are done. Raises CheckpointError or
+    RequestError.
     """
     where = _device(device)
     source = open_checkpoint(checkpoint)
@@ -109,7 +111,8 @@ def evaluate(
         size = int(config[family_named(config.get("model_type")).keys("vocab")[0]])
         if text.vocab_size is not None and text.vocab_size > size:
             raise CheckpointError(
-                f"{str(data)!r} has a vocabulary of {text.vocab_size}, {source.label!r} of {size}; tokenize with its own"
+                f"{str(data)!r} has a vocabulary of {text.vocab_size}, {source.label!r} of {size}; tokenize with its"
+                " own"
             )
         mask = None if causal else _mask(text, vocabulary, source.label)
         length = _context(config, context, len(text.ids) - causal, str(data))
@@ -231,6 +234,9 @@ def _perplexity(loss: float) -> float:
 
 def _notes(causal: bool, keys: list[str]) -> Iterator[str]:
     if not causal:
-        yield f"masked: 15 % of each window, drawn by seed {MASK_SEED}; a masked loss has no perplexity and no bits per byte"
+        yield (
+            f"masked: 15 % of each window, drawn by seed {MASK_SEED}; a masked loss has no perplexity and no bits per"
+            " byte"
+        )
     if keys:
         yield f"the checkpoint holds weights that its class does not have: {keys[0]}"

@@ -5,12 +5,12 @@ A checkpoint is a folder step-00001000 with the model and the optimizer by param
 change) and trainer.json. It is written under another name and renamed when it is whole.
 """
 
-import concurrent.futures
 import os
 import shutil
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
+from concurrent.futures import wait as ended
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,10 @@ class Saver:
         if wait:
             _wait()  # also where it was settled before: the other processes' writing may end later
 
-    def abandon(self) -> None:
-        """Wait until nothing is written any more, for a run that failed; what was begun gets no name."""
+    def end(self) -> None:
+        """Let what is being written come to its end, unnamed: a run that failed must not write on while another one begins."""
         if self._pending is not None:
-            concurrent.futures.wait([self._pending[0]])
+            ended([self._pending[0]])
             self._pending = None
 
     def _name(self, step: int, trainer: dict[str, Any]) -> None:

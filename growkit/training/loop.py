@@ -96,13 +96,11 @@ class Run:
             if self.stopped and self.step < s.steps and self.step % s.save_every:
                 self._save()
             self.saver.settle(wait=True)
-        except Exception:  # an interrupt does not wait
-            self.saver.abandon()
-            raise
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)
             self.batches.close()
+            self.saver.end()
         return self.student
 
     def _stop(self, *_: Any) -> None:

@@ -1,5 +1,5 @@
-"""What of a model is kept as a folder, between stages and at the end. Knows Hugging Face folders and what growkit lays beside
-their weights; ignorant of steps, and of who reads them.
+"""What of a model is kept as a folder, between stages and at the end. Knows Hugging Face folders and what growkit lays
+beside their weights; ignorant of steps, and of who reads them.
 """
 
 import shutil
@@ -38,8 +38,9 @@ class Saved(Protocol):
 
 @dataclass(frozen=True)
 class WholeModel:
-    """The whole model as a Hugging Face folder, AdamW's state and rates beside it, with the tokenizer of the checkpoint that
-    the run began with, which is origin."""
+    """The whole model as a Hugging Face folder, AdamW's state and rates beside it, with the tokenizer of the checkpoint
+    that the run began with, which is origin.
+    """
 
     origin: Checkpoint
 

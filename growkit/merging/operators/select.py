@@ -1,8 +1,8 @@
 """The k-th largest magnitude of numbers that come in pieces, exactly. Knows tensors; ignorant of where they come from.
 
-The bits of a non-negative float, read as a whole number, are in the order of the floats. So the k-th largest is found 16 bits
-at a time: count the first 16 bits of all, see which value of them the k-th has, count the next 16 bits of those alone.
-Two passes for float32, four for float64, and 65,536 counters, whatever the number of elements.
+The bits of a non-negative float, read as a whole number, are in the order of the floats. So the k-th largest is found
+16 bits at a time: count the first 16 bits of all, see which value of them the k-th has, count the next 16 bits of those
+alone. Two passes for float32, four for float64, and 65,536 counters, whatever the number of elements.
 """
 
 from collections.abc import Callable, Iterable, Sequence
