@@ -143,7 +143,7 @@ def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
     os.kill(process, signal.SIGINT)
     assert ended(process) == 0 and "--resume auto goes on" in Path("said").read_text()
     done = len(curve("run"))
-    assert done < 300 and state.found(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
+    assert done < 300 and state.checkpoints_in(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
     refused(*started, says="--resume auto")
     says = "batch_size 8 (was 4); lr 0.5 (was 0.001)"
     more = ("--save-every", "9", "--resume", "auto")
@@ -169,7 +169,7 @@ def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypat
         if line["kind"] == "save" and line["step"] == 3:
             then.update(now())
         if line["kind"] == "train" and line["step"] > 3:
-            assert not state.found(Path("run/checkpoints"))
+            assert not state.checkpoints_in(Path("run/checkpoints"))
         if line["kind"] == "train" and line["step"] == 5:
             writing.set()
 
@@ -177,7 +177,7 @@ def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypat
     pretrain.carry_through(going)
     last, learner = now(), going.student
     assert not any(torch.equal(then[name], last[name]) for name in then if name.endswith("exp_avg"))
-    first, final = state.found(Path("run/checkpoints"))
+    first, final = state.checkpoints_in(Path("run/checkpoints"))
     state.load(first, learner.model, learner.optimizer)
     assert state.trainer_of(first)["step"] == 3 and same(now(), then)
     state.load(final, learner.model, learner.optimizer)
@@ -221,7 +221,10 @@ def test_a_checkpoint_that_cannot_be_written(world, monkeypatch):
         assert result.stderr.strip().endswith(sentence)
         for part in ("'run/checkpoints'", "No space left on device", "is step-00000004;", "--resume auto"):
             assert part in sentence, sentence
-        assert [path.name for path in state.found(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
+        assert [path.name for path in state.checkpoints_in(Path("run/checkpoints"))] == [
+            "step-00000002",
+            "step-00000004",
+        ]
         assert run(*asked, "--resume", "auto").exit_code == 0
         assert curve("run") == curve("whole") and not list(Path("run/checkpoints").glob("*.partial"))
         shutil.rmtree("run")
@@ -340,11 +343,14 @@ def test_processes_need_not_write_equally_fast(world):
         return train(s)
 
     assert pair(work) == [0, 0]
-    assert [path.name for path in state.found(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
+    assert [path.name for path in state.checkpoints_in(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
 
 
 def test_processes_stop_together(world):
     """Whichever was told to."""
     s = ask(world, "run", model="llama")
     assert pair(lambda: train(s), first=lambda: train(s, signals=(signal.SIGTERM, 4))) == [0, 0]
-    assert [path.name for path in state.found(Path("run/checkpoints"))][-1] in ("step-00000004", "step-00000005")
+    assert [path.name for path in state.checkpoints_in(Path("run/checkpoints"))][-1] in (
+        "step-00000004",
+        "step-00000005",
+    )

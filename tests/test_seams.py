@@ -248,7 +248,7 @@ def test_one_module_learns_and_is_saved(world):
     named = dict(whole.model.named_parameters())
     assert all(torch.equal(named[name], before[name]) for name in before.keys() - after.keys())
     assert {id(p) for p in whole.optimizer.state} == {id(named[name]) for name in after}
-    kept = FileSystemReader(state.found(Path("whole/checkpoints"))[0]).read_metadata().state_dict_metadata
+    kept = FileSystemReader(state.checkpoints_in(Path("whole/checkpoints"))[0]).read_metadata().state_dict_metadata
     assert {key.removeprefix("model.") for key in kept if key.startswith("model.")} == after.keys()
     assert not [key for key in kept if "mlp" not in key and ".exp_avg" in key]
 

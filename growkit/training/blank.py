@@ -94,7 +94,7 @@ def pieces_of(family: Family, stored: Collection[str], live: Collection[str], pr
 
     prefix: what task models put before the names of their base model; files may lack it or have it in vain.
     """
-    found: dict[str, Pieces] = {}
+    pieces: dict[str, Pieces] = {}
     experts: dict[str, dict[tuple[int, int], str]] = {}
     for name in stored:
         own, place = live_name(family, name)
@@ -102,15 +102,15 @@ def pieces_of(family: Family, stored: Collection[str], live: Collection[str], pr
         if own not in live:
             continue
         if place is None:
-            found[own] = Pieces(((name,),), stacked=False)
+            pieces[own] = Pieces(((name,),), stacked=False)
         else:
             experts.setdefault(own, {})[expert_of(family, name), place] = name
     for own, parts in experts.items():
         rows = sorted({expert for expert, _ in parts})
         places = sorted({place for _, place in parts})
         if len(parts) == len(rows) * len(places):
-            found[own] = Pieces(tuple(tuple(parts[row, place] for place in places) for row in rows), stacked=True)
-    return found
+            pieces[own] = Pieces(tuple(tuple(parts[row, place] for place in places) for row in rows), stacked=True)
+    return pieces
 
 
 def _spellings(family: Family, name: str, prefix: str) -> Iterator[str]:
@@ -149,13 +149,13 @@ def _generation(kind: Any, folder: Path) -> Any:
 
 def _aliases(model: Any) -> dict[int, list[str]]:
     """The names of each tensor in a model's state; tied ones have several."""
-    found: dict[int, list[str]] = {}
+    names: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), []).append(name)
-    return found
+        names.setdefault(id(tensor), []).append(name)
+    return names
 
 
-def _untie(model: Any, source: Checkpoint, pieces: Mapping[str, Pieces]) -> None:
+def _untie(model: Any, source: Checkpoint, names: Mapping[str, Pieces]) -> None:
     """Give tied names that are stored with different values a parameter each, as transformers does."""
     for names in _aliases(model).values():
         stored = [name for name in names if name in pieces]
@@ -175,7 +175,7 @@ def _equal(source: Checkpoint, one: str, other: str) -> bool:
     return all(torch.equal(read(one, block), read(other, block)) for block in blocks)
 
 
-def _check(family: Family, model: Any, source: Checkpoint, pieces: Mapping[str, Pieces]) -> None:
+def _check(family: Family, model: Any, source: Checkpoint, names: Mapping[str, Pieces]) -> None:
     """Refuse weights that are missing or of another shape."""
     state = model.state_dict(keep_vars=True)
     for name, where in pieces.items():

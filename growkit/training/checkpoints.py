@@ -98,7 +98,7 @@ class Saver:
         os.rename(partial, target)
         shutil.rmtree(replaced, ignore_errors=True)
         sync(self.folder)
-        for old in found(self.folder)[: -self.keep]:
+        for old in checkpoints_in(self.folder)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _partial(self, step: int) -> Path:
@@ -109,7 +109,7 @@ class Saver:
         try:
             yield
         except (OSError, CheckpointException) as error:
-            kept = found(self.folder)
+            kept = checkpoints_in(self.folder)
             why = str(error).strip().splitlines()[-1][:200]
             raise NotSavedError(
                 f"cannot write a checkpoint into {str(self.folder)!r}: {why}; the last good one is"
@@ -133,7 +133,7 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def found(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first; what was never finished is none."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir() and path.suffix != ".partial")
 
