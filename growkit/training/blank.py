@@ -155,7 +155,7 @@ def _aliases(model: Any) -> dict[int, list[str]]:
     return names
 
 
-def _untie(model: Any, source: Checkpoint, names: Mapping[str, Pieces]) -> None:
+def _untie(model: Any, source: Checkpoint, pieces: Mapping[str, Pieces]) -> None:
     """Give tied names that are stored with different values a parameter each, as transformers does."""
     for names in _aliases(model).values():
         stored = [name for name in names if name in pieces]
@@ -175,7 +175,7 @@ def _equal(source: Checkpoint, one: str, other: str) -> bool:
     return all(torch.equal(read(one, block), read(other, block)) for block in blocks)
 
 
-def _check(family: Family, model: Any, source: Checkpoint, names: Mapping[str, Pieces]) -> None:
+def _check(family: Family, model: Any, source: Checkpoint, pieces: Mapping[str, Pieces]) -> None:
     """Refuse weights that are missing or of another shape."""
     state = model.state_dict(keep_vars=True)
     for name, where in pieces.items():
