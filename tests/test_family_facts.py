@@ -1,6 +1,7 @@
 """Facts of families: they stand in the tables and nowhere else, and what is read off them."""
 
 import ast
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def test_all_keys_of_a_size():
     assert key_names(Both("a", "b")) == key_names(Either("a", "b")) == ("a", "b") and key_names("a") == ("a",)
 
 
+ROPE = {"rope_parameters": {"rope_theta": 1e4}}
 EXPERTS = dict(hidden_size=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=16)
 
 
@@ -92,13 +94,14 @@ def test_either_key_says_how_many_experts_and_they_must_agree():
         ("gpt_neox", {"rotary_pct": 0.25}, "partial_rotary_factor", ("rotary_pct",)),
         ("gpt_neox", {}, "partial_rotary_factor", ("rotary_pct",)),
         ("gpt_neox", {}, "rope_theta", ("rotary_emb_base",)),
-        ("gpt_neox", {"rope_parameters": {"rope_theta": 1e4}}, "rope_theta", ("rope_parameters", "rope_theta")),
-        ("gpt_neox", {"rope_parameters": {"rope_theta": 1e4}}, "partial_rotary_factor", ("rope_parameters", "partial_rotary_factor")),
+        ("gpt_neox", ROPE, "rope_theta", ("rope_parameters", "rope_theta")),
+        ("gpt_neox", ROPE, "partial_rotary_factor", ("rope_parameters", "partial_rotary_factor")),
         ("phi", {}, "partial_rotary_factor", ("partial_rotary_factor",)),
         ("llama", {}, "rope_theta", ("rope_theta",)),
     ],
 )  # fmt: skip
 def test_rotary_settings_are_written_where_the_family_has_them(family, config, edit, where):
+    config = deepcopy(config)
     write_rotary(family_named(family), config, {edit: 0.5})
     for key in where:
         config = config[key]

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tiny_runs import ask, curve, kept_moments, line, losses_of, same, tokenizer, weights
 from torch.distributed.checkpoint import FileSystemWriter
 
+from growkit.errors import RequestError
 from growkit.reports import runs
 from growkit.training import checkpoints as state
 from growkit.training import loop, pretrain, saved, step
@@ -55,7 +56,7 @@ MOMENTS = {
     "in an export": dict(arm=killing(saved, "write_moments")),
     "after a growth": dict(arm=killing(pretrain, "_grow", after=True)),
     "politely": dict(signals=(signal.SIGTERM, 8)),
-    "in the last export": dict(arm=killing(pretrain, "record_of")),
+    "in the last export": dict(arm=killing(pretrain, "_record")),
 }
 
 
@@ -70,6 +71,33 @@ def test_killed_at_any_moment(world, schedule, moments):
     assert curve("run") == curve("whole") and len(curve("run")) == 12
     assert same(weights("run/final"), weights("whole/final"))
     assert same(load_file("run/final/optimizer.safetensors"), load_file("whole/final/optimizer.safetensors"))
+
+
+def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
+    """The last that is said of it is said inside the unfinished folder; where that fails, nothing of the name is there."""
+    there, said = [], pretrain._record
+
+    def noting(settings):
+        there.append({path.name: sorted(file.name for file in path.iterdir()) for path in Path("run").glob("final*")})
+        return said(settings)
+
+    def failing(settings):
+        raise OSError(28, "No space left on device")
+
+    s = ask(world, "run")
+    monkeypatch.setattr(pretrain, "_record", failing)
+    with pytest.raises(RequestError, match=r"could not write .*run/final': No space left on device; nothing was kept"):
+        pretrain.pretrain(s)
+    assert not list(Path("run").glob("final*"))
+    monkeypatch.setattr(pretrain, "_record", noting)
+    Path("run/final.partial").mkdir()  # as where it is killed just before it names it, all being there
+    Path("run/final.partial/half").touch()
+    pretrain.pretrain(s, True)
+    (folders,) = there
+    assert list(folders) == ["final.partial"], "nobody sees a part of it under the name"
+    whole = {path.name for path in Path("run/final").iterdir()}
+    assert {*folders["final.partial"]} == whole - {"growkit.json"} | {"UNFINISHED"}
+    assert {"optimizer.safetensors", "lr_multipliers.json", "growkit.json", "config.json"} < whole
 
 
 def test_damaged_checkpoints_and_a_torn_line(world):
@@ -115,7 +143,7 @@ def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
     os.kill(process, signal.SIGINT)
     assert ended(process) == 0 and "--resume auto goes on" in Path("said").read_text()
     done = len(curve("run"))
-    assert done < 300 and state.found(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
+    assert done < 300 and state.checkpoints_in(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
     refused(*started, says="--resume auto")
     says = "batch_size 8 (was 4); lr 0.5 (was 0.001)"
     more = ("--save-every", "9", "--resume", "auto")
@@ -141,7 +169,7 @@ def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypat
         if line["kind"] == "save" and line["step"] == 3:
             then.update(now())
         if line["kind"] == "train" and line["step"] > 3:
-            assert not state.found(Path("run/checkpoints"))
+            assert not state.checkpoints_in(Path("run/checkpoints"))
         if line["kind"] == "train" and line["step"] == 5:
             writing.set()
 
@@ -149,7 +177,7 @@ def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypat
     pretrain.carry_through(going)
     last, learner = now(), going.student
     assert not any(torch.equal(then[name], last[name]) for name in then if name.endswith("exp_avg"))
-    first, final = state.found(Path("run/checkpoints"))
+    first, final = state.checkpoints_in(Path("run/checkpoints"))
     state.load(first, learner.model, learner.optimizer)
     assert state.trainer_of(first)["step"] == 3 and same(now(), then)
     state.load(final, learner.model, learner.optimizer)
@@ -193,7 +221,10 @@ def test_a_checkpoint_that_cannot_be_written(world, monkeypatch):
         assert result.stderr.strip().endswith(sentence)
         for part in ("'run/checkpoints'", "No space left on device", "is step-00000004;", "--resume auto"):
             assert part in sentence, sentence
-        assert [path.name for path in state.found(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
+        assert [path.name for path in state.checkpoints_in(Path("run/checkpoints"))] == [
+            "step-00000002",
+            "step-00000004",
+        ]
         assert run(*asked, "--resume", "auto").exit_code == 0
         assert curve("run") == curve("whole") and not list(Path("run/checkpoints").glob("*.partial"))
         shutil.rmtree("run")
@@ -312,11 +343,14 @@ def test_processes_need_not_write_equally_fast(world):
         return train(s)
 
     assert pair(work) == [0, 0]
-    assert [path.name for path in state.found(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
+    assert [path.name for path in state.checkpoints_in(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
 
 
 def test_processes_stop_together(world):
     """Whichever was told to."""
     s = ask(world, "run", model="llama")
     assert pair(lambda: train(s), first=lambda: train(s, signals=(signal.SIGTERM, 4))) == [0, 0]
-    assert [path.name for path in state.found(Path("run/checkpoints"))][-1] in ("step-00000004", "step-00000005")
+    assert [path.name for path in state.checkpoints_in(Path("run/checkpoints"))][-1] in (
+        "step-00000004",
+        "step-00000005",
+    )

@@ -20,6 +20,7 @@ from growkit.reports import runs
 from growkit.training import checkpoints as state
 from growkit.training import pretrain, teacher
 from growkit.training.prefix import layers_of, submodel
+from growkit.training.saved import write_together
 from growkit.training.sharing import write_tensors
 from growkit.training.validation import own_batches
 
@@ -221,13 +222,12 @@ class OnlyIt:
     def __init__(self, origin):
         self.origin = origin
 
-    def export(self, student, folder):
+    def export(self, student, folder, record=None):
         student.settle()
-        if student.machine.is_first:
-            folder.mkdir(parents=True, exist_ok=True)
         learned = {name: p for name, p in student.model.named_parameters() if p.requires_grad}
-        listed = [(name, p.dtype, tuple(p.shape)) for name, p in sorted(learned.items())]
-        write_tensors(student.machine, learned, folder, *layout(listed, 1 << 40))
+        laid = layout([(name, p.dtype, tuple(p.shape)) for name, p in sorted(learned.items())], 1 << 40)
+        fill = lambda place: write_tensors(student.machine, learned, place, *laid)  # noqa: E731
+        write_together(student.machine, folder, fill, record=record)
 
 
 PART = "model.layers.1.mlp."
@@ -248,7 +248,7 @@ def test_one_module_learns_and_is_saved(world):
     named = dict(whole.model.named_parameters())
     assert all(torch.equal(named[name], before[name]) for name in before.keys() - after.keys())
     assert {id(p) for p in whole.optimizer.state} == {id(named[name]) for name in after}
-    kept = FileSystemReader(state.found(Path("whole/checkpoints"))[0]).read_metadata().state_dict_metadata
+    kept = FileSystemReader(state.checkpoints_in(Path("whole/checkpoints"))[0]).read_metadata().state_dict_metadata
     assert {key.removeprefix("model.") for key in kept if key.startswith("model.")} == after.keys()
     assert not [key for key in kept if "mlp" not in key and ".exp_avg" in key]
 

@@ -22,6 +22,7 @@ from growkit.growth.sources import open_source
 from growkit.training import pretrain, ready
 from growkit.training.blank import blank_model
 from growkit.training.machine import this_machine
+from growkit.training.optim import moments
 from growkit.training.prefix import layers_of
 from growkit.training.sharing import give_memory
 
@@ -127,11 +128,15 @@ def test_weights_that_cannot_be():
 
 
 class Peak(TorchDispatchMode):
-    """The most bytes of tensors that were made within it and lived at once; a divided tensor counts what is here of it."""
+    """The most bytes of tensors that were made within it and lived at once; a divided tensor counts what is here of it.
 
-    def __init__(self):
+    before: tensors that are there already.
+    """
+
+    def __init__(self, before=()):
         super().__init__()
-        self.alive, self.now, self.most = {}, 0, 0
+        local = [tensor._local_tensor if isinstance(tensor, DTensor) else tensor for tensor in before]
+        self.alive, self.now, self.most = {tensor.untyped_storage()._cdata: None for tensor in local}, 0, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -167,7 +172,7 @@ def test_no_process_ever_holds_a_whole_model(family):
     """Counted in bytes of tensors: its share of the weights and one tensor while it reads, a few shares of one as it writes."""
     dataset(Path("data"), 400)
     whole, largest = wide("model", family)
-    assert largest < whole / 12
+    assert whole / 2 + 2 * largest < 0.8 * whole
 
     def work():
         machine = this_machine("cpu", "float32")
@@ -178,7 +183,9 @@ def test_no_process_ever_holds_a_whole_model(family):
             blank.fill()
         going = pretrain.open_run(ask(Path(), "run", model="model", shard="all", steps=1))
         going.begin()
-        with Peak() as writing:
+        with Peak(
+            [*going.student.model.parameters(), *moments(going.student.optimizer, going.student.model).values()]
+        ) as writing:
             going.saved.export(going.student, Path("exported"))
         Path(f"{machine.rank}.json").write_text(json.dumps([reading.most, writing.most]))
         return 0
@@ -193,7 +200,7 @@ def test_no_process_ever_holds_a_whole_model(family):
 
 
 SHARED = {  # a family, what is changed in it, how it is divided
-    "rows that do not divide": ("llama", dict(vocab_size=61, hidden_size=20, num_attention_heads=4), "all"),
+    "rows that do not divide": ("llama", dict(intermediate_size=41, num_key_value_heads=1), "all"),
     "tied": ("llama", dict(tie_word_embeddings=True), "all"),
     "experts": ("mixtral", dict(num_local_experts=3), "all"),
     "replicated": ("gpt2", {}, "none"),

@@ -389,7 +389,7 @@ def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
     saver.settle(wait=True)
     second = tiny.make("llama", dtype=torch.float32, seed=5)
     other = adamw(second, 0.1, (0.9, 0.95), 1e-8)
-    (checkpoint,) = state.found(tmp_path)
+    (checkpoint,) = state.checkpoints_in(tmp_path)
     state.load(checkpoint, second, other)
     assert state.trainer_of(checkpoint) == {"note": 1, "step": 1}
     for depth in (3, 2, 1):

@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 import growkit
 from growkit.checkpoint.source import read_json
 from growkit.maps.map_json import map_from_json
-from growkit.models.verify import collapse
+from growkit.models.compare import collapse
 
 EXCERPT = Path(__file__).parents[1] / "text" / "excerpt.txt"
 

@@ -1,5 +1,5 @@
-"""One writer of a result's folder, whatever made the result: weights, the files beside them, growkit.json, a card, a config.
-Knows in which order a folder becomes a checkpoint and what stops it; ignorant of what is computed.
+"""One writer of a result's folder, whatever made the result: weights, the files beside them, growkit.json, a card, a
+config. Knows in which order a folder becomes a checkpoint and what stops it; ignorant of what is computed.
 """
 
 import sys
@@ -52,18 +52,20 @@ def write_folder(
     fill: Callable[[Path], None] = lambda _: None,
     beside: Beside | None = None,
     weights: Sequence[WeightFiles] = (),
-    room: int = 0,
+    room: int | None = None,
     card: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> None:
     """Make a folder that is there whole or not at all. Raises what a part raises, RequestError for a full disk.
 
-    sources: are hashed in a thread beside the work; record: what growkit.json says, from the hashes of their files; None: a
-    folder without one. fill: writes what is not streamed, before anything else is there. room: bytes it needs beside the
-    weights. config: written last, for a folder without one is no model to anyone.
+    sources: are hashed in a thread beside the work; record: what growkit.json says, from the hashes of their files;
+    None: a folder without one. fill: writes what is not streamed, before anything else is there. room: bytes it needs
+    beside the weights, for which the disk is asked before; None: unknown. config: written last, for a folder without
+    one is no model to anyone.
     """
     laid = [layout(list(files.tensors), files.largest, files.name) for files in weights]
-    check_space(out, room + sum(sum(sizes.values()) for _, _, sizes in laid))
+    if laid or room is not None:
+        check_space(out, (room or 0) + sum(sum(sizes.values()) for _, _, sizes in laid))
     stop = Event()
     with new_folder(out) as folder, ThreadPoolExecutor(1) as pool, setting(stop):
         # reads the files once more, while the result is made
@@ -84,7 +86,7 @@ def write_folder(
 
 
 def beside(source: Checkpoint, old: int, new: int) -> Beside | None:
-    """What a result of a source gets from beside its weights; None for a bare file. old, new: width of hidden states."""
+    """What a result gets from beside a source's weights; None for a bare file. old, new: width of hidden states."""
     return None if source.folder is None else Beside(source.folder, (old, new))
 
 

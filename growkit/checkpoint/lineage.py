@@ -1,5 +1,5 @@
-"""The checkpoint a person means who names none: the newest growth in the current folder. Knows folders and the records in
-growkit.json; ignorant of weights.
+"""The checkpoint a person means who names none: the newest growth in the current folder. Knows folders and the records
+in growkit.json; ignorant of weights.
 """
 
 import os
@@ -20,7 +20,7 @@ def current_checkpoint(folder: Path) -> Path:
 
     Raises RequestError, listing the candidates, where there is none or more than one.
     """
-    outputs, plain = _found(folder)
+    outputs, plain = _checkpoints_below(folder)
     records = {path: record_of(path) for path in outputs}
     sources = [entry for path in outputs for entry in _sources(path)]
     used = [entry.get("record") for entry in sources]
@@ -38,7 +38,7 @@ def current_checkpoint(folder: Path) -> Path:
     raise RequestError(f"{what}: say which checkpoint you mean: {shown}")
 
 
-def _found(folder: Path) -> tuple[list[Path], list[Path]]:
+def _checkpoints_below(folder: Path) -> tuple[list[Path], list[Path]]:
     """(what growkit made, other checkpoints) in a folder and below, in order of name; unfinished work left out."""
     outputs, plain = [], []
     for place, folders, files in os.walk(folder):
@@ -57,7 +57,9 @@ def _found(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _weights(folder: Path) -> Path | None:
-    """The checkpoint a folder is: itself, or the one weight file in it that has a name of its own; None for no or several."""
+    """The checkpoint a folder is: itself, or the one weight file in it that has a name of its own; None for no or
+    several.
+    """
     if (folder / SINGLE).exists() or (folder / INDEX).exists():
         return folder
     files = sorted(folder.glob("*.safetensors"))

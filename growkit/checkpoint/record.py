@@ -1,5 +1,5 @@
-"""What a result says of itself: growkit.json and the model card. Knows how both are written and read back; ignorant of plans
-and of weights.
+"""What a result says of itself: growkit.json and the model card. Knows how both are written and read back; ignorant of
+plans and of weights.
 """
 
 import json
@@ -27,7 +27,8 @@ def record(
     maps_digest: str | None = None,
     maps: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What growkit.json says: which command, asked how, made this of which sources. What is not given has no place in it.
+    """What growkit.json says: which command, asked how, made this of which sources. What is not given has no place in
+    it.
 
     sources: from source_entries. maps: as JSON, those that are not the identity; maps_digest: of all sources' maps.
     """
@@ -94,15 +95,15 @@ def came_from_grown(provenance: Mapping[str, Any]) -> bool:
 
 
 def promised(provenance: Mapping[str, Any], hashes: list[str] | None) -> Exactness:
-    """The exactness a result promises of a source, known by the sorted hashes of its files: the worst of the growths that
-    lie between them. hashes None: of its own sources.
+    """The exactness a result promises of a source, known by the sorted hashes of its files: the worst of the growths
+    that lie between them. hashes None: of its own sources.
 
     Raises CheckpointError for a growkit.json that says what growkit never says.
     """
     if hashes is None:
         return _stated(provenance)
-    found = _between(provenance, hashes)
-    return _worst(provenance) if found is None else found
+    exactness = _between(provenance, hashes)
+    return _worst(provenance) if exactness is None else exactness
 
 
 def _between(record: Mapping[str, Any], hashes: list[str]) -> Exactness | None:
@@ -129,7 +130,7 @@ def _entries(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _stated(record: Mapping[str, Any]) -> Exactness:
     known = {str(exactness): exactness for exactness in Exactness}
-    said = record.get("exactness", "exact")
-    if not isinstance(said, str) or said not in known:
-        raise CheckpointError(f"{PROVENANCE} says exactness {said!r}; verify against an intact result")
-    return known[said]
+    word = record.get("exactness", "exact")
+    if not isinstance(word, str) or word not in known:
+        raise CheckpointError(f"{PROVENANCE} says exactness {word!r}; verify against an intact result")
+    return known[word]

@@ -1,4 +1,6 @@
-"""What one operating system has and another lacks: Linux has all of it, macOS less. Knows system calls; ignorant of their use."""
+"""What one operating system has and another lacks: Linux has all of it, macOS less. Knows system calls; ignorant of
+their use.
+"""
 
 import errno
 import os
@@ -30,9 +32,9 @@ def read_at(descriptor: int, target: memoryview, offset: int) -> int:
     """Read from a place in a file into memory; returns how many bytes came, 0 at the end of the file."""
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, [target], offset)
-    found = os.pread(descriptor, min(len(target), PIECE), offset)
-    target[: len(found)] = found
-    return len(found)
+    data = os.pread(descriptor, min(len(target), PIECE), offset)
+    target[: len(data)] = data
+    return len(data)
 
 
 def write_at(descriptor: int, data: memoryview, offset: int) -> None:
@@ -43,8 +45,8 @@ def write_at(descriptor: int, data: memoryview, offset: int) -> None:
 
 
 def copy_between(source: int, start: int, target: int, offset: int, size: int) -> None:
-    """Copy bytes from a place in one file to a place in another, in the kernel where it can. Raises OSError, EOFError where the
-    source is too short.
+    """Copy bytes from a place in one file to a place in another, in the kernel where it can. Raises OSError, EOFError
+    where the source is too short.
 
     Systems without copy_file_range, and file systems that refuse it, get the bytes through memory.
     """

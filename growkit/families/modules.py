@@ -1,4 +1,4 @@
-"""The axes of the tensors that PyTorch modules store, for families' tables. Knows the notation; ignorant of families."""
+"""Axes of the tensors that PyTorch modules store, for families' tables. Knows the notation; ignorant of families."""
 
 
 def linear(name: str, out: str, into: str) -> dict[str, str]:

@@ -39,7 +39,7 @@ _SHARED = {
 
 
 def _fused(stored: str, *names: str) -> dict[str, tuple[str, ...]]:
-    """What live models call the experts' tensors (the gate's, the one beside it, the one that writes) and the router."""
+    """What live models call experts' tensors (the gate's, the one beside it, the one that writes) and the router."""
     gate, up, down = (f"layers.{{layer}}.{stored}.experts.{{expert}}.{name}.weight" for name in names)
     return {
         "layers.{layer}.mlp.experts.gate_up_proj": (gate, up),

@@ -1,7 +1,7 @@
 """What a family's tensors are called, and the axes of each. Knows templates of names; ignorant of sizes and of values.
 
-A template is a stored name without the prefix that a task model gives its base model, with "{layer}" for a layer's number
-and "{expert}" for an expert's.
+A template is a stored name without the prefix that a task model gives its base model, with "{layer}" for a layer's
+number and "{expert}" for an expert's.
 """
 
 import re
@@ -81,7 +81,7 @@ class TensorNames:
         return name[: len(name) - len(stem)] + _NUMBER.sub(str(layer), stem, count=1)
 
     def of_each_expert(self, name: str) -> bool:
-        """Whether each expert has such a tensor of its own, so that a token passes only those of the experts it takes."""
+        """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
         return "{expert}" in self.template(name)
 
     def architecture(self, names: list[str]) -> str:

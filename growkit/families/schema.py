@@ -128,7 +128,9 @@ class Family(TensorNames):
         return stated - ((config.get(after) or 0) + 1) if after and isinstance(stated, int) else stated
 
     def is_sparse(self, config: Mapping[str, Any], layer: int) -> bool:
-        """Whether a layer, counted from 0, has experts. Raises CheckpointError for a config that does not say it soundly."""
+        """Whether a layer, counted from 0, has experts. Raises CheckpointError for a config that does not say it
+        soundly.
+        """
         keys = self.experts
         if not self.is_moe or not keys.sparse_step:
             return self.is_moe

@@ -19,32 +19,26 @@ class FeedForward(NamedTuple):
     down: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Upcycling:
-    """One dense family and the mixture of experts it becomes.
+    """One dense family and the mixture of experts it becomes."""
 
-    dense, expert, shared: names of the blocks' tensors in each; shared is None where the class has no shared expert, and it
-    always has one where it is not. router: what chooses experts; norm: the module whose output it reads; shared_gate: what weighs the shared one. stated: the
-    dense class's defaults, which the sparse class would fill in differently or not know, and so are written out. dropped:
-    settings the sparse class does not have, which must be off. added: settings it has beside sizes. all_layers: whether
-    every layer must have experts. one_window: whether its sliding window, if any, is that of all layers. unlike: classes
-    whose counterpart has its layers under other names.
-    """
-
-    source: str
-    target: str
-    dense: FeedForward
-    expert: FeedForward
-    router: str
-    norm: str
-    stated: Mapping[str, Any]
-    added: Mapping[str, Any]
-    dropped: tuple[str, ...] = ()
-    shared: FeedForward | None = None
-    shared_gate: str = ""
-    all_layers: bool = False
-    one_window: bool = False
-    unlike: tuple[str, ...] = ()
+    source: str  # model_type of the dense family
+    target: str  # model_type of the mixture
+    dense: FeedForward  # templates of a feed-forward block's tensors in the dense family
+    expert: FeedForward  # of an expert's in the mixture
+    router: str  # template of what chooses experts
+    norm: str  # the module whose output the router reads
+    stated: Mapping[str, Any]  # the dense class's defaults that the sparse class fills in otherwise or does not know
+    added: Mapping[str, Any]  # settings the sparse class has beside sizes
+    dropped: tuple[str, ...] = ()  # settings the sparse class does not have, which must be off
+    shared: FeedForward | None = (
+        None  # templates of a shared expert's tensors; None: the class has none, else always one
+    )
+    shared_gate: str = ""  # template of what weighs the shared expert
+    all_layers: bool = False  # every layer must have experts
+    one_window: bool = False  # its sliding window, if any, is that of all layers
+    unlike: tuple[str, ...] = ()  # dense classes whose counterpart has its layers under other names
 
 
 def _block(place: str, *names: str) -> FeedForward:
@@ -121,6 +115,6 @@ def upcycling_of(label: str, model_type: str) -> Upcycling:
         raise RequestError(f"{label!r} is a mixture of experts already ({model_type}); upcycle takes dense models")
     known = ", ".join(f"{row.source} -> {row.target}" for row in ROWS)
     raise RequestError(
-        f"{label!r} is a {model_type}, for which transformers has no mixture of experts that computes the same around its"
-        f" experts; growkit upcycles {known}"
+        f"{label!r} is a {model_type}, for which transformers has no mixture of experts that computes the same around"
+        f" its experts; growkit upcycles {known}"
     )

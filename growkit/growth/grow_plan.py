@@ -1,5 +1,5 @@
-"""From a request and the headers of its sources to a plan: width first, then depth; one source or several. Knows how the
-parts meet; ignorant of bytes.
+"""From a request and the headers of its sources to a plan: width first, then depth; one source or several. Knows how
+the parts meet; ignorant of bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,8 +53,8 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     sizes = [read_sizes(family, source.config) for source in sources]
     if family.is_moe and recipe.mode is not None:
         raise RequestError(
-            f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router for all;"
-            " growkit fuses dense models, and stacks mixtures"
+            f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router"
+            " for all; growkit fuses dense models, and stacks mixtures"
         )
     experts = ("expert", "ffn", *FOLLOWERS) if family.is_moe else ()
     alike = (

@@ -1,5 +1,5 @@
-"""Whether models belong together, so that their weights can be joined, or subtracted and added. Knows which settings must
-agree, and how a tensor is called in all of them; ignorant of values, of tokens and of what is made of the models.
+"""Whether models belong together, so that their weights can be joined, or subtracted and added. Knows which settings
+must agree, and how a tensor is called in all of them; ignorant of values, of tokens and of what is made of the models.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Kinship:
 
 
 def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> None:
-    """Refuse models of one family that are no kin of the first: class, sizes, tying, settings and tensors must agree."""
+    """Refuse models of one family that are no kin of the first: class, sizes, tying, settings, tensors must agree."""
     first = models[0]
     sizes = read_sizes(family, first.config)
     for other in models[1:]:
@@ -50,8 +50,8 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> No
         key = disagreement(family, first.config, other.config, kinship.passing)
         if key is not None:
             raise RequestError(
-                f"{pair} have {key} {first.config.get(key)!r} and {other.config.get(key)!r} in config.json, which must agree;"
-                " where that is one setting written in two ways, write it alike in both"
+                f"{pair} have {key} {first.config.get(key)!r} and {other.config.get(key)!r} in config.json, which must"
+                " agree; where that is one setting written in two ways, write it alike in both"
             )
         key = difference(family, first.config, other.config, sizes["layer"]) if "layer" in kinship.same else None
         if key is not None:
@@ -108,11 +108,11 @@ def stem_of(family: Family, model: Headers, name: str) -> str:
 
 def names_of(family: Family, model: Headers) -> dict[str, str]:
     """stem -> the name this model stores it under, in the order of its file, buffers left out."""
-    found: dict[str, str] = {}
+    by_stem: dict[str, str] = {}
     for name in model.shapes:
         if not family.is_buffer(name):
-            found.setdefault(stem_of(family, model, name), name)
-    return found
+            by_stem.setdefault(stem_of(family, model, name), name)
+    return by_stem
 
 
 def dtypes_of(family: Family, model: Headers) -> dict[str, torch.dtype]:

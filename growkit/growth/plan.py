@@ -1,5 +1,5 @@
-"""What will be done, before a byte is touched: axes with their maps, tensors with their rules, and what is exact. Knows how
-to describe itself; ignorant of how maps are chosen and of how anything is executed.
+"""What will be done, before a byte is touched: axes with their maps, tensors with their rules, and what is exact. Knows
+how to describe itself; ignorant of how maps are chosen and of how anything is executed.
 """
 
 from collections.abc import Mapping
@@ -59,8 +59,8 @@ class Part:
 class TensorPlan:
     """One target tensor: its name, shape and dtype, and the parts it is the sum of.
 
-    Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity. draw: what
-    of it is drawn at random; what is drawn or given whole has no parts.
+    Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity. draw:
+    what of it is drawn at random; what is drawn or given whole has no parts.
     """
 
     name: str
@@ -191,8 +191,8 @@ def active(family: Family, shapes: Mapping[str, tuple[int, ...]], config: Mappin
 def forward_flops(family: Family, shapes: Mapping[str, tuple[int, ...]], tied: bool, config: Mapping[str, Any]) -> int:
     """2 operations per weight of every matrix a token passes (2 * N, Kaplan et al. arXiv 2001.08361 section 2.1).
 
-    Of a mixture's experts a token passes as many as it takes. Embedding look-ups count nothing, a tied head counts as the
-    matrix it is; attention scores, whose cost depends on the length of the text, and norms are left out.
+    Of a mixture's experts a token passes as many as it takes. Embedding look-ups count nothing, a tied head counts as
+    the matrix it is; attention scores, whose cost depends on the length of the text, and norms are left out.
     """
     counts = {}
     stored_head = any(family.stem(name) in family.heads for name in shapes)

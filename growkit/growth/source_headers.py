@@ -1,4 +1,6 @@
-"""What planning needs of a checkpoint, and whether a checkpoint is sound. Knows families and configs; ignorant of growth."""
+"""What planning needs of a checkpoint, and whether a checkpoint is sound. Knows families and configs; ignorant of
+growth.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -34,15 +36,16 @@ class Headers:
 def one_family(sources: Sequence[Headers], what: str) -> Family:
     """The family of sources that are to become one. what: the end of the sentence "only models of one family ...".
 
-    Raises RequestError where they have several, or a config that cannot be grown, and CheckpointError for dtypes that are none.
+    Raises RequestError where they have several, or a config that cannot be grown, and CheckpointError for dtypes that
+    are none.
     """
     first = family_named(sources[0].config.get("model_type"))
     for source in sources:
         kind = family_named(source.config.get("model_type"))
         if kind is not first:
             raise RequestError(
-                f"{sources[0].label!r} is a {first.model_type} and {source.label!r} a {kind.model_type}; only models of one"
-                f" family {what}"
+                f"{sources[0].label!r} is a {first.model_type} and {source.label!r} a {kind.model_type}; only models of"
+                f" one family {what}"
             )
         check_config(first, source.config)
         check_dtypes(first, source)
@@ -74,11 +77,13 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
 
 
 def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
-    """Raises CheckpointError where a tensor the model needs is not there, or layers are not as many as the config says."""
+    """Raises CheckpointError where a tensor the model needs is not there, or layers are not as the config says."""
     family = growth.family
-    found = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
-    if found != set(range(layers)):
-        raise CheckpointError(f"config.json says {layers} layers but {headers.label!r} has tensors of {len(found)}")
+    layer_numbers = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
+    if layer_numbers != set(range(layers)):
+        raise CheckpointError(
+            f"config.json says {layers} layers but {headers.label!r} has tensors of {len(layer_numbers)}"
+        )
     missing = family.lacking(headers.shapes, layers, headers.config)
     stems = {family.stem(name) for name in headers.shapes}
     if has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):
@@ -88,7 +93,8 @@ def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
         name = missing[0] if missing[0] in family.heads else prefix + missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise CheckpointError(
-            f"{headers.label!r} lacks tensor {name!r}{more}, which a {growth.architecture} needs; fetch the checkpoint again"
+            f"{headers.label!r} lacks tensor {name!r}{more}, which a {growth.architecture} needs; fetch the checkpoint"
+            " again"
         )
 
 
@@ -105,7 +111,7 @@ def architecture_of(family: Family, headers: Headers) -> str:
 
 
 def is_tied(family: Family, headers: Headers) -> bool:
-    """Whether the output head is the embedding: the config says so, the class has a head, and no other head is stored."""
+    """Whether the output head is the embedding: the config says so, the class has one, and no other is stored."""
     stated = headers.config.get("tie_word_embeddings", family.tied)
     return bool(stated) and has_language_head(architecture_of(family, headers)) and headers.head_is_copy is not False
 
@@ -115,8 +121,8 @@ def check_dtypes(family: Family, headers: Headers) -> None:
     for name, dtype in headers.dtypes.items():
         if dtype not in FLOATS and not family.is_buffer(name):
             raise CheckpointError(
-                f"tensor {name!r} has dtype {str(dtype).removeprefix('torch.')}, which is no full-precision weight; grow"
-                " the unquantised checkpoint"
+                f"tensor {name!r} has dtype {str(dtype).removeprefix('torch.')}, which is no full-precision weight;"
+                " grow the unquantised checkpoint"
             )
 
 

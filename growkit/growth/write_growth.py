@@ -1,5 +1,5 @@
-"""From a plan to a finished folder: what of it is weights, and where each part comes from. Knows plans and sentence models;
-ignorant of how a folder is written and of how maps were chosen.
+"""From a plan to a finished folder: what of it is weights, and where each part comes from. Knows plans and sentence
+models; ignorant of how a folder is written and of how maps were chosen.
 """
 
 import sys
@@ -67,10 +67,8 @@ def write_checkpoint(
         sources=sources,
         fill=lambda folder: write_json(folder / MULTIPLIERS, learning_rates(plan, rates)) if optimizers else None,
         beside=beside(sources[0], hidden.old, hidden.new),
-        weights=[
-            files(jobs[0], shard_bytes),
-            *map(files, jobs[1:]),
-        ],  # one folder has one index: only the model is divided
+        # only the model is ever divided: one folder has one index
+        weights=[files(jobs[0], shard_bytes), *map(files, jobs[1:])],
         record=lambda hashes: describe(plan, sources, hashes),
         card=growth_card(plan, [source.name for source in sources]),
         config=plan.config,
@@ -81,10 +79,10 @@ def _dense_jobs(plan: Plan, sources: Sequence[Checkpoint]) -> list[Job]:
     """The Dense layer of sentence models, which reads the hidden axis; whatever follows sees what it saw before."""
     # stacked models end in the last one's layers; fused ones share what follows
     numbers = range(len(sources)) if plan.recipe.mode else [len(sources) - 1]
-    found = [[folder for kind, folder in _modules(sources[n]) if kind == "Dense"] for n in numbers]
-    if not any(found):
+    dense_folders = [[folder for kind, folder in _modules(sources[n]) if kind == "Dense"] for n in numbers]
+    if not any(dense_folders):
         return []
-    modules = [open_checkpoint(folders[0]) for folders in found]
+    modules = [open_checkpoint(folders[0]) for folders in dense_folders]
     family = replace(plan.family, tensors={"linear.weight": "label /hidden", "linear.bias": "label"}, prefixes=())
     headers, growths = [], []
     for number, module in zip(numbers, modules):
@@ -93,7 +91,7 @@ def _dense_jobs(plan: Plan, sources: Sequence[Checkpoint]) -> list[Job]:
         headers.append(Headers(module.label, shapes, dtypes, {}))
         growths.append(replace(plan.members[number].growth, family=family))
     recipe = replace(plan.recipe, dtype=None)
-    return [Job(TensorPlans(headers, growths, identity(1), [1], recipe).plans(), modules, found[0][0].name)]
+    return [Job(TensorPlans(headers, growths, identity(1), [1], recipe).plans(), modules, dense_folders[0][0].name)]
 
 
 def _modules(source: Checkpoint) -> list[tuple[str, Path]]:

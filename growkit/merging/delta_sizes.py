@@ -1,8 +1,8 @@
 """How large and how redundant a delta is. Knows how to count; ignorant of how it will be stored or merged.
 
-What drop rate is safe follows the magnitudes that DARE's authors report (arXiv 2311.03099): deltas of supervised fine-tuning
-lie within 0.005, where 90 % can go; those of continued pretraining reach 0.03, where DARE fails. The noise that dropping adds to
-a delta is, relative to it, sqrt(p / (1 - p)), from the variance of a Bernoulli mask.
+What drop rate is safe follows the magnitudes that DARE's authors report (arXiv 2311.03099): deltas of supervised
+fine-tuning lie within 0.005, where 90 % can go; those of continued pretraining reach 0.03, where DARE fails. The noise
+that dropping adds to a delta is, relative to it, sqrt(p / (1 - p)), from the variance of a Bernoulli mask.
 """
 
 from collections import Counter
@@ -41,10 +41,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class DeltaReport:
-    """What `growkit delta` shows. q999: the magnitude 99.9 % lie below, to 1 %. histogram: (power of ten, share) of magnitudes.
+    """What `growkit delta` shows. q999: the magnitude 99.9 % lie below, to 1 %. histogram: (power of ten, share) of
+    magnitudes.
 
-    safe_drop: the drop rate that DARE's authors' magnitudes allow. noise: (p, root mean square of what dropping adds, over
-    that of the base's weights).
+    safe_drop: the drop rate that DARE's authors' magnitudes allow. noise: (p, root mean square of what dropping adds,
+    over that of the base's weights).
     """
 
     base: str
@@ -79,8 +80,8 @@ def measure(merger: Merger, seen: Seen = lambda tensor, start, delta: None) -> D
         for start, base, block in merger.read(tensor, 0):
             if not is_finite(block):
                 raise CheckpointError(
-                    f"tensor {tensor.names[0]!r} of {plan.members[0].label!r} less the base's holds {kind_of(block)}; such a delta"
-                    " can be neither measured nor added"
+                    f"tensor {tensor.names[0]!r} of {plan.members[0].label!r} less the base's holds {kind_of(block)};"
+                    " such a delta can be neither measured nor added"
                 )
             size = block.abs().float()
             bins += np.bincount(magnitude_bits(size) >> 16, minlength=1 << 16)

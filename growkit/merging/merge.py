@@ -76,8 +76,8 @@ def delta(
         merger, plan = ready.merger, ready.merger.plan
         if rank is not None and plan.family.is_moe:
             raise RequestError(
-                f"--rank {rank}: stock models hold a mixture's experts stacked, where PEFT's LoRA finds no linear layers; save a"
-                " sparse delta with --drop"
+                f"--rank {rank}: stock models hold a mixture's experts stacked, where PEFT's LoRA finds no linear"
+                " layers; save a sparse delta with --drop"
             )
         if save is None:
             return MeasuredDelta(measure(merger))
@@ -144,7 +144,7 @@ def _linears(plan: MergePlan) -> dict[str, bool]:
     """stem -> whether it is stored (in, out), of the linear layers inside the model's layers."""
     assert plan.base is not None
     architecture = architecture_of(plan.family, plan.base)
-    found = {}
+    transposed = {}
     for tensor in plan.tensors:
         dimensions = plan.family.axes_of(tensor.names[0], architecture)
         if (
@@ -152,5 +152,5 @@ def _linears(plan: MergePlan) -> dict[str, bool]:
             and plan.family.layer_of(tensor.names[0]) is not None
             and any(d.role == READ for d in dimensions)
         ):
-            found[tensor.stem] = dimensions[0].role == READ
-    return found
+            transposed[tensor.stem] = dimensions[0].role == READ
+    return transposed

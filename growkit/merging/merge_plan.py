@@ -1,5 +1,5 @@
-"""From a request and headers to the plan of a merge: which tensors, from whom, which rows. Knows what must agree between
-models that are merged; ignorant of values and of files.
+"""From a request and headers to the plan of a merge: which tensors, from whom, which rows. Knows what must agree
+between models that are merged; ignorant of values and of files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -102,7 +102,7 @@ class MergePlan:
 
     @property
     def peak_bytes(self) -> int:
-        """Expected peak resident memory: the process, and each member's part of the blocks in flight with temporaries."""
+        """Expected peak resident memory: the process, and members' parts of the blocks in flight with temporaries."""
         largest = max((min(t.block_rows, t.height) * t.width * t.compute.itemsize for t in self.tensors), default=0)
         return PROCESS_BYTES + IN_FLIGHT * largest * (len(self.members) + 4)
 
@@ -164,8 +164,8 @@ def merge_plan(
     for member, matched in zip(members, rows):
         if matched is not None:
             notes.append(
-                f"vocabulary: {member.label!r} has {int((matched >= 0).sum()):,} of the base's {len(matched):,} rows; it"
-                " changes nothing in the others"
+                f"vocabulary: {member.label!r} has {int((matched >= 0).sum()):,} of the base's {len(matched):,} rows;"
+                " it changes nothing in the others"
             )
     givers = [
         Giver(
@@ -182,7 +182,7 @@ def merge_plan(
 
 
 def apply_plan(base_model: Headers, skills: Sequence[Giver], request: MergeRequest) -> MergePlan:
-    """Plan the adding of deltas that are stored by themselves. Raises RequestError for one that does not fit the base."""
+    """Plan the adding of deltas stored by themselves. Raises RequestError for one that does not fit the base."""
     family = check_each([base_model])
     ours = names_of(family, base_model)
     for skill in skills:

@@ -1,5 +1,5 @@
-"""Whether models can be merged: each sound by itself, and all fine-tuned from one. Knows what subtracting and adding weights
-asks of them; ignorant of values, of vocabularies and of methods.
+"""Whether models can be merged: each sound by itself, and all fine-tuned from one. Knows what subtracting and adding
+weights asks of them; ignorant of values, of vocabularies and of methods.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ MERGED = Kinship(
 def check_each(models: Sequence[Headers]) -> Family:
     """The family of models that are to be merged, each of which is sound.
 
-    Raises RequestError where they have several, CheckpointError for one that lacks tensors or has them of other shapes than
-    its config says.
+    Raises RequestError where they have several, CheckpointError for one that lacks tensors or has them of other shapes
+    than its config says.
     """
     family = one_family(models, "can be merged")
     for model in models:

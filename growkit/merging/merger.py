@@ -1,9 +1,10 @@
-"""Carry the plan of a merge out: read rows, take deltas, thin them, make one of several, add it to the base. Knows streams of
-blocks; ignorant of files that are written and of what was checked before.
+"""Carry the plan of a merge out: read rows, take deltas, thin them, make one of several, add it to the base. Knows
+streams of blocks; ignorant of files that are written and of what was checked before.
 
-A block is a pure function of its place: what is drawn for an element depends on the seed, its tensor, its member and its number
-alone. So the bytes do not depend on blocks, threads, shards or the order of members, and memory holds a few blocks. What must be
-known of a whole tensor or model first (a trim's threshold, an angle) is found in passes of its own.
+A block is a pure function of its place: what is drawn for an element depends on the seed, its tensor, its member and
+its number alone. So the bytes do not depend on blocks, threads, shards or the order of members, and memory holds a few
+blocks. What must be known of a whole tensor or model first (a trim's threshold, an angle) is found in passes of its
+own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -168,17 +169,18 @@ class Merger:
     def _not_finite(self, tensor: MergedTensor, start: int, stop: int, result: torch.Tensor) -> CheckpointError:
         """Whose fault it is that a merged block holds NaN or Inf: the base's, a member's, or the dtype's."""
         stored = self._base_rows(tensor, start, stop)
-        found = [] if stored is None else [(self.plan.first, stored)]
+        blocks = [] if stored is None else [(self.plan.first, stored)]
         base = None if stored is None else torch.zeros(stored.shape, dtype=tensor.compute)
         for number in self.active:
-            found.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
-        for label, block in found:
+            blocks.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
+        for label, block in blocks:
             if not is_finite(block):
                 return CheckpointError(
-                    f"tensor {tensor.names[0]!r} of {label!r} holds {kind_of(block)}: pass --allow-nonfinite to merge it as it is"
+                    f"tensor {tensor.names[0]!r} of {label!r} holds {kind_of(block)}: pass --allow-nonfinite to merge"
+                    " it as it is"
                 )
         dtype = str(tensor.dtype).removeprefix("torch.")
         return CheckpointError(
-            f"tensor {tensor.names[0]!r} holds {kind_of(result)} once merged: its values do not fit {dtype}; choose another"
-            " --dtype"
+            f"tensor {tensor.names[0]!r} holds {kind_of(result)} once merged: its values do not fit {dtype}; choose"
+            " another --dtype"
         )

@@ -3,8 +3,8 @@ checkpoints and of arithmetic.
 
     theta = base + scale * C({ (w_t, S(theta_t - base)) })        one base (or none), members t with weights w_t
 
-A method is a choice of what it needs (a base), how it thins a delta (S) and how it makes one of several (C), both of which hold
-the functions that do it (growkit.merging.ways). Adding a method is adding a row.
+A method is a choice of what it needs (a base), how it thins a delta (S) and how it makes one of several (C), both of
+which hold the functions that do it (growkit.merging.ways). Adding a method is adding a row.
 """
 
 from collections.abc import Mapping
@@ -80,10 +80,10 @@ class MergeRequest:
 
     def to_json(self) -> dict[str, Any]:
         """The request as plain data, for provenance."""
-        said = {"method": self.method, **self.options, "scale": self.scale}
-        said |= {"seed": self.seed, "drop_vectors": self.vectors} if self.row.draws else {}
+        stated = {"method": self.method, **self.options, "scale": self.scale}
+        stated |= {"seed": self.seed, "drop_vectors": self.vectors} if self.row.draws else {}
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        return {**said, "vocab": self.vocab, "dtype": dtype}
+        return {**stated, "vocab": self.vocab, "dtype": dtype}
 
 
 def merge_request(
@@ -97,7 +97,8 @@ def merge_request(
     dtype: torch.dtype | None = None,
     **options: float | None,
 ) -> MergeRequest:
-    """A request made whole. based: whether a base was given. options: drop, density, epsilon, gamma; None for the default.
+    """A request made whole. based: whether a base was given. options: drop, density, epsilon, gamma; None for the
+    default.
 
     Raises RequestError for what no method takes, for numbers out of range, and for a base that is missing.
     """
@@ -118,7 +119,8 @@ def merge_request(
         )
     if not abs(scale) <= LARGEST or (scale != 1 and not based):
         raise RequestError(
-            f"--scale {scale} should be a finite number that float32 holds, and 1 where there is no --base to scale from"
+            f"--scale {scale} should be a finite number that float32 holds, and 1 where there is no --base to scale"
+            " from"
         )
     if row.consensus.mix is not None and len(weights) != 2:
         raise RequestError(f"{method} goes from one model to another: name two members, not {len(weights)}")
@@ -152,7 +154,8 @@ def _check_numbers(options: Mapping[str, float]) -> None:
     epsilon = options.get("epsilon")
     if epsilon is not None and not (epsilon >= 0 and density - epsilon > 0 and density + epsilon <= 1):
         raise RequestError(
-            f"--epsilon {epsilon:g} should be from 0, and --density {density:g} with it added or taken off within 0 and 1"
+            f"--epsilon {epsilon:g} should be from 0, and --density {density:g} with it added or taken off within 0 and"
+            " 1"
         )
 
 

@@ -89,7 +89,7 @@ class SparseFile:
         """Lay the file out and copy what was spooled into its place."""
         headers, slots, sizes = layout([part[:3] for part in self._parts], 1 << 62, SPARSE)
         work = (
-            ([(name, dtype.itemsize)], [(0, lambda stretch=stretch: stretch)])  # type: ignore[misc]
+            ([(name, dtype.itemsize)], [(0, lambda stretch=stretch: stretch)])
             for name, dtype, _, stretch in self._parts
         )
         write_blocks(work, self.folder, headers, slots, sizes)

@@ -1,7 +1,8 @@
-"""Deltas that are stored by themselves: sparse, in growkit's own file, or of low rank, in PEFT's. Knows both formats, how they
-are read and how the latter is written; ignorant of how they are merged.
+"""Deltas that are stored by themselves: sparse, in growkit's own file, or of low rank, in PEFT's. Knows both formats,
+how they are read and how the latter is written; ignorant of how they are merged.
 
-Sparse, DELTA/delta.safetensors, for each tensor by its stem (its name without the prefix a task model gives its base model):
+Sparse, DELTA/delta.safetensors, for each tensor by its stem (its name without the prefix a task model gives its base
+model):
     STEM.dense      (elements,)  the whole delta, of tensors of one dimension
     STEM.row_ends   (rows,)      of matrices: how many values there are up to and with each row, int64
     STEM.columns    (values,)    their columns, row after row, int32
@@ -135,7 +136,8 @@ def _adapter(path: Path, stored: Checkpoint, base: Headers, family: Family) -> t
 def save_low_rank(merger: Merger, folder: Path, rank: int, linears: dict[str, bool], base: str) -> dict[str, float]:
     """Write the one member's delta as a LoRA that stock PEFT loads; returns each module's relative Frobenius error.
 
-    linears: stem -> whether it is stored (in, out), of all linear layers. One tensor is held at a time; A and B are float32.
+    linears: stem -> whether it is stored (in, out), of all linear layers. One tensor is held at a time; A and B are
+    float32.
     """
     entries: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
     tensors = [tensor for tensor in merger.plan.tensors if tensor.stem in linears]
@@ -159,8 +161,9 @@ def save_low_rank(merger: Merger, folder: Path, rank: int, linears: dict[str, bo
     headers, slots, sizes = layout(entries, 1 << 62, ADAPTER)
     write_blocks(work(), folder, headers, slots, sizes)
     modules = sorted({stem.removesuffix(".weight").rsplit(".", 1)[-1] for stem in linears})
+    task = "CAUSAL_LM" if "CausalLM" in json.dumps(merger.plan.config.get("architectures")) else None
     config: dict[str, Any] = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM" if "CausalLM" in json.dumps(merger.plan.config.get("architectures")) else None,
+        "peft_type": "LORA", "task_type": task,
         "base_model_name_or_path": base, "r": rank, "lora_alpha": rank, "target_modules": modules, "lora_dropout": 0.0,
         "bias": "none", "fan_in_fan_out": any(linears.values()), "use_rslora": False, "use_dora": False,
         "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "inference_mode": True,

@@ -1,5 +1,5 @@
-"""Which row of a member belongs to which row of the base, where vocabularies differ. Knows sizes and token ids; ignorant of
-tensors' values and of tokenizer files.
+"""Which row of a member belongs to which row of the base, where vocabularies differ. Knows sizes and token ids;
+ignorant of tensors' values and of tokenizer files.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,10 @@ import numpy as np
 from growkit.errors import RequestError
 
 NONE = -1  # in a map of rows: the member has no such row
-CHOICES = "with --vocab base the result keeps the base's vocabulary and rows are matched by token id, with --vocab tokens by token"
+CHOICES = (
+    "with --vocab base the result keeps the base's vocabulary and rows are matched by token id, with --vocab tokens by"
+    " token"
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ def rows_of(base: Vocabulary, member: Vocabulary, how: str) -> np.ndarray | None
         if base.ids is None or member.ids is None:
             lacking = base if base.ids is None else member
             raise RequestError(
-                f"--vocab tokens: {lacking.label!r} has no tokenizer.json, vocab.json or vocab.txt that says its tokens;"
-                " --vocab base matches by id"
+                f"--vocab tokens: {lacking.label!r} has no tokenizer.json, vocab.json or vocab.txt that says its"
+                " tokens; --vocab base matches by id"
             )
         rows = np.full(base.size, NONE)
         for token, place in base.ids.items():

@@ -1,5 +1,5 @@
-"""The ways to thin a delta and to make one of several, each with the functions that do it and what these must know. Knows what the
-operators take; ignorant of methods, of models and of where numbers come from.
+"""The ways to thin a delta and to make one of several, each with the functions that do it and what these must know.
+Knows what the operators take; ignorant of methods, of models and of where numbers come from.
 
 A way is a value: a new one needs no other line than its own.
 """

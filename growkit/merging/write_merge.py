@@ -1,5 +1,5 @@
-"""From the plan of a merge to a finished folder: its weights, and what it says of itself. Knows merges; ignorant of arithmetic and
-of how a folder is written.
+"""From the plan of a merge to a finished folder: its weights, and what it says of itself. Knows merges; ignorant of
+arithmetic and of how a folder is written.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ def describe(
     sources: Sequence[Checkpoint],
     hashes: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
-    """What growkit.json says of a merge, or of a delta: the request, and every source with its part, weight and hashes."""
+    """What growkit.json says of a merge or a delta: the request, and every source with its part, weight and hashes."""
     parts: list[dict[str, Any]] = [{"part": "base"}] if plan.base is not None else []
     parts += [{"part": "member", "weight": member.weight, "drawn_as": member.key} for member in plan.members]
     return record(

@@ -1,9 +1,10 @@
-"""Routers that start where a text's hidden states lie: one row for each cluster of what a layer's experts will read. Knows how to
-find clusters in a live dense model; ignorant of experts' weights.
+"""Routers that start where a text's hidden states lie: one row for each cluster of what a layer's experts will read.
+Knows how to find clusters in a live dense model; ignorant of experts' weights.
 
-A router of random rows cuts the stream into arbitrary parts; the router that training finds follows the clusters of its inputs
-(arXiv 2208.02813), and rows made of mean hidden states are how routers of untrained mixtures are usually set. Which is better
-after training has to be measured; what is computed at the start is the same where the experts are equal.
+A router of random rows cuts the stream into arbitrary parts; the router that training finds follows the clusters of its
+inputs (arXiv 2208.02813), and rows made of mean hidden states are how routers of untrained mixtures are usually set.
+Which is better after training has to be measured; what is computed at the start is the same where the experts are
+equal.
 """
 
 from dataclasses import replace
@@ -56,7 +57,7 @@ def _with_draw(tensor: TensorPlan, given: Given | None) -> TensorPlan:
 def hidden_states(source: Checkpoint, plan: Plan, text: str, layers: list[int]) -> dict[int, torch.Tensor]:
     """(tokens, hidden) by layer: what the feed-forward blocks of these layers, counted from 0, read of a text."""
     row = upcycling_of(source.label, plan.family.model_type)
-    found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
+    states: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
     with loadable(source) as folder:
         config = read_json(folder / CONFIG)
         sequences = sequences_for(config, tokenizer_of(folder), text, plan.recipe.seed, SEQUENCES, LENGTH)
@@ -66,20 +67,20 @@ def hidden_states(source: Checkpoint, plan: Plan, text: str, layers: list[int]) 
             layer = wanted.get(plan.family.stem(name))
             if layer is not None:
                 module.register_forward_hook(
-                    lambda module, inputs, output, kept=found[layer]: kept.append(output.flatten(0, -2))
+                    lambda module, inputs, output, kept=states[layer]: kept.append(output.flatten(0, -2))
                 )
         with torch.no_grad():
             for ids in sequences:
                 model(input_ids=ids[None])
-    return {layer: torch.cat(values) for layer, values in found.items()}
+    return {layer: torch.cat(values) for layer, values in states.items()}
 
 
 def centres(states: torch.Tensor, count: int, seed: int, key: str) -> torch.Tensor:
     """(count, hidden) router rows: the directions of `count` clusters of states (tokens, hidden), by spherical k-means.
 
-    Directions are taken from the mean of all states and at right angles to it, so that a token's logits say where it lies and
-    not how long it is; rows are scaled so that the logits of the text have deviation 1. Raises RequestError for fewer
-    tokens than clusters.
+    Directions are taken from the mean of all states and at right angles to it, so that a token's logits say where it
+    lies and not how long it is; rows are scaled so that the logits of the text have deviation 1. Raises RequestError
+    for fewer tokens than clusters.
     """
     if len(states) < count:
         raise RequestError(f"the text makes {len(states)} tokens, too few for {count} clusters; give more with --text")

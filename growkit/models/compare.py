@@ -1,5 +1,5 @@
-"""How far the outputs of two models lie apart. Knows logits, hidden states and the maps of grown axes; ignorant of files and of
-what difference is allowed.
+"""How far the outputs of two models lie apart. Knows logits, hidden states and the maps of grown axes; ignorant of
+files and of what difference is allowed.
 """
 
 from collections.abc import Mapping, Sequence

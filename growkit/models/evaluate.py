@@ -1,9 +1,10 @@
-"""How well a model predicts: nats per token, perplexity, bits per byte. Knows live models and windows of tokens; ignorant of
-how tokens are stored or text is read.
+"""How well a model predicts: nats per token, perplexity, bits per byte. Knows live models and windows of tokens;
+ignorant of how tokens are stored or text is read.
 
 Causal: the text is one stream, documents following each other as in training. A window of `context` tokens predicts the
-token after each of its own; the next one starts `stride` later and only what was not predicted yet counts. So every token
-but the first counts once; the last window is moved back until it is whole. Masked: windows side by side, 15 % of each chosen.
+token after each of its own; the next one starts `stride` later and only what was not predicted yet counts. So every
+token but the first counts once; the last window is moved back until it is whole. Masked: windows side by side, 15 % of
+each chosen.
 """
 
 import math
@@ -29,28 +30,25 @@ MASK_SEED = 0
 LOGITS = 1 << 26  # numbers that one batch may put out: 256 MB in float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What was measured. objective: causal or masked. predicted: tokens that count, of `tokens` in the data. loss: mean nats
-    per predicted token. perplexity, bits_per_byte: of a causal model, where the bytes are known; text_bytes: those, and
-    counted: in words what they are. accuracy: share of masked tokens that were guessed.
-    """
+    """What was measured."""
 
     checkpoint: str
     data: str
     split: str | None
-    objective: str
-    context: int
-    stride: int
+    objective: str  # causal or masked
+    context: int  # tokens a window shows
+    stride: int  # tokens from one window to the next
     windows: int
-    tokens: int
-    predicted: int
-    loss: float
-    perplexity: float | None
-    bits_per_byte: float | None
-    text_bytes: int | None
-    counted: str
-    accuracy: float | None
+    tokens: int  # in the data
+    predicted: int  # tokens of these that count
+    loss: float  # mean nats per predicted token
+    perplexity: float | None  # of a causal model
+    bits_per_byte: float | None  # of a causal model, where the bytes are known
+    text_bytes: int | None  # how many these are
+    counted: str  # in words what they are
+    accuracy: float | None  # share of masked tokens that were guessed
     device: str
     notes: tuple[str, ...]
 
@@ -97,9 +95,10 @@ def evaluate(
 ) -> Evaluation:
     """Measure a stock checkpoint on a dataset, a .bin file of tokens, or text, in float32.
 
-    context: tokens a window shows; by default the model's positions, at most 1024. stride: tokens from one window to the
-    next, by default the context. limit: predict about so many tokens, in windows spread evenly over the data. begin: called
-    with the number of windows, returns what is called as they are done. Raises CheckpointError or RequestError.
+    context: tokens a window shows; by default the model's positions, at most 1024. stride: tokens from one window to
+    the next, by default the context. limit: predict about so many tokens, in windows spread evenly over the data.
+    begin: called with the number of windows, returns what is called as they are done. Raises CheckpointError or
+    RequestError.
     """
     where = _device(device)
     source = open_checkpoint(checkpoint)
@@ -112,7 +111,8 @@ def evaluate(
         size = int(config[family_named(config.get("model_type")).keys("vocab")[0]])
         if text.vocab_size is not None and text.vocab_size > size:
             raise CheckpointError(
-                f"{str(data)!r} has a vocabulary of {text.vocab_size}, {source.label!r} of {size}; tokenize with its own"
+                f"{str(data)!r} has a vocabulary of {text.vocab_size}, {source.label!r} of {size}; tokenize with its"
+                " own"
             )
         mask = None if causal else _mask(text, vocabulary, source.label)
         length = _context(config, context, len(text.ids) - causal, str(data))
@@ -142,11 +142,24 @@ def evaluate(
     loss = total / predicted
     bits = loss / math.log(2) * len(text.ids) / text.text_bytes if causal and text.text_bytes else None
     return Evaluation(
-        source.label, str(data), text.split, "causal" if causal else "masked", length,
-        windows.stride, len(chosen), len(text.ids), predicted, loss,
-        _perplexity(loss) if causal else None, bits, text.text_bytes if causal else None, text.counted if causal else "",
-        None if causal else right / predicted, str(where), (*text.notes, *_notes(causal, keys)),
-    )  # fmt: skip
+        checkpoint=source.label,
+        data=str(data),
+        split=text.split,
+        objective="causal" if causal else "masked",
+        context=length,
+        stride=windows.stride,
+        windows=len(chosen),
+        tokens=len(text.ids),
+        predicted=predicted,
+        loss=loss,
+        perplexity=_perplexity(loss) if causal else None,
+        bits_per_byte=bits,
+        text_bytes=text.text_bytes if causal else None,
+        counted=text.counted if causal else "",
+        accuracy=None if causal else right / predicted,
+        device=str(where),
+        notes=(*text.notes, *_notes(causal, keys)),
+    )
 
 
 def _loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor, causal: bool) -> tuple[float, int, int]:
@@ -221,6 +234,9 @@ def _perplexity(loss: float) -> float:
 
 def _notes(causal: bool, keys: list[str]) -> Iterator[str]:
     if not causal:
-        yield f"masked: 15 % of each window, drawn by seed {MASK_SEED}; a masked loss has no perplexity and no bits per byte"
+        yield (
+            f"masked: 15 % of each window, drawn by seed {MASK_SEED}; a masked loss has no perplexity and no bits per"
+            " byte"
+        )
     if keys:
         yield f"the checkpoint holds weights that its class does not have: {keys[0]}"

@@ -1,5 +1,5 @@
-"""A checkpoint from nothing but a config: random weights, the baseline that growing is compared with. Knows transformers'
-classes; ignorant of families and of text.
+"""A checkpoint from nothing but a config: random weights, the baseline that growing is compared with. Knows
+transformers' classes; ignorant of families and of text.
 """
 
 import shutil
@@ -34,7 +34,9 @@ TOKENIZER_ENDS = (".model", ".tiktoken", ".spm", ".bpe", ".vocab")
 
 @dataclass(frozen=True, kw_only=True)
 class Initialised:
-    """What was made: the folder, the class and number of its parameters, how they are stored, and whether with a tokenizer."""
+    """What was made: the folder, the class and number of its parameters, how they are stored, and whether with a
+    tokenizer.
+    """
 
     folder: Path
     architecture: str
@@ -51,19 +53,20 @@ class Initialised:
 def init(
     config: str | Path, out: str | Path, *, seed: int = 0, dtype: str | None = None, force: bool = False
 ) -> Initialised:
-    """Make a stock checkpoint with random weights, as transformers initialises them; the same seed gives the same bytes.
+    """Make a stock checkpoint with random weights, as transformers initialises them; the same seed gives the same
+    bytes.
 
-    config: a config.json, a checkpoint (its config; tokenizer files are copied along) or a hub id; the class is the first
-    of its `architectures`. dtype: what to store, float32 where neither it nor the config says. Needs memory for the whole
-    model in float32. Raises RequestError or CheckpointError, having written nothing.
+    config: a config.json, a checkpoint (its config; tokenizer files are copied along) or a hub id; the class is the
+    first of its `architectures`. dtype: what to store, float32 where neither it nor the config says. Needs memory for
+    the whole model in float32. Raises RequestError or CheckpointError, having written nothing.
     """
     folder = Path(out)
     content, beside = _config_and_folder(config)
     check_target(folder, [Path(config)] if Path(config).exists() else [], force)
     name = dtype or str(content.get("dtype") or content.get("torch_dtype") or "float32").removeprefix("torch.")
     if name not in DTYPES:
-        said = f"--dtype {dtype!r}" if dtype else f"dtype {name!r} in the config"
-        raise RequestError(f"{said} is not one of {', '.join(DTYPES)}; give one with --dtype")
+        named = f"--dtype {dtype!r}" if dtype else f"dtype {name!r} in the config"
+        raise RequestError(f"{named} is not one of {', '.join(DTYPES)}; give one with --dtype")
     model_class, settings = _class_of(content, str(config))
     with torch.device("meta"):
         parameters = sum(p.numel() for p in _built(model_class, settings, str(config)).parameters())

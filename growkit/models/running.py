@@ -1,5 +1,5 @@
-"""Running a checkpoint in stock transformers: loading it, choosing tokens, collecting what comes out. Knows live models;
-ignorant of growth and of what is compared with what.
+"""Running a checkpoint in stock transformers: loading it, choosing tokens, collecting what comes out. Knows live
+models; ignorant of growth and of what is compared with what.
 """
 
 import json
@@ -101,7 +101,8 @@ def sequences_for(
 ) -> list[torch.Tensor]:
     """Token sequences (length,): pieces of the text spread over its length, or random ids away from special ones.
 
-    Raises RequestError for a text that cannot be read or is too short, CheckpointError for a tokenizer of another model.
+    Raises RequestError for a text that cannot be read or is too short, CheckpointError for a tokenizer of another
+    model.
     """
     family = family_named(config.get("model_type"))
     positions = config.get(family.keys("position")[0]) or longest

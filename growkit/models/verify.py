@@ -1,5 +1,5 @@
-"""The proof: two checkpoints, the same tokens, how far apart they come out. Knows how outputs are judged; ignorant of how they come
-about, and of how a checkpoint was made, except that growkit.json says what to expect.
+"""The proof: two checkpoints, the same tokens, how far apart they come out. Knows how outputs are judged; ignorant of
+how they come about, and of how a checkpoint was made, except that growkit.json says what to expect.
 """
 
 import os

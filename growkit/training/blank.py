@@ -94,7 +94,7 @@ def pieces_of(family: Family, stored: Collection[str], live: Collection[str], pr
 
     prefix: what task models put before the names of their base model; files may lack it or have it in vain.
     """
-    found: dict[str, Pieces] = {}
+    pieces: dict[str, Pieces] = {}
     experts: dict[str, dict[tuple[int, int], str]] = {}
     for name in stored:
         own, place = live_name(family, name)
@@ -102,15 +102,15 @@ def pieces_of(family: Family, stored: Collection[str], live: Collection[str], pr
         if own not in live:
             continue
         if place is None:
-            found[own] = Pieces(((name,),), stacked=False)
+            pieces[own] = Pieces(((name,),), stacked=False)
         else:
             experts.setdefault(own, {})[expert_of(family, name), place] = name
     for own, parts in experts.items():
         rows = sorted({expert for expert, _ in parts})
         places = sorted({place for _, place in parts})
         if len(parts) == len(rows) * len(places):
-            found[own] = Pieces(tuple(tuple(parts[row, place] for place in places) for row in rows), stacked=True)
-    return found
+            pieces[own] = Pieces(tuple(tuple(parts[row, place] for place in places) for row in rows), stacked=True)
+    return pieces
 
 
 def _spellings(family: Family, name: str, prefix: str) -> Iterator[str]:
@@ -149,10 +149,10 @@ def _generation(kind: Any, folder: Path) -> Any:
 
 def _aliases(model: Any) -> dict[int, list[str]]:
     """The names of each tensor in a model's state; tied ones have several."""
-    found: dict[int, list[str]] = {}
+    names: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), []).append(name)
-    return found
+        names.setdefault(id(tensor), []).append(name)
+    return names
 
 
 def _untie(model: Any, source: Checkpoint, pieces: Mapping[str, Pieces]) -> None:

@@ -10,6 +10,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
+from concurrent.futures import wait as ended
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,12 @@ class Saver:
         if wait:
             _wait()  # also where it was settled before: the other processes' writing may end later
 
+    def end(self) -> None:
+        """Let what is being written come to its end, unnamed: a run that failed must not write on while another one begins."""
+        if self._pending is not None:
+            ended([self._pending[0]])
+            self._pending = None
+
     def _name(self, step: int, trainer: dict[str, Any]) -> None:
         partial, target = self._partial(step), self.folder / name_of(step)
         write_json(partial / TRAINER, {**trainer, "step": step})
@@ -91,7 +98,7 @@ class Saver:
         os.rename(partial, target)
         shutil.rmtree(replaced, ignore_errors=True)
         sync(self.folder)
-        for old in found(self.folder)[: -self.keep]:
+        for old in checkpoints_in(self.folder)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _partial(self, step: int) -> Path:
@@ -102,7 +109,7 @@ class Saver:
         try:
             yield
         except (OSError, CheckpointException) as error:
-            kept = found(self.folder)
+            kept = checkpoints_in(self.folder)
             why = str(error).strip().splitlines()[-1][:200]
             raise NotSavedError(
                 f"cannot write a checkpoint into {str(self.folder)!r}: {why}; the last good one is"
@@ -126,7 +133,7 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def found(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first; what was never finished is none."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir() and path.suffix != ".partial")
 

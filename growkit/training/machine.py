@@ -68,14 +68,14 @@ class Machine:
         """What work() returns on the first process, in all of them; the others wait. What it raises is raised in all."""
         if self.world == 1:
             return work()
-        told: list[Any] = [None]
+        answer: list[Any] = [None]
         if self.is_first:
             try:
-                told = [(True, work())]
+                answer = [(True, work())]
             except GrowkitError as error:
-                told = [(False, error)]
-        dist.broadcast_object_list(told, src=0, group=self.line)
-        done, value = told[0]
+                answer = [(False, error)]
+        dist.broadcast_object_list(answer, src=0, group=self.line)
+        done, value = answer[0]
         if not done:
             raise value
         return value

@@ -115,8 +115,8 @@ def learn(
 
 def total_loss(predicted: Predicted) -> torch.Tensor:
     """Sum of nats over the predicted positions, a float64 scalar."""
-    found = [losses(predicted.logits(predicted.hidden[p]), predicted.labels[p])[0] for p in predicted.pieces]
-    return torch.stack(found).double().sum()
+    nats = [losses(predicted.logits(predicted.hidden[p]), predicted.labels[p])[0] for p in predicted.pieces]
+    return torch.stack(nats).double().sum()
 
 
 def losses(

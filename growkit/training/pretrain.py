@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.record import record, source_entries
-from growkit.checkpoint.source import PROVENANCE, Checkpoint
+from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.writer import write_json
 from growkit.growth.carry_out import carry_out
 from growkit.growth.prepare import Options
@@ -85,9 +85,7 @@ def carry_through(run: Run, resume: bool = False) -> Finished:
     if run.step < run.settings.steps:
         return Finished(None, run.step, None, run=run)
     final = Path(run.settings.out) / FINAL
-    run.saved.export(student, final)
-    if run.machine.is_first:
-        _record(run.settings, final)
+    run.saved.export(student, final, lambda: _record(run.settings))
     return Finished(final, run.step, run.val_loss, run=run)
 
 
@@ -112,14 +110,13 @@ def _diary(ready: ReadyRun, watch: Say) -> Say:
     return say
 
 
-def _record(settings: Settings, folder: Path) -> None:
-    """growkit.json of a trained checkpoint."""
+def _record(settings: Settings) -> dict[str, Any]:
+    """What growkit.json says of a trained checkpoint."""
     source = open_source(settings.checkpoint)
     source.close()
     entries = source_entries([source], [settings.hashes["checkpoint"]])
     request = {k: v for k, v in settings.to_json().items() if k not in ("out", "hashes")}
-    made = record("pretrain", request=request, sources=entries, exactness=Exactness.APPROXIMATE, maps_digest="")
-    write_json(folder / PROVENANCE, made)
+    return record("pretrain", request=request, sources=entries, exactness=Exactness.APPROXIMATE, maps_digest="")
 
 
 def _open_model(name: str | Path) -> Blank:

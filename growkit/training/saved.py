@@ -1,68 +1,91 @@
-"""What of a model is kept as a folder, between stages and at the end. Knows Hugging Face folders and what growkit lays beside
-their weights; ignorant of steps, and of who reads them.
+"""What of a model is kept as a folder, between stages and at the end. Knows Hugging Face folders and what growkit lays
+beside their weights; ignorant of steps, and of who reads them.
 """
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from growkit.checkpoint.companions import copy_companions
+from growkit.checkpoint.folder import Beside, beside, write_folder
 from growkit.checkpoint.headers import header_bytes
 from growkit.checkpoint.record import FORMAT
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.writer import Slot, layout, write_index, write_json
 from growkit.families import family_named
 from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER
+from growkit.training.machine import Machine
 from growkit.training.optim import moments
 from growkit.training.sharing import stored_parts, write_tensors
 from growkit.training.student import Student
 
 SHARD_BYTES = 50 * 10**9  # of a weight file at most, as transformers has it
+Record = Callable[[], Mapping[str, Any]]  # what growkit.json says of a run's result
 
 
 class Saved(Protocol):
     """A run's choice of what it leaves. Checkpoints to resume from hold what learns, whatever this says."""
 
-    def export(self, student: Student, folder: Path) -> None:
-        """Write a folder from which another program, or the next stage, goes on. All processes call this together."""
+    def export(self, student: Student, folder: Path, record: Record | None = None) -> None:
+        """Write a folder from which another program, or the next stage, goes on; all of it before it has its name.
+
+        record: what growkit.json says, None between stages. All processes call this together.
+        """
 
 
 @dataclass(frozen=True)
 class WholeModel:
-    """The whole model as a Hugging Face folder, AdamW's state and rates beside it, with the tokenizer of the checkpoint that
-    the run began with, which is origin."""
+    """The whole model as a Hugging Face folder, AdamW's state and rates beside it, with the tokenizer of the checkpoint
+    that the run began with, which is origin.
+    """
 
     origin: Checkpoint
 
-    def export(self, student: Student, folder: Path) -> None:
-        """The folder is there when it is whole."""
+    def export(self, student: Student, folder: Path, record: Record | None = None) -> None:
+        """The folder is there when it is whole; raises RequestError where the disk has no room for it."""
         student.settle()
-        partial, first = folder.with_name(folder.name + ".partial"), student.machine.is_first
-        if first:
-            self._begin(student, partial)
-        write_weights(student, partial)
-        write_moments(student, partial)
-        if first:
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+        model: Any = student.model
+
+        def fill(partial: Path) -> None:
+            if student.machine.is_first:
+                self._begin(student, partial)
+            write_weights(student, partial)
+            write_moments(student, partial)
+
+        hidden = model.config.hidden_size
+        write_together(student.machine, folder, fill, beside(self.origin, hidden, hidden), record)
 
     def _begin(self, student: Student, folder: Path) -> None:
         model: Any = student.model
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         model.config.dtype = "float32"
         model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
         model.config.save_pretrained(folder)
         if model.can_generate():
             model.generation_config.save_pretrained(folder)
-        if self.origin.folder is not None:
-            hidden = model.config.hidden_size
-            copy_companions(self.origin.folder, folder, (hidden, hidden))
         rates = {"format": FORMAT, "optimizer": "AdamW", "multipliers": student.multipliers}
         write_json(folder / MULTIPLIERS, rates)
+
+
+def write_together(
+    machine: Machine,
+    folder: Path,
+    fill: Callable[[Path], None],
+    beside: Beside | None = None,
+    record: Record | None = None,
+) -> None:
+    """Make a folder of what all processes hold: the first one makes it, all call `fill` with the place to write to.
+
+    What a killed run left of it goes, even what it was about to name: in the folder of a run nothing is anybody else's.
+    """
+    if machine.is_first:
+        for end in (".partial", ".replaced.partial"):
+            shutil.rmtree(folder.with_name(folder.name + end), ignore_errors=True)
+        write_folder(folder, fill=fill, beside=beside, record=None if record is None else lambda _: record())
+    else:
+        fill(folder)  # they only send: where to is the first one's to know
 
 
 def write_weights(student: Student, folder: Path) -> None:

@@ -44,13 +44,13 @@ def give_memory(model: torch.nn.Module, device: torch.device) -> None:
 
     What a model has of real tensors, such as its buffers, moves to the device.
     """
-    made: dict[int, torch.nn.Parameter] = {}
+    parameters: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
-            if id(parameter) not in made:
+            if id(parameter) not in parameters:
                 blank = torch.empty_like(parameter, device=device) if parameter.is_meta else parameter.to(device)
-                made[id(parameter)] = torch.nn.Parameter(blank.detach(), requires_grad=parameter.requires_grad)
-            setattr(module, name, made[id(parameter)])
+                parameters[id(parameter)] = torch.nn.Parameter(blank.detach(), requires_grad=parameter.requires_grad)
+            setattr(module, name, parameters[id(parameter)])
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, buffer.to(device))
 

@@ -1,4 +1,5 @@
-"""Which map each axis gets, and what that does to the function. Knows the theory of growth; ignorant of tensors and files.
+"""Which map each axis gets, and what that does to the function. Knows the theory of growth; ignorant of tensors and
+files.
 
 The table of exactness that the README prints is this file, and a test holds each line of it, in both directions.
 """
@@ -36,7 +37,7 @@ EXACT, NEAR, APPROXIMATE = Exactness.EXACT, Exactness.NEAR, Exactness.APPROXIMAT
 def choose_maps(
     family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes, recipe: Recipe
 ) -> tuple[dict[str, AxisMap], list[AxisPlan], dict[str, Any]]:
-    """A map for every axis word, a plan line for every size that a person can set, and the rotary settings to change."""
+    """A map for every axis word, a plan line for every size that can be set, and the rotary settings to change."""
     maps: dict[str, AxisMap] = {"vocab": identity(old["vocab"])}
     lines: list[AxisPlan] = []
 

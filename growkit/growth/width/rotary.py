@@ -1,5 +1,5 @@
-"""Rotary positions: what a config says of them, how a head's slots grow under them, and what the config says then. Knows
-frequencies and config keys; ignorant of tensors and of the other axes.
+"""Rotary positions: what a config says of them, how a head's slots grow under them, and what the config says then.
+Knows frequencies and config keys; ignorant of tensors and of the other axes.
 """
 
 from collections.abc import Mapping
@@ -102,7 +102,8 @@ def slots_why(slots: HeadSlots) -> str:
     return {
         "copied slots": "q and k are scaled so that scores come out as before",
         "rotary slots by index": "old pairs move to where their frequency now is; the new keys are zero",
-        "rotary slots by theta": "the rotary base is raised so that old pairs keep their frequency; the new keys are zero",
+        "rotary slots by theta": "the rotary base is raised so that old pairs keep their frequency; the new keys are"
+        " zero",
         "normed slots by index": "norms see whole copies; only the copy with the old frequency has a key",
     }.get(slots.name, "unchanged")
 
@@ -112,9 +113,9 @@ def write_rotary(family: Family, config: dict[str, Any], edits: Mapping[str, Any
     for name, value in edits.items():
         general, *own = _keys(family, name)
         places = [config[k] for k in DICTIONARIES if isinstance(config.get(k), dict)] + [config]
-        found = [(place, key) for place in places for key in (general, *own) if place.get(key) is not None]
+        entries = [(place, key) for place in places for key in (general, *own) if place.get(key) is not None]
         home = next((d for d in places if THETA in d), config)
-        for place, key in found or [(home, own[0] if own and home is config else general)]:
+        for place, key in entries or [(home, own[0] if own and home is config else general)]:
             place[key] = value
 
 

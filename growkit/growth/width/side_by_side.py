@@ -1,9 +1,9 @@
 """Several models into one: whether they belong together, and what each axis becomes. Knows which settings must agree;
 ignorant of tensors' values and of files.
 
-Side by side, each axis that grows is the members' axes one after another, what reads it reads its own member's block, and
-where all meet (the logits) they take the mean. With fpi and aki the members are one model widened, whose first copies are
-the first member's and whose later copies are the others'.
+Side by side, each axis that grows is the members' axes one after another, what reads it reads its own member's block,
+and where all meet (the logits) they take the mean. With fpi and aki the members are one model widened, whose first
+copies are the first member's and whose later copies are the others'.
 """
 
 from collections.abc import Sequence
@@ -31,22 +31,23 @@ BLOCKS = {  # axis word -> the size it is a block of
 
 
 def added_sizes(family: Family, sources: Sequence[Headers], sizes: Sequence[Sizes]) -> Sizes:
-    """The sizes of models side by side. Raises RequestError where their heads are grouped differently, or where stock code
-    cannot have the sum."""
+    """The sizes of models side by side. Raises RequestError where their heads are grouped differently, or where stock
+    code cannot have the sum.
+    """
     first = sizes[0]
     for source, other in zip(sources[1:], sizes[1:]):
         groups = first["head"] // first["kv_head"], other["head"] // other["kv_head"]
         if groups[0] != groups[1]:
             raise RequestError(
-                f"{sources[0].label!r} and {source.label!r} have {groups[0]} and {groups[1]} query heads for each kv head;"
-                " side by side they must have equally many: widen one first, with growkit widen --kv-heads"
+                f"{sources[0].label!r} and {source.label!r} have {groups[0]} and {groups[1]} query heads for each kv"
+                " head; side by side they must have equally many: widen one first, with growkit widen --kv-heads"
             )
     added = {**first, **{axis: sum(member[axis] for member in sizes) for axis in SUMMED}}
     if family.hidden_by_heads and added["hidden"] % added["head"]:
         names = " and ".join(repr(source.label) for source in sources)
         raise RequestError(
-            f"{names} side by side: transformers' {family.model_type} needs hidden {added['hidden']} to be a multiple of its"
-            f" {added['head']} heads; widen one first, to as much hidden for each head as the other has"
+            f"{names} side by side: transformers' {family.model_type} needs hidden {added['hidden']} to be a multiple"
+            f" of its {added['head']} heads; widen one first, to as much hidden for each head as the other has"
         )
     return added
 

@@ -1,5 +1,5 @@
-"""Which sizes a model has and which it will have. Knows families' config keys and what transformers accepts; ignorant of
-tensors, maps and files.
+"""Which sizes a model has and which it will have. Knows families' config keys and what transformers accepts; ignorant
+of tensors, maps and files.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,8 +41,8 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
             if sizes.setdefault(axis, value) != value:
                 raise CheckpointError(
-                    f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {key!r} as {value}; growkit grows models"
-                    " where they are one size"
+                    f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {key!r} as {value}; growkit grows"
+                    " models where they are one size"
                 )
     sizes.setdefault("ffn", 4 * sizes["hidden"])  # GPT-2's n_inner: null
     sizes.setdefault("kv_head", sizes["head"])
@@ -84,10 +84,10 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
         new = resolve(old, values)
         return new if isinstance(new, str) else _refusal(family, old, new, rotary) or new
 
-    found = attempt(asked)
-    if isinstance(found, str):
-        raise RequestError(found + _nearest(asked, old, lambda values: not isinstance(attempt(values), str)))
-    return found
+    outcome = attempt(asked)
+    if isinstance(outcome, str):
+        raise RequestError(outcome + _nearest(asked, old, lambda values: not isinstance(attempt(values), str)))
+    return outcome
 
 
 def _with_own_head_dim(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
@@ -97,7 +97,10 @@ def _with_own_head_dim(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
     if "head" not in asked and "hidden" in asked:
         if old["head"] * new["hidden"] % old["hidden"]:
             ratio = old["head"] * new["hidden"] / old["hidden"]
-            return f"--hidden {new['hidden']} in proportion gives {ratio:.2f} heads; set --heads, or take a width that divides"
+            return (
+                f"--hidden {new['hidden']} in proportion gives {ratio:.2f} heads; set --heads, or take a width that"
+                " divides"
+            )
         new["head"] = old["head"] * new["hidden"] // old["hidden"]
     if "kv_head" not in asked and new["head"] != old["head"] and new["head"] % group == 0:
         new["kv_head"] = new["head"] // group
@@ -148,7 +151,10 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
             return f"these sizes need {axis} {new[axis]}, fewer than the source's {old[axis]}"
     group, old_group = new["head"] // new["kv_head"], old["head"] // old["kv_head"]
     if family.hidden_by_heads and new["hidden"] % new["head"]:
-        return f"transformers' {family.model_type} needs hidden {new['hidden']} to be a multiple of its {new['head']} heads"
+        return (
+            f"transformers' {family.model_type} needs hidden {new['hidden']} to be a multiple of its {new['head']}"
+            " heads"
+        )
     if new["head"] % new["kv_head"]:
         return f"{new['head']} heads are no multiple of {new['kv_head']} kv heads"
     if old["kv_head"] * -(-old_group // group) > new["kv_head"]:
@@ -170,17 +176,17 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
 def _nearest(asked: Mapping[str, int], old: Sizes, works: Callable[[Mapping[str, int]], bool]) -> str:
     """'; nearest that work: --hidden 768 or 1024', by walking outwards along one option that was given."""
     for axis in asked:
-        found = []
+        sizes = []
         for direction in (-1, 1):
             for distance in range(1, 4 * old[axis] + 64):
                 size = asked[axis] + direction * distance
                 if size < old[axis]:
                     break
                 if works({**asked, axis: size}):
-                    found.append(size)
+                    sizes.append(size)
                     break
-        if found:
-            return f"; nearest that work: {OPTIONS[axis]} {' or '.join(map(str, sorted(found)))}"
+        if sizes:
+            return f"; nearest that work: {OPTIONS[axis]} {' or '.join(map(str, sorted(sizes)))}"
     return ""
 
 
@@ -203,7 +209,9 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
 
 
 def odd_width(family: Family, config: Mapping[str, Any], itemsize: int) -> int | None:
-    """A width of a mixture's experts whose rows are no multiple of 16 bytes, which torch's grouped product refuses; or None."""
+    """A width of a mixture's experts whose rows are no multiple of 16 bytes, which torch's grouped product refuses; or
+    None.
+    """
     sizes = read_sizes(family, config) if family.is_moe else {}
     return next((sizes[axis] for axis in ("hidden", "ffn") if axis in sizes and sizes[axis] * itemsize % 16), None)
 
@@ -214,6 +222,7 @@ def odd_width_notes(family: Family, config: Mapping[str, Any], itemsize: int) ->
     if width is None:
         return []
     return [
-        f"rows of {width} numbers are no multiple of 16 bytes, which transformers' usual way of computing experts needs: load the"
+        f"rows of {width} numbers are no multiple of 16 bytes, which transformers' usual way of computing experts"
+        " needs: load the"
         ' result with experts_implementation="eager"'
     ]

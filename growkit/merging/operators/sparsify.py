@@ -23,7 +23,7 @@ def keep_top(delta: torch.Tensor, least: float) -> torch.Tensor:
 
 
 def keep_band(delta: torch.Tensor, least: float, above: float) -> torch.Tensor:
-    """Breadcrumbs (arXiv 2312.06795): magnitudes from `least` to below `above` stay; the smallest and the outliers go."""
+    """Breadcrumbs (arXiv 2312.06795): magnitudes from `least` to below `above` stay; the smallest and outliers go."""
     size = np.abs(delta.flatten().numpy())
     return _keep(delta, (size >= least) & (size < above))
 

@@ -1,4 +1,6 @@
-"""Methods that see a matrix whole: singular subspaces, and the angle between two tensors. Knows matrices; ignorant of models."""
+"""Methods that see a matrix whole: singular subspaces, and the angle between two tensors. Knows matrices; ignorant of
+models.
+"""
 
 from collections.abc import Iterable, Sequence
 from math import acos, sin
@@ -41,8 +43,8 @@ def slerp_weights(pieces: Iterable[tuple[torch.Tensor, torch.Tensor]], weights: 
     """What the first and the second of two tensors are multiplied by on the great circle between their directions.
 
     pieces: pairs of parts of the two. weights: their shares; w2 / (w1 + w2) of the angle is gone from the first to the
-    second. The angle is that of the normalised tensors and what is mixed are the tensors as they are; nearly parallel or
-    opposite ones are mixed linearly.
+    second. The angle is that of the normalised tensors and what is mixed are the tensors as they are; nearly parallel
+    or opposite ones are mixed linearly.
     """
     dot = first = second = 0.0
     for one, other in pieces:
@@ -59,9 +61,9 @@ def slerp_weights(pieces: Iterable[tuple[torch.Tensor, torch.Tensor]], weights: 
 def low_rank(delta: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """The best B (out, rank) and A (rank, in) with B A near delta, each with the root of the singular values.
 
-    By a randomised range finder with four power iterations (Halko, Martinsson and Tropp, arXiv 0909.4061, algorithm 4.4)
-    where that is less work than the whole singular value decomposition, which is used where it is not. Rows and columns
-    beyond the matrix's own rank are zeros.
+    By a randomised range finder with four power iterations (Halko, Martinsson and Tropp, arXiv 0909.4061, algorithm
+    4.4) where that is less work than the whole singular value decomposition, which is used where it is not. Rows and
+    columns beyond the matrix's own rank are zeros.
     """
     sketch = 2 * rank + 10
     if sketch >= min(delta.shape):
