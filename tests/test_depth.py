@@ -1,9 +1,9 @@
 """Growth in depth: which layer of the source each layer of the result is, and that it is that layer and nothing else.
 
 Tables of every method, written out from the papers. Content: a copied layer holds its source's tensors bit for bit; an
-inserted one holds them too, but what it adds to the stream is zero. Function: with inserted layers every pre-norm family
-computes what it did, whole sequences and token by token, and everything else the plan calls approximate and it differs.
-Gradients reach an inserted layer within two steps.
+inserted one holds them too, but what it adds to the stream is zero. Function: with inserted layers every pre-norm
+family computes what it did, whole sequences and token by token, and everything else the plan calls approximate and it
+differs. Gradients reach an inserted layer within two steps.
 """
 
 import json

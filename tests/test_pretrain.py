@@ -107,7 +107,8 @@ def alphas(out) -> dict[int, float]:
 
 
 def test_a_teacher_that_is_overtaken(world, monkeypatch):
-    """It ends when validation passes its own and never begins again; stopped before or after that, the same run comes out."""
+    """It ends when validation passes its own and never begins again; stopped before or after that, the same run comes
+    out."""
     val = {2: 5.0, 4: 4.0, 6: 3.5, 8: 9.0, 10: 9.0, 12: 9.0}  # of the model; its teacher's is 3.8
     asked, runs = [], []
 
@@ -194,7 +195,8 @@ def test_what_a_run_will_be(world, schedule, options):
 
 
 def test_warm_up_by_default(world):
-    """None where AdamW's state comes along; else as many steps as second moments remember, at most a quarter of the run."""
+    """None where AdamW's state comes along; else as many steps as second moments remember, at most a quarter of the
+    run."""
 
     def asked(model, steps, **more):
         return growkit.pretrain(model, world / "data", "run", steps=steps, dry_run=True, **more).outlook.warmup

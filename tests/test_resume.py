@@ -74,7 +74,8 @@ def test_killed_at_any_moment(world, schedule, moments):
 
 
 def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
-    """The last that is said of it is said inside the unfinished folder; where that fails, nothing of the name is there."""
+    """The last that is said of it is said inside the unfinished folder; where that fails, nothing of the name is
+    there."""
     there, said = [], pretrain._record
 
     def noting(settings):

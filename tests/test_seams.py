@@ -149,7 +149,8 @@ def tables(world, monkeypatch):
 
 @pytest.mark.parametrize("model", ["llama", "bert"])
 def test_another_teacher_through_a_whole_run(world, tables, model):
-    """Its word is that of the places that are predicted; its operations count; a run that was stopped goes on with it."""
+    """Its word is that of the places that are predicted; its operations count; a run that was stopped goes on with
+    it."""
     taught = dict(
         model=model, steps=6, warmup=0, grad_accum=2, teacher="good", teacher_steps=4, alpha_schedule="constant"
     )

@@ -1,9 +1,10 @@
-"""What the benchmarks on a 1.1-billion-parameter Llama shape share: its checkpoint, and the measuring of a finished process.
+"""What the benchmarks on a 1.1-billion-parameter Llama shape share: its checkpoint, and the measuring of a finished
+process.
 
     python examples/benchmarks/big.py FOLDER [--small]      # makes the checkpoint: 2.2 GB, or 113 MB
 
-Nothing here loads torch but the making of a checkpoint, which therefore happens in a process of its own: one that starts
-others lends them its own size in the kernel's account.
+Nothing here loads torch but the making of a checkpoint, which therefore happens in a process of its own: one that
+starts others lends them its own size in the kernel's account.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python examples/benchmarks/plan_30b.py --work /tmp/growkit-bench            # seconds, a few MB of disk
 
-48 layers of 128 experts are 18,867 tensors, 61 GB in 16 files. Planning reads headers only, so the files hold their header
-and a hole where the weights would be. Each plan is made in a process of its own; its time begins when everything is
-imported and ends with the plan, and peak memory is the process's largest resident size (VmHWM), imports included.
+48 layers of 128 experts are 18,867 tensors, 61 GB in 16 files. Planning reads headers only, so the files hold their
+header and a hole where the weights would be. Each plan is made in a process of its own; its time begins when everything
+is imported and ends with the plan, and peak memory is the process's largest resident size (VmHWM), imports included.
 `--before CHECKOUT` plans by another checkout's growkit in turn with this one.
 """
 

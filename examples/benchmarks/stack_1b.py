@@ -14,12 +14,12 @@ ones here; ratios are to the latter.
 
 `--before CHECKOUT` runs another checkout's growkit beside this one, in the same turns.
 
-A first round warms the page cache, is not counted, and compares: every tensor of growkit's result must be, byte for byte,
-the tensor of the source it was taken from, and mergekit's. Rounds after it take turns in who goes first; the table has
-their medians. Each time ends when the bytes are on disk: growkit flushes its own files, and for all alike the clock stops
-after a `sync`, begun from a clean slate by a `sync` before. Peak memory is the kernel's account of the finished process
-(ru_maxrss, the largest of the rounds); it counts pages of mapped files, by which mergekit reads, for as long as they stay.
-DIR keeps the source for the next run; what was made from it is removed.
+A first round warms the page cache, is not counted, and compares: every tensor of growkit's result must be, byte for
+byte, the tensor of the source it was taken from, and mergekit's. Rounds after it take turns in who goes first; the
+table has their medians. Each time ends when the bytes are on disk: growkit flushes its own files, and for all alike the
+clock stops after a `sync`, begun from a clean slate by a `sync` before. Peak memory is the kernel's account of the
+finished process (ru_maxrss, the largest of the rounds); it counts pages of mapped files, by which mergekit reads, for
+as long as they stay. DIR keeps the source for the next run; what was made from it is removed.
 """
 
 import argparse

@@ -9,9 +9,10 @@ takes to copy growkit's result (as many bytes written, each read once), and to c
 the bytes that growkit reads and writes. Peak memory is the kernel's own account of the finished process (ru_maxrss).
 All end with the bytes on disk.
 
-The peer: HyperCloning (arXiv 2409.12903) grows a live model, so the source, the target and what it builds on the way are
-all in memory. The row "in memory" is that way in thirty lines of stock transformers. To run HyperCloning itself, install
-it and its supported transformers in an environment of its own and put the following between two calls of `date`:
+The peer: HyperCloning (arXiv 2409.12903) grows a live model, so the source, the target and what it builds on the way
+are all in memory. The row "in memory" is that way in thirty lines of stock transformers. To run HyperCloning itself,
+install it and its supported transformers in an environment of its own and put the following between two calls of
+`date`:
     model = AutoModelForCausalLM.from_pretrained(SRC, torch_dtype="bfloat16")
     cloneModel(model, embedding_dim_multiplier=2, up_project_multiplier=2).save_pretrained(DST)
 """

@@ -108,7 +108,8 @@ def _before_after(todo: Plan) -> Table:
 
 @contextmanager
 def writing(as_json: bool) -> Iterator[tuple[Callable[[Plan], None], Callable[[int], None]]]:
-    """(announce, progress) for a growth: the plan when it is known, then a bar of bytes written; silent for machines."""
+    """(announce, progress) for a growth: the plan when it is known, then a bar of bytes written; silent for
+    machines."""
     if as_json:
         yield (lambda _: None), (lambda _: None)
         return

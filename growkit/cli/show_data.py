@@ -1,4 +1,5 @@
-"""What tokenize, init and eval print: tables for people, JSON for machines. Knows rich; ignorant of how anything was found."""
+"""What tokenize, init and eval print: tables for people, JSON for machines. Knows rich; ignorant of how anything was
+found."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What growing saved: runs side by side, and what each spent to reach the loss a baseline ended with. Knows how runs are compared
-and what is written about it; ignorant of how they were trained, and of torch.
+"""What growing saved: runs side by side, and what each spent to reach the loss a baseline ended with. Knows how runs
+are compared and what is written about it; ignorant of how they were trained, and of torch.
 """
 
 import json
@@ -20,9 +20,10 @@ Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, headings, r
 
 @dataclass(frozen=True)
 class Compared:
-    """One run beside the baseline. final_loss, flops, seconds: its last validation loss, and all it spent. added: the sources'
-    cost. reached: what it had spent when its validation loss first came down to the baseline's final one, None where it never
-    did. experts: how a mixture routed at the end. saved: the share of what the baseline spent to get there that the run did not need. with_sources: `added` on top.
+    """One run beside the baseline. final_loss, flops, seconds: its last validation loss, and all it spent. added: the
+    sources' cost. reached: what it had spent when its validation loss first came down to the baseline's final one, None
+    where it never did. experts: how a mixture routed at the end. saved: the share of what the baseline spent to get
+    there that the run did not need. with_sources: `added` on top.
     """
 
     name: str
@@ -41,7 +42,8 @@ class Compared:
 
 @dataclass(frozen=True)
 class Savings:
-    """Runs compared. target: the baseline's final validation loss. sources: what each cost. picture: None where none was drawn."""
+    """Runs compared. target: the baseline's final validation loss. sources: what each cost. picture: None where none
+    was drawn."""
 
     baseline: str
     target: float
@@ -127,9 +129,9 @@ def report(
 ) -> Savings:
     """Compare runs of `growkit pretrain` and write report.md, report.json and report.png into `out`.
 
-    baseline: the run to measure against, default the first. sources: runs whose cost comes on top of every run's but the
-    baseline's, such as the one that trained the small model. Raises RequestError for what cannot be compared, CheckpointError
-    for what cannot be read.
+    baseline: the run to measure against, default the first. sources: runs whose cost comes on top of every run's but
+    the baseline's, such as the one that trained the small model. Raises RequestError for what cannot be compared,
+    CheckpointError for what cannot be read.
     """
     named = [runs] if isinstance(runs, (str, Path)) else list(runs)
     named = [baseline, *named] if baseline is not None and not _is_among(baseline, named) else named

@@ -1,5 +1,5 @@
-"""A run as curves: what its metrics.jsonl and run.json say, checked line by line. Knows those two files; ignorant of what is
-made of them, and of torch.
+"""A run as curves: what its metrics.jsonl and run.json say, checked line by line. Knows those two files; ignorant of
+what is made of them, and of torch.
 """
 
 import json
@@ -31,8 +31,9 @@ class Point(NamedTuple):
 
 
 class ExpertLoads(NamedTuple):
-    """How a mixture's routers spread the last validation text. most, least: load of an expert, 1 is even, the extremes over
-    layers. dead: how many experts hardly any token took. entropy: of a router, as a share of an undecided one's, the mean."""
+    """How a mixture's routers spread the last validation text. most, least: load of an expert, 1 is even, the extremes
+    over layers. dead: how many experts hardly any token took. entropy: of a router, as a share of an undecided one's,
+    the mean."""
 
     most: float
     least: float
@@ -42,8 +43,8 @@ class ExpertLoads(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """A run: its losses in training and on validation text, in order of steps, what run.json says, and for a mixture of experts
-    how it routed at the end."""
+    """A run: its losses in training and on validation text, in order of steps, what run.json says, and for a mixture of
+    experts how it routed at the end."""
 
     name: str
     path: Path
@@ -79,7 +80,8 @@ class Curve:
 
 
 def read_run(path: str | Path) -> Curve:
-    """A run from its folder. Raises CheckpointError for what is no run, and for a line that cannot be read, by its number."""
+    """A run from its folder. Raises CheckpointError for what is no run, and for a line that cannot be read, by its
+    number."""
     folder = Path(path)
     if not folder.exists():
         raise CheckpointError(f"{str(path)!r} does not exist; name the --out folder of a growkit pretrain")

@@ -1,7 +1,7 @@
 """The loop: stages, steps, losses, checkpoints. Knows the order of things; every part lives elsewhere.
 
-A step is a pure function of the state before it and of (seed, step), so a run that was stopped, however rudely, goes on from
-its last checkpoint as if nothing had happened.
+A step is a pure function of the state before it and of (seed, step), so a run that was stopped, however rudely, goes on
+from its last checkpoint as if nothing had happened.
 """
 
 import math
