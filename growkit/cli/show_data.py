@@ -57,21 +57,21 @@ def bar(what: str, as_json: bool) -> Iterator[Callable[[int], Advance]]:
         yield begin
 
 
-def dataset(tokens: Dataset, as_json: bool) -> None:
+def dataset(result: Dataset, as_json: bool) -> None:
     """What is in a dataset, and where it is."""
     if as_json:
-        as_text(tokens.to_json())
+        as_text(result.to_json())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("split", "documents", "tokens", "text", "bytes per token"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
-    for name, split in tokens.meta["splits"].items():
+    for name, split in result.meta["splits"].items():
         tokens, text = split["tokens"], split["text_bytes"]
         table.add_row(name, f"{split['documents']:,}", f"{tokens:,}", size(text), f"{text / tokens:.2f}")
     out.print(table)
-    out.print(f"vocabulary of {tokens.meta['vocab_size']:,}, {tokens.meta['dtype']}", style="dim")
-    _notes(tokens.notes)
-    out.print(f"[bold]wrote[/] {escape(str(tokens.folder))}", soft_wrap=True)
+    out.print(f"vocabulary of {result.meta['vocab_size']:,}, {result.meta['dtype']}", style="dim")
+    _notes(result.notes)
+    out.print(f"[bold]wrote[/] {escape(str(result.folder))}", soft_wrap=True)
 
 
 def initialised(checkpoint: Initialised, as_json: bool) -> None:

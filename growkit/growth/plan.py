@@ -22,7 +22,8 @@ from growkit.operators.rule import BLOCK_ELEMENTS, Rule
 # Measured as the largest resident size of a process (VmHWM) with torch 2.13 for CPUs on x86-64 Linux:
 PROCESS_BYTES = 236_000_000  # Python with torch and growkit imported
 # per tensor of a result: its plan, its name and its source's header, by examples/benchmarks/plan_30b.py: 31 MB more
-# than after the imports for 18,867 tensors widened, 37 MB for 37,731 stacked (10 MB of either for a vocabulary of 151,936)
+# than after the imports for 18,867 tensors widened, 37 MB for 37,731 stacked (10 MB of either for a vocabulary of
+# 151,936)
 TENSOR_BYTES = 1_200
 # per element of a block, two of them in flight with their temporaries: 72 MB widening the small shape of
 # examples/benchmarks/big.py, 85 MB a layer of plan_30b.py's. What goes from file to file is only checked: 7 MB stacking
