@@ -108,7 +108,6 @@ FamilyName = Annotated[str | None, Option(help="Its family, such as llama.", pan
 SourceHeads = Annotated[int | None, Option(help="Its number of query heads.", panel=SOURCE, metavar="N", min=1)]
 
 Device = Literal["auto", "cpu", "cuda"]
-TextKey = Annotated[str, Option(help="Where JSON lines and parquet hold the text.", panel=None, metavar="KEY")]
 
 Progress = Annotated[Callable[[int], None], Callback("Called with the number of bytes that were just written.")]
 AnnouncePlan = Annotated[Callable[["Plan"], None], Callback("Called with the plan before anything is written.")]

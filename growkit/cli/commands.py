@@ -81,8 +81,9 @@ def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
     kind, choices = kind_of(get_args(parameter.annotation)[0])
     default = parameter.default if getattr(declared, "command_default", SAME) is SAME else declared.command_default
     info: Any
+    shown = default not in (None, parameter.empty)  # older versions of typer would print "[default: None]"
     if isinstance(declared, Argument):
-        info = typer.Argument(metavar=declared.metavar, help=_escaped(declared.help))
+        info = typer.Argument(metavar=declared.metavar, help=_escaped(declared.help), show_default=shown)
         default = None if declared.may_lack else default
     else:
         more = {key: value for key, value in (("min", declared.min), ("max", declared.max)) if value is not None}
@@ -93,7 +94,7 @@ def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
             text = f"{', '.join(choices[:-1])} or {choices[-1]}: {text}"
         info = typer.Option(
             *_flags(parameter.name, declared, kind, default), rich_help_panel=declared.panel, metavar=metavar,
-            help=_escaped(text), **more,
+            help=_escaped(text), show_default=shown, **more,
         )  # fmt: skip
     lacks = (default is None and parameter.default is not parameter.empty) or getattr(declared, "may_lack", False)
     annotation: Any = Optional[kind] if lacks else kind

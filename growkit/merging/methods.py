@@ -95,16 +95,20 @@ def merge_request(
     vocab: str = "same",
     drop_vectors: bool = False,
     dtype: torch.dtype | None = None,
-    **options: float | None,
+    drop: float | None = None,
+    density: float | None = None,
+    epsilon: float | None = None,
+    gamma: float | None = None,
 ) -> MergeRequest:
-    """A request made whole. based: whether a base was given. options: drop, density, epsilon, gamma; None for the
-    default.
+    """A request made whole. based: whether a base was given. drop, density, epsilon, gamma: options of some methods;
+    None: the default.
 
     Raises RequestError for what no method takes, for numbers out of range, and for a base that is missing.
     """
     if method not in METHODS:
         raise RequestError(f"--method {method!r} is not one of {', '.join(METHODS)}")
     row = METHODS[method]
+    options = {"drop": drop, "density": density, "epsilon": epsilon, "gamma": gamma}
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         if name not in row.options:
