@@ -2,7 +2,8 @@
 
     python tests/smoke.py      # of this Python; make smoke PYTHON=python3.13 makes an environment for another
 
-Needs growkit and what it depends on, nothing more. Tests say whether results are right; this says that they come at all.
+Needs growkit and what it depends on, nothing more. Tests say whether results are right; this says that they come at
+all.
 """
 
 import importlib

@@ -40,6 +40,7 @@ SMALLER = {
 NOT_RUN = {
     "make demo": "takes minutes, and sets up an environment",
     "make test": "is what runs this",
+    "make smoke": "sets up an environment",
     "make check": "is run by CI before this",
     "make fix": "changes the repository",
     "make docs": "needs the extra docs",

@@ -141,7 +141,8 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def read_config(source: str | Path) -> dict[str, Any] | None:
-    """The config.json of a folder, file, config.json itself or hub id, without its weights; None for weights without one.
+    """The config.json of a folder, file, config.json itself or hub id, without its weights; None for weights without
+    one.
 
     Raises CheckpointError for what is not there.
     """

@@ -1,4 +1,6 @@
-"""What one operating system has and another lacks: Linux has all of it, macOS less. Knows system calls; ignorant of their use."""
+"""What one operating system has and another lacks: Linux has all of it, macOS less. Knows system calls; ignorant of
+what they are used for.
+"""
 
 import errno
 import os
@@ -43,8 +45,8 @@ def write_at(descriptor: int, data: memoryview, offset: int) -> None:
 
 
 def copy_between(source: int, start: int, target: int, offset: int, size: int) -> None:
-    """Copy bytes from a place in one file to a place in another, in the kernel where it can. Raises OSError, EOFError where the
-    source is too short.
+    """Copy bytes from a place in one file to a place in another, in the kernel where it can. Raises OSError, EOFError
+    where the source is too short.
 
     Systems without copy_file_range, and file systems that refuse it, get the bytes through memory.
     """

@@ -1,8 +1,8 @@
-"""Text to token ids, fast, in this process or in several. Knows the tokenizers library; ignorant of files and of torch, so
-that a process of it starts in a moment.
+"""Text to token ids, fast, in this process or in several. Knows the tokenizers library; ignorant of files and of torch,
+so that a process of it starts in a moment.
 
-Running text repeats its words. Where a tokenizer splits before it looks for tokens, a text is cut at some of the same places
-and each different piece is encoded once. Tokenizers that do not split so are asked for whole documents.
+Running text repeats its words. Where a tokenizer splits before it looks for tokens, a text is cut at some of the same
+places and each different piece is encoded once. Tokenizers that do not split so are asked for whole documents.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""What a model is measured on: a dataset, a bare file of tokens, or text made into tokens now. Knows how to tell them apart and
-which bytes of text stand behind them; ignorant of models.
+"""What a model is measured on: a dataset, a bare file of tokens, or text made into tokens now. Knows how to tell them
+apart and which bytes of text stand behind them; ignorant of models.
 """
 
 from dataclasses import dataclass

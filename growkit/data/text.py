@@ -86,7 +86,9 @@ def _reader(path: Path) -> Callable[[Path, str, Advance], Iterator[str]]:
 
 
 def _plain(path: Path, _key: str, advance: Advance) -> Iterator[str]:
-    """A text file as one document or, where it is long, as several that end at blank lines and together are all of it."""
+    """A text file as one document or, where it is long, as several that end at blank lines and together are all of
+    it.
+    """
     decoder, rest, place = codecs.getincrementaldecoder("utf-8")(), "", 0
     with reading(path):
         stream = open(path, "rb")  # noqa: SIM115 - what fails in here is the file, what fails below is not

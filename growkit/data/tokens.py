@@ -1,9 +1,9 @@
-"""Tokens on disk: flat arrays with document offsets, written as a stream and read by place. Knows the file formats; ignorant
-of text and of models.
+"""Tokens on disk: flat arrays with document offsets, written as a stream and read by place. Knows the file formats;
+ignorant of text and of models.
 
-A dataset is a folder: train.bin and val.bin (little-endian uint16, uint32 where the vocabulary needs it), train.idx.npy and
-val.idx.npy (where each document starts, and the total), meta.json. Bare .bin files of nanoGPT (uint16, no header), and of
-llm.c and NeMo AutoModel (a header of 256 int32) are read as they are.
+A dataset is a folder: train.bin and val.bin (little-endian uint16, uint32 where the vocabulary needs it), train.idx.npy
+and val.idx.npy (where each document starts, and the total), meta.json. Bare .bin files of nanoGPT (uint16, no header),
+and of llm.c and NeMo AutoModel (a header of 256 int32) are read as they are.
 """
 
 import tempfile
@@ -30,7 +30,9 @@ MAGIC: dict[int, tuple[int, np.dtype | None]] = {20240520: (1, UINT16), 20240801
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of one split. ids: (tokens,), a memmap. meta: what meta.json says of the dataset, {} for a bare file."""
+    """Token ids of one split. ids: (tokens,), a memmap. meta: what meta.json says of the dataset, {} for a bare
+    file.
+    """
 
     path: Path
     ids: np.ndarray

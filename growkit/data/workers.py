@@ -1,9 +1,9 @@
-"""Processes that work beside this one and know nothing of the program around it. Knows concurrent.futures; ignorant of what
-the work is.
+"""Processes that work beside this one and know nothing of the program around it. Knows concurrent.futures; ignorant of
+what the work is.
 
-Left to itself, a new process of Python's imports the main module of the program that started it, so that a script without
-a guard runs once more in each; and it finds its first modules in the current folder, whatever lies there under their
-names. These do neither. Ctrl-C is the parent's to answer, and when the parent is gone they go too.
+Left to itself, a new process of Python's imports the main module of the program that started it, so that a script
+without a guard runs once more in each; and it finds its first modules in the current folder, whatever lies there under
+their names. These do neither. Ctrl-C is the parent's to answer, and when the parent is gone they go too.
 """
 
 import os
@@ -68,8 +68,8 @@ class WorkerPool:
 def worker_pool(count: int, begin: Callable[..., None], *args: Any) -> Iterator[WorkerPool]:
     """At most `count` processes, in each of which begin(*args) has run before any work; they end with the block.
 
-    `begin` and the work are functions of modules, not of the main one. Where the block fails, work that has not begun is
-    dropped. Raises GrowkitError where processes cannot be had or one of them dies.
+    `begin` and the work are functions of modules, not of the main one. Where the block fails, work that has not begun
+    is dropped. Raises GrowkitError where processes cannot be had or one of them dies.
     """
     with _without_current_folder():
         pool = WorkerPool(count, begin, args)
