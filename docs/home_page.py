@@ -1,4 +1,5 @@
-"""Lets the site begin with the README and end with the changes, which stand at the top of the repository: told once, shown twice.
+"""Lets the site begin with the README and end with the changes, which stand at the top of the repository: told once,
+shown twice.
 
 MkDocs calls these functions (mkdocs.yml names this file under hooks).
 """

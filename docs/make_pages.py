@@ -1,5 +1,5 @@
-"""What the pages say that is made, not written: the commands, from their declarations, and the tree, from the first sentence of
-every file.
+"""What the pages say that is made, not written: the commands, from their declarations, and the tree, from the first
+sentence of every file.
 
     python docs/make_pages.py      # rewrites both; tests/test_docs.py fails where they are stale
 """

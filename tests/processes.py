@@ -1,5 +1,5 @@
-"""Processes of their own, for tests of runs that are stopped, killed or shared. They wait for events; the one limit is a guard
-against those that hang, long enough for any machine.
+"""Processes of their own, for tests of runs that are stopped, killed or shared. They wait for events; the one limit is
+a guard against those that hang, long enough for any machine.
 """
 
 import os

@@ -1,9 +1,9 @@
 """AKI is bert2BERT's formula (arXiv 2110.07143, section 3.3), checked against one written here from the paper alone.
 
-A grown matrix of layer l reads as FPI does: columns gathered, divided by how often their source occurs. Its old rows are
-layer l's; its new rows are what FPI would make of the same rows of layer l + 1. The last layer, norms, embeddings, pooler
-and heads are plain FPI. In every family the result is layer for layer that mixture of FPI's, and it is not claimed to
-compute what its source did.
+A grown matrix of layer l reads as FPI does: columns gathered, divided by how often their source occurs. Its old rows
+are layer l's; its new rows are what FPI would make of the same rows of layer l + 1. The last layer, norms, embeddings,
+pooler and heads are plain FPI. In every family the result is layer for layer that mixture of FPI's, and it is not
+claimed to compute what its source did.
 """
 
 import json
@@ -167,7 +167,8 @@ def layer_above(name: str) -> str:
 @pytest.mark.parametrize("growth", [dict(hidden=48), dict(hidden=36, mapping="random")], ids=["x2", "x1.5 random"])
 @pytest.mark.parametrize("family", tuple(tiny.CONFIGS))
 def test_every_row_is_fpis_of_its_layer_or_of_the_next(family, growth):
-    """FPI of a source whose layers have moved down by one holds what the donors give: same maps, next layer's values."""
+    """FPI of a source whose layers have moved down by one holds what the donors give: same maps, next layer's
+    values."""
     model = tiny.make(family)
     state = tiny.stored(model)
     # a layer with experts below one without has no donor, and a router has as many rows as before

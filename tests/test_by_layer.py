@@ -29,7 +29,8 @@ LISTS = [  # family, changes of its config, request, kinds of attention of the r
 @pytest.mark.parametrize("stated", [True, False], ids=["layer_types stated", "left to the rule"])
 @pytest.mark.parametrize(("family", "changes", "request_", "kinds"), LISTS)
 def test_each_layer_keeps_its_kind_of_attention(family, changes, request_, kinds, stated):
-    """Also where the config leaves it to transformers' rule, by number: what the rule would get wrong is then listed."""
+    """Also where the config leaves it to transformers' rule, by number: what the rule would get wrong is then
+    listed."""
     with tiny.float32_parts_in_double():
         model = tiny.make(family, **changes)
         settings = model.config.to_dict()

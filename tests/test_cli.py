@@ -1,4 +1,6 @@
-"""The command line as people and scripts meet it: help, options, what is printed, what lies in the folder, exit codes."""
+"""The command line as people and scripts meet it: help, options, what is printed, what lies in the folder, exit
+codes.
+"""
 
 import json
 import os

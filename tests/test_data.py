@@ -1,6 +1,5 @@
 """Text becomes tokens whole, in order and fast; a batch is a function of (seed, step) alone; bad text gets one
-sentence.
-"""
+sentence."""
 
 import errno
 import gzip
@@ -229,8 +228,7 @@ def test_a_script_without_a_guard_runs_once(here):
 
 def test_processes_import_nothing_of_the_current_folder(here, tmp_path_factory):
     """The command, whose own modules come from elsewhere, in a folder with files that have names of Python's
-    modules.
-    """
+    modules."""
     bin = tmp_path_factory.mktemp("bin")
     root = str(Path(growkit.__file__).parents[1])
     (bin / "growkit").write_text(f"import sys; sys.path[0] = {root!r}; from growkit.cli import main; main()")

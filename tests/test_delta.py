@@ -2,18 +2,24 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 import transformers
-from on_disk import fine_tune, linked, state
+from on_disk import edit_weights, fine_tune, linked, state
 from refusing import cases, refused, run
 from safetensors.torch import save_file
 
 import growkit
+from growkit.checkpoint import source
+from growkit.checkpoint.headers import header_bytes
+from growkit.checkpoint.source import Checkpoint
 from growkit.errors import RequestError
+from growkit.merging.operators.sparsify import drop as drop_at
+from growkit.operators.streams import draws
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,62 @@ def test_a_sparse_delta_applied_is_the_merge(here, monkeypatch):
     assert all(torch.equal(applied[name], tensor) for name, tensor in merged.items())
     size = Path("skill-a/delta.safetensors").stat().st_size
     assert size < 0.4 * Path("a/model.safetensors").stat().st_size
+
+
+def naive_sparse_file(base, member, plan):
+    """The bytes of delta.safetensors, from whole tensors in memory. plan: of the merge that draws alike."""
+    parts = []
+    for tensor in plan.tensors:
+        delta = (member[tensor.names[0]] - base[tensor.names[0]]).to(tensor.compute)
+        flat = delta.flatten()
+        if delta.dim() > 1:
+            chances = draws(plan.request.seed, f"{tensor.stem}/{plan.members[0].key}", 0, len(flat))
+            flat = drop_at(flat, plan.request.options["drop"], chances)
+        delta = flat.view(delta.shape)
+        whole = delta.to(tensor.dtype)
+        sparse = {
+            "row_ends": (delta != 0).sum(dim=-1).cumsum(0),
+            "columns": delta.nonzero()[:, -1].int(),
+            "values": whole[delta != 0],
+        }
+        smaller = sum(part.nbytes for part in sparse.values()) < whole.nbytes
+        chosen = sparse if delta.dim() > 1 and smaller else {"dense": whole}
+        parts += [(f"{tensor.stem}.{part}", values) for part, values in chosen.items()]
+    parts.sort(key=lambda part: -part[1].element_size())
+    header, _ = header_bytes([(name, values.dtype, tuple(values.shape)) for name, values in parts])
+    return header + b"".join(values.contiguous().numpy().tobytes() for _, values in parts)
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5, 0.9])
+def test_a_sparse_delta_is_read_and_hashed_once_and_its_bytes_are_the_naive_ones(tmp_path, monkeypatch, drop):
+    """The base's and the member's rows, for the report and the file together; a third of the delta is -0.0."""
+    monkeypatch.chdir(tmp_path)
+    fine_tune(tmp_path, "a", dtype=torch.float32)
+    edit_weights(Path("base"), lambda tensors: [tensor.view(-1)[::3].zero_() for tensor in tensors.values()])
+    edit_weights(Path("a"), lambda tensors: [tensor.view(-1)[::3].fill_(-0.0) for tensor in tensors.values()])
+    base, member = state("base"), state("a")
+    read, hashed = Counter(), Counter()
+    rows, file_hash = Checkpoint.rows, source.file_hash
+
+    def counted_rows(self, name, wanted, *more):
+        read[self.label, name] += len(wanted)
+        return rows(self, name, wanted, *more)
+
+    def counted_hash(path, *more):
+        hashed[str(path)] += 1
+        return file_hash(path, *more)
+
+    monkeypatch.setattr(Checkpoint, "rows", counted_rows)
+    monkeypatch.setattr(source, "file_hash", counted_hash)
+    plan = growkit.merge(["a"], base="base", method="dare", drop=drop, seed=4, dry_run=True).plan
+    planning = read.copy()  # whether a head is a copy of the embedding
+    read.clear()
+    monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 100)
+    growkit.delta("base", "a", "skill", drop=drop, seed=4)
+    assert read - planning == {(label, name): len(tensor) for label in ("base", "a") for name, tensor in base.items()}
+    assert hashed == {f"{label}/model.safetensors": 1 for label in ("base", "a")}
+    assert Path("skill/delta.safetensors").read_bytes() == naive_sparse_file(base, member, plan)
+    assert sorted(path.name for path in Path("skill").iterdir()) == ["delta.safetensors", "growkit.json"]
 
 
 def test_a_whole_delta_gives_the_member(here):

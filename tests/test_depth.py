@@ -1,9 +1,9 @@
 """Growth in depth: which layer of the source each layer of the result is, and that it is that layer and nothing else.
 
 Tables of every method, written out from the papers. Content: a copied layer holds its source's tensors bit for bit; an
-inserted one holds them too, but what it adds to the stream is zero. Function: with inserted layers every pre-norm family
-computes what it did, whole sequences and token by token, and everything else the plan calls approximate and it differs.
-Gradients reach an inserted layer within two steps.
+inserted one holds them too, but what it adds to the stream is zero. Function: with inserted layers every pre-norm
+family computes what it did, whole sequences and token by token, and everything else the plan calls approximate and it
+differs. Gradients reach an inserted layer within two steps.
 """
 
 import json
@@ -22,6 +22,7 @@ from growkit.families import FAMILIES
 from growkit.growth.depth.layers import METHODS, layer_map, spelled
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
+from growkit.growth.plan import TENSOR_BYTES
 from growkit.growth.request import Depth, grow_recipe
 from growkit.growth.source_headers import Headers
 from growkit.maps.notation import WRITE
@@ -273,3 +274,12 @@ def test_two_sources_stacked_are_no_longer_either(method, tmp_path):
         tiny.make("llama", seed=seed).save_pretrained(tmp_path / name)
     plan = growkit.stack([tmp_path / "a", tmp_path / "b"], tmp_path / "out", layers=6, method=method, dry_run=True).plan
     assert [(line.axis, str(line.exactness)) for line in plan.axes if line.how != "kept"] == [("layer", "approximate")]
+
+
+def test_the_expected_memory_is_of_the_plan_too(tmp_path):
+    """A deeper result has the same blocks and more tensors; what is computed takes more memory than what is kept."""
+    tiny.make("llama").save_pretrained(tmp_path / "a")
+    low, high = (growkit.stack(tmp_path / "a", layers=layers, dry_run=True).plan for layers in (4, 400))
+    assert high.peak_bytes - low.peak_bytes == TENSOR_BYTES * (len(high.tensors) - len(low.tensors)) > 3_000_000
+    cast = growkit.stack(tmp_path / "a", layers=4, dtype="float32", dry_run=True).plan
+    assert cast.peak_bytes > low.peak_bytes

@@ -1,7 +1,8 @@
-"""The pages: made parts are fresh, everything a person can ask for is in them, links lead somewhere, and lines of code run.
+"""The pages: made parts are fresh, everything a person can ask for is in them, links lead somewhere, and lines of code
+run.
 
-Pages are run in a folder of their own, block after block, on tiny checkpoints made on the fly. What stands in them for something
-large becomes small first (SMALLER); what is not run is named, with the reason (NOT_RUN).
+Pages are run in a folder of their own, block after block, on tiny checkpoints made on the fly. What stands in them for
+something large becomes small first (SMALLER); what is not run is named, with the reason (NOT_RUN).
 """
 
 import ast

@@ -1,5 +1,5 @@
-"""A loss is what plain transformers computes, over every token once; its bits are of bytes that are counted; what cannot be
-measured is refused. And models from scratch are stock models.
+"""A loss is what plain transformers computes, over every token once; its bits are of bytes that are counted; what
+cannot be measured is refused. And models from scratch are stock models.
 """
 
 import json

@@ -1,8 +1,9 @@
 """The promise: what the plan calls exact computes the same function, and what it does not call exact differs.
 
-Every family, every kind of growth, tied and untied heads, whole sequences and token by token through the cache, on stock
-models in float64. Stock code computes norms, softmax or rotary tables in float32 in most families: there 1e-5 is asked of
-it as it is, and 1e-10 once those parts are computed in float64 too, which leaves nothing but growkit's algebra.
+Every family, every kind of growth, tied and untied heads, whole sequences and token by token through the cache, on
+stock models in float64. Stock code computes norms, softmax or rotary tables in float32 in most families: there 1e-5 is
+asked of it as it is, and 1e-10 once those parts are computed in float64 too, which leaves nothing but growkit's
+algebra.
 """
 
 import pytest

@@ -1,5 +1,5 @@
-"""The tables of axes, held against stock models: every tensor claimed, every line used, roles as transformers shards them,
-and every task head carried through growth.
+"""The tables of axes, held against stock models: every tensor claimed, every line used, roles as transformers shards
+them, and every task head carried through growth.
 """
 
 import re
@@ -48,7 +48,8 @@ def test_every_tensor_has_axes_that_multiply_to_its_shape(family):
 
 
 def test_every_line_of_a_table_is_some_stock_tensor():
-    """Data nobody reads goes stale. Biases come with their weight; heads that any decoder may have count once for all."""
+    """Data nobody reads goes stale. Biases come with their weight; heads that any decoder may have count once for
+    all."""
     found, lines = {}, {}
     for family, row in FAMILIES.items():
         stock = {n for a in classes(family) for t in (True, False) for n in shapes_of(family, a, tie_word_embeddings=t)}

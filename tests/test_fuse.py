@@ -1,9 +1,10 @@
-"""Several models into one: what each mode promises, held against stock models in float64 and against tensors built by hand.
+"""Several models into one: what each mode promises, held against stock models in float64 and against tensors built by
+hand.
 
-Side by side, nothing but the norms couples the members: with statistics taken block by block the fused logits are the mean
-of the members', whoever they are; with the stock norms they are where the statistics agree, and the plan says so only
-there. In the modes fpi and aki, first copies are the first member's and later ones the others', row for row. A model fused
-with itself is its FPI. Moments follow by the chain rule; a result says of what it was made.
+Side by side, nothing but the norms couples the members: with statistics taken block by block the fused logits are the
+mean of the members', whoever they are; with the stock norms they are where the statistics agree, and the plan says so
+only there. In the modes fpi and aki, first copies are the first member's and later ones the others', row for row. A
+model fused with itself is its FPI. Moments follow by the chain rule; a result says of what it was made.
 """
 
 import json
@@ -226,7 +227,8 @@ def test_first_copies_are_the_first_members_and_later_ones_the_others_in_turn(fa
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model, itself fused with itself, the gradients of both, and the state and rates that growkit made of the former."""
+    """A model, itself fused with itself, the gradients of both, and the state and rates that growkit made of the
+    former."""
 
     @cache
     def make(family: str, mode: str, tied: bool, k: int = 2):

@@ -1,5 +1,5 @@
-"""Fusing and stacking checkpoints on disk: what a result says of itself, what verify makes of it, models without heads and
-with sentence modules; and what cannot be one model, refused in one sentence that names both, with nothing written.
+"""Fusing and stacking checkpoints on disk: what a result says of itself, what verify makes of it, models without heads
+and with sentence modules; and what cannot be one model, refused in one sentence that names both, with nothing written.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Growth in width and depth at once is widening, then stacking, byte for byte; it loads in stock transformers and keeps the
-function where each of the two does. Optimizer state goes with the layers it belongs to. `--like` is the sizes of another
-model.
+"""Growth in width and depth at once is widening, then stacking, byte for byte; it loads in stock transformers and keeps
+the function where each of the two does. Optimizer state goes with the layers it belongs to. `--like` is the sizes of
+another model.
 """
 
 import json
@@ -123,7 +123,8 @@ def test_state_of_several_sources_goes_with_their_layers(tmp_path):
 
 
 def test_buffers_of_old_files_and_dtypes_of_new_ones(tmp_path):
-    """Causal masks that old releases stored in every layer are left out; what is stored in another dtype is only rounded."""
+    """Causal masks that old releases stored in every layer are left out; what is stored in another dtype is only
+    rounded."""
     saved("gpt2", tmp_path / "src")
     path = tmp_path / "src" / "model.safetensors"
     before = load_file(path)

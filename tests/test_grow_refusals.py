@@ -1,5 +1,5 @@
-"""Requests for depth that cannot be: exit code 2, one sentence, nothing written. Every line is one way to get it wrong and a
-part of the sentence that must come back.
+"""Requests for depth that cannot be: exit code 2, one sentence, nothing written. Every line is one way to get it wrong
+and a part of the sentence that must come back.
 """
 
 import shutil

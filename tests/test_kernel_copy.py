@@ -1,4 +1,6 @@
-"""Blocks that stay as they are go from file to file in the kernel: the same bytes as computing them, the same refusals."""
+"""Blocks that stay as they are go from file to file in the kernel: the same bytes as computing them, the same
+refusals.
+"""
 
 import errno
 import os

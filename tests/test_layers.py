@@ -79,6 +79,18 @@ def test_files_say_what_they_are_and_stay_small(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_prose_fits_in_120_columns(path):
+    """Comments and docstrings; the formatter sees to code, and messages are as long as they are."""
+    lines = path.read_text("utf-8").splitlines()
+    tree = ast.parse("\n".join(lines))
+    texts = [node.body[0] for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)]
+    strings = [text for text in texts if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)]
+    prose = {number for text in strings for number in range(text.lineno, (text.end_lineno or 0) + 1)}
+    prose |= {number for number, line in enumerate(lines, start=1) if line.lstrip().startswith("#")}
+    assert [number for number in sorted(prose) if len(lines[number - 1]) > 120] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_public_functions_are_documented(path):
     tree = ast.parse(path.read_text("utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]

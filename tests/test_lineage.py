@@ -1,5 +1,5 @@
-"""Which checkpoint is meant when none is named: the one here, or the one growth below that nothing was grown from yet. And
-`stack` and `grow` as people type them.
+"""Which checkpoint is meant when none is named: the one here, or the one growth below that nothing was grown from yet.
+And `stack` and `grow` as people type them.
 """
 
 import json

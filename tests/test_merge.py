@@ -109,7 +109,8 @@ def test_every_method_equals_its_reference(here, method):
 
 
 def test_a_method_is_a_row_and_nothing_else(here, monkeypatch):
-    """One that thins by rank in each tensor and by chance, and takes the largest: known to Python, the command, the record."""
+    """One that thins by rank in each tensor and by chance, and takes the largest: known to Python, the command, the
+    record."""
 
     def thin(delta, known):
         delta[(delta.abs() > known.limits[0]) | torch.from_numpy(known.draws % 2 == 1).view(delta.shape)] = 0
@@ -210,7 +211,8 @@ def test_average_needs_no_base_and_a_base_does_not_change_it(here):
 
 
 def test_the_mean_over_masks_is_the_delta():
-    """E[DARE] = delta: the mean of n masks lies within 6 standard deviations, sqrt(p / (1 - p) / n) |delta|, everywhere."""
+    """E[DARE] = delta: the mean of n masks lies within 6 standard deviations, sqrt(p / (1 - p) / n) |delta|,
+    everywhere."""
     delta, p, n = torch.linspace(0.5, 2, 1000).double()[:, None], 0.9, 400
     from growkit.merging.operators.sparsify import drop
 

@@ -1,4 +1,6 @@
-"""Mixtures of experts while they learn: what is added to the loss, what is said of routers, what stages make of them."""
+"""Mixtures of experts while they learn: what is added to the loss, what is said of routers, what stages make of
+them.
+"""
 
 import json
 import shutil

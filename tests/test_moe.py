@@ -1,5 +1,6 @@
-"""Mixtures of experts as sources: the live layout and the hub's are one state, layers with experts stay with their layers, a token's
-share of the experts is counted; and what cannot be upcycled, or grown as if it were dense, is refused by name.
+"""Mixtures of experts as sources: the live layout and the hub's are one state, layers with experts stay with their
+layers, a token's share of the experts is counted; and what cannot be upcycled, or grown as if it were dense, is refused
+by name.
 """
 
 import json

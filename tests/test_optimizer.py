@@ -1,11 +1,12 @@
-"""Optimizer state grows by the dual map: the grown model's gradients are the source's, grown with the roles of writing and
-reading exchanged, so training can go on as if nothing had happened.
+"""Optimizer state grows by the dual map: the grown model's gradients are the source's, grown with the roles of writing
+and reading exchanged, so training can go on as if nothing had happened.
 
-Laws on stock models in float64. Duality: copy for copy, where all copies are read alike. Chain rule: growth is linear and
-keeps the loss, so gradients pulled back through it are the source's; this holds for every exact growth, also where
+Laws on stock models in float64. Duality: copy for copy, where all copies are read alike. Chain rule: growth is linear
+and keeps the loss, so gradients pulled back through it are the source's; this holds for every exact growth, also where
 duality is shown not to (noise, dealt key-value heads, fillers, slots under a norm). Moments: the first by the dual map,
 the second by its square; entries without a history get none of the first and the mean of the second. Dynamics: with the
-state and the multipliers that `widen` writes, AdamW takes the source's steps; leaving out any one multiplier, it does not.
+state and the multipliers that `widen` writes, AdamW takes the source's steps; leaving out any one multiplier, it does
+not.
 """
 
 import json

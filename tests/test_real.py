@@ -134,7 +134,8 @@ def test_the_live_model_grows_to_the_same_bytes(tmp_path):
 
 
 def test_a_stored_head_that_differs_is_not_tied(tmp_path):
-    """As transformers does: a config that ties and a head that is another tensor means untied; an equal one stays tied."""
+    """As transformers does: a config that ties and a head that is another tensor means untied; an equal one stays
+    tied."""
     model = tiny.make("llama", tie_word_embeddings=False)
     model.save_pretrained(tmp_path / "src")
     settings = json.loads((tmp_path / "src" / "config.json").read_text())

@@ -1,4 +1,5 @@
-"""What growing saved, on made-up metrics: where curves cross, what the sources add, and what is said where nothing was reached."""
+"""What growing saved, on made-up metrics: where curves cross, what the sources add, and what is said where nothing was
+reached."""
 
 import builtins
 import json

@@ -74,7 +74,8 @@ def test_killed_at_any_moment(world, schedule, moments):
 
 
 def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
-    """The last that is said of it is said inside the unfinished folder; where that fails, nothing of the name is there."""
+    """The last that is said of it is said inside the unfinished folder; where that fails, nothing of the name is
+    there."""
     there, said = [], pretrain._record
 
     def noting(settings):
@@ -90,6 +91,8 @@ def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
         pretrain.pretrain(s)
     assert not list(Path("run").glob("final*"))
     monkeypatch.setattr(pretrain, "_record", noting)
+    Path("run/final.partial").mkdir()  # as where it is killed just before it names it, all being there
+    Path("run/final.partial/half").touch()
     pretrain.pretrain(s, True)
     (folders,) = there
     assert list(folders) == ["final.partial"], "nobody sees a part of it under the name"
@@ -141,7 +144,7 @@ def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
     os.kill(process, signal.SIGINT)
     assert ended(process) == 0 and "--resume auto goes on" in Path("said").read_text()
     done = len(curve("run"))
-    assert done < 300 and state.found(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
+    assert done < 300 and state.checkpoints_in(Path("run/checkpoints"))[-1].name == f"step-{done:08d}"
     refused(*started, says="--resume auto")
     says = "batch_size 8 (was 4); lr 0.5 (was 0.001)"
     more = ("--save-every", "9", "--resume", "auto")
@@ -167,7 +170,7 @@ def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypat
         if line["kind"] == "save" and line["step"] == 3:
             then.update(now())
         if line["kind"] == "train" and line["step"] > 3:
-            assert not state.found(Path("run/checkpoints"))
+            assert not state.checkpoints_in(Path("run/checkpoints"))
         if line["kind"] == "train" and line["step"] == 5:
             writing.set()
 
@@ -175,7 +178,7 @@ def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypat
     pretrain.carry_through(going)
     last, learner = now(), going.student
     assert not any(torch.equal(then[name], last[name]) for name in then if name.endswith("exp_avg"))
-    first, final = state.found(Path("run/checkpoints"))
+    first, final = state.checkpoints_in(Path("run/checkpoints"))
     state.load(first, learner.model, learner.optimizer)
     assert state.trainer_of(first)["step"] == 3 and same(now(), then)
     state.load(final, learner.model, learner.optimizer)
@@ -219,7 +222,10 @@ def test_a_checkpoint_that_cannot_be_written(world, monkeypatch):
         assert result.stderr.strip().endswith(sentence)
         for part in ("'run/checkpoints'", "No space left on device", "is step-00000004;", "--resume auto"):
             assert part in sentence, sentence
-        assert [path.name for path in state.found(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
+        assert [path.name for path in state.checkpoints_in(Path("run/checkpoints"))] == [
+            "step-00000002",
+            "step-00000004",
+        ]
         assert run(*asked, "--resume", "auto").exit_code == 0
         assert curve("run") == curve("whole") and not list(Path("run/checkpoints").glob("*.partial"))
         shutil.rmtree("run")
@@ -338,11 +344,14 @@ def test_processes_need_not_write_equally_fast(world):
         return train(s)
 
     assert pair(work) == [0, 0]
-    assert [path.name for path in state.found(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
+    assert [path.name for path in state.checkpoints_in(Path("run/checkpoints"))] == ["step-00000002", "step-00000004"]
 
 
 def test_processes_stop_together(world):
     """Whichever was told to."""
     s = ask(world, "run", model="llama")
     assert pair(lambda: train(s), first=lambda: train(s, signals=(signal.SIGTERM, 4))) == [0, 0]
-    assert [path.name for path in state.found(Path("run/checkpoints"))][-1] in ("step-00000004", "step-00000005")
+    assert [path.name for path in state.checkpoints_in(Path("run/checkpoints"))][-1] in (
+        "step-00000004",
+        "step-00000005",
+    )

@@ -149,7 +149,8 @@ def tables(world, monkeypatch):
 
 @pytest.mark.parametrize("model", ["llama", "bert"])
 def test_another_teacher_through_a_whole_run(world, tables, model):
-    """Its word is that of the places that are predicted; its operations count; a run that was stopped goes on with it."""
+    """Its word is that of the places that are predicted; its operations count; a run that was stopped goes on with
+    it."""
     taught = dict(
         model=model, steps=6, warmup=0, grad_accum=2, teacher="good", teacher_steps=4, alpha_schedule="constant"
     )
@@ -248,7 +249,7 @@ def test_one_module_learns_and_is_saved(world):
     named = dict(whole.model.named_parameters())
     assert all(torch.equal(named[name], before[name]) for name in before.keys() - after.keys())
     assert {id(p) for p in whole.optimizer.state} == {id(named[name]) for name in after}
-    kept = FileSystemReader(state.found(Path("whole/checkpoints"))[0]).read_metadata().state_dict_metadata
+    kept = FileSystemReader(state.checkpoints_in(Path("whole/checkpoints"))[0]).read_metadata().state_dict_metadata
     assert {key.removeprefix("model.") for key in kept if key.startswith("model.")} == after.keys()
     assert not [key for key in kept if "mlp" not in key and ".exp_avg" in key]
 

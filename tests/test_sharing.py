@@ -169,7 +169,8 @@ def wide(folder, family, **changes):
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
 def test_no_process_ever_holds_a_whole_model(family):
-    """Counted in bytes of tensors: its share of the weights and one tensor while it reads, a few shares of one as it writes."""
+    """Counted in bytes of tensors: its share of the weights and one tensor while it reads, a few shares of one as it
+    writes."""
     dataset(Path("data"), 400)
     whole, largest = wide("model", family)
     assert whole / 2 + 2 * largest < 0.8 * whole

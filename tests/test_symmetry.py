@@ -1,9 +1,9 @@
 """Copies that compute the same must be able to part in training, and parting them must cost nothing.
 
 Splitting what reads two copies unevenly (the `noise` of a growth) leaves the function as it is, to the last bit of the
-stored dtype where the growth is a power of two. Equal copies get equal gradients and stay equal; split ones go their own
-ways, much faster than under one scalar per unit (LEMON's split, arXiv 2310.07999), which Adam divides out again. And
-nothing new is dead: every new entry has a gradient within two steps wherever its source has one.
+stored dtype where the growth is a power of two. Equal copies get equal gradients and stay equal; split ones go their
+own ways, much faster than under one scalar per unit (LEMON's split, arXiv 2310.07999), which Adam divides out again.
+And nothing new is dead: every new entry has a gradient within two steps wherever its source has one.
 """
 
 import pytest
@@ -143,7 +143,8 @@ def test_a_split_of_every_element_parts_copies_faster_than_one_of_every_unit():
 
 
 def largest_gradients(model) -> dict[str, torch.Tensor]:
-    """The largest absolute gradient of every entry before and after each of two steps, on every token of the vocabulary."""
+    """The largest absolute gradient of every entry before and after each of two steps, on every token of the
+    vocabulary."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     largest: dict[str, torch.Tensor] = {}
     for step in range(3):
@@ -182,7 +183,8 @@ TRAINABLE = {
     [pytest.param(*case, id=f"{name}-{case[0]}") for name, rows in TRAINABLE.items() for case in rows],
 )
 def test_nothing_new_is_dead(family, growth):
-    """Positions no text reaches and units a ReLU silences have no gradient in the source: their share is the measure."""
+    """Positions no text reaches and units a ReLU silences have no gradient in the source: their share is the
+    measure."""
     model = tiny.make(family)
     source, grown = dead_shares(model), dead_shares(grow(model, **growth))
     dead = {name for name, share in grown.items() if share > source[name] + 1e-9 and not name.endswith(KEY_BIASES)}

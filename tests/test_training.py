@@ -127,7 +127,8 @@ def test_prefixes_of_a_stage():
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("family", tiny.CONFIGS)
 def test_a_step_in_pieces_is_the_whole_one(family, alpha, answers, monkeypatch):
-    """Loss and every gradient, of the model's own logits, caps and scales included; masked positions gathered before the head."""
+    """Loss and every gradient, of the model's own logits, caps and scales included; masked positions gathered before
+    the head."""
     model, other = tiny.make(family), tiny.make(family, seed=5)
     model.requires_grad_(True)
     inputs, labels = tiny.tokens(length=20), tiny.tokens(2, length=20)
@@ -359,7 +360,8 @@ def test_rates_at_known_points():
 
 
 def test_groups_of_parameters():
-    """No decay on vectors; multipliers scale rate, decay and eps of their parameter alone; weights stay as they were."""
+    """No decay on vectors; multipliers scale rate, decay and eps of their parameter alone; weights stay as they
+    were."""
     model = tiny.make("gpt2", dtype=torch.float32)
     before, wide = copy.deepcopy(model.state_dict()), "transformer.h.0.mlp.c_fc.weight"
     optimizer = adamw(model, 0.1, (0.9, 0.95), 1e-8, {wide: {"lr": 0.5, "weight_decay": 2.0, "eps": 4.0}})
@@ -389,7 +391,7 @@ def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
     saver.settle(wait=True)
     second = tiny.make("llama", dtype=torch.float32, seed=5)
     other = adamw(second, 0.1, (0.9, 0.95), 1e-8)
-    (checkpoint,) = state.found(tmp_path)
+    (checkpoint,) = state.checkpoints_in(tmp_path)
     state.load(checkpoint, second, other)
     assert state.trainer_of(checkpoint) == {"note": 1, "step": 1}
     for depth in (3, 2, 1):

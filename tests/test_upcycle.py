@@ -1,5 +1,6 @@
-"""A dense model as a mixture of experts: the same function where the plan says exact, in stock code and float64; tensors that
-are the dense one's, unit for unit; draws that are what their papers say; several models as the experts of one.
+"""A dense model as a mixture of experts: the same function where the plan says exact, in stock code and float64;
+tensors that are the dense one's, unit for unit; draws that are what their papers say; several models as the experts of
+one.
 """
 
 import json
@@ -195,7 +196,8 @@ def test_drop_replaces_whole_units_by_draws_with_their_moments(share):
 
 
 def test_moments_are_of_exactly_the_entries_replaced():
-    """Units far from the others keep their distance when they alone are drawn anew, in a file of many blocks as in one."""
+    """Units far from the others keep their distance when they alone are drawn anew, in a file of many blocks as in
+    one."""
     model = tiny.make("mistral", seed=3)
     with torch.no_grad():
         for block in (layer.mlp for layer in model.model.layers):
@@ -313,7 +315,8 @@ def test_a_model_given_twice_is_exact(tmp_path):
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_equal_experts_part_in_the_first_step_and_the_router_in_the_second(family):
-    """Each expert sees other tokens; the router, whose choice changes nothing yet, has no gradient before they differ."""
+    """Each expert sees other tokens; the router, whose choice changes nothing yet, has no gradient before they
+    differ."""
     with tiny.float32_parts_in_double():
         _, mixture = upcycled(dense(family), experts=4)
         optimizer, ids, sizes = torch.optim.SGD(mixture.parameters(), lr=1e-2), tiny.tokens(), []

@@ -93,7 +93,8 @@ def one_by_one(model):
 
 
 def stored(model, tensors=None) -> dict[str, torch.Tensor]:
-    """A model's tensors, or others by the names of its parameters, under the names a file has: each expert's its own."""
+    """A model's tensors, or others by the names of its parameters, under the names a file has: each expert's its
+    own."""
     tensors = model.state_dict() if tensors is None else tensors
     return revert_weight_conversion(model, dict(tensors)) if model.config.model_type in MIXTURES else dict(tensors)
 

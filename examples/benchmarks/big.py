@@ -1,9 +1,10 @@
-"""What the benchmarks on a 1.1-billion-parameter Llama shape share: its checkpoint, and the measuring of a finished process.
+"""What the benchmarks on a 1.1-billion-parameter Llama shape share: its checkpoint, and the measuring of a finished
+process.
 
     python examples/benchmarks/big.py FOLDER [--small]      # makes the checkpoint: 2.2 GB, or 113 MB
 
-Nothing here loads torch but the making of a checkpoint, which therefore happens in a process of its own: one that starts
-others lends them its own size in the kernel's account.
+Nothing here loads torch but the making of a checkpoint, which therefore happens in a process of its own: one that
+starts others lends them its own size in the kernel's account.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 BIG = dict(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32)
 SMALL = dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8)
@@ -96,6 +99,27 @@ def run(command: list[str]) -> tuple[float, float]:
             errors.seek(0)
             raise SystemExit(f"{errors.read().decode(errors='replace')}\n{' '.join(command)} failed")
     return seconds, usage.ru_maxrss / 1024
+
+
+def before(command: list[str], checkout: Path | None) -> dict[str, list[str]]:
+    """The same command, PYTHON -m growkit ..., by another checkout, as a row of a table; none without one."""
+    if checkout is None:
+        return {}
+    if not (checkout / "growkit" / "__main__.py").is_file():
+        raise SystemExit(f"{str(checkout)!r} is no checkout of growkit")
+    # first of all places: before the current folder, which may be this checkout and which PYTHONPATH comes after
+    package = str(checkout.resolve())
+    code = f"import runpy, sys; sys.path.insert(0, {package!r}); runpy.run_module('growkit', None, '__main__', True)"
+    return {"growkit before": [command[0], "-c", code, *command[3:]]}
+
+
+def rows_of(measured: dict[str, list[tuple[float, float]]], *others: str) -> Iterator[str]:
+    """Rows of a table: median, lowest and highest seconds, the median over each of the others', and peak memory."""
+    medians = {name: median(seconds for seconds, _ in runs) for name, runs in measured.items()}
+    for name, runs in measured.items():
+        ratios = "".join(f" {medians[name] / medians[other]:.2f} |" for other in others)
+        low, high, peak = min(runs)[0], max(runs)[0], max(memory for _, memory in runs)
+        yield f"| {name} | {medians[name]:.1f} | {low:.1f} to {high:.1f} |{ratios} {peak:,.0f} MB |"
 
 
 def in_turn(commands: dict[str, list[str]], repeat: int, copied: Path) -> dict[str, list[tuple[float, float]]]:

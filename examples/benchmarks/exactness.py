@@ -3,8 +3,9 @@
     python examples/benchmarks/exactness.py
 
 Models are float64 with every weight, bias and gain far from its default, heads tied and untied (the worse is shown). A
-cell is: stock transformers as it is / with the parts that stock code computes in float32 (norms, softmax, rotary tables)
-computed in float64 too, which leaves growkit's algebra alone. In brackets what the plan said, where it was not "exact".
+cell is: stock transformers as it is / with the parts that stock code computes in float32 (norms, softmax, rotary
+tables) computed in float64 too, which leaves growkit's algebra alone. In brackets what the plan said, where it was not
+"exact".
 """
 
 import sys

@@ -2,10 +2,10 @@
 
     python examples/benchmarks/merge.py --books DIR --docs DIR --work DIR    # DIR: text or JSON lines
 
-Everything is trained here, from nothing: a base on the books, then from it one model on the documentation and one on the
-standard library of the interpreter that runs this. The table has the loss of each on held-out documents of all three domains,
-in nats per token, and of their merges; every merge is of both members with weight 1 (average and
-TIES take means of their own), scale 1 and seed 0.
+Everything is trained here, from nothing: a base on the books, then from it one model on the documentation and one on
+the standard library of the interpreter that runs this. The table has the loss of each on held-out documents of all
+three domains, in nats per token, and of their merges; every merge is of both members with weight 1 (average and TIES
+take means of their own), scale 1 and seed 0.
 """
 
 import argparse

@@ -3,11 +3,12 @@
     python examples/benchmarks/merge_1b.py --work DIR --mergekit MERGEKIT/bin/mergekit-yaml            # 12 GB of disk
     python examples/benchmarks/merge_1b.py --work DIR --mergekit MERGEKIT/bin/mergekit-yaml --small    # a 56 M shape
 
-An environment for mergekit is made as in stack_1b.py. The members are the base with noise of a hundredth of its weights'
-size. mergekit's dare_linear is given the same density and weights, seed 0, float32 arithmetic and bfloat16 output, and the
-two options its maintainers advise where memory is short; it rescales by another rule than the paper's, so results differ in
-value and are not compared. Each time ends when the bytes are on disk. Peak memory is the kernel's account of the finished
-process (ru_maxrss), which counts pages of mapped files, by which mergekit reads. The first round is not counted.
+An environment for mergekit is made as in stack_1b.py. The members are the base with noise of a hundredth of its
+weights' size. mergekit's dare_linear is given the same density and weights, seed 0, float32 arithmetic and bfloat16
+output, and the two options its maintainers advise where memory is short; it rescales by another rule than the paper's,
+so results differ in value and are not compared. Each time ends when the bytes are on disk. Peak memory is the kernel's
+account of the finished process (ru_maxrss), which counts pages of mapped files, by which mergekit reads. The first
+round is not counted.
 """
 
 import argparse

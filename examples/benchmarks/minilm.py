@@ -5,8 +5,8 @@
 
 Each width twice: as growkit does it, and by bert2BERT's own random mapping. "cosine": mean cosine of each sentence's
 embedding, read back to 384 numbers, with the original's. "largest difference": between those, both of length 1.
-"pairs": largest difference of the cosine similarities between all pairs of sentences, taken on the wide embeddings as they
-come, which is what a search with the wide model would see.
+"pairs": largest difference of the cosine similarities between all pairs of sentences, taken on the wide embeddings as
+they come, which is what a search with the wide model would see.
 """
 
 import argparse

@@ -2,9 +2,10 @@
 
     python examples/benchmarks/plan_30b.py --work /tmp/growkit-bench            # seconds, a few MB of disk
 
-48 layers of 128 experts are 18,867 tensors, 61 GB in 16 files. Planning reads headers only, so the files hold their header
-and a hole where the weights would be. Each plan is made in a process of its own; its time begins when everything is
-imported and ends with the plan, and peak memory is the process's largest resident size (VmHWM), imports included.
+48 layers of 128 experts are 18,867 tensors, 61 GB in 16 files. Planning reads headers only, so the files hold their
+header and a hole where the weights would be. Each plan is made in a process of its own; its time begins when everything
+is imported and ends with the plan, and peak memory is the process's largest resident size (VmHWM), imports included.
+`--before CHECKOUT` plans by another checkout's growkit in turn with this one.
 """
 
 import argparse
@@ -76,9 +77,10 @@ def make_hollow(folder: Path, layers: int = LAYERS, experts: int = EXPERTS) -> N
 
 def plan_cost(source: Path, hidden: int = 2 * HIDDEN, package: Path | None = None) -> tuple[float, int, int, int]:
     """(seconds, peak resident bytes, what the plan says its growth's peak is, tensors). package: growkit's folder."""
-    environment = None if package is None else {"PYTHONPATH": str(package), "PATH": ""}
-    command = [sys.executable, "-c", PLAN, str(source), str(hidden)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    # first of all places: before the current folder, which may be this checkout
+    first = "" if package is None else f"import sys; sys.path.insert(0, {str(package)!r})\n"
+    command = [sys.executable, "-c", first + PLAN, str(source), str(hidden)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return tuple(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -86,18 +88,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="a folder; a source made before is used again")
     parser.add_argument("--repeat", type=int, default=3, help="how often each is planned; the median counts")
+    parser.add_argument("--before", type=Path, help="another checkout of growkit, to plan beside this one")
     arguments = parser.parse_args()
-    print("| | tensors | seconds, median | lowest to highest | peak memory |\n|---|---|---|---|---|")
+    packages = {"": None} | ({", before": arguments.before.resolve()} if arguments.before else {})
+    headings = ["", "tensors", "seconds, median", "lowest to highest", "peak memory", "told, with growing"]
+    print(f"| {' | '.join(headings)} |\n{'|---' * len(headings)}|")
     for name, size in {"1 layer, 1 expert": (1, 8), "Qwen3-30B-A3B's shape": (LAYERS, EXPERTS)}.items():
         source = arguments.work / f"hollow-{size[0]}-{size[1]}"
         if not source.exists():
             make_hollow(source, *size)
-        runs = [plan_cost(source) for _ in range(arguments.repeat)]
-        seconds = [run[0] for run in runs]
-        peak = max(run[1] for run in runs) / 1e6
-        print(
-            f"| {name} | {runs[0][3]:,} | {median(seconds):.2f} | {min(seconds):.2f} to {max(seconds):.2f} | {peak:,.0f} MB |"
-        )
+        costs: dict[str, list[tuple[float, int, int, int]]] = {which: [] for which in packages}
+        for _ in range(arguments.repeat):
+            for which, package in packages.items():
+                costs[which].append(plan_cost(source, package=package))
+        for which, runs in costs.items():
+            seconds = [run[0] for run in runs]
+            times = f"{median(seconds):.2f} | {min(seconds):.2f} to {max(seconds):.2f}"
+            peak, told = max(run[1] for run in runs) / 1e6, runs[0][2] / 1e6
+            print(f"| {name}{which} | {runs[0][3]:,} | {times} | {peak:,.0f} MB | {told:,.0f} MB |")
 
 
 if __name__ == "__main__":

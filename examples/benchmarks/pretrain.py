@@ -1,11 +1,13 @@
-"""What a step of `growkit pretrain` costs: beside transformers' Trainer, in bert2BERT's first stage, and with a teacher.
+"""What a step of `growkit pretrain` costs: beside transformers' Trainer, in bert2BERT's first stage, and with a
+teacher.
 
     python examples/benchmarks/pretrain.py                 # CPU, a 17 M Llama shape
     python examples/benchmarks/pretrain.py --device cuda --hidden 1024 --layers 24 --length 1024 --precision bfloat16
 
-Same model, data, batch, precision and optimizer settings; each way is run `--repeat` times in turn, in one process, and the median
-time of a step (the first few left out) counts. The teacher has two thirds of the width and five eighths of the layers, about
-a third of the parameters. The Trainer needs accelerate (`pip install accelerate`); without it its row is left out.
+Same model, data, batch, precision and optimizer settings; each way is run `--repeat` times in turn, in one process, and
+the median time of a step (the first few left out) counts. The teacher has two thirds of the width and five eighths of
+the layers, about a third of the parameters. The Trainer needs accelerate (`pip install accelerate`); without it its row
+is left out.
 """
 
 import argparse
@@ -83,7 +85,8 @@ def kept(source: Path, length: int, rows: int, sub_layers: int | None) -> float:
 
 
 class _Clock(transformers.TrainerCallback):
-    """Times of steps, from the end of one to the end of the next, the batch in between; growkit's hold its batch too."""
+    """Times of steps, from the end of one to the end of the next, the batch in between; growkit's hold its batch
+    too."""
 
     def __init__(self) -> None:
         self.times: list[float] = []

@@ -2,11 +2,11 @@
 
     python examples/benchmarks/rewarm.py CORPUS [--seed S] [--steps 80]
 
-Trains a Llama shape (hidden 64, 3 layers, a BPE vocabulary of 1024 of the corpus) and grows what is left, rates fallen to a tenth:
-twice as wide by FPI and by AKI, and twice as deep; each is trained on at the source's peak rate and at a third of it, over
-other batches. Validation, nats per token, after some steps and at the end; "spike": how far a training loss of steps 2 to 10
-lies above what the grown model had on that batch before it learned. CORPUS: a folder of .txt files, or one; so much of
-its beginning is used as --characters says. One thread, some six minutes of it.
+Trains a Llama shape (hidden 64, 3 layers, a BPE vocabulary of 1024 of the corpus) and grows what is left, rates fallen
+to a tenth: twice as wide by FPI and by AKI, and twice as deep; each is trained on at the source's peak rate and at a
+third of it, over other batches. Validation, nats per token, after some steps and at the end; "spike": how far a
+training loss of steps 2 to 10 lies above what the grown model had on that batch before it learned. CORPUS: a folder of
+.txt files, or one; so much of its beginning is used as --characters says. One thread, some six minutes of it.
 """
 
 import argparse

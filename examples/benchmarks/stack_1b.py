@@ -12,23 +12,24 @@ write, read once (a stack need read only half of them, the source). mergekit is 
 options its maintainers advise where memory is short (github.com/arcee-ai/mergekit issue 20), which are also the faster
 ones here; ratios are to the latter.
 
-A first round warms the page cache, is not counted, and compares: every tensor of growkit's result must be, byte for byte,
-the tensor of the source it was taken from, and mergekit's. Rounds after it take turns in who goes first; the table has
-their medians. Each time ends when the bytes are on disk: growkit flushes its own files, and for all alike the clock stops
-after a `sync`, begun from a clean slate by a `sync` before. Peak memory is the kernel's account of the finished process
-(ru_maxrss, the largest of the rounds); it counts pages of mapped files, by which mergekit reads, for as long as they stay.
-DIR keeps the source for the next run; what was made from it is removed.
+`--before CHECKOUT` runs another checkout's growkit beside this one, in the same turns.
+
+A first round warms the page cache, is not counted, and compares: every tensor of growkit's result must be, byte for
+byte, the tensor of the source it was taken from, and mergekit's. Rounds after it take turns in who goes first; the
+table has their medians. Each time ends when the bytes are on disk: growkit flushes its own files, and for all alike the
+clock stops after a `sync`, begun from a clean slate by a `sync` before. Peak memory is the kernel's account of the
+finished process (ru_maxrss, the largest of the rounds); it counts pages of mapped files, by which mergekit reads, for
+as long as they stay. DIR keeps the source for the next run; what was made from it is removed.
 """
 
 import argparse
 import json
 import os
 import shutil
-import statistics
 import sys
 from pathlib import Path
 
-from big import BIG, SMALL, folder_bytes, run, source_at
+from big import BIG, SMALL, before, folder_bytes, rows_of, run, source_at
 
 LEAN = ("--lazy-unpickle", "--out-shard-size", "500M")
 CHUNK = 1 << 20
@@ -98,17 +99,13 @@ def twice(source: dict[str, Place], layers: int) -> dict[str, Place]:
     return stacked
 
 
-def table(rows: dict[str, list[tuple[float, float]]], cp: str, peer: str | None) -> None:
-    times = {name: statistics.median(seconds for seconds, _ in runs) for name, runs in rows.items()}
-    headings = ["", f"seconds, median of {len(rows[cp])}", "lowest to highest", "of cp's time"]
-    headings += ["of mergekit's"] * (peer is not None) + ["peak memory"]
+def table(rows: dict[str, list[tuple[float, float]]], others: dict[str, str]) -> None:
+    """others: what each row is compared with -> what its column is called; the first stands first."""
+    headings = ["", f"seconds, median of {len(rows['growkit'])}", "lowest to highest"]
+    headings += [*(f"of {name}'s" for name in others.values()), "peak memory"]
     print(f"\n| {' | '.join(headings)} |\n{'|---' * len(headings)}|")
-    for name in sorted(rows, key=lambda name: name != cp):
-        runs = rows[name]
-        seconds = [second for second, _ in runs]
-        cells = [name, f"{times[name]:.1f}", f"{min(seconds):.1f} to {max(seconds):.1f}"]
-        cells += [f"{times[name] / times[other]:.2f}" for other in (cp, peer) if other is not None]
-        print(f"| {' | '.join(cells)} | {max(peak for _, peak in runs):,.0f} MB |")
+    first = next(iter(others))
+    print(*rows_of({name: rows[name] for name in sorted(rows, key=lambda name: name != first)}, *others), sep="\n")
 
 
 def main() -> None:
@@ -116,6 +113,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="a folder with 11 GB free, 2 of them for the source")
     parser.add_argument("--mergekit", type=Path, help="mergekit-yaml of an environment of its own; absent: left out")
     parser.add_argument("--small", action="store_true", help="a 56 M shape instead of 1.1 B")
+    parser.add_argument("--before", type=Path, help="another checkout of growkit, to run beside this one")
     parser.add_argument("--repeat", type=int, default=3, help="rounds that count")
     arguments = parser.parse_args()
     layers = (SMALL if arguments.small else BIG)["num_hidden_layers"]
@@ -127,12 +125,17 @@ def main() -> None:
     config.write_text(CONFIG.format(source=json.dumps(str(source)), layers=layers), "utf-8")
     os.environ["HF_HUB_OFFLINE"] = "1"  # everything is on disk; nobody's time is to depend on a network
 
-    grown, copied, merged = (work / f"stacked-by-{name}" for name in ("growkit", "cp", "mergekit"))
+    grown, copied, merged, earlier = (
+        work / f"stacked-by-{name}" for name in ("growkit", "cp", "mergekit", "growkit-before")
+    )
     cp, lean = "cp of the result", f"mergekit `{' '.join(LEAN)}`"
     stack = [sys.executable, "-m", "growkit", "stack", str(source), "--layers", str(2 * layers), "-o", str(grown)]
+    growkit = [*stack, "--no-verify"]
+    older = before([*growkit[:-2], str(earlier), growkit[-1]], arguments.before)
     ways: dict[str, tuple[Path, list[str]]] = {
-        "growkit": (grown, [*stack, "--no-verify"]),
+        "growkit": (grown, growkit),
         cp: (copied, ["cp", "-r", str(grown), str(copied)]),
+        **{name: (earlier, command) for name, command in older.items()},
     }
     if arguments.mergekit is not None:
         merge = [str(arguments.mergekit), str(config), str(merged), "--no-copy-tokenizer", "--quiet"]
@@ -151,7 +154,7 @@ def main() -> None:
             elif name == "growkit":
                 size = folder_bytes(grown)
                 correct &= compare("growkit and the source", twice(tensors(source), layers), tensors(grown))
-            elif target == merged:
+            elif target in (merged, earlier):
                 correct &= compare(f"growkit and {name}", tensors(target), tensors(grown))
             if target != grown:
                 shutil.rmtree(target)
@@ -160,7 +163,8 @@ def main() -> None:
 
     parameters = folder_bytes(source) / 2e9
     print(f"\n{parameters:.2f} B parameters, bfloat16, {layers} layers made {2 * layers}: {size / 1e9:.2f} GB")
-    table(rows, cp, lean if arguments.mergekit is not None else None)
+    others = {cp: "cp"} | ({lean: "mergekit"} if arguments.mergekit is not None else {})
+    table(rows, others | {name: name for name in older})
     if arguments.mergekit is None:
         print("\nmergekit was left out: --mergekit, and how to get it in the first lines of --help")
     if not correct:

@@ -2,8 +2,8 @@
 
     python examples/benchmarks/tokenizing.py --corpus FOLDER      # a folder of .txt files
 
-A byte-level BPE of 4096 entries is trained on the first files; both then encode the same documents in this process, and the
-figures are bytes of text per second of processor time. The tokens must be the same.
+A byte-level BPE of 4096 entries is trained on the first files; both then encode the same documents in this process, and
+the figures are bytes of text per second of processor time. The tokens must be the same.
 """
 
 import argparse

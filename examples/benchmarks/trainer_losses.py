@@ -1,4 +1,5 @@
-"""Does growkit's loop train as transformers' Trainer does? Both on the same batches, settings and model; the losses side by side.
+"""Does growkit's loop train as transformers' Trainer does? Both on the same batches, settings and model; the losses
+side by side.
 
     python examples/benchmarks/trainer_losses.py      # needs accelerate
 

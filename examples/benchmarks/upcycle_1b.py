@@ -3,8 +3,8 @@
     python examples/benchmarks/upcycle_1b.py --work /tmp/growkit-bench            # about 18 GB of disk
     python examples/benchmarks/upcycle_1b.py --work /tmp/growkit-bench --small    # a 56 M shape, seconds
 
-Everything runs in one go on one disk, each command in a process of its own, in turn, with the bytes on disk at the end. Peak
-memory is the kernel's own account of the finished process (ru_maxrss).
+Everything runs in one go on one disk, each command in a process of its own, in turn, with the bytes on disk at the end.
+Peak memory is the kernel's own account of the finished process (ru_maxrss).
 """
 
 import argparse

@@ -2,14 +2,17 @@
 
     python examples/benchmarks/widen_1b.py --work /tmp/growkit-bench            # about 20 GB of disk, 6 minutes
     python examples/benchmarks/widen_1b.py --work /tmp/growkit-bench --small    # a 56 M shape, seconds
+    python examples/benchmarks/widen_1b.py --work /tmp/growkit-bench --before CHECKOUT    # beside another growkit
 
-Everything runs in one go on one disk, each command in a process of its own, and each figure is a ratio to the time `cp`
-takes, in the same run, to copy growkit's result (as many bytes written, each read once). Peak memory is the kernel's own account of the
-finished process (ru_maxrss). "cp" and growkit both end with the bytes on disk.
+Everything runs in one go on one disk, in turn, each command in a process of its own. Two yardsticks: the time `cp`
+takes to copy growkit's result (as many bytes written, each read once), and to copy the source and the result, which are
+the bytes that growkit reads and writes. Peak memory is the kernel's own account of the finished process (ru_maxrss).
+All end with the bytes on disk.
 
-The peer: HyperCloning (arXiv 2409.12903) grows a live model, so the source, the target and what it builds on the way are
-all in memory. The row "in memory" is that way in thirty lines of stock transformers. To run HyperCloning itself, install
-it and its supported transformers in an environment of its own and put the following between two calls of `date`:
+The peer: HyperCloning (arXiv 2409.12903) grows a live model, so the source, the target and what it builds on the way
+are all in memory. The row "in memory" is that way in thirty lines of stock transformers. To run HyperCloning itself,
+install it and its supported transformers in an environment of its own and put the following between two calls of
+`date`:
     model = AutoModelForCausalLM.from_pretrained(SRC, torch_dtype="bfloat16")
     cloneModel(model, embedding_dim_multiplier=2, up_project_multiplier=2).save_pretrained(DST)
 """
@@ -18,9 +21,10 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
-from statistics import median
 
-from big import BIG, SMALL, folder_bytes, in_turn, run, source_at
+from big import BIG, SMALL, before, folder_bytes, in_turn, rows_of, run, source_at
+
+CP, BOTH = "cp of the result", "cp of bytes read and written"
 
 IN_MEMORY = """
 import sys, torch, transformers
@@ -54,6 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--small", action="store_true", help="a 56 M shape instead of 1.1 B")
     parser.add_argument("--no-peer", action="store_true", help="leave out the in-memory way (needs 15 GB of memory)")
+    parser.add_argument("--before", type=Path, help="another checkout of growkit, to run beside this one")
     parser.add_argument("--repeat", type=int, default=3, help="how often each is run, in turn; the median counts")
     arguments = parser.parse_args()
     source, target = arguments.work / ("source-small" if arguments.small else "source"), arguments.work / "widened"
@@ -66,7 +71,9 @@ def main() -> None:
     growkit += ["-o", str(target)]
     copied = arguments.work / "copied"
     commands = {
-        "cp of the result": ["cp", "-r", str(target), str(copied)],
+        CP: ["cp", "-r", str(target), str(copied)],
+        BOTH: ["sh", "-c", 'mkdir "$2" && cp -r "$0" "$1" "$2"', str(source), str(target), str(copied)],
+        **before(growkit, arguments.before),
         "growkit --noise 0": [*growkit, "--noise", "0"],
         "growkit (default noise)": growkit,
         "in memory": [sys.executable, "-c", IN_MEMORY, str(source), str(target)],
@@ -78,13 +85,10 @@ def main() -> None:
     measured = in_turn(commands, arguments.repeat, copied)
     shutil.rmtree(target)
     print(f"\n{parameters / 1e9:.2f} B parameters, bfloat16, hidden x2: {written / 1e9:.2f} GB\n")
-    print("| | seconds, median | lowest to highest | of cp's time | peak memory |\n|---|---|---|---|---|")
-    medians = {name: median(seconds for seconds, _ in runs) for name, runs in measured.items()}
-    for name, runs in measured.items():
-        low, high = min(runs)[0], max(runs)[0]
-        ratio = medians[name] / medians["cp of the result"]
-        peak = max(memory for _, memory in runs)
-        print(f"| {name} | {medians[name]:.1f} | {low:.1f} to {high:.1f} | {ratio:.2f} | {peak:,.0f} MB |")
+    others = [CP, BOTH, *before(growkit, arguments.before)]
+    headings = ["", "seconds, median", "lowest to highest", *(f"of {other}'s" for other in others), "peak memory"]
+    print(f"| {' | '.join(headings)} |\n{'|---' * len(headings)}|")
+    print(*rows_of(measured, *others), sep="\n")
 
 
 if __name__ == "__main__":

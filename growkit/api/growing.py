@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def grown(
     sources: Sequence[str | Path], out: str | Path | None, recipe: "Recipe", options: "Options", verify: bool
 ) -> "Grown":
-    """A growth, and where `verify` says so its proof. Raises CheckpointError or RequestError, having written nothing."""
+    """A growth, and where `verify` says so its proof. Raises CheckpointError or RequestError, having written
+    nothing."""
     from growkit.growth.carry_out import carry_out
 
     result = carry_out(sources, out, recipe, options, _with_clusters)

@@ -1,1 +1,3 @@
-"""Folders of safetensors files on disk: headers, rows, streamed writing, configs. They know bytes; ignorant of meaning."""
+"""Folders of safetensors files on disk: headers, rows, streamed writing, configs. They know bytes; ignorant of
+meaning.
+"""

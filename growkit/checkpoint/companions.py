@@ -78,18 +78,18 @@ def tokenizer_conflict(folders: Sequence[Path]) -> str:
 
 def modules_conflict(folders: Sequence[Path | None]) -> str:
     """What two sentence models do differently after the transformer, or ''; sizes of the hidden axis left out."""
-    found = []
+    all_settings = []
     for folder in folders:
         modules = sentence_modules(folder) if folder is not None else []
         settings = {}
         for kind, place in modules:
             stated = read_json(place / CONFIG) if (place / CONFIG).exists() else {}
             settings[kind] = {k: v for k, v in stated.items() if k not in (*POOLING_SIZES, "in_features")}
-        found.append(settings)
-    for other in found[1:]:
-        if list(found[0]) != list(other):
-            return f"modules {', '.join(found[0]) or 'none'} and {', '.join(other) or 'none'}"
-        different = [kind for kind in other if other[kind] != found[0][kind]]
+        all_settings.append(settings)
+    for other in all_settings[1:]:
+        if list(all_settings[0]) != list(other):
+            return f"modules {', '.join(all_settings[0]) or 'none'} and {', '.join(other) or 'none'}"
+        different = [kind for kind in other if other[kind] != all_settings[0][kind]]
         if different:
             return f"settings of their {different[0]} module"
     return ""

@@ -52,7 +52,7 @@ def write_folder(
     fill: Callable[[Path], None] = lambda _: None,
     beside: Beside | None = None,
     weights: Sequence[WeightFiles] = (),
-    room: int = 0,
+    room: int | None = None,
     card: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> None:
@@ -60,10 +60,12 @@ def write_folder(
 
     sources: are hashed in a thread beside the work; record: what growkit.json says, from the hashes of their files;
     None: a folder without one. fill: writes what is not streamed, before anything else is there. room: bytes it needs
-    beside the weights. config: written last, for a folder without one is no model to anyone.
+    beside the weights, for which the disk is asked before; None: unknown. config: written last, for a folder without
+    one is no model to anyone.
     """
     laid = [layout(list(files.tensors), files.largest, files.name) for files in weights]
-    check_space(out, room + sum(sum(sizes.values()) for _, _, sizes in laid))
+    if laid or room is not None:
+        check_space(out, (room or 0) + sum(sum(sizes.values()) for _, _, sizes in laid))
     stop = Event()
     with new_folder(out) as folder, ThreadPoolExecutor(1) as pool, setting(stop):
         # reads the files once more, while the result is made

@@ -121,12 +121,12 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
+    entries: dict[str, object] = {}
     for key, value in pairs:
-        if key in found:
+        if key in entries:
             raise ValueError(f"key {key!r} stands there twice")
-        found[key] = value
-    return found
+        entries[key] = value
+    return entries
 
 
 def _entry(path: Path, name: str, entry: object, start: int) -> StoredTensor:

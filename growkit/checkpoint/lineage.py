@@ -20,7 +20,7 @@ def current_checkpoint(folder: Path) -> Path:
 
     Raises RequestError, listing the candidates, where there is none or more than one.
     """
-    outputs, plain = _found(folder)
+    outputs, plain = _checkpoints_below(folder)
     records = {path: record_of(path) for path in outputs}
     sources = [entry for path in outputs for entry in _sources(path)]
     used = [entry.get("record") for entry in sources]
@@ -38,7 +38,7 @@ def current_checkpoint(folder: Path) -> Path:
     raise RequestError(f"{what}: say which checkpoint you mean: {shown}")
 
 
-def _found(folder: Path) -> tuple[list[Path], list[Path]]:
+def _checkpoints_below(folder: Path) -> tuple[list[Path], list[Path]]:
     """(what growkit made, other checkpoints) in a folder and below, in order of name; unfinished work left out."""
     outputs, plain = [], []
     for place, folders, files in os.walk(folder):

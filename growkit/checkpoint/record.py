@@ -102,8 +102,8 @@ def promised(provenance: Mapping[str, Any], hashes: list[str] | None) -> Exactne
     """
     if hashes is None:
         return _stated(provenance)
-    found = _between(provenance, hashes)
-    return _worst(provenance) if found is None else found
+    exactness = _between(provenance, hashes)
+    return _worst(provenance) if exactness is None else exactness
 
 
 def _between(record: Mapping[str, Any], hashes: list[str]) -> Exactness | None:
@@ -130,7 +130,7 @@ def _entries(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _stated(record: Mapping[str, Any]) -> Exactness:
     known = {str(exactness): exactness for exactness in Exactness}
-    said = record.get("exactness", "exact")
-    if not isinstance(said, str) or said not in known:
-        raise CheckpointError(f"{PROVENANCE} says exactness {said!r}; verify against an intact result")
-    return known[said]
+    word = record.get("exactness", "exact")
+    if not isinstance(word, str) or word not in known:
+        raise CheckpointError(f"{PROVENANCE} says exactness {word!r}; verify against an intact result")
+    return known[word]

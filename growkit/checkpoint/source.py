@@ -130,9 +130,9 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     """
     path, text = Path(source), str(source)
     with reading(path):
-        found = _on_disk(path, text) if text else None
-    if found is not None:
-        return found
+        checkpoint = _on_disk(path, text) if text else None
+    if checkpoint is not None:
+        return checkpoint
     if not HUB_ID.fullmatch(text) or path.suffix in FILES:
         raise CheckpointError(
             f"{text!r} does not exist; give a folder, a .safetensors file or a hub id such as org/name"

@@ -1,7 +1,8 @@
-"""Blocks of tensors computed and put in their place, a few at a time. Knows streams, threads and files; ignorant of what is computed.
+"""Blocks of tensors computed and put in their place, a few at a time. Knows streams, threads and files; ignorant of
+what is computed.
 
-Two threads work on blocks, each a pure function of its place, so the bytes do not depend on their order. Memory holds a few
-blocks however large the model.
+Two threads work on blocks, each a pure function of its place, so the bytes do not depend on their order. Memory holds a
+few blocks however large the model.
 """
 
 import os
@@ -21,8 +22,9 @@ from growkit.checkpoint.writer import Slot
 
 WORKERS = 2
 
-# dtype -> the integers that hold its bits, and Inf among them. As integers, floats of one sign are in their order, and Inf and NaN
-# come last: signed, those above 0, and unsigned, those below. Two passes of numpy, which unlike a sum in torch take no memory
+# dtype -> the integers that hold its bits, and Inf among them. As integers, floats of one sign are in their order, and
+# Inf and NaN come last: signed, those above 0, and unsigned, those below. Two passes of numpy, which unlike a sum in
+# torch take no memory
 INFINITE = {
     torch.float16: (torch.int16, 0x7C00),
     torch.bfloat16: (torch.int16, 0x7F80),
@@ -32,8 +34,8 @@ INFINITE = {
 Progress = Callable[[int], None]  # called with the number of bytes just written
 
 
-# (first element, function that computes the block, or finds out where it lies as it is), in any order; blocks are independent
-# of one another
+# (first element, function that computes the block, or finds out where it lies as it is), in any order; blocks are
+# independent of one another
 Block = torch.Tensor | Stretch
 Blocks = Iterable[tuple[int, Callable[[], Block]]]
 
@@ -71,7 +73,8 @@ def write_blocks(
     sizes: Mapping[str, int],
     progress: Progress = lambda _: None,
 ) -> None:
-    """Compute blocks and put them where the headers say, a few at a time. Raises what a block raises, OSError for the disk.
+    """Compute blocks and put them where the headers say, a few at a time. Raises what a block raises, OSError for the
+    disk.
 
     work: for each piece of data the tensors that hold it, as (name, bytes of an element), and its blocks.
     """

@@ -1,5 +1,5 @@
 """What one operating system has and another lacks: Linux has all of it, macOS less. Knows system calls; ignorant of
-what they are used for.
+their use.
 """
 
 import errno
@@ -32,9 +32,9 @@ def read_at(descriptor: int, target: memoryview, offset: int) -> int:
     """Read from a place in a file into memory; returns how many bytes came, 0 at the end of the file."""
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, [target], offset)
-    found = os.pread(descriptor, min(len(target), PIECE), offset)
-    target[: len(found)] = found
-    return len(found)
+    data = os.pread(descriptor, min(len(target), PIECE), offset)
+    target[: len(data)] = data
+    return len(data)
 
 
 def write_at(descriptor: int, data: memoryview, offset: int) -> None:

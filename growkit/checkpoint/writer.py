@@ -143,7 +143,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     out = out.resolve()
     partial, replaced = _work_folders(out)
-    made = [parent for parent in out.parents if not parent.exists()]  # innermost first
+    missing_parents = [parent for parent in out.parents if not parent.exists()]  # innermost first
     try:
         with _locked(out):
             there = out.exists()
@@ -172,7 +172,7 @@ def new_folder(out: Path) -> Iterator[Path]:
                     )
                     _remove(replaced)
     except BaseException as error:
-        for parent in made:
+        for parent in missing_parents:
             with suppress(OSError):  # not empty: somebody uses it
                 parent.rmdir()
         if isinstance(error, OSError):

@@ -1,4 +1,6 @@
-"""The commands that look and compare: verify, inspect. Knows what is shown of them; everything else is the library's."""
+"""The commands that look and compare: verify, inspect. Knows what is shown of them; everything else is the
+library's.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -51,51 +51,51 @@ def options_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     What stands in its place in Python but is an option of the command, such as `out`, comes with the others of its
     panel.
     """
-    declared = [p for p in inspect.signature(function).parameters.values() if not isinstance(said_of(p), Callback)]
-    order = [p for p in declared if isinstance(said_of(p), Argument)]
+    declared = [p for p in inspect.signature(function).parameters.values() if not isinstance(declared_of(p), Callback)]
+    order = [p for p in declared if isinstance(declared_of(p), Argument)]
     placed = [p for p in declared if p.kind is not p.KEYWORD_ONLY and p not in order]
     for parameter in (p for p in declared if p.kind is p.KEYWORD_ONLY):
-        order += [p for p in placed if p not in order and said_of(p).panel == said_of(parameter).panel]
+        order += [p for p in placed if p not in order and declared_of(p).panel == declared_of(parameter).panel]
         order.append(parameter)
     order += [p for p in placed if p not in order]
     options = [_typed(parameter) for parameter in order]
     dry = next((number for number, p in enumerate(order) if p.name == "dry_run"), None)
-    panel = OUTPUT if dry is None else said_of(order[dry]).panel
+    panel = OUTPUT if dry is None else declared_of(order[dry]).panel
     text = "With --dry-run: as JSON." if function.__name__ == "pretrain" else "Print for machines."
     json = Annotated[bool, typer.Option("--json", help=text, rich_help_panel=panel)]
     options.insert(len(order) if dry is None else dry + 1, _keyword(AS_JSON, json, False))
     return options
 
 
-def said_of(parameter: inspect.Parameter) -> Any:
+def declared_of(parameter: inspect.Parameter) -> Any:
     """What a parameter says of itself: its Option, Argument or Callback. Raises TypeError for one that says nothing."""
-    for said in getattr(parameter.annotation, "__metadata__", ()):
-        if isinstance(said, Option | Argument | Callback):
-            return said
+    for declared in getattr(parameter.annotation, "__metadata__", ()):
+        if isinstance(declared, Option | Argument | Callback):
+            return declared
     raise TypeError(f"parameter {parameter.name!r} has neither Option nor Argument")
 
 
 def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
     """One parameter as typer reads it."""
-    said = said_of(parameter)
+    declared = declared_of(parameter)
     kind, choices = kind_of(get_args(parameter.annotation)[0])
-    default = parameter.default if getattr(said, "command_default", SAME) is SAME else said.command_default
+    default = parameter.default if getattr(declared, "command_default", SAME) is SAME else declared.command_default
     info: Any
-    if isinstance(said, Argument):
-        info = typer.Argument(metavar=said.metavar, help=_escaped(said.help))
-        default = None if said.may_lack else default
+    if isinstance(declared, Argument):
+        info = typer.Argument(metavar=declared.metavar, help=_escaped(declared.help))
+        default = None if declared.may_lack else default
     else:
-        more = {key: value for key, value in (("min", said.min), ("max", said.max)) if value is not None}
-        text, metavar = said.help, said.metavar
+        more = {key: value for key, value in (("min", declared.min), ("max", declared.max)) if value is not None}
+        text, metavar = declared.help, declared.metavar
         if choices and len("|".join(choices)) <= SHORT:
             metavar = "|".join(choices)
         elif choices:
             text = f"{', '.join(choices[:-1])} or {choices[-1]}: {text}"
         info = typer.Option(
-            *_flags(parameter.name, said, kind, default), rich_help_panel=said.panel, metavar=metavar,
+            *_flags(parameter.name, declared, kind, default), rich_help_panel=declared.panel, metavar=metavar,
             help=_escaped(text), **more,
         )  # fmt: skip
-    lacks = (default is None and parameter.default is not parameter.empty) or getattr(said, "may_lack", False)
+    lacks = (default is None and parameter.default is not parameter.empty) or getattr(declared, "may_lack", False)
     annotation: Any = Optional[kind] if lacks else kind
     return _keyword(parameter.name, Annotated[annotation, info], default)
 
@@ -104,10 +104,10 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _flags(name: str, said: Option, kind: Any, default: Any) -> tuple[str, ...]:
+def _flags(name: str, declared: Option, kind: Any, default: Any) -> tuple[str, ...]:
     """How an option is written. One that can be switched off has a second flag for that."""
-    if said.flags:
-        return said.flags
+    if declared.flags:
+        return declared.flags
     flag = "--" + name.replace("_", "-")
     return (f"{flag}/--no-{flag[2:]}",) if kind is bool and default is not False else (flag,)
 

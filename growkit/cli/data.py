@@ -18,8 +18,8 @@ def tokenizing(call: Callable[..., "Dataset"], as_json: bool) -> None:
     from growkit.cli import show_data
 
     with show_data.bars(as_json) as begin:
-        made = call(begin=begin)
-    show_data.dataset(made, as_json)
+        dataset = call(begin=begin)
+    show_data.dataset(dataset, as_json)
 
 
 def initialising(call: Callable[..., "Initialised"], as_json: bool) -> None:
@@ -34,8 +34,8 @@ def evaluating(call: Callable[..., "Evaluation"], as_json: bool) -> None:
     from growkit.cli import show_data
 
     with show_data.bar("evaluating", as_json) as begin:
-        found = call(begin=begin)
-    show_data.evaluation(found, as_json)
+        evaluation = call(begin=begin)
+    show_data.evaluation(evaluation, as_json)
 
 
 command(api.tokenize, tokenizing, interrupted=KEPT)

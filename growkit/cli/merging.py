@@ -18,8 +18,8 @@ def merging(call: Callable[..., "Merged"], as_json: bool) -> None:
     from growkit.cli import show_merging as show
 
     with show.writing(as_json) as (announce, progress):
-        done = call(announce=announce, progress=progress)
-    show.merged(done, as_json)
+        merged = call(announce=announce, progress=progress)
+    show.merged(merged, as_json)
 
 
 def measuring(call: Callable[..., "MeasuredDelta"], as_json: bool) -> None:

@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 def reporting(call: Callable[..., "Savings"], as_json: bool) -> None:
     """Show the report's tables and where it is."""
-    made = call()
+    savings = call()
     if as_json:
         import json
 
-        print(json.dumps(made.to_json(), indent=2))
+        print(json.dumps(savings.to_json(), indent=2))
         return
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False, emoji=False)
-    for title, headings, rows in made.tables():
+    for title, headings, rows in savings.tables():
         console.print(f"[bold]{escape(title)}[/]")
         table = Table(box=None, pad_edge=False, header_style="bold")
         for number, heading in enumerate(headings):
@@ -32,9 +32,9 @@ def reporting(call: Callable[..., "Savings"], as_json: bool) -> None:
             table.add_row(*map(escape, row))
         console.print(table)
         console.print()
-    for note in made.notes:
+    for note in savings.notes:
         console.print(f"[dim]note:[/] {escape(note)}")
-    console.print(f"[bold]wrote[/] {escape(str(made.folder))}", soft_wrap=True)
+    console.print(f"[bold]wrote[/] {escape(str(savings.folder))}", soft_wrap=True)
 
 
 command(api.report, reporting)

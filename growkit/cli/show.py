@@ -44,8 +44,8 @@ def print_plan(todo: Plan, console: Console) -> None:
     for axis in todo.axes:
         grows = axis.how != "kept"
         colour = COLOURS[str(axis.exactness)] if grows else "dim"
-        said = f"[{colour}]{axis.exactness}[/]" if grows else "-"
-        row = (axis.axis, f"{axis.old:,}", f"{axis.new:,}", axis.how, said)
+        exactness = f"[{colour}]{axis.exactness}[/]" if grows else "-"
+        row = (axis.axis, f"{axis.old:,}", f"{axis.new:,}", axis.how, exactness)
         table.add_row(*row, style=None if grows else "dim")
     console.print(table)
     console.print()
@@ -108,7 +108,8 @@ def _before_after(todo: Plan) -> Table:
 
 @contextmanager
 def writing(as_json: bool) -> Iterator[tuple[Callable[[Plan], None], Callable[[int], None]]]:
-    """(announce, progress) for a growth: the plan when it is known, then a bar of bytes written; silent for machines."""
+    """(announce, progress) for a growth: the plan when it is known, then a bar of bytes written; silent for
+    machines."""
     if as_json:
         yield (lambda _: None), (lambda _: None)
         return
@@ -198,35 +199,35 @@ def report_table(measured: Verification) -> None:
     out.print(f"{verdict}  within {limit}" if measured.ok else f"[bold red]FAILED[/]  {why}")
 
 
-def inspection(found: Inspection, as_json: bool) -> None:
+def inspection(checkpoint: Inspection, as_json: bool) -> None:
     """What a checkpoint is and how it could grow."""
     if as_json:
-        as_text(found.to_json())
+        as_text(checkpoint.to_json())
         return
-    total = sum(found.parameters.values())
-    tied = "tied" if found.tied else "not tied"
+    total = sum(checkpoint.parameters.values())
+    tied = "tied" if checkpoint.tied else "not tied"
     out.print(
-        f"[bold]{escape(found.source)}[/]  {found.family}, {found.architecture}, head {tied}, {', '.join(found.dtypes)}"
+        f"[bold]{escape(checkpoint.source)}[/]  {checkpoint.family}, {checkpoint.architecture}, head {tied}, {', '.join(checkpoint.dtypes)}"
     )
     sizes = Table(box=None, pad_edge=False, header_style="bold")
-    for axis in found.sizes:
+    for axis in checkpoint.sizes:
         sizes.add_column(axis, justify="right")
-    sizes.add_row(*(f"{n:,}" for n in found.sizes.values()))
+    sizes.add_row(*(f"{n:,}" for n in checkpoint.sizes.values()))
     out.print(sizes)
     parts = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("part", "parameters", "share"):
         parts.add_column(heading, justify="left" if heading == "part" else "right")
-    for part, weights in sorted(found.parameters.items(), key=lambda item: -item[1]):
+    for part, weights in sorted(checkpoint.parameters.items(), key=lambda item: -item[1]):
         parts.add_row(part, f"{weights:,}", f"{weights / total:.1%}")
-    parts.add_row("[bold]total[/]", f"[bold]{total:,}[/]", size(found.bytes))
+    parts.add_row("[bold]total[/]", f"[bold]{total:,}[/]", size(checkpoint.bytes))
     out.print(parts)
-    if found.active_parameters != total:
-        out.print(f"{found.active_parameters:,} parameters active for one token")
-    out.print(f"{count(found.flops_per_token)}FLOPs per token forward, attention scores left out\n")
+    if checkpoint.active_parameters != total:
+        out.print(f"{checkpoint.active_parameters:,} parameters active for one token")
+    out.print(f"{count(checkpoint.flops_per_token)}FLOPs per token forward, attention scores left out\n")
     growth = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("growth", "exactness", "why"):
         growth.add_column(heading, overflow="fold", no_wrap=heading != "why")
-    for g in found.growths:
+    for g in checkpoint.growths:
         growth.add_row(g.option, f"[{COLOURS[g.exactness]}]{g.exactness}[/]", escape(g.why))
     out.print(growth)
 

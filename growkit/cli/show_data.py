@@ -1,4 +1,5 @@
-"""What tokenize, init and eval print: tables for people, JSON for machines. Knows rich; ignorant of how anything was found."""
+"""What tokenize, init and eval print: tables for people, JSON for machines. Knows rich; ignorant of how anything was
+found."""
 
 from __future__ import annotations
 
@@ -56,80 +57,83 @@ def bar(what: str, as_json: bool) -> Iterator[Callable[[int], Advance]]:
         yield begin
 
 
-def dataset(made: Dataset, as_json: bool) -> None:
+def dataset(result: Dataset, as_json: bool) -> None:
     """What is in a dataset, and where it is."""
     if as_json:
-        as_text(made.to_json())
+        as_text(result.to_json())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("split", "documents", "tokens", "text", "bytes per token"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
-    for name, split in made.meta["splits"].items():
+    for name, split in result.meta["splits"].items():
         tokens, text = split["tokens"], split["text_bytes"]
         table.add_row(name, f"{split['documents']:,}", f"{tokens:,}", size(text), f"{text / tokens:.2f}")
     out.print(table)
-    out.print(f"vocabulary of {made.meta['vocab_size']:,}, {made.meta['dtype']}", style="dim")
-    _notes(made.notes)
-    out.print(f"[bold]wrote[/] {escape(str(made.folder))}", soft_wrap=True)
+    out.print(f"vocabulary of {result.meta['vocab_size']:,}, {result.meta['dtype']}", style="dim")
+    _notes(result.notes)
+    out.print(f"[bold]wrote[/] {escape(str(result.folder))}", soft_wrap=True)
 
 
-def initialised(made: Initialised, as_json: bool) -> None:
+def initialised(checkpoint: Initialised, as_json: bool) -> None:
     """What was made of a config, and where it is."""
     if as_json:
-        as_text(made.to_json())
+        as_text(checkpoint.to_json())
         return
-    out.print(f"{made.architecture}, {made.parameters:,} parameters, {made.dtype}, seed {made.seed}")
-    if not made.tokenizer:
+    out.print(
+        f"{checkpoint.architecture}, {checkpoint.parameters:,} parameters, {checkpoint.dtype}, seed {checkpoint.seed}"
+    )
+    if not checkpoint.tokenizer:
         _notes(["it has no tokenizer: give a checkpoint that has one, or copy the files of one into it"])
-    out.print(f"[bold]wrote[/] {escape(str(made.folder))}", soft_wrap=True)
+    out.print(f"[bold]wrote[/] {escape(str(checkpoint.folder))}", soft_wrap=True)
 
 
-def evaluation(found: Evaluation, as_json: bool) -> None:
+def evaluation(figures: Evaluation, as_json: bool) -> None:
     """The figures, and all that must be known to compare them with others."""
     if as_json:
-        as_text(found.to_json())
+        as_text(figures.to_json())
         return
     table = Table(box=None, pad_edge=False, show_header=False)
-    where = escape(found.data) + (f", {found.split}" if found.split else "")
-    table.add_row("measured", f"{escape(found.checkpoint)} on {where}")
+    where = escape(figures.data) + (f", {figures.split}" if figures.split else "")
+    table.add_row("measured", f"{escape(figures.checkpoint)} on {where}")
     table.add_row(
-        "", f"{found.predicted:,} of {found.tokens:,} tokens, {found.windows:,} windows, float32, {found.device}"
+        "",
+        f"{figures.predicted:,} of {figures.tokens:,} tokens, {figures.windows:,} windows, float32, {figures.device}",
     )
-    table.add_row("context", f"{found.context}, stride {found.stride}")
-    if found.accuracy is not None:
-        table.add_row("masked loss", f"[bold]{found.loss:.4f}[/] nats per masked token")
-        table.add_row("accuracy", f"[bold]{found.accuracy:.2%}[/] of masked tokens")
+    table.add_row("context", f"{figures.context}, stride {figures.stride}")
+    if figures.accuracy is not None:
+        table.add_row("masked loss", f"[bold]{figures.loss:.4f}[/] nats per masked token")
+        table.add_row("accuracy", f"[bold]{figures.accuracy:.2%}[/] of masked tokens")
     else:
-        table.add_row("loss", f"[bold]{found.loss:.4f}[/] nats per token")
-        table.add_row("perplexity", f"[bold]{found.perplexity:.6g}[/] per token")
-    if found.bits_per_byte is not None:
-        table.add_row("bits per byte", f"[bold]{found.bits_per_byte:.4f}[/]")
-        table.add_row("bytes", f"{found.text_bytes:,}: {escape(found.counted)}")
+        table.add_row("loss", f"[bold]{figures.loss:.4f}[/] nats per token")
+        table.add_row("perplexity", f"[bold]{figures.perplexity:.6g}[/] per token")
+    if figures.bits_per_byte is not None:
+        table.add_row("bits per byte", f"[bold]{figures.bits_per_byte:.4f}[/]")
+        table.add_row("bytes", f"{figures.text_bytes:,}: {escape(figures.counted)}")
     out.print(table)
-    _notes(found.notes)
+    _notes(figures.notes)
 
 
-def outlook(found: Outlook, as_json: bool) -> None:
+def outlook(ahead: Outlook, as_json: bool) -> None:
     """What a run will be: its stages and what they cost."""
     if as_json:
-        as_text(found.to_json())
+        as_text(ahead.to_json())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("stage", "steps", "layers", "run", "learn", "FLOPs"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage in found.stages:
+    for stage in ahead.stages:
         means = (f"{stage[key]:.4g}" for key in ("depth", "trained"))
         table.add_row(stage["name"], f"{stage['steps']:,}", str(stage["layers"]), *means, f"{stage['flops']:.3g}")
     out.print(table)
-    taught = f", the teacher at most {found.teacher_flops:.3g} more" if found.teacher_flops else ""
+    taught = f", the teacher at most {ahead.teacher_flops:.3g} more" if ahead.teacher_flops else ""
     out.print(
-        f"{found.parameters:,} parameters, {found.tokens:,} tokens ({found.passes:.2f} times the data), {found.warmup:,} steps of warm-up{taught}"
+        f"{ahead.parameters:,} parameters, {ahead.tokens:,} tokens ({ahead.passes:.2f} times the data), {ahead.warmup:,} steps of warm-up{taught}"
     )
-    where = f"{found.processes} processes on {found.device}" if found.processes > 1 else found.device
+    where = f"{ahead.processes} processes on {ahead.device}" if ahead.processes > 1 else ahead.device
     out.print(
-        f"{where}, {found.precision}; weights, gradient and moments {size(found.state)} and activations beside them"
+        f"{where}, {ahead.precision}; weights, gradient and moments {size(ahead.state)} and activations beside them"
     )
-    out.print(f"disk: {size(found.disk)} at most", style="dim")
+    out.print(f"disk: {size(ahead.disk)} at most", style="dim")
     out.print("nothing was written", style="dim")
 
 

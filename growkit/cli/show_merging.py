@@ -26,8 +26,8 @@ def print_plan(todo: MergePlan, console: Console) -> None:
     request = todo.request
     options = ", ".join(f"{name} {value:g}" for name, value in request.options.items())
     seed = f"seed {request.seed}" if request.row.draws else ""
-    said = ", ".join(part for part in (options, f"scale {request.scale:g}", seed, request.row.paper) if part)
-    console.print(f"[bold]{request.method}[/]  {todo.family.model_type}, {escape(said)}")
+    settings = ", ".join(part for part in (options, f"scale {request.scale:g}", seed, request.row.paper) if part)
+    console.print(f"[bold]{request.method}[/]  {todo.family.model_type}, {escape(settings)}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "model", "weight", "weights on disk"):
         table.add_column(heading, justify="right" if heading.startswith("weight") else "left")
@@ -69,27 +69,27 @@ def writing(as_json: bool) -> Iterator[tuple[Callable[[MergePlan], None], Callab
         yield announce, advance
 
 
-def merged(done: Merged, as_json: bool) -> None:
+def merged(result: Merged, as_json: bool) -> None:
     """Where the result is; of a dry run its plan."""
-    if done.dry_run and as_json:
-        as_text(done.plan.to_json())
+    if result.dry_run and as_json:
+        as_text(result.plan.to_json())
         return
-    if done.dry_run:
-        print_plan(done.plan, out)
+    if result.dry_run:
+        print_plan(result.plan, out)
         out.print("\n[dim]Dry run: nothing was written.[/]")
         return
     if as_json:
-        as_text({"folder": str(done.folder), **done.plan.to_json()})
+        as_text({"folder": str(result.folder), **result.plan.to_json()})
         return
-    out.print(f"[bold]wrote[/] {escape(str(done.folder))}", soft_wrap=True)
+    out.print(f"[bold]wrote[/] {escape(str(result.folder))}", soft_wrap=True)
 
 
-def delta(found: MeasuredDelta, as_json: bool) -> None:
+def delta(measured: MeasuredDelta, as_json: bool) -> None:
     """How large a delta is, what may be dropped of it, and where it was saved."""
-    report = found.report
+    report = measured.report
     if as_json:
-        folder = str(found.folder) if found.folder else None
-        as_text({**report.to_json(), "folder": folder, "rank_errors": found.errors})
+        folder = str(measured.folder) if measured.folder else None
+        as_text({**report.to_json(), "folder": folder, "rank_errors": measured.errors})
         return
     out.print(f"[bold]{escape(report.member)}[/] less {escape(report.base)}")
     sizes, shares = (Table(box=None, pad_edge=False, header_style="bold") for _ in range(2))
@@ -118,9 +118,11 @@ def delta(found: MeasuredDelta, as_json: bool) -> None:
         )
     for note in report.notes:
         out.print(f"[yellow]{escape(note)}[/]" if note.startswith("warning") else f"[dim]note:[/] {escape(note)}")
-    if found.errors:
-        worst = max(found.errors, key=lambda name: found.errors[name])  # type: ignore[index]
-        mean = sum(found.errors.values()) / len(found.errors)
-        out.print(f"relative error of the LoRA: {mean:.2%} in the mean, {found.errors[worst]:.2%} in {escape(worst)}")
-    if found.folder is not None:
-        out.print(f"[bold]wrote[/] {escape(str(found.folder))}", soft_wrap=True)
+    if measured.errors:
+        worst = max(measured.errors, key=lambda name: measured.errors[name])  # type: ignore[index]
+        mean = sum(measured.errors.values()) / len(measured.errors)
+        out.print(
+            f"relative error of the LoRA: {mean:.2%} in the mean, {measured.errors[worst]:.2%} in {escape(worst)}"
+        )
+    if measured.folder is not None:
+        out.print(f"[bold]wrote[/] {escape(str(measured.folder))}", soft_wrap=True)

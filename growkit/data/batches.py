@@ -23,11 +23,12 @@ MASKED_SHARE, KEPT_SHARE, RANDOM_SHARE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of tokens and what is to be said of them. Masked, causal and answer-only batches differ in their labels alone.
+    """Rows of tokens and what is to be said of them. Masked, causal and answer-only batches differ in their labels
+    alone.
 
-    inputs: (rows, length) int64. labels: (rows, length) int64, IGNORED where nothing is predicted, as many as there are.
-    places: (rows, length) int64, where in its file each input token lies; stays in the main memory. source: the file's tag.
-    predicted: how many labels are not IGNORED.
+    inputs: (rows, length) int64. labels: (rows, length) int64, IGNORED where nothing is predicted, as many as there
+    are. places: (rows, length) int64, where in its file each input token lies; stays in the main memory. source: the
+    file's tag. predicted: how many labels are not IGNORED.
     """
 
     inputs: torch.Tensor
@@ -61,7 +62,9 @@ def batch_of(
 
 
 class BatchSource(Protocol):
-    """Where a run's batches come from: a pure function of the step and the rows. size: rows of a step, over all processes."""
+    """Where a run's batches come from: a pure function of the step and the rows. size: rows of a step, over all
+    processes.
+    """
 
     size: int
 
@@ -114,11 +117,11 @@ class Batches:
     def drawn(self, step: int, first: int, count: int) -> list[int]:
         """Which windows rows first .. first + count of a step's batch are."""
         assert first >= 0 and first + count <= self.size, "rows of another step's batch"
-        found = []
+        window_numbers = []
         for row in range(step * self.size + first, step * self.size + first + count):
             epoch, place = divmod(row, self.windows)
-            found.append(int(self._order(epoch)[place]))
-        return found
+            window_numbers.append(int(self._order(epoch)[place]))
+        return window_numbers
 
     def rows(self, step: int, first: int, count: int) -> Batch:
         """The batch of rows first .. first + count of a step."""

@@ -34,7 +34,7 @@ def find_files(inputs: Sequence[str | Path]) -> list[Path]:
 
     Raises RequestError for what names none.
     """
-    found: dict[Path, Path] = {}
+    by_path: dict[Path, Path] = {}
     for name in inputs:
         path = Path(name)
         if path.is_file():
@@ -54,19 +54,19 @@ def find_files(inputs: Sequence[str | Path]) -> list[Path]:
         if not files:
             raise RequestError(f"{str(name)!r} holds no {', '.join(SUFFIXES)} file")
         for file in files:
-            found.setdefault(file.resolve(), file)
-    if not found:
+            by_path.setdefault(file.resolve(), file)
+    if not by_path:
         raise RequestError("no text: name at least one file or folder")
-    return list(found.values())
+    return list(by_path.values())
 
 
 def _below(folder: Path) -> list[Path]:
     """Text files below a folder by name; hidden ones are left out."""
-    found = []
+    paths = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in files if name.endswith(SUFFIXES) and not name.startswith(".")]
-    return sorted(found)
+        paths += [Path(place, name) for name in files if name.endswith(SUFFIXES) and not name.startswith(".")]
+    return sorted(paths)
 
 
 def documents(files: Sequence[Path], text_key: str = "text", advance: Advance = lambda _: None) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _json_lines(path: Path, key: str, advance: Advance) -> Iterator[str]:
         raw = open(path, "rb")  # noqa: SIM115
     with raw:
         lines: Any = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
-        number = told = 0
+        number = reported = 0
         while True:
             try:
                 line = lines.readline()
@@ -138,8 +138,8 @@ def _json_lines(path: Path, key: str, advance: Advance) -> Iterator[str]:
                 raise RequestError(f"{str(path)!r} is no sound gzip file ({error}); fetch it again") from None
             number += 1
             if not line or not number % PROGRESS_LINES:
-                advance(raw.tell() - told)
-                told = raw.tell()
+                advance(raw.tell() - reported)
+                reported = raw.tell()
             if not line:
                 return
             if line.strip():

@@ -1,4 +1,6 @@
-"""Sizes that people know by name, for `growkit grow --like`: family, hidden, heads, kv heads, ffn, layers. Data only."""
+"""Sizes that people know by name, for `growkit grow --like`: family, hidden, heads, kv heads, ffn, layers. Data
+only.
+"""
 
 _TABLE = """
 bert-tiny       bert      128   2   2    512   2

@@ -43,23 +43,23 @@ def split_experts(family: Family, state: Mapping[str, torch.Tensor]) -> State:
 
 def join_experts(family: Family, state: Mapping[str, torch.Tensor]) -> State:
     """The inverse of split_experts: a state dict with a live model's names."""
-    found: State = {}
+    live_state: State = {}
     groups: dict[str, dict[tuple[int, int], torch.Tensor]] = {}
     for name, tensor in state.items():
         live, place = live_name(family, name)
         if place is None:
-            found[live] = tensor
+            live_state[live] = tensor
         else:
             groups.setdefault(live, {})[_numbers(family, name)[1], place] = tensor
     for live, parts in groups.items():
         ordered = [parts[key] for key in sorted(parts)]
         count = len({place for _, place in parts})
-        found[live] = (
+        live_state[live] = (
             rearrange(ordered, "(expert part) row column -> expert (part row) column", part=count)
             if ordered[0].dim()
             else ordered[0]  # a step is one number for all experts
         )
-    return found
+    return live_state
 
 
 def live_name(family: Family, name: str) -> tuple[str, int | None]:
@@ -84,22 +84,22 @@ def split_with(
     family: Family, tensors: Mapping[str, Value], piece: Callable[[Value, int, int, int], Value]
 ) -> dict[str, Value]:
     """piece(tensor, expert, place, parts): one of an expert's parts in a stacked tensor."""
-    found: dict[str, Value] = {}
+    pieces: dict[str, Value] = {}
     for name, tensor in tensors.items():
         parameter, kind = _parted(name)
         stored = family.experts.fused.get(family.template(parameter))
         if stored is None:
-            found[name] = tensor
+            pieces[name] = tensor
         elif not family.of_each_expert(stored[0]):
-            found[_named(family, parameter, stored[0]) + kind] = tensor
+            pieces[_named(family, parameter, stored[0]) + kind] = tensor
         elif len(tensor.shape) == 3:
             for expert in range(tensor.shape[0]):
                 for place, part in enumerate(stored):
-                    found[_named(family, parameter, part, expert) + kind] = piece(tensor, expert, place, len(stored))
+                    pieces[_named(family, parameter, part, expert) + kind] = piece(tensor, expert, place, len(stored))
         else:
             for part in stored:  # a step: one number, which the first expert keeps for all
-                found[_named(family, parameter, part) + kind] = tensor
-    return found
+                pieces[_named(family, parameter, part) + kind] = tensor
+    return pieces
 
 
 def _parted(name: str) -> tuple[str, str]:

@@ -1,1 +1,3 @@
-"""Growing checkpoints: from a request to a plan to streams. They know axes, maps and headers; ignorant of live models."""
+"""Growing checkpoints: from a request to a plan to streams. They know axes, maps and headers; ignorant of live
+models.
+"""

@@ -47,7 +47,7 @@ def growth_card(plan: Plan, names: Sequence[str]) -> str:
         "near": "It computes nearly the same function as its source; how nearly is measured by `growkit verify`.",
         "approximate": "It does not compute the same function as before; it is a starting point for training.",
     }[str(plan.exactness)]
-    done = {
+    participle = {
         "widen": "widened",
         "stack": "deepened",
         "grow": "grown",
@@ -58,7 +58,7 @@ def growth_card(plan: Plan, names: Sequence[str]) -> str:
     at_work = f", of which {active:,} are active for one token" if active != after else ""
     request = json.dumps(plan.recipe.to_json(), ensure_ascii=False)
     return model_card(
-        f"{' + '.join(names)}, {done}",
+        f"{' + '.join(names)}, {participle}",
         f"Grown by growkit {__version__} from {' and '.join(f'`{name}`' for name in names)}"
         f" ({plan.family.model_type}, {before:,} parameters) to {after:,} parameters{at_work}. {claim}\n\n"
         f"| axis | from | to | how | function |\n|---|---|---|---|---|\n{rows}\n\n"

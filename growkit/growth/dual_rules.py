@@ -1,9 +1,9 @@
-"""How gradients grow when weights do, and what AdamW must be told of it. Knows roles and amplitudes; ignorant of how optimizer
-state is stored.
+"""How gradients grow when weights do, and what AdamW must be told of it. Knows roles and amplitudes; ignorant of how
+optimizer state is stored.
 
-The roles change places: what is written is multiplied by its read amplitude, what is read by its write amplitude (by the
-chain rule; a gain with multiplier w has write * read / w). Entries that carry nothing of the source have no history: first
-moments 0, second moments the mean of the axis, so that their first steps are bounded.
+The roles change places: what is written is multiplied by its read amplitude, what is read by its write amplitude (by
+the chain rule; a gain with multiplier w has write * read / w). Entries that carry nothing of the source have no
+history: first moments 0, second moments the mean of the axis, so that their first steps are bounded.
 """
 
 from dataclasses import replace
@@ -55,7 +55,8 @@ def _dual_selection(
     carried = _has_history(dimension, size, growth) & np.isfinite(amplitude) & (amplitude != 0)
     amplitude = np.where(carried, amplitude, 1.0 if power == 2 else 0.0) ** power
     mode = np.where(carried, GATHER, MEAN if power == 2 else GATHER)
-    # what a member reads of others starts at 0 but learns: it has no history, where the member writes a place of its own
+    # what a member reads of others starts at 0 but learns: it has no history, where the member writes a place of its
+    # own
     learns = dimension.role == READ and power == 2 and placed
     mode = np.where(forward.mode == ABSENT, MEAN if learns else ABSENT, mode).astype(np.int8)
     return replace(forward, amplitude=amplitude, mode=mode)
@@ -75,8 +76,8 @@ def _dual_amplitude(dimension: Dimension, size: int, growth: Growth, scale: floa
 def _has_history(dimension: Dimension, size: int, growth: Growth) -> np.ndarray:
     """Which entries inherit history: only what is written and read as its source is.
 
-    A filler's gain, or a copy that nothing reads, gets gradients of its own, and a second moment of 0 would make its first
-    steps huge.
+    A filler's gain, or a copy that nothing reads, gets gradients of its own, and a second moment of 0 would make its
+    first steps huge.
     """
     axis = dimension_map(dimension, size, growth)
     plain = (axis.sides[WRITE].mode == GATHER) & (axis.sides[READ].mode == GATHER)
@@ -84,14 +85,16 @@ def _has_history(dimension: Dimension, size: int, growth: Growth) -> np.ndarray:
 
 
 def _share(selections: list[Selection], growth: Growth, power: int, placed: bool) -> float:
-    """What a member's share makes of its moments: by the chain rule through the logits, which are a mean; what all members
-    write has the mean of their histories."""
+    """What a member's share makes of its moments: by the chain rule through the logits, which are a mean; what all
+    members write has the mean of their histories."""
     meets = all(chosen.everywhere for chosen in selections)
     return growth.share**power if placed else growth.share if meets else 1.0
 
 
 def rate_multipliers(name: str, shape: Shape, growth: Growth) -> tuple[float, float]:
-    """(weight, gradient) multipliers of a tensor as a whole: root mean square of its amplitudes over carried entries."""
+    """(weight, gradient) multipliers of a tensor as a whole: root mean square of its amplitudes over carried
+    entries.
+    """
 
     def multipliers() -> tuple[float, float]:
         rules = tensor_rule(name, shape, growth), dual_rule(name, shape, growth, 1)

@@ -1,4 +1,5 @@
-"""Carry a plan out: read rows, grow them, put them in their place. Knows streams and threads; ignorant of what axes mean.
+"""Carry a plan out: read rows, grow them, put them in their place. Knows streams and threads; ignorant of what axes
+mean.
 
 Two threads work on blocks of rows, each a pure function of its place, so the bytes do not depend on their order. Memory
 holds a few blocks however large the model.
@@ -25,11 +26,12 @@ from growkit.operators.seeds import generator
 def grow_blocks(
     tensor: TensorPlan, sources: Sequence[Source], seed: int, allow_nonfinite: bool = False
 ) -> Iterator[tuple[int, Callable[[], Block]]]:
-    """(first element, function that computes the block, or finds it as it lies) for each block of a target tensor; blocks are independent.
+    """(first element, function that computes the block, or finds it as it lies) for each block of a target tensor;
+    blocks are independent.
 
     A block is contiguous in the target, flat from its first element. What is drawn depends on the seed, the name of the
-    first part and the block, so copies in other layers are equal; a tensor with a draw of its own has its own name. Raises CheckpointError from the function for weights
-    that are not finite, before or after the cast.
+    first part and the block, so copies in other layers are equal; a tensor with a draw of its own has its own name.
+    Raises CheckpointError from the function for weights that are not finite, before or after the cast.
     """
     if isinstance(tensor.draw, Fill | Given):
         fill = tensor.draw

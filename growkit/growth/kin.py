@@ -108,11 +108,11 @@ def stem_of(family: Family, model: Headers, name: str) -> str:
 
 def names_of(family: Family, model: Headers) -> dict[str, str]:
     """stem -> the name this model stores it under, in the order of its file, buffers left out."""
-    found: dict[str, str] = {}
+    by_stem: dict[str, str] = {}
     for name in model.shapes:
         if not family.is_buffer(name):
-            found.setdefault(stem_of(family, model, name), name)
-    return found
+            by_stem.setdefault(stem_of(family, model, name), name)
+    return by_stem
 
 
 def dtypes_of(family: Family, model: Headers) -> dict[str, torch.dtype]:

@@ -1,7 +1,7 @@
 """AdamW state that grows along with weights. Knows how state is named and stored; ignorant of folders.
 
-A source's state is one safetensors file: <parameter>.exp_avg, <parameter>.exp_avg_sq and, if it is there, <parameter>.step. That of
-experts may be stacked, as live models have it; the grown one is not.
+A source's state is one safetensors file: <parameter>.exp_avg, <parameter>.exp_avg_sq and, if it is there,
+<parameter>.step. That of experts may be stacked, as live models have it; the grown one is not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,15 @@ Stored = Mapping[str, StoredTensor]
 def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan, ...]:
     """Plans for AdamW state, one file for each source: moments by the dual map, steps as they are.
 
-    A layer that is inserted as the identity starts with first moments of 0 and the second moments of the layer it copies,
-    so that its first steps are bounded. Raises CheckpointError for entries that are no state of a source's parameters.
+    A layer that is inserted as the identity starts with first moments of 0 and the second moments of the layer it
+    copies, so that its first steps are bounded. Raises CheckpointError for entries that are no state of a source's
+    parameters.
     """
     for state, member in zip(stored, plan.members):
         _check(state, member)
-    found = []
+    tensor_plans = []
     # copies of one layer share their parts, as their weights do
-    made: dict[tuple[int, str, bool], tuple[Part, ...]] = {}
+    moments: dict[tuple[int, str, bool], tuple[Part, ...]] = {}
     one = select(identity(1), WRITE)
     kept = Rule(rows=one, columns=one, role=WRITE)
     for tensor in plan.tensors:
@@ -46,15 +47,15 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
                     continue
                 if kind == "step":
                     step = Part(origin.source, f"{known}.{kind}", kept)
-                    found.append(TensorPlan(f"{name}.{kind}", entry.shape, entry.dtype, (step,)))
+                    tensor_plans.append(TensorPlan(f"{name}.{kind}", entry.shape, entry.dtype, (step,)))
                     continue
                 key = (id(tensor.parts), f"{known}.{kind}", tensor.inserted)
-                if key not in made:
-                    made[key] = tuple(
+                if key not in moments:
+                    moments[key] = tuple(
                         _moment(part, known, kind, tensor.inserted, plan, stored) for part in tensor.parts
                     )
-                found.append(TensorPlan(f"{name}.{kind}", tensor.shape, entry.dtype, made[key]))
-    return tuple(found)
+                tensor_plans.append(TensorPlan(f"{name}.{kind}", tensor.shape, entry.dtype, moments[key]))
+    return tuple(tensor_plans)
 
 
 def _check_lacking(parts: Sequence[Part], known: str, kind: str, plan: Plan, stored: Sequence[Stored]) -> None:
@@ -122,18 +123,18 @@ def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = ()) -> dict
     """Per-parameter multipliers that make AdamW on the grown model step as it did on the small one.
 
     With weights grown by w and gradients by g: lr * w, weight_decay / w, eps * g (arXiv 2602.10545). Tensors
-    whose entries have different multipliers get their root mean square: outputs then follow the source's exactly only at
-    whole multiples with noise 0, and on average elsewhere. Gemma's gains must not decay: what decays is gain - 1.
+    whose entries have different multipliers get their root mean square: outputs then follow the source's exactly only
+    at whole multiples with noise 0, and on average elsewhere. Gemma's gains must not decay: what decays is gain - 1.
     before: the multipliers each source already trains with, by parameter; they are multiplied in.
     """
     rates: dict[str, dict[str, float]] = {}
     for tensor in plan.tensors:
         part = tensor.parts[0]
-        found = []
+        factors = []
         for each in tensor.parts if _meet(tensor.parts) else tensor.parts[:1]:
             member = plan.members[each.source]
-            found.append(rate_multipliers(each.name, member.shapes[each.name], member.growth))
-        weight, gradient = (sum(kind) for kind in zip(*found))  # one, or what sources that meet give together
+            factors.append(rate_multipliers(each.name, member.shapes[each.name], member.growth))
+        weight, gradient = (sum(kind) for kind in zip(*factors))  # one, or what sources that meet give together
         multipliers = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
         rated = before[part.source] if before else {}
         earlier = rated.get(part.name) or rated.get(live_name(plan.family, part.name)[0]) or {}

@@ -1,5 +1,5 @@
-"""What will be done, before a byte is touched: axes with their maps, tensors with their rules, and what is exact. Knows how
-to describe itself; ignorant of how maps are chosen and of how anything is executed.
+"""What will be done, before a byte is touched: axes with their maps, tensors with their rules, and what is exact. Knows
+how to describe itself; ignorant of how maps are chosen and of how anything is executed.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,17 @@ from growkit.maps.axis import AxisMap
 from growkit.maps.exactness import Exactness
 from growkit.maps.notation import READ
 from growkit.operators.draws import Fill, Given, Redraw
-from growkit.operators.rule import Rule
+from growkit.operators.rule import BLOCK_ELEMENTS, Rule
 
-PROCESS_BYTES = 230_000_000  # a Python process with torch imported, measured
-BLOCK_BYTES = 100_000_000  # two blocks in flight with their temporaries, measured
+# Measured as the largest resident size of a process (VmHWM) with torch 2.13 for CPUs on x86-64 Linux:
+PROCESS_BYTES = 236_000_000  # Python with torch and growkit imported
+# per tensor of a result: its plan, its name and its source's header, by examples/benchmarks/plan_30b.py: 31 MB more
+# than after the imports for 18,867 tensors widened, 37 MB for 37,731 stacked (10 MB of either for a vocabulary of
+# 151,936)
+TENSOR_BYTES = 1_200
+# per element of a block, two of them in flight with their temporaries: 72 MB widening the small shape of
+# examples/benchmarks/big.py, 85 MB a layer of plan_30b.py's. What goes from file to file is only checked: 7 MB stacking
+GROWN_BYTES, KEPT_BYTES = 90, 8
 REDRAW_BYTES = 20_000_000  # drawing entries of one block anew, measured
 
 
@@ -53,8 +60,8 @@ class Part:
 class TensorPlan:
     """One target tensor: its name, shape and dtype, and the parts it is the sum of.
 
-    Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity. draw: what
-    of it is drawn at random; what is drawn or given whole has no parts.
+    Tensors that share one `parts` are copies of one another. inserted: in a layer that starts as the identity. draw:
+    what of it is drawn at random; what is drawn or given whole has no parts.
     """
 
     name: str
@@ -127,9 +134,13 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """Expected peak resident memory of growing: the process, two blocks in flight, and what is grown whole."""
+        """Expected peak resident memory of planning and growing: the process, the plan, two blocks in flight, and what
+        is grown whole.
+        """
         whole = max((_working_bytes(tensor) for tensor in self.tensors), default=0)
-        return PROCESS_BYTES + BLOCK_BYTES + 2 * whole
+        cast = self.recipe.dtype is not None
+        blocks = max((_block_bytes(tensor, cast) for tensor in self.tensors), default=0)
+        return PROCESS_BYTES + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole
 
     def parameters(self) -> tuple[int, int]:
         """Numbers of weights before and after (buffers that transformers recomputes not counted)."""
@@ -181,8 +192,8 @@ def active(family: Family, shapes: Mapping[str, tuple[int, ...]], config: Mappin
 def forward_flops(family: Family, shapes: Mapping[str, tuple[int, ...]], tied: bool, config: Mapping[str, Any]) -> int:
     """2 operations per weight of every matrix a token passes (2 * N, Kaplan et al. arXiv 2001.08361 section 2.1).
 
-    Of a mixture's experts a token passes as many as it takes. Embedding look-ups count nothing, a tied head counts as the
-    matrix it is; attention scores, whose cost depends on the length of the text, and norms are left out.
+    Of a mixture's experts a token passes as many as it takes. Embedding look-ups count nothing, a tied head counts as
+    the matrix it is; attention scores, whose cost depends on the length of the text, and norms are left out.
     """
     counts = {}
     stored_head = any(family.stem(name) in family.heads for name in shapes)
@@ -206,6 +217,16 @@ def _passed(counts: Mapping[str, int], family: Family, config: Mapping[str, Any]
 
 def _weights(member: Member) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in member.shapes.items() if name not in member.dropped}
+
+
+def _block_bytes(tensor: TensorPlan, cast: bool) -> int:
+    """Bytes of the largest blocks of a tensor that are in flight, with what computing them takes.
+
+    cast: to another dtype.
+    """
+    elements = min(BLOCK_ELEMENTS, prod(tensor.shape))
+    kept = not cast and len(tensor.parts) == 1 and tensor.draw is None and tensor.parts[0].rule.is_copy
+    return elements * (KEPT_BYTES if kept else GROWN_BYTES)
 
 
 def _working_bytes(tensor: TensorPlan) -> int:

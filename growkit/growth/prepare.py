@@ -76,8 +76,8 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
             stored.append(open_state(Path(state)))
             opened.callback(stored[-1].close)
         headers = [headers_of(checkpoint) for checkpoint in checkpoints]
-        for found, header in zip(stored, headers):
-            found.tensors = split_stored(family_named(header.config.get("model_type")), found.tensors)
+        for moments, header in zip(stored, headers):
+            moments.tensors = split_stored(family_named(header.config.get("model_type")), moments.tensors)
         asked, notes = with_sizes(recipe, headers[0])
         text = asked.experts.text if asked.experts is not None else None
         if text is not None and not Path(text).is_file():
@@ -120,5 +120,5 @@ def _paths(optimizer: Path_ | Sequence[Path_] | None) -> list[Path_]:
 def _rates(state: Path) -> dict[str, Any]:
     """The learning-rate multipliers that lie beside an optimizer state, by parameter."""
     path = state.parent / MULTIPLIERS
-    found = read_json(path).get("multipliers") if path.exists() else None
-    return found if isinstance(found, dict) else {}
+    multipliers = read_json(path).get("multipliers") if path.exists() else None
+    return multipliers if isinstance(multipliers, dict) else {}

@@ -141,7 +141,9 @@ def stack_recipe(
     seed: int = Recipe.seed,
     dtype: str | None = None,
 ) -> Recipe:
-    """A request for a growth in depth (see Depth); after: numbers, or as people write them, "4,8". Raises RequestError."""
+    """A request for a growth in depth (see Depth); after: numbers, or as people write them, "4,8". Raises
+    RequestError.
+    """
     depth = Depth(
         layers=layers, method=method, overlap=overlap, after=layer_numbers(after), every=every, block=block,
         slices=slices,
@@ -199,7 +201,9 @@ def upcycle_recipe(
     seed: int = Recipe.seed,
     dtype: str | None = None,
 ) -> Recipe:
-    """A request for a mixture of experts (see Experts). Raises RequestError for a dtype that weights are not stored in."""
+    """A request for a mixture of experts (see Experts). Raises RequestError for a dtype that weights are not stored
+    in.
+    """
     wanted = Experts(
         count=experts, top_k=top_k, granularity=granularity, shared=shared, layers=layers, diversity=diversity,
         router=router, text=str(text) if text else None,

@@ -1,8 +1,8 @@
-"""From a tensor's axes and the maps of those axes to its rule. Knows roles and what a tied head needs; ignorant of values
-and of why a map was chosen.
+"""From a tensor's axes and the maps of those axes to its rule. Knows roles and what a tied head needs; ignorant of
+values and of why a map was chosen.
 
-A rule depends on a tensor's template and shape alone, and is made once for all tensors that share them: the 18,867 tensors of
-a large mixture have a dozen rules.
+A rule depends on a tensor's template and shape alone, and is made once for all tensors that share them: the 18,867
+tensors of a large mixture have a dozen rules.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -20,14 +20,15 @@ from growkit.operators.rule import Rule, Selection, rule_of, select
 
 Maps = Mapping[str, AxisMap]
 Shape = tuple[int, ...]
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Growth:
     """The maps of all axes of one source, with the facts about the model that a rule depends on.
 
-    share: what this source contributes where several meet, such as in the logits of models side by side: 1 / their number.
+    share: what this source contributes where several meet, such as in the logits of models side by side: 1 / their
+    number.
     """
 
     family: Family
@@ -36,15 +37,15 @@ class Growth:
     noise: float
     architecture: str = ""
     share: float = 1.0
-    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _by_key: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` gives, made for the first who asks with this key and handed to all others."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
+        if key not in self._by_key:
+            self._by_key[key] = make()
+        return self._by_key[key]
 
-    def for_kind(self, what: Hashable, name: str, shape: Shape, make: Callable[[], Made]) -> Made:
+    def for_kind(self, what: Hashable, name: str, shape: Shape, make: Callable[[], Value]) -> Value:
         """The same for all tensors of one template and shape."""
         return self.once((what, self.family.template(name), shape), make)
 
@@ -81,7 +82,9 @@ def dimension_map(dimension: Dimension, size: int, growth: Growth) -> AxisMap:
 
 
 def check_shape(name: str, shape: Shape, growth: Growth) -> None:
-    """Raises CheckpointError where a stored shape is not what the config says it should be, or is more than a matrix."""
+    """Raises CheckpointError where a stored shape is not what the config says it should be, or is more than a
+    matrix.
+    """
     growth.for_kind("checked", name, shape, lambda: _check_shape(name, shape, growth))
 
 
@@ -114,7 +117,8 @@ def _tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
         selections[0] = replace(selections[0], amplitude=selections[0].amplitude * growth.share)
     roles = [dimension.role for dimension in dimensions]
     offset = growth.family.norms.gain_offset if roles[0] == GAIN else 0.0
-    # a router whose rows are equal (finer experts) must keep them so to the last bit: which experts go together is a tie
+    # a router whose rows are equal (finer experts) must keep them so to the last bit: which experts go together is a
+    # tie
     noise = 0.0 if dimensions[0].axes == ("expert",) else growth.noise
     return rule_of(selections, roles, offset, noise)
 
@@ -150,14 +154,17 @@ def grown_shape(name: str, shape: Shape, growth: Growth) -> Shape:
 def head_factor(axis: AxisMap, growth: Growth) -> np.ndarray:
     """What the last norm multiplies by for a head that is tied: its read amplitude, over what the embedding has.
 
-    logits = sum over copies of embedding[j] * activation[j]; the embedding cannot carry the 1/copies, so this norm does.
+    logits = sum over copies of embedding[j] * activation[j]; the embedding cannot carry the 1/copies, so this norm
+    does.
     """
     read = growth.share * axis.sides[READ].amplitude
     return read / (growth.maps["hidden"].sides[WRITE].amplitude * growth.embedding_scale)
 
 
 def selection(dimension: Dimension, size: int, growth: Growth) -> Selection:
-    """What one dimension of a tensor takes from its axis: its role's side, and the last norm what a tied head cannot carry."""
+    """What one dimension of a tensor takes from its axis: its role's side, and the last norm what a tied head cannot
+    carry.
+    """
     return growth.once(("selection", dimension, size), lambda: _selection(dimension, size, growth))
 
 

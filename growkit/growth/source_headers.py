@@ -79,9 +79,11 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
 def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
     """Raises CheckpointError where a tensor the model needs is not there, or layers are not as the config says."""
     family = growth.family
-    found = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
-    if found != set(range(layers)):
-        raise CheckpointError(f"config.json says {layers} layers but {headers.label!r} has tensors of {len(found)}")
+    layer_numbers = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
+    if layer_numbers != set(range(layers)):
+        raise CheckpointError(
+            f"config.json says {layers} layers but {headers.label!r} has tensors of {len(layer_numbers)}"
+        )
     missing = family.lacking(headers.shapes, layers, headers.config)
     stems = {family.stem(name) for name in headers.shapes}
     if has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):

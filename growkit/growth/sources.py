@@ -82,12 +82,14 @@ def _equal(checkpoint: Checkpoint, a: str, b: str) -> bool:
 
 
 def split_stored(family: Family, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """The same for tensors in a file: a slice of a stacked tensor lies in one piece, so it is a tensor at its own offset."""
+    """The same for tensors in a file: a slice of a stacked tensor lies in one piece, so it is a tensor at its own
+    offset.
+    """
 
     def piece(tensor: StoredTensor, expert: int, place: int, parts: int) -> StoredTensor:
         shape = (tensor.shape[1] // parts, *tensor.shape[2:])
         skipped = (expert * parts + place) * prod(shape) * tensor.dtype.itemsize
         return replace(tensor, shape=shape, offset=tensor.offset + skipped)
 
-    found = split_with(family, tensors, piece)
-    return {name: tensor if tensor.name == name else replace(tensor, name=name) for name, tensor in found.items()}
+    pieces = split_with(family, tensors, piece)
+    return {name: tensor if tensor.name == name else replace(tensor, name=name) for name, tensor in pieces.items()}

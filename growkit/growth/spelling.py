@@ -30,11 +30,11 @@ def size_in_bytes(size: int | str) -> int:
     return count
 
 
-def layer_numbers(said: str | Sequence[int] | None) -> tuple[int, ...]:
+def layer_numbers(numbers: str | Sequence[int] | None) -> tuple[int, ...]:
     """'4,8,12', or the numbers themselves, as numbers; none for nothing. Raises RequestError for what are none."""
-    if not isinstance(said, str):
-        return tuple(said or ())
+    if not isinstance(numbers, str):
+        return tuple(numbers or ())
     try:
-        return tuple(int(number) for number in said.split(",") if said)
+        return tuple(int(number) for number in numbers.split(",") if numbers)
     except ValueError:
-        raise RequestError(f"--after {said!r} should be layer numbers such as 4,8,12") from None
+        raise RequestError(f"--after {numbers!r} should be layer numbers such as 4,8,12") from None

@@ -1,4 +1,6 @@
-"""A live model's weights grown in memory, by the plan that files are grown by. Knows state dicts; ignorant of folders."""
+"""A live model's weights grown in memory, by the plan that files are grown by. Knows state dicts; ignorant of
+folders.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,5 +1,5 @@
-"""Which source tensors make which target tensor, by which rule. Knows what each mode of growth asks of a name; ignorant of
-sizes and of how maps were chosen.
+"""Which source tensors make which target tensor, by which rule. Knows what each mode of growth asks of a name; ignorant
+of sizes and of how maps were chosen.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class TensorPlans:
     layers: AxisMap
     depths: Sequence[int]
     recipe: Recipe
-    made: dict[tuple[int, str, bool], tuple[Part, ...]] = field(default_factory=dict)
+    shared_parts: dict[tuple[int, str, bool], tuple[Part, ...]] = field(default_factory=dict)
 
     @property
     def family(self) -> Family:
@@ -62,11 +62,11 @@ class TensorPlans:
     def _targets(self) -> list[tuple[str, int, str, bool]]:
         """(name, source, name there, whether its layer is inserted) of each target tensor."""
         in_layers: list[dict[int, list[str]]] = [{} for _ in self.sources]
-        for found, headers in zip(in_layers, self.sources):
+        for by_layer, headers in zip(in_layers, self.sources):
             for name in headers.shapes:
                 layer = self.family.layer_of(name)
                 if layer is not None and not self.family.is_buffer(name):
-                    found.setdefault(layer, []).append(name)
+                    by_layer.setdefault(layer, []).append(name)
         own = [name for name in self.sources[0].shapes if not self.family.is_buffer(name)]
         if self.layers.is_identity and len(self.depths) == 1:
             return [(name, 0, name, False) for name in own]
@@ -93,12 +93,12 @@ class TensorPlans:
 
     def _plan(self, name: str, source: int, origin: str, inserted: bool) -> TensorPlan:
         key = (source, origin, inserted and self._is_silenced(origin))
-        if key not in self.made:
-            self.made[key] = self._parts(*key)
+        if key not in self.shared_parts:
+            self.shared_parts[key] = self._parts(*key)
         shape = grown_shape(origin, self.sources[source].shapes[origin], self.growths[source])
-        stored = [self.sources[part.source].dtypes[part.name] for part in self.made[key]]
+        stored = [self.sources[part.source].dtypes[part.name] for part in self.shared_parts[key]]
         return TensorPlan(
-            name, shape, self.recipe.dtype or reduce(torch.promote_types, stored), self.made[key], inserted
+            name, shape, self.recipe.dtype or reduce(torch.promote_types, stored), self.shared_parts[key], inserted
         )
 
     def _parts(self, source: int, name: str, silent: bool) -> tuple[Part, ...]:

@@ -79,10 +79,10 @@ def _dense_jobs(plan: Plan, sources: Sequence[Checkpoint]) -> list[Job]:
     """The Dense layer of sentence models, which reads the hidden axis; whatever follows sees what it saw before."""
     # stacked models end in the last one's layers; fused ones share what follows
     numbers = range(len(sources)) if plan.recipe.mode else [len(sources) - 1]
-    found = [[folder for kind, folder in _modules(sources[n]) if kind == "Dense"] for n in numbers]
-    if not any(found):
+    dense_folders = [[folder for kind, folder in _modules(sources[n]) if kind == "Dense"] for n in numbers]
+    if not any(dense_folders):
         return []
-    modules = [open_checkpoint(folders[0]) for folders in found]
+    modules = [open_checkpoint(folders[0]) for folders in dense_folders]
     family = replace(plan.family, tensors={"linear.weight": "label /hidden", "linear.bias": "label"}, prefixes=())
     headers, growths = [], []
     for number, module in zip(numbers, modules):
@@ -91,7 +91,7 @@ def _dense_jobs(plan: Plan, sources: Sequence[Checkpoint]) -> list[Job]:
         headers.append(Headers(module.label, shapes, dtypes, {}))
         growths.append(replace(plan.members[number].growth, family=family))
     recipe = replace(plan.recipe, dtype=None)
-    return [Job(TensorPlans(headers, growths, identity(1), [1], recipe).plans(), modules, found[0][0].name)]
+    return [Job(TensorPlans(headers, growths, identity(1), [1], recipe).plans(), modules, dense_folders[0][0].name)]
 
 
 def _modules(source: Checkpoint) -> list[tuple[str, Path]]:

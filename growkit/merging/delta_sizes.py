@@ -6,11 +6,13 @@ that dropping adds to a delta is, relative to it, sqrt(p / (1 - p)), from the va
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
 
 import numpy as np
+import torch
 
 from growkit.checkpoint.stream import is_finite, kind_of
 from growkit.errors import CheckpointError
@@ -60,15 +62,22 @@ class DeltaReport:
         return {**asdict(self), "thresholds": THRESHOLDS}
 
 
-def measure(merger: Merger) -> DeltaReport:
-    """Count one member's deltas in one pass. Raises CheckpointError where one is NaN or Inf."""
+# called with a tensor, a first row and the block of the delta from there, (rows, width), which it may change
+Seen = Callable[[MergedTensor, int, torch.Tensor], None]
+
+
+def measure(merger: Merger, seen: Seen = lambda tensor, start, delta: None) -> DeltaReport:
+    """Count one member's deltas in one pass. seen: gets each block once it is counted, so that nobody reads it again.
+
+    Raises CheckpointError where one is NaN or Inf, and what `seen` raises.
+    """
     plan = merger.plan
     sums: dict[str, np.ndarray] = {}
     bins = np.zeros(1 << 16, dtype=np.int64)
     decades: Counter[int] = Counter()
     for tensor in plan.tensors:
         entry = sums.setdefault(_kind(merger, tensor), np.zeros(5 + len(THRESHOLDS)))
-        for block in merger.deltas(tensor, 0):
+        for start, base, block in merger.read(tensor, 0):
             if not is_finite(block):
                 raise CheckpointError(
                     f"tensor {tensor.names[0]!r} of {plan.members[0].label!r} less the base's holds {kind_of(block)};"
@@ -82,11 +91,10 @@ def measure(merger: Merger) -> DeltaReport:
             entry[1] += squares
             entry[2] = max(entry[2], float(size.max()) if size.numel() else 0.0)
             entry[3] += int((size == 0).sum())
+            assert base is not None, "a delta is of a base"
+            entry[4] += float(base.double().square().sum())
             entry[5:] += below
-        for start in range(0, tensor.height, tensor.block_rows):
-            stop = min(start + tensor.block_rows, tensor.height)
-            assert merger.base is not None
-            entry[4] += float(merger.base.rows(tensor.base, np.arange(start, stop)).double().square().sum())
+            seen(tensor, start, block)
     kinds = [
         Kind(
             name,

@@ -18,7 +18,8 @@ from growkit.merging.merge_plan import MergePlan, apply_plan, keys_of
 from growkit.merging.merger import Merger
 from growkit.merging.methods import MergeRequest, merge_request
 from growkit.merging.prepare_merge import MergeOptions, Path_, path_parts, prepared_merge
-from growkit.merging.stored_deltas import open_skill, save_low_rank, save_sparse
+from growkit.merging.sparse_file import SparseFile
+from growkit.merging.stored_deltas import open_skill, save_low_rank
 from growkit.merging.write_merge import describe, write_merged
 
 
@@ -78,17 +79,21 @@ def delta(
                 f"--rank {rank}: stock models hold a mixture's experts stacked, where PEFT's LoRA finds no linear"
                 " layers; save a sparse delta with --drop"
             )
-        report = measure(merger)
         if save is None:
-            return MeasuredDelta(report)
-        errors: dict[str, float] | None = None
+            return MeasuredDelta(measure(merger))
+        measured: MeasuredDelta
 
         def fill(folder: Path) -> None:
-            nonlocal errors
+            nonlocal measured
+            errors: dict[str, float] | None = None
             if rank is None:
-                save_sparse(merger, folder)
+                with SparseFile(merger, folder) as file:
+                    report = measure(merger, file.add)  # each block is read once, for both
+                    file.finish()
             else:
+                report = measure(merger)
                 errors = save_low_rank(merger, folder, rank, _linears(plan), str(base))
+            measured = MeasuredDelta(report, Path(save), errors)
 
         asked = {"drop": drop or 0.0, "rank": rank, "seed": seed}
         write_folder(
@@ -97,7 +102,7 @@ def delta(
             fill=fill,
             record=lambda hashes: describe(plan, "delta", asked, ready.sources, hashes),
         )
-        return MeasuredDelta(report, Path(save), errors)
+        return measured
 
 
 def apply(base: Path_, deltas: Sequence[tuple[Path_, float]], out: Path_ | None, options: MergeOptions) -> Merged:
@@ -139,7 +144,7 @@ def _linears(plan: MergePlan) -> dict[str, bool]:
     """stem -> whether it is stored (in, out), of the linear layers inside the model's layers."""
     assert plan.base is not None
     architecture = architecture_of(plan.family, plan.base)
-    found = {}
+    transposed = {}
     for tensor in plan.tensors:
         dimensions = plan.family.axes_of(tensor.names[0], architecture)
         if (
@@ -147,5 +152,5 @@ def _linears(plan: MergePlan) -> dict[str, bool]:
             and plan.family.layer_of(tensor.names[0]) is not None
             and any(d.role == READ for d in dimensions)
         ):
-            found[tensor.stem] = dimensions[0].role == READ
-    return found
+            transposed[tensor.stem] = dimensions[0].role == READ
+    return transposed

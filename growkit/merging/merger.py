@@ -148,10 +148,15 @@ class Merger:
 
     def deltas(self, tensor: MergedTensor, number: int) -> Iterator[torch.Tensor]:
         """What one member changes in a tensor, in blocks of rows."""
+        return (delta for _, _, delta in self.read(tensor, number))
+
+    def read(self, tensor: MergedTensor, number: int) -> Iterator[tuple[int, torch.Tensor | None, torch.Tensor]]:
+        """(first row, what the base has there as it is stored, what one member changes in it), in blocks of rows."""
         for start in range(0, tensor.height, tensor.block_rows):
             stop = min(start + tensor.block_rows, tensor.height)
             stored = self._base_rows(tensor, start, stop)
-            yield self._delta(tensor, number, start, stop, None if stored is None else stored.to(tensor.compute))
+            base = None if stored is None else stored.to(tensor.compute)
+            yield start, stored, self._delta(tensor, number, start, stop, base)
 
     def _base_rows(self, tensor: MergedTensor, start: int, stop: int) -> torch.Tensor | None:
         return self.base.rows(tensor.base, np.arange(start, stop)) if self.base is not None else None
@@ -164,11 +169,11 @@ class Merger:
     def _not_finite(self, tensor: MergedTensor, start: int, stop: int, result: torch.Tensor) -> CheckpointError:
         """Whose fault it is that a merged block holds NaN or Inf: the base's, a member's, or the dtype's."""
         stored = self._base_rows(tensor, start, stop)
-        found = [] if stored is None else [(self.plan.first, stored)]
+        blocks = [] if stored is None else [(self.plan.first, stored)]
         base = None if stored is None else torch.zeros(stored.shape, dtype=tensor.compute)
         for number in self.active:
-            found.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
-        for label, block in found:
+            blocks.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
+        for label, block in blocks:
             if not is_finite(block):
                 return CheckpointError(
                     f"tensor {tensor.names[0]!r} of {label!r} holds {kind_of(block)}: pass --allow-nonfinite to merge"

@@ -80,10 +80,10 @@ class MergeRequest:
 
     def to_json(self) -> dict[str, Any]:
         """The request as plain data, for provenance."""
-        said = {"method": self.method, **self.options, "scale": self.scale}
-        said |= {"seed": self.seed, "drop_vectors": self.vectors} if self.row.draws else {}
+        stated = {"method": self.method, **self.options, "scale": self.scale}
+        stated |= {"seed": self.seed, "drop_vectors": self.vectors} if self.row.draws else {}
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        return {**said, "vocab": self.vocab, "dtype": dtype}
+        return {**stated, "vocab": self.vocab, "dtype": dtype}
 
 
 def merge_request(

@@ -1,5 +1,5 @@
 """Deltas that are stored by themselves: sparse, in growkit's own file, or of low rank, in PEFT's. Knows both formats,
-how they are written and read; ignorant of how they are merged.
+how they are read and how the latter is written; ignorant of how they are merged.
 
 Sparse, DELTA/delta.safetensors, for each tensor by its stem (its name without the prefix a task model gives its base
 model):
@@ -26,7 +26,7 @@ from growkit.families import Family
 from growkit.growth.kin import names_of
 from growkit.growth.source_headers import Headers
 from growkit.merging.merge_plan import Giver, MergedTensor
-from growkit.merging.merger import Merger, thin
+from growkit.merging.merger import Merger
 from growkit.merging.operators.subspace import low_rank
 from growkit.operators.seeds import generator
 
@@ -131,56 +131,6 @@ def _adapter(path: Path, stored: Checkpoint, base: Headers, family: Family) -> t
             names[stem], dtypes[stem], shapes[stem] = module, tensor.dtype, (into, out) if transposed else (out, into)
     scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     return LowRankDelta(stored, names, scale, transposed), dtypes, shapes
-
-
-def save_sparse(merger: Merger, folder: Path) -> None:
-    """Write the one member's thinned delta; memory holds the numbers of values in rows, and blocks."""
-    request, key = merger.plan.request, merger.plan.members[0].key
-    ends: dict[str, np.ndarray] = {}
-    entries: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
-
-    def thinned(tensor: MergedTensor) -> Iterator[tuple[int, torch.Tensor]]:
-        starts = range(0, tensor.height, tensor.block_rows)
-        for start, delta in zip(starts, merger.deltas(tensor, 0)):
-            yield start, thin(delta, tensor, key, start, request, ())
-
-    for tensor in merger.plan.tensors:
-        if len(tensor.shape) < 2:
-            entries.append((f"{tensor.stem}.dense", tensor.dtype, (tensor.height,)))
-            continue
-        counts = torch.cat([(delta != 0).sum(dim=1) for _, delta in thinned(tensor)])
-        ends[tensor.stem] = counts.cumsum(0).numpy()
-        total, each = int(ends[tensor.stem][-1]), tensor.dtype.itemsize
-        if total * (4 + each) + 8 * tensor.height >= tensor.height * tensor.width * each:
-            entries.append(
-                (f"{tensor.stem}.dense", tensor.dtype, (tensor.height, tensor.width))
-            )  # columns would cost more
-            continue
-        entries.append((f"{tensor.stem}.row_ends", torch.int64, (tensor.height,)))
-        entries.append((f"{tensor.stem}.columns", torch.int32, (total,)))
-        entries.append((f"{tensor.stem}.values", tensor.dtype, (total,)))
-
-    def blocks(tensor: MergedTensor, part: str) -> Iterator[tuple[int, Callable[[], torch.Tensor]]]:
-        if part == "row_ends":
-            yield 0, lambda: torch.from_numpy(ends[tensor.stem])
-            return
-        for start, delta in thinned(tensor):
-            if part == "dense":
-                yield start * tensor.width, lambda delta=delta: delta.flatten().to(tensor.dtype)  # type: ignore[misc]
-                continue
-            first = int(ends[tensor.stem][start - 1]) if start else 0
-            rows, columns = torch.nonzero(delta, as_tuple=True)
-            values = columns.to(torch.int32) if part == "columns" else delta[rows, columns].to(tensor.dtype)
-            yield first, lambda values=values: values  # type: ignore[misc]
-
-    headers, slots, sizes = layout(entries, 1 << 62, SPARSE)
-    by_name = {
-        f"{tensor.stem}.{part}": (tensor, part)
-        for tensor in merger.plan.tensors
-        for part in ("dense", "row_ends", "columns", "values")
-    }
-    work = (([(name, dtype.itemsize)], blocks(*by_name[name])) for name, dtype, _ in entries)
-    write_blocks(work, folder, headers, slots, sizes)
 
 
 def save_low_rank(merger: Merger, folder: Path, rank: int, linears: dict[str, bool], base: str) -> dict[str, float]:

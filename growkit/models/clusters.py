@@ -57,7 +57,7 @@ def _with_draw(tensor: TensorPlan, given: Given | None) -> TensorPlan:
 def hidden_states(source: Checkpoint, plan: Plan, text: str, layers: list[int]) -> dict[int, torch.Tensor]:
     """(tokens, hidden) by layer: what the feed-forward blocks of these layers, counted from 0, read of a text."""
     row = upcycling_of(source.label, plan.family.model_type)
-    found: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
+    states: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
     with loadable(source) as folder:
         config = read_json(folder / CONFIG)
         sequences = sequences_for(config, tokenizer_of(folder), text, plan.recipe.seed, SEQUENCES, LENGTH)
@@ -67,12 +67,12 @@ def hidden_states(source: Checkpoint, plan: Plan, text: str, layers: list[int]) 
             layer = wanted.get(plan.family.stem(name))
             if layer is not None:
                 module.register_forward_hook(
-                    lambda module, inputs, output, kept=found[layer]: kept.append(output.flatten(0, -2))
+                    lambda module, inputs, output, kept=states[layer]: kept.append(output.flatten(0, -2))
                 )
         with torch.no_grad():
             for ids in sequences:
                 model(input_ids=ids[None])
-    return {layer: torch.cat(values) for layer, values in found.items()}
+    return {layer: torch.cat(values) for layer, values in states.items()}
 
 
 def centres(states: torch.Tensor, count: int, seed: int, key: str) -> torch.Tensor:

@@ -65,8 +65,8 @@ def init(
     check_target(folder, [Path(config)] if Path(config).exists() else [], force)
     name = dtype or str(content.get("dtype") or content.get("torch_dtype") or "float32").removeprefix("torch.")
     if name not in DTYPES:
-        said = f"--dtype {dtype!r}" if dtype else f"dtype {name!r} in the config"
-        raise RequestError(f"{said} is not one of {', '.join(DTYPES)}; give one with --dtype")
+        named = f"--dtype {dtype!r}" if dtype else f"dtype {name!r} in the config"
+        raise RequestError(f"{named} is not one of {', '.join(DTYPES)}; give one with --dtype")
     model_class, settings = _class_of(content, str(config))
     with torch.device("meta"):
         parameters = sum(p.numel() for p in _built(model_class, settings, str(config)).parameters())

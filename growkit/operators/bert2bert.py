@@ -125,10 +125,10 @@ def stack_layers(state: Mapping[str, torch.Tensor], order: Index, layers: str | 
     }
     lists = sorted({place[0] for place in places.values()})
     if layers is None and len(lists) != 1:
-        found = (
+        problem = (
             f"names count in {', '.join(map(repr, lists))}; pick one" if lists else "no name has a number between dots"
         )
-        raise ValueError(f"{found}: layers='model.layers' would be those of model.layers.0, model.layers.1, ...")
+        raise ValueError(f"{problem}: layers='model.layers' would be those of model.layers.0, model.layers.1, ...")
     chosen = lists[0] if layers is None else layers
     old: dict[int, dict[str, torch.Tensor]] = {}
     for name, (owner, number, rest) in places.items():

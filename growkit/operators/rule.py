@@ -16,7 +16,9 @@ BLOCK_ELEMENTS = 1 << 20  # grown elements per block: small enough for cache and
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """One dimension of a rule: source, amplitude and mode per new index. Shared, and known by what it is, not by what it holds."""
+    """One dimension of a rule: source, amplitude and mode per new index. Shared, and known by what it is, not by what
+    it holds.
+    """
 
     old: int
     index: np.ndarray

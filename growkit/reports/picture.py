@@ -1,5 +1,5 @@
-"""The picture of a report: loss against FLOPs and against time. Knows matplotlib, which is an extra; ignorant of what the curves
-come to.
+"""The picture of a report: loss against FLOPs and against time. Knows matplotlib, which is an extra; ignorant of what
+the curves come to.
 """
 
 import warnings

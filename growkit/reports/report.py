@@ -1,5 +1,5 @@
-"""What growing saved: runs side by side, and what each spent to reach the loss a baseline ended with. Knows how runs are compared
-and what is written about it; ignorant of how they were trained, and of torch.
+"""What growing saved: runs side by side, and what each spent to reach the loss a baseline ended with. Knows how runs
+are compared and what is written about it; ignorant of how they were trained, and of torch.
 """
 
 import json
@@ -20,9 +20,10 @@ Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, headings, r
 
 @dataclass(frozen=True)
 class Compared:
-    """One run beside the baseline. final_loss, flops, seconds: its last validation loss, and all it spent. added: the sources'
-    cost. reached: what it had spent when its validation loss first came down to the baseline's final one, None where it never
-    did. experts: how a mixture routed at the end. saved: the share of what the baseline spent to get there that the run did not need. with_sources: `added` on top.
+    """One run beside the baseline. final_loss, flops, seconds: its last validation loss, and all it spent. added: the
+    sources' cost. reached: what it had spent when its validation loss first came down to the baseline's final one, None
+    where it never did. experts: how a mixture routed at the end. saved: the share of what the baseline spent to get
+    there that the run did not need. with_sources: `added` on top.
     """
 
     name: str
@@ -41,7 +42,8 @@ class Compared:
 
 @dataclass(frozen=True)
 class Savings:
-    """Runs compared. target: the baseline's final validation loss. sources: what each cost. picture: None where none was drawn."""
+    """Runs compared. target: the baseline's final validation loss. sources: what each cost. picture: None where none
+    was drawn."""
 
     baseline: str
     target: float
@@ -127,9 +129,9 @@ def report(
 ) -> Savings:
     """Compare runs of `growkit pretrain` and write report.md, report.json and report.png into `out`.
 
-    baseline: the run to measure against, default the first. sources: runs whose cost comes on top of every run's but the
-    baseline's, such as the one that trained the small model. Raises RequestError for what cannot be compared, CheckpointError
-    for what cannot be read.
+    baseline: the run to measure against, default the first. sources: runs whose cost comes on top of every run's but
+    the baseline's, such as the one that trained the small model. Raises RequestError for what cannot be compared,
+    CheckpointError for what cannot be read.
     """
     named = [runs] if isinstance(runs, (str, Path)) else list(runs)
     named = [baseline, *named] if baseline is not None and not _is_among(baseline, named) else named
@@ -151,8 +153,8 @@ def report(
         if not source.cost.flops:
             raise CheckpointError(f"{str(source.path)!r} has no training in it, so it cannot be counted as a source")
     base = next(curve for curve in curves if baseline is None or _is_among(baseline, [curve.path]))
-    made = _compare(curves, base, spent, folder)
-    return _write(made, curves)
+    savings = _compare(curves, base, spent, folder)
+    return _write(savings, curves)
 
 
 def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path) -> Savings:
@@ -192,30 +194,31 @@ def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path)
     return Savings(base.name, target, tuple(compared), sources, tuple(notes), folder, None)
 
 
-def _write(made: Savings, curves: list[Curve]) -> Savings:
+def _write(savings: Savings, curves: list[Curve]) -> Savings:
     """Draw and write; report.json, which marks the folder as a report, comes first of all."""
-    picture = made.folder / PICTURE
+    picture = savings.folder / PICTURE
     try:
-        made.folder.mkdir(parents=True, exist_ok=True)
-        (made.folder / DATA).write_text(_json(made), "utf-8")
+        savings.folder.mkdir(parents=True, exist_ok=True)
+        (savings.folder / DATA).write_text(_json(savings), "utf-8")
         try:
             from growkit.reports.picture import draw
         except ImportError:
             picture.unlink(missing_ok=True)  # it would show other runs
-            made = replace(made, notes=(*made.notes, NO_PICTURE))
+            savings = replace(savings, notes=(*savings.notes, NO_PICTURE))
         else:
-            made = replace(
-                made, picture=draw(curves, made.baseline, made.target, [run.added for run in made.runs], picture)
+            savings = replace(
+                savings,
+                picture=draw(curves, savings.baseline, savings.target, [run.added for run in savings.runs], picture),
             )
-        (made.folder / TEXT).write_text(made.markdown(), "utf-8")
-        (made.folder / DATA).write_text(_json(made), "utf-8")
+        (savings.folder / TEXT).write_text(savings.markdown(), "utf-8")
+        (savings.folder / DATA).write_text(_json(savings), "utf-8")
     except OSError as error:
-        raise RequestError(f"cannot write {str(made.folder)!r}: {error.strerror or error}") from None
-    return made
+        raise RequestError(f"cannot write {str(savings.folder)!r}: {error.strerror or error}") from None
+    return savings
 
 
-def _json(made: Savings) -> str:
-    return json.dumps(made.to_json(), indent=2) + "\n"
+def _json(savings: Savings) -> str:
+    return json.dumps(savings.to_json(), indent=2) + "\n"
 
 
 def _check_out(folder: Path) -> None:
@@ -223,8 +226,8 @@ def _check_out(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"output {str(folder)!r} exists and is no folder; choose another --out")
     try:
-        said = json.loads((folder / DATA).read_bytes())
-        ours = isinstance(said, dict) and said.get("command") == "report"
+        content = json.loads((folder / DATA).read_bytes())
+        ours = isinstance(content, dict) and content.get("command") == "report"
     except (OSError, ValueError, RecursionError):
         ours = False
     if folder.is_dir() and any(folder.iterdir()) and not ours:

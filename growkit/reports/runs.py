@@ -1,5 +1,5 @@
-"""A run as curves: what its metrics.jsonl and run.json say, checked line by line. Knows those two files; ignorant of what is
-made of them, and of torch.
+"""A run as curves: what its metrics.jsonl and run.json say, checked line by line. Knows those two files; ignorant of
+what is made of them, and of torch.
 """
 
 import json
@@ -31,8 +31,9 @@ class Point(NamedTuple):
 
 
 class ExpertLoads(NamedTuple):
-    """How a mixture's routers spread the last validation text. most, least: load of an expert, 1 is even, the extremes over
-    layers. dead: how many experts hardly any token took. entropy: of a router, as a share of an undecided one's, the mean."""
+    """How a mixture's routers spread the last validation text. most, least: load of an expert, 1 is even, the extremes
+    over layers. dead: how many experts hardly any token took. entropy: of a router, as a share of an undecided one's,
+    the mean."""
 
     most: float
     least: float
@@ -42,8 +43,8 @@ class ExpertLoads(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """A run: its losses in training and on validation text, in order of steps, what run.json says, and for a mixture of experts
-    how it routed at the end."""
+    """A run: its losses in training and on validation text, in order of steps, what run.json says, and for a mixture of
+    experts how it routed at the end."""
 
     name: str
     path: Path
@@ -79,7 +80,8 @@ class Curve:
 
 
 def read_run(path: str | Path) -> Curve:
-    """A run from its folder. Raises CheckpointError for what is no run, and for a line that cannot be read, by its number."""
+    """A run from its folder. Raises CheckpointError for what is no run, and for a line that cannot be read, by its
+    number."""
     folder = Path(path)
     if not folder.exists():
         raise CheckpointError(f"{str(path)!r} does not exist; name the --out folder of a growkit pretrain")
@@ -90,62 +92,62 @@ def read_run(path: str | Path) -> Curve:
         raise CheckpointError(f"{str(path)!r} has no {METRICS}: nothing was trained in it yet")
     try:
         lines = metrics.read_bytes().split(b"\n")
-        said = json.loads((folder / RUN).read_bytes())
+        content = json.loads((folder / RUN).read_bytes())
     except OSError as error:
         raise CheckpointError(f"cannot read {str(error.filename)!r}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{str(folder / RUN)!r} is no valid JSON ({error})") from None
-    found: dict[str, list[Point]] = {"train": [], "val": []}
+    curves: dict[str, list[Point]] = {"train": [], "val": []}
     for number, line in enumerate(lines, start=1):
         read = _point(line, f"line {number} of {str(metrics)!r}") if line.strip() else None
         if read is None:
             continue
         kind, point = read
         # a resumed run has been here before, and what it says now counts: its steps tell, which otherwise only rise
-        restarted = kind == "train" and found["train"] and found["train"][-1].step >= point.step
-        for points in found.values() if restarted else [found[kind]]:
+        restarted = kind == "train" and curves["train"] and curves["train"][-1].step >= point.step
+        for points in curves.values() if restarted else [curves[kind]]:
             while points and points[-1].step >= point.step:
                 points.pop()
-        found[kind].append(point)
-    settings = said.get("settings") if isinstance(said, dict) else None
+        curves[kind].append(point)
+    settings = content.get("settings") if isinstance(content, dict) else None
     settings = settings if isinstance(settings, dict) else {}
     name = folder.name if folder.name not in ("", "..") else folder.resolve().name
-    return Curve(name, folder, tuple(found["train"]), tuple(found["val"]), settings, _experts(lines))
+    return Curve(name, folder, tuple(curves["train"]), tuple(curves["val"]), settings, _experts(lines))
 
 
 def _experts(lines: list[bytes]) -> ExpertLoads | None:
     """What the last validation that speaks of experts says of them."""
     for line in reversed(lines):
-        said = json.loads(line) if b'"expert_load"' in line else {}
-        loads, entropies = said.get("expert_load"), said.get("router_entropy")
+        metrics = json.loads(line) if b'"expert_load"' in line else {}
+        loads, entropies = metrics.get("expert_load"), metrics.get("router_entropy")
         if loads and entropies:
             every = [load for row in loads for load in row]
             undecided = math.log(len(loads[0]))
             spread = sum(entropies) / len(entropies) / undecided
-            return ExpertLoads(max(every), min(every), len(said.get("dead_experts", [])), spread)
+            return ExpertLoads(max(every), min(every), len(metrics.get("dead_experts", [])), spread)
     return None
 
 
 def _point(line: bytes, where: str) -> tuple[str, Point] | None:
     """(kind, point) of a line of metrics; None for a line that holds no loss."""
     try:
-        said = json.loads(line)
+        metrics = json.loads(line)
     except (ValueError, RecursionError):
         raise CheckpointError(f"{where} is no valid JSON; mend it or take it out") from None
-    if not isinstance(said, dict) or not isinstance(said.get("kind"), str):
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("kind"), str):
         raise CheckpointError(f"{where} says no kind; mend it or take it out")
-    if said["kind"] not in ("train", "val"):
+    if metrics["kind"] not in ("train", "val"):
         return None
-    step = said.get("step")
+    step = metrics.get("step")
     if type(step) is not int or step < 0:
         raise CheckpointError(f"{where} should have a step, a whole number from 0; it has {step!r}")
     numbers = []
     for key in ("loss", "flops", "elapsed_s"):
-        number: Any = said.get(key)
+        number: Any = metrics.get(key)
         if type(number) not in (int, float) or not math.isfinite(number) or (key != "loss" and number < 0):
             raise CheckpointError(f"{where} should have {key}, a finite number; it has {number!r}")
         numbers.append(float(number))
-    return said["kind"], Point(step, numbers[0], Cost(*numbers[1:]))
+    return metrics["kind"], Point(step, numbers[0], Cost(*numbers[1:]))
 
 
 def check_comparable(curves: list[Curve]) -> None:

@@ -1,8 +1,9 @@
 """A stock model before it has weights, and the checkpoint that has them. Knows what live models and files call the same
 tensor; ignorant of processes.
 
-Parameters are shapes alone (torch's meta device) until they are divided among processes and get memory, so that none ever
-holds a model that is not its own share. Buffers, such as rotary frequencies, are computed at once: they are in no file.
+Parameters are shapes alone (torch's meta device) until they are divided among processes and get memory, so that none
+ever holds a model that is not its own share. Buffers, such as rotary frequencies, are computed at once: they are in no
+file.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -28,7 +29,8 @@ ROWS = 1024  # compared at a time
 
 @dataclass(frozen=True)
 class Blank:
-    """A model whose parameters have no values yet. pieces: of each, by every name it has, where it lies in the source."""
+    """A model whose parameters have no values yet. pieces: of each, by every name it has, where it lies in the
+    source."""
 
     model: Any
     source: Checkpoint
@@ -52,8 +54,8 @@ class Blank:
 def blank_model(source: Checkpoint) -> Blank:
     """The stock model of a checkpoint, float32 whatever is stored, without weights.
 
-    Raises CheckpointError for a class that transformers does not have or cannot make, and for weights that are missing or
-    of another shape.
+    Raises CheckpointError for a class that transformers does not have or cannot make, and for weights that are missing
+    or of another shape.
     """
     import transformers
 
@@ -90,11 +92,12 @@ def blank_model(source: Checkpoint) -> Blank:
 
 
 def pieces_of(family: Family, stored: Collection[str], live: Collection[str], prefix: str = "") -> dict[str, Pieces]:
-    """Where the tensors of a live model, or their moments, lie among stored ones; what is stored and not live is left out.
+    """Where the tensors of a live model, or their moments, lie among stored ones; what is stored and not live is left
+    out.
 
     prefix: what task models put before the names of their base model; files may lack it or have it in vain.
     """
-    found: dict[str, Pieces] = {}
+    pieces: dict[str, Pieces] = {}
     experts: dict[str, dict[tuple[int, int], str]] = {}
     for name in stored:
         own, place = live_name(family, name)
@@ -102,15 +105,15 @@ def pieces_of(family: Family, stored: Collection[str], live: Collection[str], pr
         if own not in live:
             continue
         if place is None:
-            found[own] = Pieces(((name,),), stacked=False)
+            pieces[own] = Pieces(((name,),), stacked=False)
         else:
             experts.setdefault(own, {})[expert_of(family, name), place] = name
     for own, parts in experts.items():
         rows = sorted({expert for expert, _ in parts})
         places = sorted({place for _, place in parts})
         if len(parts) == len(rows) * len(places):
-            found[own] = Pieces(tuple(tuple(parts[row, place] for place in places) for row in rows), stacked=True)
-    return found
+            pieces[own] = Pieces(tuple(tuple(parts[row, place] for place in places) for row in rows), stacked=True)
+    return pieces
 
 
 def _spellings(family: Family, name: str, prefix: str) -> Iterator[str]:
@@ -149,10 +152,10 @@ def _generation(kind: Any, folder: Path) -> Any:
 
 def _aliases(model: Any) -> dict[int, list[str]]:
     """The names of each tensor in a model's state; tied ones have several."""
-    found: dict[int, list[str]] = {}
+    names: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), []).append(name)
-    return found
+        names.setdefault(id(tensor), []).append(name)
+    return names
 
 
 def _untie(model: Any, source: Checkpoint, pieces: Mapping[str, Pieces]) -> None:

@@ -1,8 +1,8 @@
 """Checkpoints of a run: saved whole or not at all, found again, the newest sound one first. Knows folders and PyTorch's
 distributed checkpoint; ignorant of what a step does.
 
-A checkpoint is a folder step-00001000 with the model and the optimizer by parameter name (so the number of processes may
-change) and trainer.json. It is written under another name and renamed when it is whole.
+A checkpoint is a folder step-00001000 with the model and the optimizer by parameter name (so the number of processes
+may change) and trainer.json. It is written under another name and renamed when it is whole.
 """
 
 import os
@@ -47,7 +47,8 @@ class Saver:
     def begin(
         self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, trainer: dict[str, Any]
     ) -> Path:
-        """Copy a step's state and begin to write it. All processes call this together. Raises NotSavedError as settle does."""
+        """Copy a step's state and begin to write it. All processes call this together. Raises NotSavedError as settle
+        does."""
         self.settle(wait=True)
         partial = self._partial(step)
         with self._saying_what_failed():
@@ -82,7 +83,8 @@ class Saver:
             _wait()  # also where it was settled before: the other processes' writing may end later
 
     def end(self) -> None:
-        """Let what is being written come to its end, unnamed: a run that failed must not write on while another one begins."""
+        """Let what is being written come to its end, unnamed: a run that failed must not write on while another one
+        begins."""
         if self._pending is not None:
             ended([self._pending[0]])
             self._pending = None
@@ -98,7 +100,7 @@ class Saver:
         os.rename(partial, target)
         shutil.rmtree(replaced, ignore_errors=True)
         sync(self.folder)
-        for old in found(self.folder)[: -self.keep]:
+        for old in checkpoints_in(self.folder)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _partial(self, step: int) -> Path:
@@ -109,7 +111,7 @@ class Saver:
         try:
             yield
         except (OSError, CheckpointException) as error:
-            kept = found(self.folder)
+            kept = checkpoints_in(self.folder)
             why = str(error).strip().splitlines()[-1][:200]
             raise NotSavedError(
                 f"cannot write a checkpoint into {str(self.folder)!r}: {why}; the last good one is"
@@ -133,7 +135,7 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def found(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first; what was never finished is none."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir() and path.suffix != ".partial")
 

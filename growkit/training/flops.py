@@ -4,8 +4,9 @@ Per token, with P matrix weights in a layer, P_head in the head, A = heads * hea
 
     depth * (2 P + 4 A)  +  trained * (4 P + 8 A)  +  6 P_head
 
-of a mixture's experts only those a token takes; that is the forward pass of a prefix, the backward pass of the layers that learn, the head both ways (PaLM arXiv 2204.02311
-appendix B, for all layers). Recomputed activations and the optimizer are not counted.
+of a mixture's experts only those a token takes; that is the forward pass of a prefix, the backward pass of the layers
+that learn, the head both ways (PaLM arXiv 2204.02311 appendix B, for all layers). Recomputed activations and the
+optimizer are not counted.
 """
 
 from typing import Any

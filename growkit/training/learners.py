@@ -1,5 +1,5 @@
-"""Who learns in a run: which parameters at all, and which in a step. Knows a stock model's parts; ignorant of losses and of
-what is saved.
+"""Who learns in a run: which parameters at all, and which in a step. Knows a stock model's parts; ignorant of losses
+and of what is saved.
 """
 
 from contextlib import AbstractContextManager
@@ -15,7 +15,8 @@ class Learners(Protocol):
         """Before the model has weights: parameters that never learn get requires_grad False; parts may be added."""
 
     def in_step(self, model: Any, depth: int, trained: int) -> AbstractContextManager[None]:
-        """Within it, forward and backward of a step run over `depth` first layers, of which `trained` top ones learn."""
+        """Within it, forward and backward of a step run over `depth` first layers, of which `trained` top ones
+        learn."""
 
 
 class AllLearn:

@@ -1,7 +1,7 @@
 """The loop: stages, steps, losses, checkpoints. Knows the order of things; every part lives elsewhere.
 
-A step is a pure function of the state before it and of (seed, step), so a run that was stopped, however rudely, goes on from
-its last checkpoint as if nothing had happened.
+A step is a pure function of the state before it and of (seed, step), so a run that was stopped, however rudely, goes on
+from its last checkpoint as if nothing had happened.
 """
 
 import math
@@ -116,7 +116,7 @@ class Run:
 
     def _resume(self) -> bool:
         """Go on from the newest checkpoint that can be read; False where there is none."""
-        for checkpoint in reversed(state.found(self.out / CHECKPOINTS)):
+        for checkpoint in reversed(state.checkpoints_in(self.out / CHECKPOINTS)):
             try:
                 trainer = state.trainer_of(checkpoint)
                 self._begin_stage(trainer["stage"])
@@ -228,7 +228,7 @@ class Run:
         if all(math.isfinite(value) for value in (losses.own, losses.taught, norm)):
             return
         self.saver.settle(wait=True)
-        kept = state.found(self.out / CHECKPOINTS)
+        kept = state.checkpoints_in(self.out / CHECKPOINTS)
         raise NotFiniteError(
             f"the loss is {losses.own}, the gradient's norm {norm} at step {self.step + 1}; the last good checkpoint is"
             f" {kept[-1].name if kept else 'none'}: lower --lr, raise --warmup, or look at the data"

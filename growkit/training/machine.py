@@ -1,4 +1,6 @@
-"""Where a run computes: one device or many processes. Knows PyTorch's distributed parts; ignorant of models' meaning."""
+"""Where a run computes: one device or many processes. Knows PyTorch's distributed parts; ignorant of models'
+meaning.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -23,8 +25,8 @@ BYTES = 18  # per parameter: weight, gradient and two moments in float32, the we
 
 @dataclass(frozen=True)
 class Machine:
-    """This process's place. precision: what matrices are multiplied in; weights and moments stay float32. line: where the
-    processes talk over main memory and have patience, None for one process."""
+    """This process's place. precision: what matrices are multiplied in; weights and moments stay float32. line: where
+    the processes talk over main memory and have patience, None for one process."""
 
     device: torch.device
     rank: int
@@ -65,31 +67,35 @@ class Machine:
             dist.monitored_barrier(self.line, timeout=PATIENCE)
 
     def agreed(self, work: Callable[[], T]) -> T:
-        """What work() returns on the first process, in all of them; the others wait. What it raises is raised in all."""
+        """What work() returns on the first process, in all of them; the others wait. What it raises is raised in
+        all."""
         if self.world == 1:
             return work()
-        told: list[Any] = [None]
+        answer: list[Any] = [None]
         if self.is_first:
             try:
-                told = [(True, work())]
+                answer = [(True, work())]
             except GrowkitError as error:
-                told = [(False, error)]
-        dist.broadcast_object_list(told, src=0, group=self.line)
-        done, value = told[0]
+                answer = [(False, error)]
+        dist.broadcast_object_list(answer, src=0, group=self.line)
+        done, value = answer[0]
         if not done:
             raise value
         return value
 
     def copies(self, shard: str, parameters: int) -> int:
-        """How many copies of a model of `parameters` there are over all processes. Raises RequestError as shard_size does."""
+        """How many copies of a model of `parameters` there are over all processes. Raises RequestError as shard_size
+        does."""
         memory = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return self.world // shard_size(shard, self.world, local, parameters, memory)
 
     def spread(self, model: torch.nn.Module, layers: Sequence[torch.nn.Module], shard: str = "auto") -> torch.nn.Module:
-        """A model as its processes train it: as it is, or divided among them, replicated or sharded, with gradients summed.
+        """A model as its processes train it: as it is, or divided among them, replicated or sharded, with gradients
+        summed.
 
-        Its parameters need no memory yet (sharing.give_memory). Raises RequestError where the processes cannot be divided so.
+        Its parameters need no memory yet (sharing.give_memory). Raises RequestError where the processes cannot be
+        divided so.
         """
         if self.world == 1:
             return model
@@ -105,8 +111,8 @@ class Machine:
         for layer in layers:
             fully_shard(layer, **more)
         fully_shard(model, **more)
-        # gradients are sums, which the loss divides by the number of tokens; gloo knows no scaled ones, and older torch no way
-        # to say so
+        # gradients are sums, which the loss divides by the number of tokens; gloo knows no scaled ones, and older torch
+        # no way to say so
         for module in (*layers, model):
             divided: Any = module
             divided.set_gradient_divide_factor(1.0)
@@ -124,8 +130,8 @@ class Machine:
 def shard_size(shard: str, world: int, local: int, parameters: int, memory: int | None) -> int:
     """Over how many processes one copy of a model is divided. local: processes of this node. memory: bytes of a device.
 
-    auto: 1 where weights, gradient and two moments in float32 and a bfloat16 copy take at most 60 % of a device, which leaves
-    room for activations; else over a node, or over all where nodes have one process. Raises RequestError.
+    auto: 1 where weights, gradient and two moments in float32 and a bfloat16 copy take at most 60 % of a device, which
+    leaves room for activations; else over a node, or over all where nodes have one process. Raises RequestError.
     """
     if shard == "auto":
         fits = memory is None or BYTES * parameters <= 0.6 * memory

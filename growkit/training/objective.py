@@ -1,8 +1,8 @@
-"""What a step minimises: the language-model loss, mixed with what a teacher says. Knows live models and logits; ignorant of
-optimizers and of data.
+"""What a step minimises: the language-model loss, mixed with what a teacher says. Knows live models and logits;
+ignorant of optimizers and of data.
 
-Knowledge inheritance (Qin et al., arXiv 2105.13880): L = (1 - alpha) CE + alpha tau^2 KL(teacher || student), with alpha
-falling from 1 to 0.
+Knowledge inheritance (Qin et al., arXiv 2105.13880): L = (1 - alpha) CE + alpha tau^2 KL(teacher || student), with
+alpha falling from 1 to 0.
 """
 
 from collections.abc import Callable
@@ -40,10 +40,12 @@ def is_masked(config: Any) -> bool:
 
 
 class Predicted:
-    """What a model says of the n positions that a batch predicts: hidden states (n, hidden) at once, logits piece by piece.
+    """What a model says of the n positions that a batch predicts: hidden states (n, hidden) at once, logits piece by
+    piece.
 
-    Logits are vocabulary / hidden times as large as hidden states, and each of the loss's passes reads them all: the head
-    runs on as many rows as a cache holds, or as keep a GPU busy; and only on what is predicted, 15 % of a masked batch.
+    Logits are vocabulary / hidden times as large as hidden states, and each of the loss's passes reads them all: the
+    head runs on as many rows as a cache holds, or as keep a GPU busy; and only on what is predicted, 15 % of a masked
+    batch.
     """
 
     def __init__(self, model: Any, batch: Batch):
@@ -61,7 +63,8 @@ class Predicted:
         self.pieces = [slice(first, first + rows) for first in range(0, max(1, len(self.labels)), rows)]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(n, vocabulary) float32 of (n, hidden): the model's own way from its base model's output on, caps and scales too."""
+        """(n, vocabulary) float32 of (n, hidden): the model's own way from its base model's output on, caps and scales
+        too."""
         self._output["last_hidden_state"] = hidden[None]
         base, name = self.model.base_model, self.model.base_model_prefix
         setattr(self.model, name, _Given(self._output))
@@ -94,10 +97,11 @@ def learn(
     temperature: float = 1.0,
     computing: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Backward through the head of weight * ((1 - alpha) CE + alpha tau^2 KL), both summed over the predicted positions.
+    """Backward through the head of weight * ((1 - alpha) CE + alpha tau^2 KL), both summed over the predicted
+    positions.
 
-    Returns (gradient of predicted.hidden, which is for the caller to hand on; both sums (2,), float64). taught: the teacher's
-    logits of a piece. computing: the context to compute forward in.
+    Returns (gradient of predicted.hidden, which is for the caller to hand on; both sums (2,), float64). taught: the
+    teacher's logits of a piece. computing: the context to compute forward in.
     """
     gradient = torch.empty_like(predicted.hidden)
     sums = torch.zeros(2, device=gradient.device, dtype=torch.float64)
@@ -115,8 +119,8 @@ def learn(
 
 def total_loss(predicted: Predicted) -> torch.Tensor:
     """Sum of nats over the predicted positions, a float64 scalar."""
-    found = [losses(predicted.logits(predicted.hidden[p]), predicted.labels[p])[0] for p in predicted.pieces]
-    return torch.stack(found).double().sum()
+    nats = [losses(predicted.logits(predicted.hidden[p]), predicted.labels[p])[0] for p in predicted.pieces]
+    return torch.stack(nats).double().sum()
 
 
 def losses(

@@ -1,5 +1,5 @@
-"""AdamW for grown models: parameter groups, rates by step, state in and out. Knows torch's optimizer and how growkit stores its
-state; ignorant of losses and of data.
+"""AdamW for grown models: parameter groups, rates by step, state in and out. Knows torch's optimizer and how growkit
+stores its state; ignorant of losses and of data.
 """
 
 import math
@@ -46,7 +46,8 @@ def adamw(
     eps: float,
     multipliers: Multipliers | None = None,
 ) -> torch.optim.AdamW:
-    """AdamW over the parameters that learn; no decay on vectors (norms, biases). Each group's "scale" is its factor on the rate.
+    """AdamW over the parameters that learn; no decay on vectors (norms, biases). Each group's "scale" is its factor on
+    the rate.
 
     multipliers: lr, weight_decay and eps factors by parameter name, as growkit writes them in lr_multipliers.json.
     """
@@ -71,8 +72,8 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def _prime(optimizer: torch.optim.AdamW) -> None:
-    """Give every parameter its state now. A layer that no step has sampled yet would have none, and a saved state with holes
-    cannot be loaded."""
+    """Give every parameter its state now. A layer that no step has sampled yet would have none, and a saved state with
+    holes cannot be loaded."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)

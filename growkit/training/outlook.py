@@ -91,6 +91,6 @@ def _shape(config: dict[str, Any]) -> Any:
     """The stock model of a config without its weights."""
     import transformers
 
-    made = transformers.AutoConfig.for_model(**config)
+    stock = transformers.AutoConfig.for_model(**config)
     with torch.device("meta"):
-        return getattr(transformers, config["architectures"][0])(made)
+        return getattr(transformers, config["architectures"][0])(stock)

@@ -1,9 +1,9 @@
-"""A prefix of a model for one step: its first layers, of which only the top ones learn. Knows live models; ignorant of losses
-and of who wants a prefix.
+"""A prefix of a model for one step: its first layers, of which only the top ones learn. Knows live models; ignorant of
+losses and of who wants a prefix.
 
 bert2BERT's first stage (arXiv 2110.07143, algorithm 2) trains prefixes that share the output head. What lies below the
-layers that learn runs without a graph, so it costs no memory and no backward pass; a tied embedding then learns through the
-head alone, an untied one not at all.
+layers that learn runs without a graph, so it costs no memory and no backward pass; a tied embedding then learns through
+the head alone, an untied one not at all.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,8 @@ def layers_of(model: Any) -> torch.nn.ModuleList:
 
 @contextmanager
 def submodel(model: Any, depth: int, trained: int) -> Iterator[None]:
-    """Within the block, `model` has its first `depth` layers, and only the top `trained` of them and what follows learn.
+    """Within the block, `model` has its first `depth` layers, and only the top `trained` of them and what follows
+    learn.
 
     depth: 1 to the number of layers. trained: 1 to depth. With all layers learning this is the model as it is.
     """

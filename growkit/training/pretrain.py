@@ -61,7 +61,8 @@ def open_run(
 ) -> Run:
     """A run that has its folder and has computed nothing yet; raises as pretrain does.
 
-    learners: who learns, by default all. saved: called with the checkpoint that the run begins with, says what it leaves.
+    learners: who learns, by default all. saved: called with the checkpoint that the run begins with, says what it
+    leaves.
     """
     ready = prepare(settings, resume)
     ready.machine.wait()  # all have looked whether there is a run

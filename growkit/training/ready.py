@@ -1,5 +1,5 @@
-"""All that a run needs, opened and checked before anything is written. Knows what can be wrong with a request; ignorant of how a
-run is carried out.
+"""All that a run needs, opened and checked before anything is written. Knows what can be wrong with a request; ignorant
+of how a run is carried out.
 """
 
 import math
@@ -30,8 +30,8 @@ BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
 @dataclass(frozen=True)
 class ReadyRun:
-    """A run that can begin, or go on. settings: with the precision and hashes of what was found. begun: whether out holds it.
-    disk: bytes it needs there at most."""
+    """A run that can begin, or go on. settings: with the precision and hashes of what was found. begun: whether out
+    holds it. disk: bytes it needs there at most."""
 
     settings: Settings
     machine: Machine
@@ -44,7 +44,8 @@ class ReadyRun:
 
 
 def prepare(settings: Settings, resume: bool) -> ReadyRun:
-    """Open and check what a run needs. Raises RequestError for what cannot be asked, CheckpointError for what cannot be read."""
+    """Open and check what a run needs. Raises RequestError for what cannot be asked, CheckpointError for what cannot be
+    read."""
     machine = this_machine(settings.device, settings.precision)
     out = Path(settings.out)
     source = open_source(settings.checkpoint)
@@ -97,7 +98,8 @@ def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, 
 
 
 def _disk_bytes(settings: Settings, parameters: int, config: dict[str, Any]) -> int:
-    """Bytes a run needs on disk at most: checkpoints kept and the one being written, the result, and what stages grow from."""
+    """Bytes a run needs on disk at most: checkpoints kept and the one being written, the result, and what stages grow
+    from."""
     depths = [stage.layers for stage in settings.stages if stage.layers is not None]
     layers = read_sizes(family_named(config.get("model_type")), config)["layer"]
     deeper = max([layers, *depths]) / layers  # a little too much: embeddings do not grow

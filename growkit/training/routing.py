@@ -1,5 +1,5 @@
-"""How a mixture of experts routes while it learns: what keeps its experts in use, and what is said of it. Knows routers and
-experts of stock models; ignorant of steps and of growth.
+"""How a mixture of experts routes while it learns: what keeps its experts in use, and what is said of it. Knows routers
+and experts of stock models; ignorant of steps and of growth.
 
 Per layer, over T tokens that each take k of N experts, f_i the share of (token, slot) pairs on expert i, P_i the mean
 probability the router gives it, x_t its logits:
@@ -7,8 +7,8 @@ probability the router gives it, x_t its logits:
     balance  N * sum_i f_i P_i                 1 when balanced, N/k at worst (Switch, arXiv 2101.03961 equation 4)
     z        mean_t (logsumexp x_t)^2          (ST-MoE, arXiv 2202.08906 equation 5)
 
-Both are means over the layers that learn. transformers' own loss pools the layers before the product, so that two layers
-collapsed onto different experts look balanced to it; it is not used.
+Both are means over the layers that learn. transformers' own loss pools the layers before the product, so that two
+layers collapsed onto different experts look balanced to it; it is not used.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,8 +24,8 @@ DEAD = 0.1  # an expert with less than this share of an even load
 
 
 class Routing:
-    """What the routers of a forward pass decided. Of each sparse layer, in order: its number, logits (T, N), experts taken
-    (T, k)."""
+    """What the routers of a forward pass decided. Of each sparse layer, in order: its number, logits (T, N), experts
+    taken (T, k)."""
 
     def __init__(self) -> None:
         self.layers: list[int] = []
@@ -40,8 +40,8 @@ class Routing:
         return torch.stack([torch.stack([balance_loss(*pair), z_loss(pair[0])]) for pair in learning]).mean(0)
 
     def tallies(self) -> torch.Tensor | None:
-        """(sparse layers, N + 3) float64: the layer's number times tokens, pairs on each expert, the sum of the router's entropies in
-        nats, and tokens; None for a dense model."""
+        """(sparse layers, N + 3) float64: the layer's number times tokens, pairs on each expert, the sum of the
+        router's entropies in nats, and tokens; None for a dense model."""
         rows = []
         for layer, logits, taken in zip(self.layers, self.logits, self.taken):
             chances = torch.log_softmax(logits.detach().float(), -1)
@@ -103,8 +103,8 @@ def drop_in_experts(model: Any, rate: float) -> None:
 
 
 def described(tallies: torch.Tensor) -> dict[str, Any]:
-    """What metrics say of tallies, of each sparse layer: its number, each expert's load (1 is even), the router's entropy in
-    nats; and [layer, expert] of those that hardly any token takes."""
+    """What metrics say of tallies, of each sparse layer: its number, each expert's load (1 is even), the router's
+    entropy in nats; and [layer, expert] of those that hardly any token takes."""
     tokens = tallies[:, -1]
     layers, entropies, counts = (tallies[:, 0] / tokens).long(), tallies[:, -2] / tokens, tallies[:, 1:-2]
     loads = counts / counts.sum(-1, keepdim=True) * counts.shape[-1]
@@ -127,7 +127,8 @@ def dead_note(routed: dict[str, Any]) -> str | None:
 
 
 def _parts(model: Any, experts: bool) -> list[tuple[int, Any]]:
-    """The routers of a model's layers, or what holds their experts, with the numbers of the layers; none of a dense model's."""
+    """The routers of a model's layers, or what holds their experts, with the numbers of the layers; none of a dense
+    model's."""
     family = family_named(model.config.model_type)
     if not family.is_moe:
         return []

@@ -2,6 +2,7 @@
 beside their weights; ignorant of steps, and of who reads them.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,13 @@ def write_together(
     beside: Beside | None = None,
     record: Record | None = None,
 ) -> None:
-    """Make a folder of what all processes hold: the first one makes it, all call `fill` with the place to write to."""
+    """Make a folder of what all processes hold: the first one makes it, all call `fill` with the place to write to.
+
+    What a killed run left of it goes, even what it was about to name: in the folder of a run nothing is anybody else's.
+    """
     if machine.is_first:
+        for end in (".partial", ".replaced.partial"):
+            shutil.rmtree(folder.with_name(folder.name + end), ignore_errors=True)
         write_folder(folder, fill=fill, beside=beside, record=None if record is None else lambda _: record())
     else:
         fill(folder)  # they only send: where to is the first one's to know

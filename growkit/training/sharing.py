@@ -1,8 +1,8 @@
-"""Tensors that processes share: each reads its own rows from files, and writes them into files through the first one. Knows
-rows, processes and safetensors; ignorant of models' meaning.
+"""Tensors that processes share: each reads its own rows from files, and writes them into files through the first one.
+Knows rows, processes and safetensors; ignorant of models' meaning.
 
-A tensor is whole on each process, or divided by PyTorch's FSDP along its first dimension, as chunks of ceil(rows / parts).
-Nothing here ever holds more than one process's share of one tensor beyond what the model itself holds.
+A tensor is whole on each process, or divided by PyTorch's FSDP along its first dimension, as chunks of ceil(rows /
+parts). Nothing here ever holds more than one process's share of one tensor beyond what the model itself holds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,8 @@ from growkit.training.machine import Machine
 
 @dataclass(frozen=True)
 class Pieces:
-    """Where a live tensor lies in a file. names: one stored tensor, or where stacked of each expert its parts, in order."""
+    """Where a live tensor lies in a file. names: one stored tensor, or where stacked of each expert its parts, in
+    order."""
 
     names: tuple[tuple[str, ...], ...]
     stacked: bool
@@ -40,17 +41,18 @@ class Pieces:
 
 
 def give_memory(model: torch.nn.Module, device: torch.device) -> None:
-    """Replace parameters that are shapes alone by ones with memory on a device, each process its own share, tied ones once.
+    """Replace parameters that are shapes alone by ones with memory on a device, each process its own share, tied ones
+    once.
 
     What a model has of real tensors, such as its buffers, moves to the device.
     """
-    made: dict[int, torch.nn.Parameter] = {}
+    parameters: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
-            if id(parameter) not in made:
+            if id(parameter) not in parameters:
                 blank = torch.empty_like(parameter, device=device) if parameter.is_meta else parameter.to(device)
-                made[id(parameter)] = torch.nn.Parameter(blank.detach(), requires_grad=parameter.requires_grad)
-            setattr(module, name, made[id(parameter)])
+                parameters[id(parameter)] = torch.nn.Parameter(blank.detach(), requires_grad=parameter.requires_grad)
+            setattr(module, name, parameters[id(parameter)])
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, buffer.to(device))
 
@@ -102,8 +104,8 @@ def write_tensors(
 ) -> None:
     """Put tensors where headers and slots say, row by row. All processes call this together; the first one writes.
 
-    It holds what one process has of one tensor at a time, the others nothing beyond their own. stored: of what is stored
-    under other names, as stored_parts says it. Raises OSError for the disk.
+    It holds what one process has of one tensor at a time, the others nothing beyond their own. stored: of what is
+    stored under other names, as stored_parts says it. Raises OSError for the disk.
     """
     if not machine.is_first:
         for tensor in tensors.values():

@@ -1,7 +1,7 @@
 """A run as data: stages, and the schedules that are made of them. Knows the literature's recipes; ignorant of models.
 
-A stage says for how many steps which layers learn, and what is grown before it begins. bert2BERT's two stages, StackBERT and
-MSLT are rows of one table.
+A stage says for how many steps which layers learn, and what is grown before it begins. bert2BERT's two stages,
+StackBERT and MSLT are rows of one table.
 """
 
 import sys
@@ -24,10 +24,11 @@ else:
 class Stage:
     """One part of a run.
 
-    steps: optimizer steps. sub_layers: l_b of bert2BERT's first stage: each step trains the top l_b layers of a prefix of l_b,
-    2 l_b, ... or all layers; None: no prefixes. train_top: only so many top layers and the head learn; None: all. layers,
-    depth: the number of layers to stack the model to before the stage begins, and the method; None: as it is. lr: factor on
-    the run's learning rate. warmup: steps over which that rate rises anew; None: it goes on as the run's does.
+    steps: optimizer steps. sub_layers: l_b of bert2BERT's first stage: each step trains the top l_b layers of a prefix
+    of l_b, 2 l_b, ... or all layers; None: no prefixes. train_top: only so many top layers and the head learn; None:
+    all. layers, depth: the number of layers to stack the model to before the stage begins, and the method; None: as it
+    is. lr: factor on the run's learning rate. warmup: steps over which that rate rises anew; None: it goes on as the
+    run's does.
     """
 
     name: str
@@ -68,7 +69,8 @@ def plain(steps: int, layers: int, **_: Any) -> tuple[Stage, ...]:
 
 
 def two_stage(steps: int, layers: int, sub_layers: int | None, sub_steps: int | None, **_: Any) -> tuple[Stage, ...]:
-    """bert2BERT: prefixes first (by default a quarter of the layers at a time, an eighth of the steps: 5 of 40 epochs)."""
+    """bert2BERT: prefixes first (by default a quarter of the layers at a time, an eighth of the steps: 5 of 40
+    epochs)."""
     first = steps // 8 if sub_steps is None else sub_steps
     if not 0 <= first <= steps:
         raise RequestError(f"--sub-steps {first} should be from 0 to the run's {steps} steps")
@@ -80,7 +82,8 @@ def two_stage(steps: int, layers: int, sub_layers: int | None, sub_steps: int | 
 
 
 def stackbert(steps: int, layers: int, to_layers: int | None, **_: Any) -> tuple[Stage, ...]:
-    """StackBERT (Gong et al., ICML 2019): double until `to_layers`; the last stage has 70 % of the steps, as 50k, 70k, 280k do."""
+    """StackBERT (Gong et al., ICML 2019): double until `to_layers`; the last stage has 70 % of the steps, as 50k, 70k,
+    280k do."""
     depths = _doublings(layers, to_layers)
     early = _shares(round(0.3 * steps), [5.0 + 2.0 * number for number in range(len(depths) - 1)])
     counts = [*early, steps - sum(early)]
@@ -91,8 +94,8 @@ def stackbert(steps: int, layers: int, to_layers: int | None, **_: Any) -> tuple
 
 
 def mslt(steps: int, layers: int, to_layers: int | None, **_: Any) -> tuple[Stage, ...]:
-    """MSLT (Yang et al., arXiv 2011.13635): copies of the top layers are added and trained alone, then all jointly (the last
-    fifth)."""
+    """MSLT (Yang et al., arXiv 2011.13635): copies of the top layers are added and trained alone, then all jointly (the
+    last fifth)."""
     depths = list(range(layers, _target(layers, to_layers) + 1, layers))
     if depths[-1] != to_layers:
         depths.append(_target(layers, to_layers))

@@ -1,5 +1,5 @@
-"""One step's learning: forward and backward over a batch in parts. Knows losses, teachers and processes; ignorant of what comes
-before and after.
+"""One step's learning: forward and backward over a batch in parts. Knows losses, teachers and processes; ignorant of
+what comes before and after.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from growkit.training.teacher import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStep:
-    """What is fixed before a step's batch is there. lr: learning rate. depth, trained: how many first layers run, and how many
-    top ones of these learn. alpha: the teacher's weight."""
+    """What is fixed before a step's batch is there. lr: learning rate. depth, trained: how many first layers run, and
+    how many top ones of these learn. alpha: the teacher's weight."""
 
     stage: str
     lr: float
@@ -30,8 +30,8 @@ class PlannedStep:
 
 @dataclass(frozen=True, kw_only=True)
 class StepLosses:
-    """Nats per predicted token of the model and against its teacher, a mixture's balance and z-loss, over all processes; told:
-    how many processes were asked to stop."""
+    """Nats per predicted token of the model and against its teacher, a mixture's balance and z-loss, over all
+    processes; told: how many processes were asked to stop."""
 
     own: float
     taught: float

@@ -1,5 +1,5 @@
-"""A model that learns, with its optimizer: made ready to train from a checkpoint. Knows a stock model's life in a run; ignorant
-of steps, losses and data.
+"""A model that learns, with its optimizer: made ready to train from a checkpoint. Knows a stock model's life in a run;
+ignorant of steps, losses and data.
 """
 
 import warnings
@@ -19,8 +19,8 @@ from growkit.training.sharing import give_memory
 
 
 class Student:
-    """A model on its machine and AdamW over what learns of it, with state and rates taken over from the checkpoint's folder
-    where they are."""
+    """A model on its machine and AdamW over what learns of it, with state and rates taken over from the checkpoint's
+    folder where they are."""
 
     def __init__(self, settings: Settings, machine: Machine, blank: Blank, learners: Learners):
         s, model, folder = settings, blank.model, blank.folder
@@ -47,7 +47,8 @@ class Student:
             load_state(self.optimizer, self.model, moments)
 
     def settle(self) -> None:
-        """Put every parameter back into its shares: a layer that a process had whole for a forward pass may still be."""
+        """Put every parameter back into its shares: a layer that a process had whole for a forward pass may still
+        be."""
         for module in self.model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()

@@ -1,5 +1,5 @@
-"""What a teacher says of a batch. Knows where its logits come from, a small model that runs beside the student; ignorant of how
-much its word counts.
+"""What a teacher says of a batch. Knows where its logits come from, a small model that runs beside the student;
+ignorant of how much its word counts.
 
 A store of probabilities written down earlier is one more opener in OPENERS, and nothing else changes.
 """

@@ -1,4 +1,5 @@
-"""The loss of a model on the validation split, while it learns. Knows windows and processes; ignorant of the run around it."""
+"""The loss of a model on the validation split, while it learns. Knows windows and processes; ignorant of the run around
+it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,8 +22,8 @@ def validate(
 ) -> tuple[float, dict[str, Any]]:
     """(mean nats per predicted token of all layers, the plain loss whoever teaches; how a mixture routed).
 
-    The first windows of the split, as many as settings.eval_tokens allow. whole: what runs work where a sharded model's own
-    weights are there. All processes call this together.
+    The first windows of the split, as many as settings.eval_tokens allow. whole: what runs work where a sharded model's
+    own weights are there. All processes call this together.
     """
     model.eval()
     total, predicted, tallies = 0.0, 0, None
@@ -49,7 +50,8 @@ def validate(
 def own_batches(val: BatchSource, settings: Settings, machine: Machine) -> Iterator[tuple[Batch, float]]:
     """This process's share of the validation windows, batch by batch, and whether each counts: 1 or 0.
 
-    Every process gets as many, because sharded layers wait for one another; one that is done repeats and counts nothing.
+    Every process gets as many, because sharded layers wait for one another; one that is done repeats and counts
+    nothing.
     """
     windows = max(1, min(val.windows, settings.eval_tokens // settings.seq_len))
     rows = settings.batch_size // (machine.world * settings.grad_accum)

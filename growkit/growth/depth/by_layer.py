@@ -1,4 +1,6 @@
-"""What a config says layer by layer, carried to other layers. Knows the keys that do so; ignorant of why layers move."""
+"""What a config says layer by layer, carried to other layers. Knows the keys that do so; ignorant of why layers
+move.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +31,8 @@ def difference(family: Family, one: Mapping[str, Any], other: Mapping[str, Any],
 def deepen_config(
     family: Family, config: dict[str, Any], sources: Sequence[Mapping[str, Any]], old: Sequence[int], layers: AxisMap
 ) -> list[str]:
-    """Give a config its new number of layers and carry along all that it says layer by layer; returns notes for the plan.
+    """Give a config its new number of layers and carry along all that it says layer by layer; returns notes for the
+    plan.
 
     sources: the configs whose layers these are, `old` layers each. Raises CheckpointError where layers cannot move.
     """

@@ -1,5 +1,5 @@
-"""What a request for a mixture of experts comes to: which layers, which widths, which random numbers. Knows what can be asked
-and what a class can express; ignorant of tensors and files.
+"""What a request for a mixture of experts comes to: which layers, which widths, which random numbers. Knows what can be
+asked and what a class can express; ignorant of tensors and files.
 
 Layers and experts count from 1 wherever a person reads or writes them and from 0 in code.
 """
@@ -20,7 +20,9 @@ _EVERY = re.compile(r"([1-9]\d*)(st|nd|rd|th)")
 
 @dataclass(frozen=True)
 class Widths:
-    """How the units of one feed-forward layer are dealt out: the first `shared` to a shared expert, then `slices` of `slice`."""
+    """How the units of one feed-forward layer are dealt out: the first `shared` to a shared expert, then `slices` of
+    `slice`.
+    """
 
     dense: int
     shared: int
@@ -34,8 +36,8 @@ class Widths:
 def sparse_layers(wanted: str, count: int, row: Upcycling) -> tuple[tuple[int, ...], int]:
     """(the layers, from 0, that get experts; every how many-th that is, 1 where it is a list).
 
-    wanted: "every", "2nd" and the like, or numbers from 1. Raises RequestError for others, and where the class has experts
-    everywhere.
+    wanted: "every", "2nd" and the like, or numbers from 1. Raises RequestError for others, and where the class has
+    experts everywhere.
     """
     match = _EVERY.fullmatch(wanted)
     step = 1 if wanted == "every" else int(match[1]) if match else 0
@@ -103,8 +105,8 @@ def widths_of(experts: Experts, row: Upcycling, sizes: Sizes) -> Widths:
 def factors(total: int) -> tuple[float, float]:
     """What the two linear tensors of a block, up and down, are multiplied by so that their product has `total`.
 
-    Each takes its root, where that is a power of two: then nothing is rounded in any dtype; else as near as powers of two
-    come; for other numbers the root. The gate's tensor takes none: its activation is not linear.
+    Each takes its root, where that is a power of two: then nothing is rounded in any dtype; else as near as powers of
+    two come; for other numbers the root. The gate's tensor takes none: its activation is not linear.
     """
     half = total.bit_length() - 1
     if total == 1 << half:

@@ -1,12 +1,12 @@
 """Which dense tensors make which tensor of a mixture of experts, and what of it is drawn. Knows the rules that keep the
 function; ignorant of requests and of settings.
 
-Experts that are copies of one feed-forward layer compute it again whatever the router says, since the gates of the experts a
-token takes sum to 1 (sparse upcycling, arXiv 2212.05055). Finer experts are slices of a copy: the router's rows are equal for
-all slices of a copy, so that a token takes whole copies, and as each slice then has 1/G of the gate, the linear tensors carry
-a factor of G (virtual groups, arXiv 2410.07524). Beside a shared expert, whose gate starts at sigmoid(0), the linear tensors
-of the shared one carry 2. Several fine-tuned models become experts in turn, everything else is their mean (Branch-Train-MiX,
-arXiv 2403.07816).
+Experts that are copies of one feed-forward layer compute it again whatever the router says, since the gates of the
+experts a token takes sum to 1 (sparse upcycling, arXiv 2212.05055). Finer experts are slices of a copy: the router's
+rows are equal for all slices of a copy, so that a token takes whole copies, and as each slice then has 1/G of the gate,
+the linear tensors carry a factor of G (virtual groups, arXiv 2410.07524). Beside a shared expert, whose gate starts at
+sigmoid(0), the linear tensors of the shared one carry 2. Several fine-tuned models become experts in turn, everything
+else is their mean (Branch-Train-MiX, arXiv 2403.07816).
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Mixture:
     diversity: tuple[str, float]
     seed: int
     dtype: torch.dtype | None
-    made: dict[tuple[str, int, int], tuple[Part, ...]] = field(default_factory=dict)
+    shared_parts: dict[tuple[str, int, int], tuple[Part, ...]] = field(default_factory=dict)
 
     @property
     def dense(self) -> Family:
@@ -72,7 +72,7 @@ class Mixture:
 
     def plans(self) -> tuple[TensorPlan, ...]:
         """All target tensors, in the order of the first source's file; a layer's experts where its block stood."""
-        found: list[TensorPlan] = []
+        plans: list[TensorPlan] = []
         begun: set[int] = set()
         for name in self.sources[0].shapes:
             if self.dense.is_buffer(name):
@@ -80,11 +80,11 @@ class Mixture:
             layer, template = self.dense.layer_of(name), self.dense.template(name)
             if layer not in self.layers or template not in self.row.dense:
                 self._check_place(name, template)
-                found.append(self._kept(name))
+                plans.append(self._kept(name))
             elif layer is not None and layer not in begun:
                 begun.add(layer)
-                found += self._layer(name, layer)
-        return tuple(found)
+                plans += self._layer(name, layer)
+        return tuple(plans)
 
     def _check_place(self, name: str, template: str) -> None:
         if template not in self.sparse.tensors:
@@ -104,23 +104,23 @@ class Mixture:
         dense = FeedForward(*map(at, self.row.dense))
         hidden, dtype = self.sources[0].shapes[dense.gate][1], self._dtype_of(dense.gate)
         router = Fill((experts, hidden), ROUTER_STD, w.slices)
-        found = [TensorPlan(at(self.row.router), router.shape, dtype, (), draw=router)]
+        plans = [TensorPlan(at(self.row.router), router.shape, dtype, (), draw=router)]
         for expert in range(experts):
             copy, piece = divmod(expert, w.slices)
             first = w.shared + piece * w.slice
             draws = self._draws(f"expert {expert} of layer {layer}")
             names = FeedForward(*(at(template, expert) for template in self.row.expert))
-            found += self._block(dense, names, copy % len(self.sources), first, w.slice, w.slices, draws)
+            plans += self._block(dense, names, copy % len(self.sources), first, w.slice, w.slices, draws)
         if self.row.shared is not None:
             names = FeedForward(*map(at, self.row.shared))
-            found += self._block(dense, names, None, 0, w.shared, 2, (None, None, None))
+            plans += self._block(dense, names, None, 0, w.shared, 2, (None, None, None))
             gate = Fill((1, hidden), 0.0)
-            found.append(TensorPlan(at(self.row.shared_gate), gate.shape, dtype, (), draw=gate))
-        return found
+            plans.append(TensorPlan(at(self.row.shared_gate), gate.shape, dtype, (), draw=gate))
+        return plans
 
     def _draws(self, expert: str) -> tuple[Redraw | None, ...]:
-        """What is drawn anew in the three tensors of an expert. Units are the same in all three: a unit stays whole or goes
-        whole, as in the paper (drawing them for each tensor apart would leave (1-r)^3 of the units, not 1-r)."""
+        """What is drawn anew in the three tensors of an expert. Units are the same in all three: a unit stays whole or
+        goes whole, as in the paper (drawing them for each tensor apart would leave (1-r)^3 of the units, not 1-r)."""
         kind, share = self.diversity
         if kind == "none":
             return None, None, None
@@ -141,19 +141,19 @@ class Mixture:
     ) -> list[TensorPlan]:
         """`width` units of a dense block, from `first` on, times a factor; of one source, or the mean of all (None)."""
         givers = self._givers() if source is None else {source: 1.0}
-        found = []
+        plans = []
         for role, origin, name, scale, draw in zip(FeedForward._fields, dense, names, (1.0, *factors(factor)), draws):
             writes = role == "down"
             shape = self.sources[0].shapes[origin]
             new = (shape[0], width) if writes else (width, shape[1])
             key = (origin, -1 if source is None else source, first)
-            if key not in self.made:
-                self.made[key] = tuple(
+            if key not in self.shared_parts:
+                self.shared_parts[key] = tuple(
                     self._part(number, origin, weight * scale, first, width, columns=writes)
                     for number, weight in givers.items()
                 )
-            found.append(TensorPlan(name, new, self._dtype_of(origin), self.made[key], draw=draw))
-        return found
+            plans.append(TensorPlan(name, new, self._dtype_of(origin), self.shared_parts[key], draw=draw))
+        return plans
 
     def _kept(self, name: str) -> TensorPlan:
         """A tensor outside the experts: as it is, or the mean of all sources."""

@@ -1,5 +1,5 @@
-"""The config.json of a mixture of experts made of dense models. Knows which settings go over and which must be said out loud;
-ignorant of tensors.
+"""The config.json of a mixture of experts made of dense models. Knows which settings go over and which must be said out
+loud; ignorant of tensors.
 """
 
 from collections.abc import Collection
@@ -22,8 +22,8 @@ def sparse_config(
 ) -> dict[str, Any]:
     """The source's config as the sparse class reads it: nothing left to that class's own defaults.
 
-    layers, step: which layers, from 0, have experts, and every how many-th that is. Raises RequestError for a class that has
-    no sparse counterpart, or sliding windows it cannot have.
+    layers, step: which layers, from 0, have experts, and every how many-th that is. Raises RequestError for a class
+    that has no sparse counterpart, or sliding windows it cannot have.
     """
     dense, sparse = family_named(row.source), family_named(row.target)
     config = {**row.stated, **deepcopy(source.config), **row.added}

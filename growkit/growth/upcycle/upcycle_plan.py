@@ -1,5 +1,5 @@
-"""From dense models to one mixture of experts: request + headers -> plan, and what the plan says of it. Knows which sources fit;
-touches no bytes.
+"""From dense models to one mixture of experts: request + headers -> plan, and what the plan says of it. Knows which
+sources fit; touches no bytes.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ ADAM_BYTES = 16  # a parameter in training: weight, gradient and two moments in 
 def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     """Plan a mixture of experts made of one dense model, or of several fine-tuned from one.
 
-    Raises RequestError for what cannot be asked or for sources that do not fit, CheckpointError for a checkpoint that is
-    not understood.
+    Raises RequestError for what cannot be asked or for sources that do not fit, CheckpointError for a checkpoint that
+    is not understood.
     """
     experts = recipe.experts
     assert experts is not None, "the recipe asks for experts"

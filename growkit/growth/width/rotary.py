@@ -113,9 +113,9 @@ def write_rotary(family: Family, config: dict[str, Any], edits: Mapping[str, Any
     for name, value in edits.items():
         general, *own = _keys(family, name)
         places = [config[k] for k in DICTIONARIES if isinstance(config.get(k), dict)] + [config]
-        found = [(place, key) for place in places for key in (general, *own) if place.get(key) is not None]
+        entries = [(place, key) for place in places for key in (general, *own) if place.get(key) is not None]
         home = next((d for d in places if THETA in d), config)
-        for place, key in found or [(home, own[0] if own and home is config else general)]:
+        for place, key in entries or [(home, own[0] if own and home is config else general)]:
             place[key] = value
 
 

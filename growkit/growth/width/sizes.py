@@ -84,10 +84,10 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
         new = resolve(old, values)
         return new if isinstance(new, str) else _refusal(family, old, new, rotary) or new
 
-    found = attempt(asked)
-    if isinstance(found, str):
-        raise RequestError(found + _nearest(asked, old, lambda values: not isinstance(attempt(values), str)))
-    return found
+    outcome = attempt(asked)
+    if isinstance(outcome, str):
+        raise RequestError(outcome + _nearest(asked, old, lambda values: not isinstance(attempt(values), str)))
+    return outcome
 
 
 def _with_own_head_dim(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
@@ -176,17 +176,17 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
 def _nearest(asked: Mapping[str, int], old: Sizes, works: Callable[[Mapping[str, int]], bool]) -> str:
     """'; nearest that work: --hidden 768 or 1024', by walking outwards along one option that was given."""
     for axis in asked:
-        found = []
+        sizes = []
         for direction in (-1, 1):
             for distance in range(1, 4 * old[axis] + 64):
                 size = asked[axis] + direction * distance
                 if size < old[axis]:
                     break
                 if works({**asked, axis: size}):
-                    found.append(size)
+                    sizes.append(size)
                     break
-        if found:
-            return f"; nearest that work: {OPTIONS[axis]} {' or '.join(map(str, sorted(found)))}"
+        if sizes:
+            return f"; nearest that work: {OPTIONS[axis]} {' or '.join(map(str, sorted(sizes)))}"
     return ""
 
 

@@ -22,20 +22,20 @@ def kth_largest(
     pieces: gives the tensors anew for every pass. Rank 0 is inf, above all; a rank beyond their number is 0, below all.
     """
     width = 8 * dtype.itemsize
-    found, left = [0] * len(ranks), list(ranks)
+    prefixes, left = [0] * len(ranks), list(ranks)
     for shift in range(width - DIGIT, -1, -DIGIT):
-        counts = {prefix: np.zeros(DIGITS, dtype=np.int64) for prefix in found}
+        counts = {prefix: np.zeros(DIGITS, dtype=np.int64) for prefix in prefixes}
         for piece in pieces():
             bits = magnitude_bits(piece)
             for prefix, count in counts.items():
                 near = bits if shift == width - DIGIT else bits[bits >> (shift + DIGIT) == prefix]
                 count += np.bincount((near >> shift) & (DIGITS - 1), minlength=DIGITS)
-        for number, prefix in enumerate(found):
+        for number, prefix in enumerate(prefixes):
             at_least = np.cumsum(counts[prefix][::-1])  # elements with the largest digit, with the two largest, ...
             place = min(int(np.searchsorted(at_least, left[number])), DIGITS - 1)
             left[number] -= int(at_least[place - 1]) if place else 0
-            found[number] = prefix << DIGIT | (DIGITS - 1 - place)
-    return [np.inf if rank < 1 else _as_float(bits, dtype) for bits, rank in zip(found, ranks)]
+            prefixes[number] = prefix << DIGIT | (DIGITS - 1 - place)
+    return [np.inf if rank < 1 else _as_float(bits, dtype) for bits, rank in zip(prefixes, ranks)]
 
 
 def magnitude_bits(values: torch.Tensor) -> np.ndarray:
