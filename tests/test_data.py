@@ -530,7 +530,7 @@ def test_written_then_read_is_equal(tmp_path_factory, lengths):
 
 
 def batches(count=1000, length=16, size=12, **more):
-    return Batches(np.arange(count, dtype=np.uint16), length, size, **more)
+    return Batches(tokens=np.arange(count, dtype=np.uint16), length=length, size=size, **more)
 
 
 @given(size=st.sampled_from([4, 12, 60]), step=st.integers(0, 50), seed=st.integers(0, 3), masked=st.booleans())
@@ -568,13 +568,15 @@ def test_a_causal_window_predicts_the_next_token():
 
 
 def test_masks_are_fifteen_percent_of_which_eighty_ten_ten_and_reproducible():
-    data = Batches(np.full(64_000, 7, np.uint16), 64, 500, masked=(9, 1000))
+    data = Batches(tokens=np.full(64_000, 7, np.uint16), length=64, size=500, masked=(9, 1000))
     inputs, labels = data.rows(0, 0, 500).inputs, data.rows(0, 0, 500).labels
     chosen = labels != IGNORED
     assert (chosen.sum(1) == round(0.15 * 64)).all() and (labels[chosen] == 7).all() and (inputs[~chosen] == 7).all()
     shares = [(inputs[chosen] == kind).double().mean().item() for kind in (9, 7)]
     assert abs(shares[0] - 0.8) < 0.02 and abs(shares[1] - 0.1) < 0.02  # the other tenth is random
-    assert np.array_equal(inputs, Batches(data.tokens, 64, 500, masked=(9, 1000)).rows(0, 0, 500).inputs)
+    assert np.array_equal(
+        inputs, Batches(tokens=data.tokens, length=64, size=500, masked=(9, 1000)).rows(0, 0, 500).inputs
+    )
     assert not np.array_equal(chosen, data.rows(2, 0, 500).labels != IGNORED), "new masks in every epoch"
     assert abs(chosen.double().mean(0) - 0.15).max() < 0.06, "every position alike"
 

@@ -138,7 +138,7 @@ def deepen(model, **request):
     state, settings = tiny.stored(model), model.config.to_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     dtypes = {name: tensor.dtype for name, tensor in state.items()}
-    plan = grow_plan([Headers("tiny", shapes, dtypes, settings)], grow_recipe(**request))
+    plan = grow_plan([Headers(label="tiny", shapes=shapes, dtypes=dtypes, config=settings)], grow_recipe(**request))
     return plan, {tensor.name: grow_tensor(tensor, [StateSource(state)], 0) for tensor in plan.tensors}, plan.config
 
 

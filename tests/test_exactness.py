@@ -61,10 +61,10 @@ def grow(model, growth: dict):
     state = tiny.stored(model)
     new, config = grow_state_dict(state, model.config, **growth)
     headers = Headers(
-        "tiny",
-        {name: tuple(tensor.shape) for name, tensor in state.items()},
-        {name: tensor.dtype for name, tensor in state.items()},
-        model.config.to_dict(),
+        label="tiny",
+        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
+        dtypes={name: tensor.dtype for name, tensor in state.items()},
+        config=model.config.to_dict(),
     )
     return grow_plan([headers], recipe(**growth)), tiny.rebuild(model, new, config)
 

@@ -48,7 +48,11 @@ def plan_of(models, request):
     dtypes = [{name: tensor.dtype for name, tensor in state.items()} for state in states]
     configs = [model.config.to_dict() for model in models]
     labels = [f"model {id(model)}" for model in models]
-    return grow_plan([Headers(*source) for source in zip(labels, shapes, dtypes, configs)], request)
+    headers = [
+        Headers(label=label, shapes=shapes, dtypes=dtypes, config=config)
+        for label, shapes, dtypes, config in zip(labels, shapes, dtypes, configs)
+    ]
+    return grow_plan(headers, request)
 
 
 def state_of(plan, states) -> dict[str, torch.Tensor]:

@@ -79,6 +79,14 @@ def test_files_say_what_they_are_and_stay_small(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_large_dataclasses_are_built_by_keyword(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        made_by = [ast.unparse(each) for each in getattr(node, "decorator_list", []) if isinstance(node, ast.ClassDef)]
+        if any("dataclass" in each for each in made_by) and sum(isinstance(m, ast.AnnAssign) for m in node.body) > 4:
+            assert any("kw_only=True" in each for each in made_by), node.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose_fits_in_120_columns(path):
     """Comments and docstrings; the formatter sees to code, and messages are as long as they are."""
     lines = path.read_text("utf-8").splitlines()

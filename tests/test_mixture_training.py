@@ -110,7 +110,7 @@ def test_a_step_adds_both_losses(world):
     model = transformers.AutoModelForCausalLM.from_pretrained(world / "mixtral", dtype=torch.float32).eval()
     if odd_width(family_named("mixtral"), model.config.to_dict(), 4):
         model.set_experts_implementation("eager")
-    batch = Batches(np.fromfile(world / "data" / "train.bin", "<u2"), 16, 4).rows(0, 0, 4)
+    batch = Batches(tokens=np.fromfile(world / "data" / "train.bin", "<u2"), length=16, size=4).rows(0, 0, 4)
     inputs, labels = batch.inputs, batch.labels
     routed = []
     for rows in (slice(0, 2), slice(2, 4)):

@@ -72,7 +72,10 @@ def cases(table: dict) -> list:
 def plan_of(model, **growth):
     state, config = tiny.stored(model), model.config.to_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    return grow_plan([Headers("tiny", shapes, {n: t.dtype for n, t in state.items()}, config)], recipe(**growth))
+    return grow_plan(
+        [Headers(label="tiny", shapes=shapes, dtypes={n: t.dtype for n, t in state.items()}, config=config)],
+        recipe(**growth),
+    )
 
 
 def grown_by(plan, state: dict) -> dict[str, torch.Tensor]:
@@ -86,7 +89,9 @@ def dual(plan, tensors: dict, power: int) -> dict[str, tuple[torch.Tensor, torch
     for name, tensor in tensors.items():
         rule = dual_rule(name, tuple(tensor.shape), plan.growth, power)
         grown = grow_tensor(
-            TensorPlan(name, shapes[name], tensor.dtype, (Part(0, name, rule),)), [StateSource(tensors)], 0
+            TensorPlan(name=name, shape=shapes[name], dtype=tensor.dtype, parts=(Part(0, name, rule),)),
+            [StateSource(tensors)],
+            0,
         )
         carried = np.outer(rule.rows.carried, rule.columns.carried)
         result[name] = grown, torch.from_numpy(carried.T if rule.transposed else carried).reshape(grown.shape)

@@ -42,7 +42,7 @@ def test_the_loop_is_a_plain_one(world):
     optimizer = torch.optim.AdamW(
         [{"params": groups[0], "weight_decay": 0.1}, {"params": groups[1], "weight_decay": 0.0}], betas=(0.9, 0.95)
     )
-    data = Batches(np.fromfile(world / "data" / "train.bin", "<u2"), 16, 8)
+    data = Batches(tokens=np.fromfile(world / "data" / "train.bin", "<u2"), length=16, size=8)
     expected, norms = [], []
     for step in range(50):
         for group in optimizer.param_groups:

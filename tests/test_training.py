@@ -109,15 +109,15 @@ def test_prefixes_of_a_stage():
         (4, 1): {1: 1, 2: 1, 3: 1, 4: 1},
     }
     for (layers, size), table in tables.items():
-        stage = Stage("prefixes", 1, sub_layers=size)
+        stage = Stage(name="prefixes", steps=1, sub_layers=size)
         drawn = [stage.prefix(layers, 7, step) for step in range(1600)]
         counts = Counter(drawn)
         assert set(counts) == set(table.items())
         assert all(abs(count / 1600 - 1 / len(table)) < 0.05 for count in counts.values()), counts
-        assert drawn[1000] == Stage("other", 9, sub_layers=size).prefix(layers, 7, 1000)
+        assert drawn[1000] == Stage(name="other", steps=9, sub_layers=size).prefix(layers, 7, 1000)
     assert [stage.prefix(4, 8, step) for step in range(1600)] != drawn
-    assert Stage("all", 1).prefix(5, 0, 3) == (5, 5)
-    assert Stage("top", 1, train_top=2).prefix(5, 0, 3) == (5, 2)
+    assert Stage(name="all", steps=1).prefix(5, 0, 3) == (5, 5)
+    assert Stage(name="top", steps=1, train_top=2).prefix(5, 0, 3) == (5, 2)
 
 
 # ---------------------------------------------------------------- losses
@@ -204,10 +204,10 @@ def test_alpha_tables():
 @pytest.mark.parametrize("masked", [None, (4, 61)], ids=["causal", "masked"])
 def test_batches_read_ahead_are_the_batches(masked):
     """Whatever the order of the steps: as they come, again, back and forth, over the end of an epoch."""
-    batches = Batches(np.arange(400) % 61, 16, 6, seed=3, masked=masked)
+    batches = Batches(tokens=np.arange(400) % 61, length=16, size=6, seed=3, masked=masked)
     assert batches.windows < 30
     for first, count in ((0, 6), (2, 3)):
-        ahead = Ahead(Batches(np.arange(400) % 61, 16, 6, seed=3, masked=masked), first, count)
+        ahead = Ahead(Batches(tokens=np.arange(400) % 61, length=16, size=6, seed=3, masked=masked), first, count)
         for step in (0, 1, 2, 2, 7, 3, 4, 5, 0, 90, 1):
             expected, found = batches.rows(step, first, count), ahead.rows(step)
             assert found.inputs.shape == (count, 16) and found.predicted == expected.predicted
@@ -237,7 +237,7 @@ SHARDED = {  # (shard, processes, of this node, parameters, memory of a device):
 def test_over_how_many_processes_a_model_is_divided(case):
     assert shard_size(*case) == SHARDED[case]
     _, world, local, _, memory = case
-    machine = Machine(torch.device("cpu"), 0, world, torch.float32)
+    machine = Machine(device=torch.device("cpu"), rank=0, world=world, precision=torch.float32)
     if memory is None and local == 1:
         assert machine.copies(case[0], case[3]) == world // SHARDED[case]
 
@@ -313,8 +313,8 @@ def test_stages_from_toml(tmp_path):
         '[[stage]]\nname="low"\nsteps=3\nsub_layers=1\nlr=0.5\n[[stage]]\nsteps=4\nlayers=6\ndepth="top"\ntrain_top=3\nwarmup=2\n'
     )
     assert read_stages(file) == (
-        Stage("low", 3, sub_layers=1, lr=0.5),
-        Stage("stage 2", 4, layers=6, depth="top", train_top=3, warmup=2),
+        Stage(name="low", steps=3, sub_layers=1, lr=0.5),
+        Stage(name="stage 2", steps=4, layers=6, depth="top", train_top=3, warmup=2),
     )
 
 

@@ -51,10 +51,10 @@ def dense(family: str, seed: int = 0, tied: bool = False):
 def headers(model, label="tiny"):
     state = model.state_dict()
     return Headers(
-        label,
-        {n: tuple(t.shape) for n, t in state.items()},
-        {n: t.dtype for n, t in state.items()},
-        model.config.to_dict(),
+        label=label,
+        shapes={n: tuple(t.shape) for n, t in state.items()},
+        dtypes={n: t.dtype for n, t in state.items()},
+        config=model.config.to_dict(),
     )
 
 
@@ -363,7 +363,7 @@ def test_a_config_that_says_little_is_read_as_the_dense_class_reads_it(family):
     with torch.device("meta"):
         model = getattr(transformers, tiny.language_model(family))(kind.from_dict(said))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    source = Headers("tiny", shapes, dict.fromkeys(shapes, torch.float32), said)
+    source = Headers(label="tiny", shapes=shapes, dtypes=dict.fromkeys(shapes, torch.float32), config=said)
     plan = upcycle_plan([source], upcycle_recipe())
     mixture = getattr(transformers, tiny.STEMS[row.target] + "Config").from_dict(plan.config)
     ours, theirs = model.config.to_dict(), mixture.to_dict()

@@ -56,7 +56,10 @@ def cell(family: str, growth: dict | str) -> str:
             except GrowkitError:
                 return "refused"
             headers = Headers(
-                "", {n: tuple(t.shape) for n, t in state.items()}, {n: t.dtype for n, t in state.items()}, config
+                label="",
+                shapes={n: tuple(t.shape) for n, t in state.items()},
+                dtypes={n: t.dtype for n, t in state.items()},
+                config=config,
             )
             said = str(grow_plan([headers], grow_recipe(**request)).exactness)
         ids = tiny.tokens()

@@ -54,7 +54,7 @@ def main() -> None:
             work / "model", work / "tokens.bin", work / "run", steps=STEPS, seq_len=LENGTH, batch_size=BATCH, lr=RATE,
             warmup=0, decay="constant", device="cpu", watch=lambda line: ours.append(line.get("loss", 0.0)),
         )  # fmt: skip
-        batches = Batches(tokens, LENGTH, BATCH)
+        batches = Batches(tokens=tokens, length=LENGTH, size=BATCH)
         # the Trainer's model shifts labels itself, so a window goes in with the token behind it
         shown = [batches.rows(step, 0, BATCH) for step in range(STEPS)]
         pairs = [pair for batch in shown for pair in zip(batch.inputs, batch.labels)]

@@ -23,7 +23,7 @@ def apply(
     deltas: Deltas,
     out: w.Out = None,
     *,
-    allow_nonfinite: Annotated[bool, Option("Keep NaN and Inf weights as they are.", w.HOW)] = False,
+    allow_nonfinite: Annotated[bool, Option(help="Keep NaN and Inf weights as they are.", panel=w.HOW)] = False,
     shard_size: w.ShardSize = "5GB",
     dry_run: w.DryRun = False,
     force: w.Force = False,

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 Base = Annotated[w.PathLike, Argument("The model before: a folder, a .safetensors file or a hub id.", "BASE")]
 Member = Annotated[w.PathLike, Argument("The model fine-tuned from it.", "M")]
 Save = Annotated[
-    w.PathLike | None, Option("Folder to make of it: a sparse delta, or with --rank a LoRA.", w.OUTPUT, "DELTA")
+    w.PathLike | None,
+    Option(help="Folder to make of it: a sparse delta, or with --rank a LoRA.", panel=w.OUTPUT, metavar="DELTA"),
 ]
 
 
@@ -24,13 +25,20 @@ def delta(
     *,
     drop: Annotated[
         float | None,
-        Option("Save a sparse delta thinned as DARE does; default nothing is dropped.", w.OUTPUT, "P"),
+        Option(
+            help="Save a sparse delta thinned as DARE does; default nothing is dropped.", panel=w.OUTPUT, metavar="P"
+        ),
     ] = None,
     rank: Annotated[
         int | None,
-        Option("Save the linear layers' deltas as a LoRA of rank R that PEFT loads.", w.OUTPUT, "R", min=1),
+        Option(
+            help="Save the linear layers' deltas as a LoRA of rank R that PEFT loads.",
+            panel=w.OUTPUT,
+            metavar="R",
+            min=1,
+        ),
     ] = None,
-    seed: Annotated[int, Option("For what is dropped by chance.", w.OUTPUT, "S")] = 0,
+    seed: Annotated[int, Option(help="For what is dropped by chance.", panel=w.OUTPUT, metavar="S")] = 0,
     force: w.Force = False,
 ) -> "MeasuredDelta":
     """Show how large and how redundant a fine-tuned model's changes are, and save them as a small file.

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from growkit.models.evaluate import Evaluation
 
 Data = Annotated[
-    w.PathLike, Option("A dataset of growkit tokenize, a .bin file of tokens, or text.", None, "DATA|TEXT")
+    w.PathLike,
+    Option(help="A dataset of growkit tokenize, a .bin file of tokens, or text.", panel=None, metavar="DATA|TEXT"),
 ]
 Begin = Annotated[
     Callable[[int], Callable[[int], None]],
@@ -28,28 +29,32 @@ def evaluate(
     checkpoint: w.Checkpoint,
     data: Data,
     *,
-    split: Annotated[Literal["train", "val"], Option("Which part of a dataset.")] = "val",
+    split: Annotated[Literal["train", "val"], Option(help="Which part of a dataset.")] = "val",
     context: Annotated[
         int | None,
-        Option("Tokens in a window; default the model's positions, at most 1024.", None, "N", min=1),
+        Option(help="Tokens in a window; default the model's positions, at most 1024.", panel=None, metavar="N", min=1),
     ] = None,
     stride: Annotated[
         int | None,
         Option(
-            "Tokens from a window to the next; default the context. Fewer give each token more context.",
-            None,
-            "N",
+            help="Tokens from a window to the next; default the context. Fewer give each token more context.",
+            panel=None,
+            metavar="N",
             min=1,
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, Option("Windows at a time; default what takes 256 MB of logits.", None, "N", min=1)
+        int | None,
+        Option(help="Windows at a time; default what takes 256 MB of logits.", panel=None, metavar="N", min=1),
     ] = None,
     limit: Annotated[
-        int | None, Option("Predict about so many tokens, spread evenly over the data.", None, "TOKENS", min=1)
+        int | None,
+        Option(help="Predict about so many tokens, spread evenly over the data.", panel=None, metavar="TOKENS", min=1),
     ] = None,
-    device: Annotated[w.Device, Option("Where to compute.")] = "auto",
-    text_key: Annotated[str, Option("Where JSON lines and parquet hold the text.", None, "KEY")] = "text",
+    device: Annotated[w.Device, Option(help="Where to compute.")] = "auto",
+    text_key: Annotated[
+        str, Option(help="Where JSON lines and parquet hold the text.", panel=None, metavar="KEY")
+    ] = "text",
     begin: Begin = _quiet,
 ) -> "Evaluation":
     """Measure how well a model predicts text: nats per token, perplexity, bits per byte; masked models: loss and

@@ -17,7 +17,9 @@ Members = Annotated[
 Mode = Annotated[
     Literal["side-by-side", "fpi", "aki"],
     Option(
-        "each in its own block, logits averaged; or the first widened, later copies from the others.", w.HOW, "MODE"
+        help="each in its own block, logits averaged; or the first widened, later copies from the others.",
+        panel=w.HOW,
+        metavar="MODE",
     ),
 ]
 

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 Like = Annotated[
     w.PathLike | None,
-    Option("All sizes of another model: a name such as bert-base, a config.json, a checkpoint.", w.SIZES, "TARGET"),
+    Option(
+        help="All sizes of another model: a name such as bert-base, a config.json, a checkpoint.",
+        panel=w.SIZES,
+        metavar="TARGET",
+    ),
 ]
 
 

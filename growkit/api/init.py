@@ -19,8 +19,10 @@ def init(
     config: Config,
     out: w.Folder,
     *,
-    seed: Annotated[int, Option("For the weights.", None, "S")] = 0,
-    dtype: Annotated[w.DtypeName | None, Option("what is stored; default as the config says.", None, "TYPE")] = None,
+    seed: Annotated[int, Option(help="For the weights.", panel=None, metavar="S")] = 0,
+    dtype: Annotated[
+        w.DtypeName | None, Option(help="what is stored; default as the config says.", panel=None, metavar="TYPE")
+    ] = None,
     force: w.Force = False,
 ) -> "Initialised":
     """Make a checkpoint with random weights: the model from scratch that growing is compared with.

@@ -30,52 +30,66 @@ def merge(
     *,
     base: Annotated[
         w.PathLike | None,
-        Option("What they were fine-tuned from; average and slerp can do without.", WHAT, "BASE"),
+        Option(help="What they were fine-tuned from; average and slerp can do without.", panel=WHAT, metavar="BASE"),
     ] = None,
     vocab: Annotated[
         Literal["same", "base", "tokens"],
-        Option("Where vocabularies differ: refuse; keep the base's and match rows by token id; or by token.", WHAT),
+        Option(
+            help="Where vocabularies differ: refuse; keep the base's and match rows by token id; or by token.",
+            panel=WHAT,
+        ),
     ] = "same",
-    method: Annotated[MergeMethod, Option("how deltas are thinned and made one.", METHOD, "METHOD")] = "dare",
+    method: Annotated[
+        MergeMethod, Option(help="how deltas are thinned and made one.", panel=METHOD, metavar="METHOD")
+    ] = "dare",
     drop: Annotated[
         float | None,
         Option(
-            "dare, dare-ties: probability that an element of a delta is dropped; the others are divided by 1 - P."
+            help="dare, dare-ties: probability that an element of a delta is dropped; the others are divided by 1 - P."
             " Default 0.5.",
-            METHOD,
-            "P",
+            panel=METHOD,
+            metavar="P",
         ),
     ] = None,
     density: Annotated[
         float | None,
         Option(
-            "ties: share of the largest kept, default 0.2; della: mean probability to keep, 0.7; breadcrumbs: share"
+            help="ties: share of the largest kept, default 0.2; della: mean probability to keep, 0.7; breadcrumbs: share"
             " kept, 0.1.",
-            METHOD,
-            "D",
+            panel=METHOD,
+            metavar="D",
         ),
     ] = None,
     epsilon: Annotated[
         float | None,
         Option(
-            "della: from density - E for the smallest of a row to density + E for the largest; default 0.07.",
-            METHOD,
-            "E",
+            help="della: from density - E for the smallest of a row to density + E for the largest; default 0.07.",
+            panel=METHOD,
+            metavar="E",
         ),
     ] = None,
     gamma: Annotated[
         float | None,
-        Option("breadcrumbs: share of the largest of a tensor that is left out too; default 0.01.", METHOD, "G"),
+        Option(
+            help="breadcrumbs: share of the largest of a tensor that is left out too; default 0.01.",
+            panel=METHOD,
+            metavar="G",
+        ),
     ] = None,
     scale: Annotated[
-        float, Option("What the merged delta is multiplied by before it is added to the base.", METHOD, "L")
+        float,
+        Option(
+            help="What the merged delta is multiplied by before it is added to the base.", panel=METHOD, metavar="L"
+        ),
     ] = 1.0,
-    seed: Annotated[int, Option("For what is dropped by chance.", METHOD, "S")] = 0,
+    seed: Annotated[int, Option(help="For what is dropped by chance.", panel=METHOD, metavar="S")] = 0,
     drop_vectors: Annotated[
-        bool, Option("Drop by chance in norms and biases too: few numbers, so much noise.", METHOD)
+        bool, Option(help="Drop by chance in norms and biases too: few numbers, so much noise.", panel=METHOD)
     ] = False,
-    dtype: Annotated[w.DtypeName | None, Option("what is stored; default as the base.", METHOD, "TYPE")] = None,
-    allow_nonfinite: Annotated[bool, Option("Merge NaN and Inf weights as they are.", METHOD)] = False,
+    dtype: Annotated[
+        w.DtypeName | None, Option(help="what is stored; default as the base.", panel=METHOD, metavar="TYPE")
+    ] = None,
+    allow_nonfinite: Annotated[bool, Option(help="Merge NaN and Inf weights as they are.", panel=METHOD)] = False,
     shard_size: w.ShardSize = "5GB",
     dry_run: w.DryRun = False,
     force: w.Force = False,

@@ -10,7 +10,7 @@ from typing import Any
 SAME = object()  # the command's default is the function's
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Option:
     """A parameter that a command takes by name: `--hidden N`."""
 

@@ -16,11 +16,15 @@ RUN, MACHINE, STAGES, RATE = "The run", "The machine", "Stages", "Optimizer"
 TEACHER, EXPERTS, KEEPING = "Teacher", "Mixtures of experts", "Checkpoints and metrics"
 
 Checkpoint = Annotated[w.PathLike, Argument("The checkpoint to go on from.", "CKPT")]
-Data = Annotated[w.PathLike, Option("A dataset of growkit tokenize, or a .bin file of tokens.", RUN, "DATA")]
-Out = Annotated[w.PathLike, Option("Folder of the run; the trained checkpoint becomes RUN/final.", RUN, "RUN")]
+Data = Annotated[
+    w.PathLike, Option(help="A dataset of growkit tokenize, or a .bin file of tokens.", panel=RUN, metavar="DATA")
+]
+Out = Annotated[
+    w.PathLike, Option(help="Folder of the run; the trained checkpoint becomes RUN/final.", panel=RUN, metavar="RUN")
+]
 OwnStages = Annotated[
     Union[w.PathLike, Sequence["Stage"], None],
-    Option("Instead of a schedule: [[stage]] tables of your own.", STAGES, "FILE.toml"),
+    Option(help="Instead of a schedule: [[stage]] tables of your own.", panel=STAGES, metavar="FILE.toml"),
 ]
 Watch = Annotated[Callable[[dict[str, Any]], None], Callback("Called with each line of metrics, on the first process.")]
 AnnounceRun = Annotated[Callable[["Settings"], None], Callback("Called with the settings before the run begins.")]
@@ -32,95 +36,138 @@ def pretrain(
     data: Data,
     out: Out,
     *,
-    steps: Annotated[int | None, Option("Optimizer steps.", RUN, "N", min=1)] = None,
-    tokens: Annotated[int | None, Option("Instead: tokens to train on.", RUN, "N", min=1)] = None,
-    epochs: Annotated[float | None, Option("Instead: times through the data.", RUN, "X", min=0)] = None,
+    steps: Annotated[int | None, Option(help="Optimizer steps.", panel=RUN, metavar="N", min=1)] = None,
+    tokens: Annotated[int | None, Option(help="Instead: tokens to train on.", panel=RUN, metavar="N", min=1)] = None,
+    epochs: Annotated[
+        float | None, Option(help="Instead: times through the data.", panel=RUN, metavar="X", min=0)
+    ] = None,
     seq_len: Annotated[
-        int | None, Option("Tokens in a sequence; default 512, or the model's positions.", RUN, "N", min=1)
+        int | None,
+        Option(help="Tokens in a sequence; default 512, or the model's positions.", panel=RUN, metavar="N", min=1),
     ] = None,
     batch_size: Annotated[
-        int, Option("Sequences in a step, over all processes and accumulation.", RUN, "N", min=1)
+        int, Option(help="Sequences in a step, over all processes and accumulation.", panel=RUN, metavar="N", min=1)
     ] = 32,
-    grad_accum: Annotated[int, Option("Parts a process divides its share of a step into.", RUN, "N", min=1)] = 1,
-    seed: Annotated[int, Option("For the order of the data, masks, prefixes and dropout.", RUN, "S")] = 0,
+    grad_accum: Annotated[
+        int, Option(help="Parts a process divides its share of a step into.", panel=RUN, metavar="N", min=1)
+    ] = 1,
+    seed: Annotated[
+        int, Option(help="For the order of the data, masks, prefixes and dropout.", panel=RUN, metavar="S")
+    ] = 0,
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        Option("what products are computed in; weights stay float32.", MACHINE, "TYPE"),
+        Option(help="what products are computed in; weights stay float32.", panel=MACHINE, metavar="TYPE"),
     ] = "auto",
-    device: Annotated[w.Device, Option("Where.", MACHINE)] = "auto",
+    device: Annotated[w.Device, Option(help="Where.", panel=MACHINE)] = "auto",
     shard: Annotated[
         Literal["auto", "none", "node", "all"],
-        Option("over how many processes a copy of the model is divided; auto: none where it fits.", MACHINE, "OVER"),
+        Option(
+            help="over how many processes a copy of the model is divided; auto: none where it fits.",
+            panel=MACHINE,
+            metavar="OVER",
+        ),
     ] = "auto",
-    compile: Annotated[bool | None, Option("Compile each layer; default on a GPU.", MACHINE)] = None,
-    grad_checkpointing: Annotated[bool, Option("Recompute activations instead of keeping them.", MACHINE)] = False,
+    compile: Annotated[bool | None, Option(help="Compile each layer; default on a GPU.", panel=MACHINE)] = None,
+    grad_checkpointing: Annotated[
+        bool, Option(help="Recompute activations instead of keeping them.", panel=MACHINE)
+    ] = False,
     schedule: Annotated[
-        Literal["plain", "two-stage", "stackbert", "mslt"], Option("what is trained when.", STAGES, "NAME")
+        Literal["plain", "two-stage", "stackbert", "mslt"],
+        Option(help="what is trained when.", panel=STAGES, metavar="NAME"),
     ] = "plain",
     sub_layers: Annotated[
         int | None,
-        Option("two-stage: layers that learn in a step of the first stage; default a quarter.", STAGES, "L", min=1),
+        Option(
+            help="two-stage: layers that learn in a step of the first stage; default a quarter.",
+            panel=STAGES,
+            metavar="L",
+            min=1,
+        ),
     ] = None,
     sub_steps: Annotated[
-        int | None, Option("two-stage: steps of the first stage; default an eighth.", STAGES, "N", min=0)
+        int | None,
+        Option(help="two-stage: steps of the first stage; default an eighth.", panel=STAGES, metavar="N", min=0),
     ] = None,
-    to_layers: Annotated[int | None, Option("stackbert, mslt: layers at the end.", STAGES, "N", min=1)] = None,
+    to_layers: Annotated[
+        int | None, Option(help="stackbert, mslt: layers at the end.", panel=STAGES, metavar="N", min=1)
+    ] = None,
     stages: OwnStages = None,
-    lr: Annotated[float, Option("Peak learning rate.", RATE, "X", min=0)] = 3e-4,
+    lr: Annotated[float, Option(help="Peak learning rate.", panel=RATE, metavar="X", min=0)] = 3e-4,
     warmup: Annotated[
         int | None,
         Option(
-            "Steps of warm-up; default none where AdamW's state comes with the checkpoint, else 20, at most a quarter"
+            help="Steps of warm-up; default none where AdamW's state comes with the checkpoint, else 20, at most a quarter"
             " of the run.",
-            RATE,
-            "N",
+            panel=RATE,
+            metavar="N",
             min=0,
         ),
     ] = None,
     decay: Annotated[
-        Literal["cosine", "linear", "wsd", "constant"], Option("how the rate falls.", RATE, "HOW")
+        Literal["cosine", "linear", "wsd", "constant"], Option(help="how the rate falls.", panel=RATE, metavar="HOW")
     ] = "cosine",
-    final_lr: Annotated[float, Option("Share of the peak at the end.", RATE, "X", min=0, max=1)] = 0.1,
-    weight_decay: Annotated[float, Option("Decoupled; none on norms and biases.", RATE, "X", min=0)] = 0.1,
+    final_lr: Annotated[
+        float, Option(help="Share of the peak at the end.", panel=RATE, metavar="X", min=0, max=1)
+    ] = 0.1,
+    weight_decay: Annotated[
+        float, Option(help="Decoupled; none on norms and biases.", panel=RATE, metavar="X", min=0)
+    ] = 0.1,
     beta1: Annotated[
-        float, Option("AdamW: how much of the mean gradient stays in a step.", RATE, "B", min=0, max=1)
+        float,
+        Option(help="AdamW: how much of the mean gradient stays in a step.", panel=RATE, metavar="B", min=0, max=1),
     ] = 0.9,
     beta2: Annotated[
-        float, Option("AdamW: how much of the mean squared gradient stays in a step.", RATE, "B", min=0, max=1)
+        float,
+        Option(
+            help="AdamW: how much of the mean squared gradient stays in a step.", panel=RATE, metavar="B", min=0, max=1
+        ),
     ] = 0.95,
-    eps: Annotated[float, Option("AdamW: added to the root of the mean squared gradient.", RATE, "E", min=0)] = 1e-8,
-    clip: Annotated[float, Option("Largest norm of the gradient; 0: any.", RATE, "X", min=0)] = 1.0,
+    eps: Annotated[
+        float, Option(help="AdamW: added to the root of the mean squared gradient.", panel=RATE, metavar="E", min=0)
+    ] = 1e-8,
+    clip: Annotated[float, Option(help="Largest norm of the gradient; 0: any.", panel=RATE, metavar="X", min=0)] = 1.0,
     teacher: Annotated[
         w.PathLike | None,
-        Option("A smaller model that teaches at first (knowledge inheritance).", TEACHER, "CKPT"),
+        Option(help="A smaller model that teaches at first (knowledge inheritance).", panel=TEACHER, metavar="CKPT"),
     ] = None,
-    teacher_steps: Annotated[int | None, Option("How long; default a third of the run.", TEACHER, "N", min=1)] = None,
+    teacher_steps: Annotated[
+        int | None, Option(help="How long; default a third of the run.", panel=TEACHER, metavar="N", min=1)
+    ] = None,
     teacher_until: Annotated[
         Literal["steps", "overtaken"],
-        Option("overtaken: end it when validation finds the model better.", TEACHER),
+        Option(help="overtaken: end it when validation finds the model better.", panel=TEACHER),
     ] = "steps",
-    temperature: Annotated[float, Option("Of both distributions.", TEACHER, "T", min=0.01)] = 2.0,
+    temperature: Annotated[float, Option(help="Of both distributions.", panel=TEACHER, metavar="T", min=0.01)] = 2.0,
     alpha_schedule: Annotated[
-        Literal["linear", "constant", "heaviside"], Option("how the teacher's weight falls.", TEACHER, "HOW")
+        Literal["linear", "constant", "heaviside"],
+        Option(help="how the teacher's weight falls.", panel=TEACHER, metavar="HOW"),
     ] = "linear",
     balance: Annotated[
         float | None,
-        Option("Weight of the load-balancing loss, Switch scale; default 0.01.", EXPERTS, "X", min=0),
+        Option(
+            help="Weight of the load-balancing loss, Switch scale; default 0.01.", panel=EXPERTS, metavar="X", min=0
+        ),
     ] = None,
     router_z: Annotated[
-        float | None, Option("Weight of the router z-loss; default 0.001.", EXPERTS, "X", min=0)
+        float | None, Option(help="Weight of the router z-loss; default 0.001.", panel=EXPERTS, metavar="X", min=0)
     ] = None,
     expert_dropout: Annotated[
-        float, Option("Dropout on the experts' hidden activation.", EXPERTS, "P", min=0, max=0.99)
+        float, Option(help="Dropout on the experts' hidden activation.", panel=EXPERTS, metavar="P", min=0, max=0.99)
     ] = 0.0,
-    eval_every: Annotated[int, Option("Steps between validations.", KEEPING, "N", min=1)] = 200,
-    eval_tokens: Annotated[int, Option("Validation tokens at most.", KEEPING, "N", min=1)] = 100_000,
-    save_every: Annotated[int, Option("Steps between checkpoints.", KEEPING, "N", min=1)] = 500,
-    keep: Annotated[int, Option("Checkpoints kept.", KEEPING, "K", min=1)] = 2,
-    log_every: Annotated[int, Option("Steps between lines where there is no terminal.", KEEPING, "N", min=1)] = 10,
-    tensorboard: Annotated[bool, Option("Write RUN/tensorboard too.", KEEPING)] = False,
-    dry_run: Annotated[bool, Option("Check everything, say what the run will be, and write nothing.", KEEPING)] = False,
-    resume: Annotated[Literal["auto", "never"], Option("auto: go on with a run that is there.", KEEPING)] = "never",
+    eval_every: Annotated[int, Option(help="Steps between validations.", panel=KEEPING, metavar="N", min=1)] = 200,
+    eval_tokens: Annotated[int, Option(help="Validation tokens at most.", panel=KEEPING, metavar="N", min=1)] = 100_000,
+    save_every: Annotated[int, Option(help="Steps between checkpoints.", panel=KEEPING, metavar="N", min=1)] = 500,
+    keep: Annotated[int, Option(help="Checkpoints kept.", panel=KEEPING, metavar="K", min=1)] = 2,
+    log_every: Annotated[
+        int, Option(help="Steps between lines where there is no terminal.", panel=KEEPING, metavar="N", min=1)
+    ] = 10,
+    tensorboard: Annotated[bool, Option(help="Write RUN/tensorboard too.", panel=KEEPING)] = False,
+    dry_run: Annotated[
+        bool, Option(help="Check everything, say what the run will be, and write nothing.", panel=KEEPING)
+    ] = False,
+    resume: Annotated[
+        Literal["auto", "never"], Option(help="auto: go on with a run that is there.", panel=KEEPING)
+    ] = "never",
     watch: Watch = quiet,
     announce: AnnounceRun = quiet,
 ) -> "Finished":
@@ -168,6 +215,6 @@ def pretrain(
     if dry_run:
         from growkit.training.outlook import outlook
 
-        return Finished(None, 0, None, outlook(settings, resume == "auto"))
+        return Finished(folder=None, step=0, loss=None, outlook=outlook(settings, resume == "auto"))
     announce(settings)
     return run(settings, resume == "auto", watch)

@@ -14,9 +14,9 @@ Runs = Annotated[w.PathLike | Sequence[w.PathLike], Argument("Folders of growkit
 Out = Annotated[
     w.PathLike,
     Option(
-        "Folder for report.md, report.json and report.png; one that holds a report is written anew.",
-        w.OUTPUT,
-        "DIR",
+        help="Folder for report.md, report.json and report.png; one that holds a report is written anew.",
+        panel=w.OUTPUT,
+        metavar="DIR",
         flags=("-o", "--out"),
     ),
 ]
@@ -28,15 +28,15 @@ def report(
     out: Out,
     *,
     baseline: Annotated[
-        w.PathLike | None, Option("The run to measure against; default the first.", None, "RUN")
+        w.PathLike | None, Option(help="The run to measure against; default the first.", panel=None, metavar="RUN")
     ] = None,
     sources: Annotated[
         Sequence[w.PathLike] | None,
         Option(
-            "A run whose cost comes on top of every run's but the baseline's, such as the small model's; again for"
+            help="A run whose cost comes on top of every run's but the baseline's, such as the small model's; again for"
             " more.",
-            None,
-            "RUN",
+            panel=None,
+            metavar="RUN",
             flags=("--source",),
         ),
     ] = None,

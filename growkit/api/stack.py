@@ -24,7 +24,8 @@ def stack(
     *,
     layers: w.Layers = None,
     method: Annotated[
-        w.DepthMethod, Option("which layer each new one copies; identity keeps the function.", w.DEPTH, "METHOD")
+        w.DepthMethod,
+        Option(help="which layer each new one copies; identity keeps the function.", panel=w.DEPTH, metavar="METHOD"),
     ] = "stack",
     overlap: w.Overlap = None,
     after: w.After = None,

@@ -16,7 +16,8 @@ Inputs = Annotated[
     Argument("Files (.txt, .jsonl, .jsonl.gz, .parquet), folders of them, patterns.", "INPUT..."),
 ]
 Tokenizer = Annotated[
-    w.PathLike | None, Option("Whose tokenizer: a checkpoint, a folder, a dataset or a hub id.", TEXT, "CKPT")
+    w.PathLike | None,
+    Option(help="Whose tokenizer: a checkpoint, a folder, a dataset or a hub id.", panel=TEXT, metavar="CKPT"),
 ]
 Begin = Annotated[
     Callable[[str, int], Callable[[int], None]],
@@ -31,26 +32,30 @@ def _quiet(_what: str, _size: int) -> Callable[[int], None]:
 @public
 def tokenize(
     inputs: Inputs,
-    out: Annotated[w.PathLike, Option("Folder to make.", w.OUTPUT, "DATA", flags=("-o", "--out"))],
+    out: Annotated[w.PathLike, Option(help="Folder to make.", panel=w.OUTPUT, metavar="DATA", flags=("-o", "--out"))],
     tokenizer: Tokenizer = None,
     *,
     train_tokenizer: Annotated[
         int | None,
-        Option("Instead: a new byte-level BPE of N entries, trained on the training text.", TEXT, "N"),
+        Option(
+            help="Instead: a new byte-level BPE of N entries, trained on the training text.", panel=TEXT, metavar="N"
+        ),
     ] = None,
-    text_key: Annotated[str, Option("Where JSON lines and parquet hold the text.", TEXT, "KEY")] = "text",
+    text_key: Annotated[
+        str, Option(help="Where JSON lines and parquet hold the text.", panel=TEXT, metavar="KEY")
+    ] = "text",
     val_fraction: Annotated[
-        float, Option("Share of the documents that validate, drawn by the seed.", SPLITS, "F")
+        float, Option(help="Share of the documents that validate, drawn by the seed.", panel=SPLITS, metavar="F")
     ] = 0.0,
     val: Annotated[
         w.PathLike | Sequence[w.PathLike] | None,
-        Option("Instead: what validates; may be given several times.", SPLITS, "INPUT"),
+        Option(help="Instead: what validates; may be given several times.", panel=SPLITS, metavar="INPUT"),
     ] = None,
-    seed: Annotated[int, Option("For the documents that validate.", SPLITS, "S")] = 0,
+    seed: Annotated[int, Option(help="For the documents that validate.", panel=SPLITS, metavar="S")] = 0,
     workers: Annotated[
-        int | None, Option("Processes; default as many as there are cores.", w.OUTPUT, "N", min=1)
+        int | None, Option(help="Processes; default as many as there are cores.", panel=w.OUTPUT, metavar="N", min=1)
     ] = None,
-    force: Annotated[bool, Option("Replace a dataset that is there.", w.OUTPUT)] = False,
+    force: Annotated[bool, Option(help="Replace a dataset that is there.", panel=w.OUTPUT)] = False,
     begin: Begin = _quiet,
 ) -> "Dataset":
     """Make a dataset of text: token ids as flat files, for training and eval.

@@ -25,32 +25,42 @@ def upcycle(
     sources: Dense,
     out: w.Out = None,
     *,
-    experts: Annotated[int, Option("Experts of each layer, all in all.", EXPERTS, "N")] = 8,
-    top_k: Annotated[int, Option("Experts a token takes.", EXPERTS, "K")] = 2,
+    experts: Annotated[int, Option(help="Experts of each layer, all in all.", panel=EXPERTS, metavar="N")] = 8,
+    top_k: Annotated[int, Option(help="Experts a token takes.", panel=EXPERTS, metavar="K")] = 2,
     granularity: Annotated[
-        int, Option("Slices of each copy, every one an expert; N and K are multiples of it.", EXPERTS, "G")
+        int,
+        Option(
+            help="Slices of each copy, every one an expert; N and K are multiples of it.", panel=EXPERTS, metavar="G"
+        ),
     ] = 1,
     shared: Annotated[
-        bool, Option("Half of the units in an expert that every token passes; qwen2_moe always has it.", EXPERTS)
+        bool,
+        Option(help="Half of the units in an expert that every token passes; qwen2_moe always has it.", panel=EXPERTS),
     ] = False,
     layers: Annotated[
         str,
-        Option("Which layers have experts: every, every 2nd, or numbers from 1; mixtral: every.", EXPERTS, "LAYERS"),
+        Option(
+            help="Which layers have experts: every, every 2nd, or numbers from 1; mixtral: every.",
+            panel=EXPERTS,
+            metavar="LAYERS",
+        ),
     ] = "every",
     diversity: Annotated[
         str,
         Option(
-            "none: exact copies; noise[:S]: with noise of S (0.1) of the deviation; drop[:R]: R (0.5) of the units"
+            help="none: exact copies; noise[:S]: with noise of S (0.1) of the deviation; drop[:R]: R (0.5) of the units"
             " drawn anew.",
-            EXPERTS,
-            "HOW",
+            panel=EXPERTS,
+            metavar="HOW",
         ),
     ] = "none",
     router: Annotated[
         Literal["normal", "clusters"],
-        Option("Drawn; or the centres of clusters of a text's hidden states.", EXPERTS),
+        Option(help="Drawn; or the centres of clusters of a text's hidden states.", panel=EXPERTS),
     ] = "normal",
-    text: Annotated[w.PathLike | None, Option("The text for --router clusters.", EXPERTS, "FILE")] = None,
+    text: Annotated[
+        w.PathLike | None, Option(help="The text for --router clusters.", panel=EXPERTS, metavar="FILE")
+    ] = None,
     seed: w.Seed = 0,
     dtype: w.Dtype = None,
     allow_nonfinite: w.AllowNonfinite = False,

@@ -22,12 +22,19 @@ def verify(
     source: Before,
     target: After,
     *,
-    text: Annotated[w.PathLike | None, Option("A file of real text; default random tokens.", None, "FILE")] = None,
+    text: Annotated[
+        w.PathLike | None, Option(help="A file of real text; default random tokens.", panel=None, metavar="FILE")
+    ] = None,
     tolerance: Annotated[
         float | None,
-        Option("Largest difference over the largest value; default by exactness and dtype.", None, "X", min=0),
+        Option(
+            help="Largest difference over the largest value; default by exactness and dtype.",
+            panel=None,
+            metavar="X",
+            min=0,
+        ),
     ] = None,
-    seed: Annotated[int, Option("For the random tokens and the masks.", None, "S")] = 0,
+    seed: Annotated[int, Option(help="For the random tokens and the masks.", panel=None, metavar="S")] = 0,
     family: w.FamilyName = None,
     source_heads: w.SourceHeads = None,
 ) -> "Verification":

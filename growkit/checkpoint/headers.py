@@ -35,7 +35,7 @@ DTYPES: dict[str, torch.dtype] = {
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTensor:
     """Where a tensor lies: its file and absolute byte offset, with its dtype and shape."""
 
@@ -141,7 +141,7 @@ def _entry(path: Path, name: str, entry: object, start: int) -> StoredTensor:
         raise _damaged(path, f"tensor {name!r} has no valid dtype, shape and data_offsets")
     if code not in DTYPES:
         raise CheckpointError(f"tensor {name!r} in {str(path)!r} has dtype {code!r}; growkit reads {', '.join(DTYPES)}")
-    tensor = StoredTensor(name, path, DTYPES[code], tuple(shape), start + begin)
+    tensor = StoredTensor(name=name, path=path, dtype=DTYPES[code], shape=tuple(shape), offset=start + begin)
     if end - begin != tensor.bytes:
         raise _damaged(
             path, f"tensor {name!r} of shape {shape} and dtype {code} needs {tensor.bytes} bytes, not {end - begin}"

@@ -39,7 +39,7 @@ class Stretch:
     bytes: int
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Checkpoint:
     """Tensors with the config that explains them. Reading is by row and by offset; nothing is ever held.
 
@@ -161,7 +161,7 @@ def open_state(path: Path) -> Checkpoint:
     """Open one .safetensors file for its tensors alone. Raises CheckpointError where it is none."""
     if not path.is_file():
         raise CheckpointError(f"{str(path)!r} does not exist; give a .safetensors file")
-    return Checkpoint(str(path), read_header(path), None, None)
+    return Checkpoint(label=str(path), tensors=read_header(path), config=None, folder=None)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _on_disk(path: Path, label: str) -> Checkpoint | None:
     tensors = _folder_tensors(path) if path.is_dir() else read_header(path)
     config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else None
     bare = path.is_file() and config is None
-    return Checkpoint(label, tensors, config, None if bare else folder)
+    return Checkpoint(label=label, tensors=tensors, config=config, folder=None if bare else folder)
 
 
 def _folder_tensors(folder: Path) -> dict[str, StoredTensor]:

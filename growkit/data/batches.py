@@ -82,7 +82,7 @@ class BatchSource(Protocol):
         """How many tokens a whole step predicts, over all processes: what its losses are divided by."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Batches:
     """Windows of a token array in an order that is drawn anew for each epoch.
 

@@ -16,7 +16,7 @@ from growkit.errors import CheckpointError, RequestError
 NO_BYTES = "a bare .bin file does not say how much text it was, so there are no bits per byte"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """Tokens to predict. ids: (tokens,). text_bytes: of the text behind them, and counted: which those are, in words.
 
@@ -39,7 +39,15 @@ def measured(data: str | Path, split: str, text_key: str, vocabulary: TextTokeni
     """
     path = Path(data)
     if path.name.endswith(".bin"):
-        return Measured(open_tokens(path).ids, None, None, "", None, None, (NO_BYTES,))
+        return Measured(
+            ids=open_tokens(path).ids,
+            split=None,
+            text_bytes=None,
+            counted="",
+            vocab_size=None,
+            mask=None,
+            notes=(NO_BYTES,),
+        )
     if path.is_dir() and (path / META).is_file():
         return _dataset(path, split, vocabulary, label)
     return _text(data, text_key, vocabulary, label)
@@ -56,7 +64,15 @@ def _dataset(path: Path, split: str, vocabulary: TextTokenizer | None, label: st
             f" --tokenizer {label}"
         )
     counted = f"UTF-8 bytes of all documents of {split} as {META} counts them; end-of-document tokens stand for none"
-    return Measured(tokens.ids, split, tokens.text_bytes, counted, tokens.vocab_size, tokens.meta.get("mask_id"), notes)
+    return Measured(
+        ids=tokens.ids,
+        split=split,
+        text_bytes=tokens.text_bytes,
+        counted=counted,
+        vocab_size=tokens.vocab_size,
+        mask=tokens.meta.get("mask_id"),
+        notes=notes,
+    )
 
 
 def _text(data: str | Path, text_key: str, vocabulary: TextTokenizer | None, label: str) -> Measured:
@@ -72,4 +88,11 @@ def _text(data: str | Path, text_key: str, vocabulary: TextTokenizer | None, lab
     if not text_bytes:
         raise RequestError(f"there is no text in {str(data)!r}")
     counted = "UTF-8 bytes of all its documents; end-of-document tokens stand for none"
-    return Measured(np.frombuffer(stored, dtype), None, text_bytes, counted, vocabulary.size, vocabulary.mask)
+    return Measured(
+        ids=np.frombuffer(stored, dtype),
+        split=None,
+        text_bytes=text_bytes,
+        counted=counted,
+        vocab_size=vocabulary.size,
+        mask=vocabulary.mask,
+    )

@@ -18,7 +18,7 @@ END, MASK = "<|endoftext|>", "<|mask|>"
 LEAST = 256 + 2  # every byte, and the two special tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextTokenizer:
     """What is known of a tokenizer. json: its own, which is all that it is. size: entries, special ones too.
 
@@ -77,7 +77,7 @@ def _described(tokenizer: Any, source: str) -> TextTokenizer:
         )
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
     size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    return TextTokenizer(source, backend.to_str(), size, end, tokenizer.mask_token_id)
+    return TextTokenizer(source=source, json=backend.to_str(), size=size, end=end, mask=tokenizer.mask_token_id)
 
 
 def check_entries(entries: int) -> None:

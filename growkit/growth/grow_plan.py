@@ -72,7 +72,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     if recipe.depth is not None:
         lines.append(layer_line(layers, layered, family.norms.after))
         notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
-    tensors = TensorPlans(sources, growths, layers, layered, recipe).plans()
+    tensors = TensorPlans(sources=sources, growths=growths, layers=layers, depths=layered, recipe=recipe).plans()
     state_dtype(config, sources, recipe.dtype)
     members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     stated = [note for source in sources for note in source.notes]
@@ -80,7 +80,15 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     if recipe.mode and config.get("final_logit_softcapping"):
         notes.append("logits are capped after they are averaged, not before")
     notes = [*dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
-    return Plan(recipe, members, layers, tuple(lines), tensors, config, tuple(notes))
+    return Plan(
+        recipe=recipe,
+        members=members,
+        layers=layers,
+        axes=tuple(lines),
+        tensors=tensors,
+        config=config,
+        notes=tuple(notes),
+    )
 
 
 def _widths(
@@ -109,7 +117,9 @@ def _widths(
     share = 1.0 / len(sources) if recipe.mode == "side-by-side" else 1.0
     for source, maps, size in zip(sources, all_maps, sizes):
         tied, architecture = is_tied(family, source), architecture_of(family, source)
-        growths.append(Growth(family, maps, tied, recipe.noise, architecture, share))
+        growths.append(
+            Growth(family=family, maps=maps, tied=tied, noise=recipe.noise, architecture=architecture, share=share)
+        )
         check_tensors(growths[-1], source, size["layer"])
     if any(source.head_is_copy is False for source in sources):
         configs[0]["tie_word_embeddings"] = False  # two different tensors cannot be tied; transformers would not either

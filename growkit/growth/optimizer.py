@@ -47,14 +47,18 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
                     continue
                 if kind == "step":
                     step = Part(origin.source, f"{known}.{kind}", kept)
-                    tensor_plans.append(TensorPlan(f"{name}.{kind}", entry.shape, entry.dtype, (step,)))
+                    tensor_plans.append(
+                        TensorPlan(name=f"{name}.{kind}", shape=entry.shape, dtype=entry.dtype, parts=(step,))
+                    )
                     continue
                 key = (id(tensor.parts), f"{known}.{kind}", tensor.inserted)
                 if key not in moments:
                     moments[key] = tuple(
                         _moment(part, known, kind, tensor.inserted, plan, stored) for part in tensor.parts
                     )
-                tensor_plans.append(TensorPlan(f"{name}.{kind}", tensor.shape, entry.dtype, moments[key]))
+                tensor_plans.append(
+                    TensorPlan(name=f"{name}.{kind}", shape=tensor.shape, dtype=entry.dtype, parts=moments[key])
+                )
     return tuple(tensor_plans)
 
 

@@ -31,7 +31,7 @@ GROWN_BYTES, KEPT_BYTES = 90, 8
 REDRAW_BYTES = 20_000_000  # drawing entries of one block anew, measured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AxisPlan:
     """One line of a plan: an axis, its sizes, how it grows, and what that does to the function."""
 
@@ -56,7 +56,7 @@ class Part:
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TensorPlan:
     """One target tensor: its name, shape and dtype, and the parts it is the sum of.
 
@@ -76,7 +76,7 @@ class TensorPlan:
         return prod(self.shape) * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Member:
     """One source of a plan: what it is called, what it holds and how its axes grow. dropped: buffers left out."""
 
@@ -88,7 +88,7 @@ class Member:
     dropped: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything needed to grow checkpoints. tensors are in the order they will lie in the file.
 

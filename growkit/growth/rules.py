@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Growth:
     """The maps of all axes of one source, with the facts about the model that a rule depends on.
 

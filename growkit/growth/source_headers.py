@@ -18,7 +18,7 @@ from growkit.growth.rules import Growth
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Headers:
     """What planning needs of a checkpoint."""
 
@@ -131,7 +131,9 @@ def member_of(source: Headers, growth: Growth) -> Member:
     dropped = tuple(name for name in source.shapes if growth.family.is_buffer(name))
     kept = [name for name in source.shapes if name not in dropped]
     stored = sum(torch.Size(source.shapes[name]).numel() * source.dtypes[name].itemsize for name in kept)
-    return Member(source.label, source.config, source.shapes, stored, growth, dropped)
+    return Member(
+        label=source.label, config=source.config, shapes=source.shapes, bytes=stored, growth=growth, dropped=dropped
+    )
 
 
 def state_dtype(config: dict[str, Any], sources: Sequence[Headers], asked: torch.dtype | None) -> None:

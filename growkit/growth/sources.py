@@ -52,10 +52,10 @@ def headers_of(checkpoint: Checkpoint) -> Headers:
     if head and embedding and checkpoint.config.get("tie_word_embeddings", family.tied):
         same = _equal(checkpoint, head, embedding)
     return Headers(
-        checkpoint.label,
-        {name: tensor.shape for name, tensor in checkpoint.tensors.items()},
-        {name: tensor.dtype for name, tensor in checkpoint.tensors.items()},
-        checkpoint.config,
+        label=checkpoint.label,
+        shapes={name: tensor.shape for name, tensor in checkpoint.tensors.items()},
+        dtypes={name: tensor.dtype for name, tensor in checkpoint.tensors.items()},
+        config=checkpoint.config,
         head_is_copy=same,
         notes=(INFERRED,) if checkpoint.inferred else (),
         origin="\n".join(str(path.resolve()) for path in checkpoint.files()),

@@ -29,10 +29,10 @@ def grown_state(
     tensors = split_experts(family, state)
     head, embedding = head_and_embedding(family, tensors)
     headers = Headers(
-        "the state dict",
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        {name: tensor.dtype for name, tensor in tensors.items()},
-        content,
+        label="the state dict",
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        dtypes={name: tensor.dtype for name, tensor in tensors.items()},
+        config=content,
         head_is_copy=torch.equal(tensors[head], tensors[embedding]) if head and embedding else None,
         # names without a prefix are a base model's own, whatever class its config remembers
         body=head is None and not any(name.startswith(family.prefixes) for name in tensors),

@@ -20,7 +20,7 @@ from growkit.maps.notation import GAIN, READ, SHIFT, UNSIZED, WRITE
 from growkit.operators.rule import Rule, by_turns
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TensorPlans:
     """The tensors of a plan, in the order of the first source's file, layers in theirs."""
 
@@ -98,7 +98,11 @@ class TensorPlans:
         shape = grown_shape(origin, self.sources[source].shapes[origin], self.growths[source])
         stored = [self.sources[part.source].dtypes[part.name] for part in self.shared_parts[key]]
         return TensorPlan(
-            name, shape, self.recipe.dtype or reduce(torch.promote_types, stored), self.shared_parts[key], inserted
+            name=name,
+            shape=shape,
+            dtype=self.recipe.dtype or reduce(torch.promote_types, stored),
+            parts=self.shared_parts[key],
+            inserted=inserted,
         )
 
     def _parts(self, source: int, name: str, silent: bool) -> tuple[Part, ...]:

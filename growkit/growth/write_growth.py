@@ -88,10 +88,16 @@ def _dense_jobs(plan: Plan, sources: Sequence[Checkpoint]) -> list[Job]:
     for number, module in zip(numbers, modules):
         shapes = {name: tensor.shape for name, tensor in module.tensors.items()}
         dtypes = {name: tensor.dtype for name, tensor in module.tensors.items()}
-        headers.append(Headers(module.label, shapes, dtypes, {}))
+        headers.append(Headers(label=module.label, shapes=shapes, dtypes=dtypes, config={}))
         growths.append(replace(plan.members[number].growth, family=family))
     recipe = replace(plan.recipe, dtype=None)
-    return [Job(TensorPlans(headers, growths, identity(1), [1], recipe).plans(), modules, dense_folders[0][0].name)]
+    return [
+        Job(
+            TensorPlans(sources=headers, growths=growths, layers=identity(1), depths=[1], recipe=recipe).plans(),
+            modules,
+            dense_folders[0][0].name,
+        )
+    ]
 
 
 def _modules(source: Checkpoint) -> list[tuple[str, Path]]:

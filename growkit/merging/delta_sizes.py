@@ -26,7 +26,7 @@ SMALL, LARGE = 5e-3, 3e-2
 RATES = (0.5, 0.9, 0.99)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Kind:
     """Deltas of one kind of tensor. below: the share under each of THRESHOLDS."""
 
@@ -39,7 +39,7 @@ class Kind:
     below: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeltaReport:
     """What `growkit delta` shows. q999: the magnitude 99.9 % lie below, to 1 %. histogram: (power of ten, share) of
     magnitudes.
@@ -97,13 +97,13 @@ def measure(merger: Merger, seen: Seen = lambda tensor, start, delta: None) -> D
             seen(tensor, start, block)
     kinds = [
         Kind(
-            name,
-            int(s[0]),
-            sqrt(s[1] / s[0]),
-            sqrt(s[4] / s[0]),
-            float(s[2]),
-            s[3] / s[0],
-            tuple((s[5:] / s[0]).tolist()),
+            kind=name,
+            elements=int(s[0]),
+            rms=sqrt(s[1] / s[0]),
+            base_rms=sqrt(s[4] / s[0]),
+            largest=float(s[2]),
+            unchanged=s[3] / s[0],
+            below=tuple((s[5:] / s[0]).tolist()),
         )
         for name, s in sums.items()
         if s[0]
@@ -117,14 +117,14 @@ def measure(merger: Merger, seen: Seen = lambda tensor, start, delta: None) -> D
     ratio = sqrt(total[1] / total[4]) if total[4] else 0.0
     safe = 0.9 if q999 <= SMALL else 0.5 if q999 <= LARGE else 0.0
     return DeltaReport(
-        plan.first,
-        plan.members[0].label,
-        tuple(kinds),
-        q999,
-        tuple((decade, decades[decade] / int(total[0])) for decade in sorted(decades)),
-        safe,
-        tuple((p, sqrt(p / (1 - p)) * ratio) for p in RATES),
-        plan.notes,
+        base=plan.first,
+        member=plan.members[0].label,
+        kinds=tuple(kinds),
+        q999=q999,
+        histogram=tuple((decade, decades[decade] / int(total[0])) for decade in sorted(decades)),
+        safe_drop=safe,
+        noise=tuple((p, sqrt(p / (1 - p)) * ratio) for p in RATES),
+        notes=plan.notes,
     )
 
 

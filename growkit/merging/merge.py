@@ -87,7 +87,7 @@ def delta(
             nonlocal measured
             errors: dict[str, float] | None = None
             if rank is None:
-                with SparseFile(merger, folder) as file:
+                with SparseFile(merger=merger, folder=folder) as file:
                     report = measure(merger, file.add)  # each block is read once, for both
                     file.finish()
             else:

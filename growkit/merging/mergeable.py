@@ -34,7 +34,13 @@ def check_each(models: Sequence[Headers]) -> Family:
     for model in models:
         sizes = read_sizes(family, model.config)
         maps = {axis: identity(sizes[base(axis)]) for axis in (*SIZED, *BASE) if base(axis) in sizes}
-        growth = Growth(family, maps, is_tied(family, model), 0.0, architecture_of(family, model))
+        growth = Growth(
+            family=family,
+            maps=maps,
+            tied=is_tied(family, model),
+            noise=0.0,
+            architecture=architecture_of(family, model),
+        )
         check_tensors(growth, model, sizes["layer"])
         for name, shape in model.shapes.items():
             if not family.is_buffer(name):

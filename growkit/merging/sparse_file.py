@@ -45,7 +45,7 @@ class Spool:
         return Stretch(self.folder, self.descriptor, start, self.end - start)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SparseFile:
     """DELTA/delta.safetensors while it comes to be: every block is added once, in order, and then it is finished.
 

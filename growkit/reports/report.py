@@ -18,7 +18,7 @@ NO_PICTURE = "no picture without matplotlib: pip install matplotlib, or growkit 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, headings, rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compared:
     """One run beside the baseline. final_loss, flops, seconds: its last validation loss, and all it spent. added: the
     sources' cost. reached: what it had spent when its validation loss first came down to the baseline's final one, None
@@ -40,7 +40,7 @@ class Compared:
     experts: ExpertLoads | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Savings:
     """Runs compared. target: the baseline's final validation loss. sources: what each cost. picture: None where none
     was drawn."""
@@ -175,10 +175,20 @@ def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path)
         whole = Cost(reached.flops + extra.flops, reached.seconds + extra.seconds) if reached else None
         compared.append(
             Compared(
-                curve.name, str(curve.path), curve.final.step, curve.final.loss, *curve.cost, extra, reached, whole,
-                _saved(reached, needed), _saved(whole, needed), curve.experts,
+                name=curve.name,
+                folder=str(curve.path),
+                steps=curve.final.step,
+                final_loss=curve.final.loss,
+                flops=curve.cost.flops,
+                seconds=curve.cost.seconds,
+                added=extra,
+                reached=reached,
+                reached_with_sources=whole,
+                saved=_saved(reached, needed),
+                saved_with_sources=_saved(whole, needed),
+                experts=curve.experts,
             )
-        )  # fmt: skip
+        )
         planned = curve.settings.get("steps")
         if isinstance(planned, int) and planned > curve.final.step:
             notes.append(f"{curve.name} was last validated at step {curve.final.step:,} of {planned:,}")
@@ -191,7 +201,15 @@ def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path)
             f" until it first came down to that loss, {_flops(needed.flops)} FLOPs and {_time(needed.seconds)}"
         )
     sources = tuple((curve.name, curve.cost) for curve in spent)
-    return Savings(base.name, target, tuple(compared), sources, tuple(notes), folder, None)
+    return Savings(
+        baseline=base.name,
+        target=target,
+        runs=tuple(compared),
+        sources=sources,
+        notes=tuple(notes),
+        folder=folder,
+        picture=None,
+    )
 
 
 def _write(savings: Savings, curves: list[Curve]) -> Savings:

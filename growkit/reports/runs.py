@@ -41,7 +41,7 @@ class ExpertLoads(NamedTuple):
     entropy: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """A run: its losses in training and on validation text, in order of steps, what run.json says, and for a mixture of
     experts how it routed at the end."""
@@ -112,7 +112,14 @@ def read_run(path: str | Path) -> Curve:
     settings = content.get("settings") if isinstance(content, dict) else None
     settings = settings if isinstance(settings, dict) else {}
     name = folder.name if folder.name not in ("", "..") else folder.resolve().name
-    return Curve(name, folder, tuple(curves["train"]), tuple(curves["val"]), settings, _experts(lines))
+    return Curve(
+        name=name,
+        path=folder,
+        train=tuple(curves["train"]),
+        val=tuple(curves["val"]),
+        settings=settings,
+        experts=_experts(lines),
+    )
 
 
 def _experts(lines: list[bytes]) -> ExpertLoads | None:

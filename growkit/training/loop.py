@@ -42,7 +42,7 @@ class NotFiniteError(FailedError):
     """The loss became NaN or Inf."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Run:
     """A run in progress: what is fixed, and the model as it is."""
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 BYTES = 18  # per parameter: weight, gradient and two moments in float32, the weight in bfloat16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """This process's place. precision: what matrices are multiplied in; weights and moments stay float32. line: where
     the processes talk over main memory and have patience, None for one process."""
@@ -167,4 +167,4 @@ def this_machine(device: str, precision: str) -> Machine:
     wanted = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision)
     best = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     line = dist.new_group(backend="gloo", timeout=PATIENCE) if world > 1 else None
-    return Machine(place, rank, world, wanted or best, line)
+    return Machine(device=place, rank=rank, world=world, precision=wanted or best, line=line)

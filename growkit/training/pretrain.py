@@ -32,7 +32,7 @@ from growkit.version import __version__
 FINAL, METRICS, BOARD = "final", "metrics.jsonl", "tensorboard"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finished:
     """What a run left, or with `dry_run` what it will be."""
 
@@ -84,10 +84,10 @@ def carry_through(run: Run, resume: bool = False) -> Finished:
     """Run to the end, or until a signal, and leave what is asked for; raises as pretrain does."""
     student = run.go(resume)
     if run.step < run.settings.steps:
-        return Finished(None, run.step, None, run=run)
+        return Finished(folder=None, step=run.step, loss=None, run=run)
     final = Path(run.settings.out) / FINAL
     run.saved.export(student, final, lambda: _record(run.settings))
-    return Finished(final, run.step, run.val_loss, run=run)
+    return Finished(folder=final, step=run.step, loss=run.val_loss, run=run)
 
 
 def _diary(ready: ReadyRun, watch: Say) -> Say:

@@ -28,7 +28,7 @@ RUN = "run.json"
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. begun: whether out
     holds it. disk: bytes it needs there at most."""
@@ -72,9 +72,15 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     masked = None if causal else (_mask_token(source), config["vocab_size"])
 
     def batches(tokens: Tokens) -> Batches:
-        return Batches(tokens.ids, settings.seq_len, settings.batch_size, settings.seed, masked, tokens.split)
+        return Batches(
+            tokens=tokens.ids,
+            length=settings.seq_len,
+            size=settings.batch_size,
+            seed=settings.seed,
+            masked=masked,
+            source=tokens.split,
+        )
 
-    seen = batches(train), batches(val) if val else None
     if settings.teacher_until == "overtaken" and val is None:
         raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
     if settings.teacher_until == "overtaken" and settings.teacher_steps <= settings.eval_every:
@@ -85,7 +91,16 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     disk = _disk_bytes(settings, parameters, config)
     if not begun:
         check_space(out, disk)
-    return ReadyRun(settings, machine, source, *seen, teacher, begun, disk)
+    return ReadyRun(
+        settings=settings,
+        machine=machine,
+        source=source,
+        train=batches(train),
+        val=batches(val) if val else None,
+        teacher=teacher,
+        begun=begun,
+        disk=disk,
+    )
 
 
 def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:

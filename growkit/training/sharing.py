@@ -82,7 +82,7 @@ def fill_tensor(tensor: torch.Tensor, source: Checkpoint, pieces: Pieces) -> Non
         row.copy_(torch.cat(parts).view(row.shape))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Part:
     """A stored tensor as a part of a live one: an expert's, or all of it where expert is None."""
 
@@ -124,7 +124,7 @@ def stored_parts(family: Family, tensors: Mapping[str, torch.Tensor]) -> dict[st
         rows, *rest = whole.shape[1:]
         return replace(whole, shape=(rows // parts, *rest), expert=expert, place=place, parts=parts)
 
-    whole = {name: _Part(name, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    whole = {name: _Part(live=name, shape=tuple(tensor.shape)) for name, tensor in tensors.items()}
     parts = split_with(family, whole, piece) if family.is_moe else whole
     return {family.heads[0] if name in family.heads else name: part for name, part in parts.items()}
 
@@ -137,7 +137,7 @@ def _blocks(
         size = tensor.dtype.itemsize
         for first, rows in _shares(machine, tensor):
             width = prod(rows.shape[1:])
-            for target, part in stored.get(name, [(name, _Part(name, tuple(tensor.shape)))]):
+            for target, part in stored.get(name, [(name, _Part(live=name, shape=tuple(tensor.shape)))]):
                 if part.expert is None:
                     yield [(target, size)], [(first * width, partial(_itself, rows))]
                 elif first <= part.expert < first + len(rows):

@@ -20,7 +20,7 @@ else:
     import tomli as tomllib
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One part of a run.
 
@@ -65,7 +65,7 @@ def place(stages: tuple[Stage, ...], step: int) -> tuple[int, int]:
 
 def plain(steps: int, layers: int, **_: Any) -> tuple[Stage, ...]:
     """All layers, all steps."""
-    return (Stage("all", steps),)
+    return (Stage(name="all", steps=steps),)
 
 
 def two_stage(steps: int, layers: int, sub_layers: int | None, sub_steps: int | None, **_: Any) -> tuple[Stage, ...]:
@@ -77,7 +77,7 @@ def two_stage(steps: int, layers: int, sub_layers: int | None, sub_steps: int | 
     block = sub_layers or max(1, layers // 4)
     if not 1 <= block <= layers:
         raise RequestError(f"--sub-layers {block} should be from 1 to the model's {layers} layers")
-    stages = Stage("prefixes", first, sub_layers=block), Stage("all", steps - first)
+    stages = Stage(name="prefixes", steps=first, sub_layers=block), Stage(name="all", steps=steps - first)
     return tuple(stage for stage in stages if stage.steps)
 
 
@@ -88,7 +88,7 @@ def stackbert(steps: int, layers: int, to_layers: int | None, **_: Any) -> tuple
     early = _shares(round(0.3 * steps), [5.0 + 2.0 * number for number in range(len(depths) - 1)])
     counts = [*early, steps - sum(early)]
     return tuple(
-        Stage(f"{depth} layers", count, layers=None if depth == layers else depth)
+        Stage(name=f"{depth} layers", steps=count, layers=None if depth == layers else depth)
         for depth, count in zip(depths, counts)
     )
 
@@ -102,15 +102,15 @@ def mslt(steps: int, layers: int, to_layers: int | None, **_: Any) -> tuple[Stag
     alone = _shares(round(0.8 * steps), [1.0] * len(depths))
     stages = [
         Stage(
-            f"{depth} layers",
-            count,
+            name=f"{depth} layers",
+            steps=count,
             train_top=None if depth == layers else depth - previous,
             layers=None if depth == layers else depth,
             depth="top" if depth != layers else "stack",
         )
         for depth, previous, count in zip(depths, [0, *depths], alone)
     ]
-    return (*stages, Stage("all", steps - sum(alone)))
+    return (*stages, Stage(name="all", steps=steps - sum(alone)))
 
 
 SCHEDULES: dict[str, Callable[..., tuple[Stage, ...]]] = {

@@ -69,15 +69,15 @@ def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool) -> AxisPlan
     size = layers.new
     how = f"{layers.name}: {spelled(layers, old)}"
     if layers.is_identity and len(old) == 1:
-        return AxisPlan("layer", layers.old, size, "kept", Exactness.EXACT, "unchanged")
+        return AxisPlan(axis="layer", old=layers.old, new=size, how="kept", exactness=Exactness.EXACT, why="unchanged")
     if layers.name != "identity":
         why = "a copy computes on what the layers below it made, which is not what it was trained on"
-        return AxisPlan("layer", layers.old, size, how, Exactness.APPROXIMATE, why)
+        return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.APPROXIMATE, why=why)
     if post_norm:
         why = "after a post-LayerNorm no layer is the identity: the new ones add nothing, but norm the stream again"
-        return AxisPlan("layer", layers.old, size, how, Exactness.APPROXIMATE, why)
+        return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.APPROXIMATE, why=why)
     why = "new layers, in brackets, copy the one before but what they add to the stream starts at zero"
-    return AxisPlan("layer", layers.old, size, how, Exactness.EXACT, why)
+    return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.EXACT, why=why)
 
 
 def spelled(layers: AxisMap, old: Sequence[int]) -> str:

@@ -30,7 +30,7 @@ from growkit.operators.draws import Fill, Redraw, any_units
 from growkit.operators.rule import Selection, rule_of
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Mixture:
     """One mixture of experts in the making: its sources, and how their units are dealt out to experts.
 
@@ -104,7 +104,7 @@ class Mixture:
         dense = FeedForward(*map(at, self.row.dense))
         hidden, dtype = self.sources[0].shapes[dense.gate][1], self._dtype_of(dense.gate)
         router = Fill((experts, hidden), ROUTER_STD, w.slices)
-        plans = [TensorPlan(at(self.row.router), router.shape, dtype, (), draw=router)]
+        plans = [TensorPlan(name=at(self.row.router), shape=router.shape, dtype=dtype, parts=(), draw=router)]
         for expert in range(experts):
             copy, piece = divmod(expert, w.slices)
             first = w.shared + piece * w.slice
@@ -115,7 +115,7 @@ class Mixture:
             names = FeedForward(*map(at, self.row.shared))
             plans += self._block(dense, names, None, 0, w.shared, 2, (None, None, None))
             gate = Fill((1, hidden), 0.0)
-            plans.append(TensorPlan(at(self.row.shared_gate), gate.shape, dtype, (), draw=gate))
+            plans.append(TensorPlan(name=at(self.row.shared_gate), shape=gate.shape, dtype=dtype, parts=(), draw=gate))
         return plans
 
     def _draws(self, expert: str) -> tuple[Redraw | None, ...]:
@@ -152,13 +152,15 @@ class Mixture:
                     self._part(number, origin, weight * scale, first, width, columns=writes)
                     for number, weight in givers.items()
                 )
-            plans.append(TensorPlan(name, new, self._dtype_of(origin), self.shared_parts[key], draw=draw))
+            plans.append(
+                TensorPlan(name=name, shape=new, dtype=self._dtype_of(origin), parts=self.shared_parts[key], draw=draw)
+            )
         return plans
 
     def _kept(self, name: str) -> TensorPlan:
         """A tensor outside the experts: as it is, or the mean of all sources."""
         parts = tuple(self._part(number, name, weight) for number, weight in self._givers().items())
-        return TensorPlan(name, self.sources[0].shapes[name], self._dtype_of(name), parts)
+        return TensorPlan(name=name, shape=self.sources[0].shapes[name], dtype=self._dtype_of(name), parts=parts)
 
     def _givers(self) -> dict[int, float]:
         """What each source gives to a mean."""

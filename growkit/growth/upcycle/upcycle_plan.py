@@ -55,9 +55,24 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     if kind == "drop" and int(share * widths.slice) == 0:
         raise RequestError(f"--diversity {experts.diversity} draws none of the {widths.slice} units of an expert anew")
     layers, step = sparse_layers(experts.layers, sizes[0]["layer"], row)
-    mixture = Mixture(sources, row, widths, frozenset(layers), copies, diversity, recipe.seed, recipe.dtype)
+    mixture = Mixture(
+        sources=sources,
+        row=row,
+        widths=widths,
+        layers=frozenset(layers),
+        copies=copies,
+        diversity=diversity,
+        seed=recipe.seed,
+        dtype=recipe.dtype,
+    )
     growths = [
-        Growth(family, mixture.maps(sizes[0]), is_tied(family, source), 0.0, architecture_of(family, source))
+        Growth(
+            family=family,
+            maps=mixture.maps(sizes[0]),
+            tied=is_tied(family, source),
+            noise=0.0,
+            architecture=architecture_of(family, source),
+        )
         for source in sources
     ]
     for source, growth in zip(sources, growths):
@@ -69,7 +84,14 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     state_dtype(config, sources, recipe.dtype)
     members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     kept = identity(sizes[0]["layer"])
-    plan = Plan(recipe, members, kept, tuple(_lines(mixture, kept.new)), mixture.plans(), config)
+    plan = Plan(
+        recipe=recipe,
+        members=members,
+        layers=kept,
+        axes=tuple(_lines(mixture, kept.new)),
+        tensors=mixture.plans(),
+        config=config,
+    )
     stated = dict.fromkeys(note for source in sources for note in source.notes)
     return replace(plan, notes=(*stated, *_notes(mixture, plan, experts)))
 
@@ -106,26 +128,34 @@ def _lines(mixture: Mixture, layers: int) -> list[AxisPlan]:
         what = "of each tensor's deviation" if kind == "noise" else "of the units of each expert"
         how += f", {part} {share:g} {what}"
         exactness, why = Exactness.APPROXIMATE, "the experts are parted from one another, by design"
-    lines = [AxisPlan("expert", models, w.slices * mixture.copies, how, exactness, why)]
+    lines = [AxisPlan(axis="expert", old=models, new=w.slices * mixture.copies, how=how, exactness=exactness, why=why)]
     if w.slice != w.dense:
         factor = f"; the linear tensors carry {w.slices}" if w.slices > 1 else ""
         lines.append(
             AxisPlan(
-                "ffn",
-                w.dense,
-                w.slice,
-                "slices" if w.slices > 1 else "the other units",
-                Exactness.EXACT,
-                f"a sum over units in parts{factor}",
+                axis="ffn",
+                old=w.dense,
+                new=w.slice,
+                how="slices" if w.slices > 1 else "the other units",
+                exactness=Exactness.EXACT,
+                why=f"a sum over units in parts{factor}",
             )
         )
     if w.shared:
         why = "its gate starts at sigmoid(0) = 1/2, and its linear tensors carry 2"
-        lines.append(AxisPlan("shared_ffn", w.dense, w.shared, "the first units", Exactness.EXACT, why))
+        lines.append(
+            AxisPlan(
+                axis="shared_ffn", old=w.dense, new=w.shared, how="the first units", exactness=Exactness.EXACT, why=why
+            )
+        )
     if len(mixture.layers) < layers:
         numbers = " ".join(str(layer + 1) for layer in sorted(mixture.layers))
         why = "the others keep their feed-forward layer"
-        lines.append(AxisPlan("layer", layers, layers, f"experts in {numbers}", Exactness.EXACT, why))
+        lines.append(
+            AxisPlan(
+                axis="layer", old=layers, new=layers, how=f"experts in {numbers}", exactness=Exactness.EXACT, why=why
+            )
+        )
     return lines
 
 

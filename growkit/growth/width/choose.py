@@ -46,7 +46,7 @@ def choose_maps(
             how, exactness, why = "kept", EXACT, "unchanged"
         elif recipe.method == "aki" and old["layer"] > 1:
             exactness, why = APPROXIMATE, "AKI takes the new units of each layer from the layer above, by design"
-        lines.append(AxisPlan(axis, old[axis], new[axis], how, exactness, why))
+        lines.append(AxisPlan(axis=axis, old=old[axis], new=new[axis], how=how, exactness=exactness, why=why))
 
     hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe)
     maps["hidden"] = hidden

@@ -79,5 +79,5 @@ def side_by_side_lines(family: Family, sizes: Sequence[Sizes], identical: bool) 
             )
         total = sum(member[axis] for member in sizes)
         how = "side by side: " + " + ".join(str(member[axis]) for member in sizes)
-        lines.append(AxisPlan(axis, sizes[0][axis], total, how, exactness, why))
+        lines.append(AxisPlan(axis=axis, old=sizes[0][axis], new=total, how=how, exactness=exactness, why=why))
     return lines
