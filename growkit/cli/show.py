@@ -137,14 +137,19 @@ def bytes_bar(what: str, console: Console) -> Iterator[tuple[Callable[[int], Non
         yield lambda total: bar.update(task, total=total, visible=True), advance
 
 
+def planned(todo: Any, tables: Callable[[Any, Console], None], as_json: bool) -> None:
+    """What a dry run found out: a plan by its tables, or for machines."""
+    if as_json:
+        as_text(todo.to_json())
+        return
+    tables(todo, out)
+    out.print("\n[dim]Dry run: nothing was written.[/]")
+
+
 def grown(result: Grown, as_json: bool) -> None:
     """Where the result is, and its proof; of a dry run its plan."""
-    if result.dry_run and as_json:
-        as_text(result.plan.to_json())
-        return
     if result.dry_run:
-        print_plan(result.plan, out)
-        out.print("\n[dim]Dry run: nothing was written.[/]")
+        planned(result.plan, print_plan, as_json)
         return
     if as_json:
         report = result.report.to_json() if result.report else None

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from growkit.cli.show import as_text, bytes_bar, err, out, size
+from growkit.cli.show import as_text, bytes_bar, err, out, planned, size
 from growkit.merging.delta_sizes import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -71,12 +71,8 @@ def writing(as_json: bool) -> Iterator[tuple[Callable[[MergePlan], None], Callab
 
 def merged(result: Merged, as_json: bool) -> None:
     """Where the result is; of a dry run its plan."""
-    if result.dry_run and as_json:
-        as_text(result.plan.to_json())
-        return
     if result.dry_run:
-        print_plan(result.plan, out)
-        out.print("\n[dim]Dry run: nothing was written.[/]")
+        planned(result.plan, print_plan, as_json)
         return
     if as_json:
         as_text({"folder": str(result.folder), **result.plan.to_json()})

@@ -15,6 +15,7 @@ from growkit.checkpoint.source import CONFIG, HUB_ID, from_hub, read_json
 from growkit.checkpoint.writer import check_target
 from growkit.data.tokenizer import tokenizer_folder
 from growkit.errors import CheckpointError, RequestError
+from growkit.models.stock import hushed, reason_of
 from growkit.version import __version__
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
@@ -124,21 +125,15 @@ def _class_of(content: dict[str, Any], label: str) -> tuple[Any, Any]:
 
 
 def _built(model_class: Any, settings: Any, label: str) -> Any:
-    import transformers
-
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # such as token ids that a small vocabulary does not have
     try:
-        return model_class(settings)
+        with hushed():  # such as of token ids that a small vocabulary does not have
+            return model_class(settings)
     except Exception as error:
         raise _refused(label, error) from None
-    finally:
-        transformers.logging.set_verbosity(verbosity)
 
 
 def _refused(label: str, error: Exception) -> CheckpointError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return CheckpointError(f"transformers cannot build a model from the config of {label!r}: {reason}")
+    return CheckpointError(f"transformers cannot build a model from the config of {label!r}: {reason_of(error)}")
 
 
 def _config_and_folder(source: str | Path) -> tuple[dict[str, Any], Path | None]:

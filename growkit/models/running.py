@@ -16,7 +16,7 @@ from growkit.checkpoint.source import CONFIG, Checkpoint
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
 from growkit.families.naming import has_language_head
-from growkit.growth.width.sizes import odd_width
+from growkit.models.stock import experts_that_compute, hushed, reason_of, stock_class
 from growkit.operators.seeds import generator
 
 SEQUENCES, LENGTH = 8, 64
@@ -144,27 +144,20 @@ def load_model(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tupl
     """A stock model in eval mode, and the keys that transformers missed or did not expect."""
     import transformers
 
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # what it would warn of is in the report
     transformers.logging.disable_progress_bar()
-    name = (config.get("architectures") or ["AutoModel"])[0]
-    model_class = getattr(transformers, name, None)
-    if model_class is None:
-        raise CheckpointError(f"config.json of {str(folder)!r} names class {name!r}, which transformers does not have")
+    model_class = stock_class(config, str(folder))
+    loading = dict(dtype=dtype, output_loading_info=True, local_files_only=True)
     try:
-        model, info = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True, local_files_only=True)
+        with hushed():
+            model, info = model_class.from_pretrained(folder, **loading)
     except Exception as error:  # transformers raises many kinds; each means that this folder does not load
-        raise CheckpointError(
-            f"transformers cannot load {str(folder)!r}: {str(error).strip().splitlines()[0]}"
-        ) from None
-    finally:
-        transformers.logging.set_verbosity(verbosity)
+        raise CheckpointError(f"transformers cannot load {str(folder)!r}: {reason_of(error)}") from None
     wrong = [f"{kind[:-5]}: {key}" for kind in ("missing_keys", "unexpected_keys") for key in sorted(info[kind])]
     family = family_named(config.get("model_type"))
-    if family.is_moe and (dtype == torch.float64 or odd_width(family, config, dtype.itemsize)):
-        model.set_experts_implementation("eager")  # one after another: torch's grouped product cannot
     # what transformers recomputes is no parameter
-    return model.eval(), [key for key in wrong if not family.is_buffer(key.split(": ")[1])]
+    return experts_that_compute(model, config, dtype).eval(), [
+        key for key in wrong if not family.is_buffer(key.split(": ")[1])
+    ]
 
 
 def is_causal(config: dict[str, Any]) -> bool:

@@ -20,8 +20,8 @@ from growkit.checkpoint.source import CONFIG, Checkpoint
 from growkit.errors import CheckpointError
 from growkit.families import Family, family_named
 from growkit.families.stacked import expert_of, live_name
-from growkit.growth.width.sizes import odd_width
 from growkit.models.running import loadable
+from growkit.models.stock import experts_that_compute, hushed, reason_of, stock_class
 from growkit.training.sharing import Pieces, fill_tensor
 
 ROWS = 1024  # compared at a time
@@ -61,14 +61,9 @@ def blank_model(source: Checkpoint) -> Blank:
 
     config = source.config or {}
     family = family_named(config.get("model_type"))
-    name = (config.get("architectures") or ["AutoModel"])[0]
-    model_class = getattr(transformers, name, None)
-    if model_class is None:
-        raise CheckpointError(f"config.json of {source.label!r} names class {name!r}, which transformers does not have")
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    model_class = stock_class(config, source.label)
     try:
-        with loadable(source) as folder, _parameters_without_memory():
+        with hushed(), loadable(source) as folder, _parameters_without_memory():
             stated = model_class.config_class.from_pretrained(folder, local_files_only=True)
             stated.dtype = torch.float32
             model = model_class(stated)
@@ -77,13 +72,8 @@ def blank_model(source: Checkpoint) -> Blank:
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises many kinds; each means that there is no such model
-        raise CheckpointError(
-            f"transformers cannot make the model of {source.label!r}: {str(error).strip().splitlines()[0]}"
-        ) from None
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-    if family.is_moe and odd_width(family, config, torch.float32.itemsize):
-        model.set_experts_implementation("eager")  # one after another: torch's grouped product cannot
+        raise CheckpointError(f"transformers cannot make the model of {source.label!r}: {reason_of(error)}") from None
+    experts_that_compute(model, config, torch.float32)
     wanted = model.state_dict(keep_vars=True)
     pieces = pieces_of(family, source.tensors, wanted, model.base_model_prefix)
     _untie(model, source, pieces)
