@@ -123,10 +123,11 @@ def rows_of(measured: dict[str, list[tuple[float, float]]], *others: str) -> Ite
 
 
 def in_turn(commands: dict[str, list[str]], repeat: int, copied: Path) -> dict[str, list[tuple[float, float]]]:
-    """What run says of each command, `repeat` times in turn; what cp copied is removed again."""
+    """What run says of each command, `repeat` times in turn, each on a disk at rest; what cp copied is removed again."""
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(repeat):
         for name, command in commands.items():
+            os.sync()  # what the one before left to write, and what was removed, is not this one's time
             measured[name].append(run(command))
             if name.startswith("cp"):
                 shutil.rmtree(copied)
