@@ -391,6 +391,7 @@ def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
     saver.settle(wait=True)
     second = tiny.make("llama", dtype=torch.float32, seed=5)
     other = adamw(second, 0.1, (0.9, 0.95), 1e-8)
+    set_rate(other, 1e-2)  # of a step, not of a state
     (checkpoint,) = state.checkpoints_in(tmp_path)
     state.load(checkpoint, second, other)
     assert state.trainer_of(checkpoint) == {"note": 1, "step": 1}
