@@ -96,7 +96,9 @@ def test_stages_that_grow(world, schedule, depths):
     assert {trained for _, trained in said} == ({3, 12} if schedule == "mslt" else set(depths))
     assert json.loads(Path("run/final/config.json").read_text())["num_hidden_layers"] == 12
     counted = {
-        key: value.item() for key, value in load_file("run/final/optimizer.safetensors").items() if "step" in key
+        key: value.item()
+        for key, value in load_file("run/final/optimizer/optimizer.safetensors").items()
+        if "step" in key
     }
     assert counted["model.norm.weight.step"] == 20  # the state grew along
 
@@ -207,8 +209,11 @@ def test_warm_up_by_default(world):
         asked(fresh, 10_000, beta2=0.98) == 50 and asked(fresh, 100, warmup=0) == 0 and asked(fresh, 100, warmup=7) == 7
     )
     shutil.copytree(fresh, "with")
-    Path("with/optimizer.safetensors").touch()
-    assert asked("with", 10_000) == 0 and asked("with", 100, warmup=7) == 7
+    for place in ("with", "with/optimizer"):  # where growkit 0.2 laid it, and where it lies
+        Path(place).mkdir(exist_ok=True)
+        Path(place, "optimizer.safetensors").touch()
+        assert asked("with", 10_000) == 0 and asked("with", 100, warmup=7) == 7
+        Path(place, "optimizer.safetensors").unlink()
 
 
 # ---------------------------------------------------------------- what a run leaves
@@ -242,7 +247,7 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world):
     trained = pretrain.pretrain(ask(world, "first")).run.student.model.eval()
     final = transformers.AutoModelForCausalLM.from_pretrained("first/final").eval()
     assert torch.equal(final(ids).logits, trained(ids).logits)
-    state_of = "first/final/optimizer.safetensors"
+    state_of = "first/final/optimizer/optimizer.safetensors"
     for name, make in {
         "widened": lambda: api.widen("first/final", "widened", hidden=48, optimizer=state_of, verify=False),
         "stacked": lambda: api.stack("first/final", "stacked", layers=6, optimizer=state_of, verify=False),
@@ -250,12 +255,12 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world):
             "more-widened/final",
             "rewidened",
             ffn=200,
-            optimizer="more-widened/final/optimizer.safetensors",
+            optimizer="more-widened/final/optimizer/optimizer.safetensors",
             verify=False,
         ),
     }.items():
         make()
-        grown = load_file(f"{name}/optimizer.safetensors")
+        grown = load_file(f"{name}/optimizer/optimizer.safetensors")
         rates = json.loads(Path(name, "lr_multipliers.json").read_text())["multipliers"]
         assert {v.item() for key, v in grown.items() if key.endswith(".step")} == {12 if "re" not in name else 15}
 
@@ -268,12 +273,22 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world):
         assert begun.keys() <= grown.keys() and all(torch.equal(begun[key], grown[key]) for key in begun)
         for parameter, tensor in going.student.model.named_parameters():
             assert scales[id(tensor)] == rates.get(parameter, {"lr": 1.0})["lr"], parameter
-        after = load_file(f"more-{name}/final/optimizer.safetensors")
+        after = load_file(f"more-{name}/final/optimizer/optimizer.safetensors")
         assert {v.item() for key, v in after.items() if key.endswith(".step")} == {15 if "re" not in name else 18}
         assert json.loads(Path(f"more-{name}/final/lr_multipliers.json").read_text())["multipliers"] == rates
     assert {
         value["lr"] for value in json.loads(Path("widened/lr_multipliers.json").read_text())["multipliers"].values()
     } > {1.0}
+
+
+def test_a_state_beside_the_weights_is_taken_over(world):
+    """Where growkit 0.2 laid it."""
+    pretrain.pretrain(ask(world, "first", steps=2))
+    kept = load_file("first/final/optimizer/optimizer.safetensors")
+    Path("first/final/optimizer/optimizer.safetensors").rename("first/final/optimizer.safetensors")
+    going = pretrain.open_run(ask(world, "more", model=Path("first/final").resolve()))
+    going.begin()
+    assert same(kept_moments(going.student), kept) and max(value.abs().max() for value in kept.values()) > 0
 
 
 # ---------------------------------------------------------------- refusals

@@ -74,7 +74,9 @@ def test_killed_at_any_moment(world, schedule, moments):
     pretrain.pretrain(s, True)
     assert curve("run") == curve("whole") and len(curve("run")) == 12
     assert same(weights("run/final"), weights("whole/final"))
-    assert same(load_file("run/final/optimizer.safetensors"), load_file("whole/final/optimizer.safetensors"))
+    assert same(
+        load_file("run/final/optimizer/optimizer.safetensors"), load_file("whole/final/optimizer/optimizer.safetensors")
+    )
 
 
 def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
@@ -102,7 +104,7 @@ def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
     assert list(folders) == ["final.partial"], "nobody sees a part of it under the name"
     whole = {path.name for path in Path("run/final").iterdir()}
     assert {*folders["final.partial"]} == whole - {"growkit.json"} | {"UNFINISHED"}
-    assert {"optimizer.safetensors", "lr_multipliers.json", "growkit.json", "config.json"} < whole
+    assert {"optimizer", "lr_multipliers.json", "growkit.json", "config.json"} < whole
 
 
 def test_damaged_checkpoints_and_a_torn_line(world):

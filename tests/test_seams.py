@@ -280,7 +280,7 @@ def test_a_state_of_the_whole_model_is_taken_over_in_part(world):
     pretrain.pretrain(ask(world, "first", model="llama", steps=4))
     going = pretrain.open_run(ask(world, "run", model=Path("first/final").resolve(), steps=4), learners=OneModule())
     going.begin()
-    given = load_file("first/final/optimizer.safetensors")
+    given = load_file("first/final/optimizer/optimizer.safetensors")
     for name, parameter in going.student.model.named_parameters():
         state_of = going.student.optimizer.state.get(parameter, {})
         assert bool(state_of) == name.startswith(PART)

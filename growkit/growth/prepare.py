@@ -17,7 +17,7 @@ from growkit.families import family_named
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.like import with_sizes
 from growkit.growth.names import default_name, folder_for
-from growkit.growth.optimizer import MULTIPLIERS, optimizer_tensors
+from growkit.growth.optimizer import optimizer_tensors, rates_beside
 from growkit.growth.plan import Plan
 from growkit.growth.request import Recipe
 from growkit.growth.sources import headers_of, open_source, split_stored
@@ -119,6 +119,6 @@ def _paths(optimizer: Path_ | Sequence[Path_] | None) -> list[Path_]:
 
 def _rates(state: Path) -> dict[str, Any]:
     """The learning-rate multipliers that lie beside an optimizer state, by parameter."""
-    path = state.parent / MULTIPLIERS
-    multipliers = read_json(path).get("multipliers") if path.exists() else None
+    path = rates_beside(state)
+    multipliers = None if path is None else read_json(path).get("multipliers")
     return multipliers if isinstance(multipliers, dict) else {}

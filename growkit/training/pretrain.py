@@ -14,6 +14,7 @@ from growkit.checkpoint.record import record, source_entries
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.writer import write_json
 from growkit.growth.carry_out import carry_out
+from growkit.growth.optimizer import kept_state
 from growkit.growth.prepare import Options
 from growkit.growth.request import stack_recipe
 from growkit.growth.sources import open_source
@@ -129,5 +130,5 @@ def _open_model(name: str | Path) -> Blank:
 
 def _grow(before: Path, after: Path, stage: Stage) -> None:
     """Stack a model between two stages, its optimizer state along with it."""
-    options = Options(optimizer=before / "optimizer.safetensors", force=True)
+    options = Options(optimizer=kept_state(before), force=True)
     carry_out([before], after, stack_recipe(layers=stage.layers, method=stage.depth), options)

@@ -16,7 +16,7 @@ from growkit.checkpoint.record import FORMAT
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.writer import Slot, layout, write_index, write_json
 from growkit.families import family_named
-from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER
+from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, PLACE
 from growkit.training.machine import Machine
 from growkit.training.optim import moments
 from growkit.training.sharing import stored_parts, write_tensors
@@ -106,9 +106,11 @@ def write_weights(student: Student, folder: Path) -> None:
 
 
 def write_moments(student: Student, folder: Path) -> None:
-    """AdamW's state of what learns, in one file. All processes call this together."""
+    """AdamW's state of what learns, in one file in a folder of its own. All processes call this together."""
     tensors = moments(student.optimizer, student.model)
     header, offsets = header_bytes([(k, v.dtype, tuple(v.shape)) for k, v in sorted(tensors.items())], metadata=False)
     slots = {name: Slot(OPTIMIZER, offset) for name, offset in offsets.items()}
     size = len(header) + sum(tensor.numel() * tensor.dtype.itemsize for tensor in tensors.values())
-    write_tensors(student.machine, tensors, folder, {OPTIMIZER: header}, slots, {OPTIMIZER: size})
+    if student.machine.is_first:
+        (folder / PLACE).mkdir()
+    write_tensors(student.machine, tensors, folder / PLACE, {OPTIMIZER: header}, slots, {OPTIMIZER: size})
