@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from on_disk import edit_config, edit_weights
 from refusing import refused, run, tree
 from safetensors.torch import load_file
 from tiny_runs import ask, curve, dataset, kept_moments, line, losses_of, same, tokenizer, weights
@@ -383,6 +384,36 @@ def test_refusals(world, case):
     if "--json" not in options:
         assert refused(*line(world, *options, "--dry-run", model=model), says=says) == sentence
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "float8_e4m3fn", "said"])
+def test_quantised_weights_neither_learn_nor_teach(world, kind):
+    """Named before anything is written; integers that are no weights, as BERT's positions, are none."""
+    coded = Path(shutil.copytree(world / "gpt2", "coded")).resolve()
+    if kind == "said":
+        edit_config(coded, quantization_config={"quant_method": "gptq", "bits": 4})
+    else:
+        dtype, name = getattr(torch, kind), "transformer.h.1.mlp.c_fc.weight"
+        edit_weights(coded, lambda tensors: tensors.update({name: tensors[name].mul(100).to(dtype)}))
+    says = "quantization_config" if kind == "said" else f"'transformer.h.1.mlp.c_fc.weight' has dtype {kind}"
+    for more in ([], ["--dry-run"]):
+        assert "full-precision" in refused(*line(world, *more, model=coded), says=says)
+        refused(*line(world, "--teacher", "coded", *more, model="gpt2"), says=says)
+    old = Path(shutil.copytree(world / "bert", "old")).resolve()
+    edit_weights(old, lambda tensors: tensors.update({"bert.embeddings.position_ids": torch.arange(64)[None]}))
+    assert run(*line(world, "--tokens", "64", model=old)).exit_code == 0
+
+
+def test_a_stage_that_cannot_be_made_is_refused_before_the_first_one_trains(world):
+    """Each is planned from what the one before it will leave; its name is in the sentence."""
+    last = "[[stage]]\nname = 'last'\nsteps = 2\nlayers = 9\ndepth = 'solar'\n"
+    Path("stages.toml").write_text(f"[[stage]]\nsteps = 2\n[[stage]]\nsteps = 2\nlayers = 5\n{last}")
+    for family in ("llama", "gpt2", "bert"):
+        for more in ([], ["--dry-run"]):
+            asked = line(world, "--stages", "stages.toml", *more, model=family)
+            assert "stage 'last' cannot be made" in refused(*asked, says="5 layers into 2 x (5 - overlap)")
+    Path("stages.toml").write_text(Path("stages.toml").read_text().replace("layers = 9", "layers = 8"))
+    assert run(*line(world, "--stages", "stages.toml")).exit_code == 0
 
 
 def test_what_is_no_language_model(world):

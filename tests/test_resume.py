@@ -58,7 +58,7 @@ MOMENTS = {
     "at its end": dict(arm=killing(os, "rename", 2)),
     "in stage 1": dict(signals=(KILL, 4)),
     "in an export": dict(arm=killing(saved, "write_moments")),
-    "after a growth": dict(arm=killing(pretrain, "_grow", after=True)),
+    "after a growth": dict(arm=killing(pretrain, "grow_stage", after=True)),
     "politely": dict(signals=(signal.SIGTERM, 8)),
     "in the last export": dict(arm=killing(pretrain, "_record")),
 }

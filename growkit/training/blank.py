@@ -20,6 +20,7 @@ from growkit.checkpoint.source import Checkpoint
 from growkit.errors import CheckpointError, reason_of
 from growkit.families import Family, family_named
 from growkit.families.stacked import expert_of, live_name
+from growkit.growth.source_headers import FLOATS
 from growkit.models.running import loadable
 from growkit.models.stock import experts_that_compute, generation_settings, hushed, stock_class, stock_config
 from growkit.training.sharing import Pieces, fill_tensor
@@ -77,6 +78,20 @@ def blank_model(source: Checkpoint) -> Blank:
     _untie(model, source, pieces)
     _check(family, model, source, pieces)
     return Blank(model.eval(), source, pieces)
+
+
+def check_trainable(source: Checkpoint) -> None:
+    """Refuse weights that are quantised: their numbers are no weights, and they would be taken for some. Raises
+    CheckpointError with the first one's name."""
+    config = source.config or {}
+    family = family_named(config.get("model_type"))
+    coded = [t for name, t in source.tensors.items() if t.dtype not in FLOATS and not family.is_buffer(name)]
+    if coded or config.get("quantization_config"):
+        what = f"tensor {coded[0].name!r} has dtype {str(coded[0].dtype).removeprefix('torch.')}" if coded else ""
+        raise CheckpointError(
+            f"{source.label!r} is quantised ({what or 'config.json has a quantization_config'}); train the full-precision"
+            " checkpoint it was made of, or one that transformers' model.dequantize() gives"
+        )
 
 
 def pieces_of(family: Family, stored: Collection[str], live: Collection[str], prefix: str = "") -> dict[str, Pieces]:
