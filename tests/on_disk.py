@@ -49,7 +49,11 @@ def saved(family: str, folder: Path, **changes):
 
 def written(folder: Path) -> dict[str, bytes]:
     """The files of a result; the record and the card tell of different commands."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("growkit.json", "README.md")}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("growkit.json", "README.md")
+    }
 
 
 def fine_tune(folder, names="abc", family="llama", dtype=torch.float64, size=0.05, **changes):

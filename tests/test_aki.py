@@ -221,7 +221,7 @@ def test_moments_come_from_the_donors_rows(tmp_path):
         tmp_path / "src", tmp_path / "out", hidden=48, method="aki", optimizer=tmp_path / "state.safetensors"
     ).plan
     assert str(plan.exactness) == "approximate"
-    grown = load_file(tmp_path / "out" / "optimizer.safetensors")
+    grown = load_file(tmp_path / "out" / "optimizer" / "optimizer.safetensors")
     for layer in range(LAYERS):
         own, above = moments[name.format(layer)], moments[name.format(min(layer + 1, LAYERS - 1))]
         assert torch.equal(grown[name.format(layer)], torch.cat([own, above]).repeat(1, 2) / 2)

@@ -246,7 +246,14 @@ def trained(tmp_path_factory):
         with tiny.float32_parts_in_double():
             fused = type(model).from_pretrained(folder / "out", dtype=torch.float64).eval()
         rates = json.loads((folder / "out" / "lr_multipliers.json").read_text())["multipliers"]
-        return model, small, fused, gradients(fused), load_file(folder / "out" / "optimizer.safetensors"), rates
+        return (
+            model,
+            small,
+            fused,
+            gradients(fused),
+            load_file(folder / "out" / "optimizer" / "optimizer.safetensors"),
+            rates,
+        )
 
     return make
 

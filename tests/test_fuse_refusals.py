@@ -336,7 +336,9 @@ def test_state_of_stacked_models_follows_their_layers(here):
         }
         save_file(state, f"{name}.safetensors")
     growkit.stack(["a", "b"], "out", optimizer=["a.safetensors", "b.safetensors"])
-    first, last, out = (load_file(name) for name in ("a.safetensors", "b.safetensors", "out/optimizer.safetensors"))
+    first, last, out = (
+        load_file(name) for name in ("a.safetensors", "b.safetensors", "out/optimizer/optimizer.safetensors")
+    )
     for key, tensor in out.items():
         number = int(key.split(".")[2]) if ".layers." in key else None
         state = last if ("norm.weight.e" in key and number is None) or "lm_head" in key or (number or 0) > 2 else first

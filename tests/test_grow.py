@@ -43,13 +43,18 @@ def test_grow_is_widen_then_stack_byte_for_byte(family, changes, growth, tmp_pat
     wide = {key: value for key, value in growth.items() if key not in (*DEPTH, "depth")}
     deep = {key: growth[key] for key in DEPTH if key in growth} | {"method": growth.get("depth", "stack")} | files
     growkit.widen(tmp_path / "src", tmp_path / "wide", **wide, optimizer=tmp_path / "src" / "adam.safetensors")
-    growkit.stack(tmp_path / "wide", tmp_path / "deep", **deep, optimizer=tmp_path / "wide" / "optimizer.safetensors")
+    growkit.stack(
+        tmp_path / "wide",
+        tmp_path / "deep",
+        **deep,
+        optimizer=tmp_path / "wide" / "optimizer" / "optimizer.safetensors",
+    )
     grown = growkit.grow(
         tmp_path / "src", tmp_path / "grown", **growth, optimizer=tmp_path / "src" / "adam.safetensors"
     )
     one, two = written(tmp_path / "grown"), written(tmp_path / "deep")
     assert one.keys() == two.keys() and [name for name in one if one[name] != two[name]] == []
-    assert {"config.json", "optimizer.safetensors", "lr_multipliers.json"} < one.keys()
+    assert {"config.json", "optimizer/optimizer.safetensors", "lr_multipliers.json"} < one.keys()
     assert ("model.safetensors.index.json" in one) == bool(files)
     record = json.loads((tmp_path / "grown" / "growkit.json").read_text())
     assert record["command"] == "grow" and record["maps"]["layer"]["new"] == grown.plan.layers.new
@@ -95,7 +100,7 @@ def test_moments_of_layers_are_their_donors_and_inserted_ones_start_anew(family,
             for name in (name for name in state if names.layer_of(name) == int(donor.strip("()")) - 1):
                 silent = donor[0] == "(" and name.endswith(".exp_avg")
                 expected[names.in_layer(name, number)] = torch.zeros_like(state[name]) if silent else state[name]
-        found = load_file(out / "optimizer.safetensors")
+        found = load_file(out / "optimizer" / "optimizer.safetensors")
         assert expected.keys() <= found.keys() and {n.replace("embed_out", "lm_head") for n in found} == expected.keys()
         assert all(torch.equal(found[name], value) for name, value in expected.items())
         rates = json.loads((out / "lr_multipliers.json").read_text())["multipliers"]
@@ -112,7 +117,7 @@ def test_state_of_several_sources_goes_with_their_layers(tmp_path):
     rates = {"multipliers": {"lm_head.weight": {"lr": 0.5}, "model.layers.0.mlp.up_proj.weight": {"lr": 0.25}}}
     (folders[1] / "lr_multipliers.json").write_text(json.dumps(rates))
     growkit.stack(folders, tmp_path / "out", optimizer=[folder / "adam.safetensors" for folder in folders])
-    found = load_file(tmp_path / "out" / "optimizer.safetensors")
+    found = load_file(tmp_path / "out" / "optimizer" / "optimizer.safetensors")
     assert len(found) == 2 * len(states[0]) - 9  # embeddings, last norm and head, three entries each, are not twice
     for name, value in found.items():
         origin = states[0 if "embed_tokens" in name or ".layers.0." in name else 1]
@@ -149,7 +154,7 @@ def test_multipliers_of_a_second_growth_are_multiplied_in(tmp_path):
         hidden=96,
         noise=0.0,
         layers=6,
-        optimizer=tmp_path / "x2" / "optimizer.safetensors",
+        optimizer=tmp_path / "x2" / "optimizer" / "optimizer.safetensors",
     )
     growkit.grow(tmp_path / "src", tmp_path / "once", hidden=96, noise=0.0, layers=6, optimizer=state)
     twice, once = (

@@ -72,6 +72,23 @@ def test_each_file_and_each_class_has_a_name_of_its_own():
     assert [name for name, count in (stems + classes).items() if count > 1] == []
 
 
+UNPICKLING = {"pickle", "dill", "joblib", "shelve", "marshal", "torch.load", "torch.save", "np.load", "numpy.load"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_pickles(path):
+    """Neither by itself nor through PyTorch's distributed checkpoint, whose files hold pickles."""
+    used = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            used |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            used |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        if isinstance(node, ast.Attribute):
+            used.add(ast.unparse(node))
+    assert not used & UNPICKLING and not [name for name in used if name.startswith("torch.distributed.checkpoint")]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_say_what_they_are_and_stay_small(path):
     text = path.read_text("utf-8")

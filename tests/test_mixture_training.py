@@ -171,7 +171,11 @@ def test_stages_and_resume(world, family):
     experts = len(val["expert_load"][0])
     assert len(val["router_entropy"]) == len(val["sparse_layers"]) == len(val["expert_load"])
     assert all(0 < entropy <= np.log(experts) for entropy in val["router_entropy"])
-    steps = {v.item() for name, v in load_file("whole/final/optimizer.safetensors").items() if name.endswith(".step")}
+    steps = {
+        v.item()
+        for name, v in load_file("whole/final/optimizer/optimizer.safetensors").items()
+        if name.endswith(".step")
+    }
     assert steps == {12}
     part = ask(world, "run", "stackbert", model=family, balance=0.01, router_z=0.001, expert_dropout=0.1)
 

@@ -87,7 +87,7 @@ def test_moments_of_stacked_experts_grow_as_those_of_single_ones(family, tmp_pat
     for kind in ("live", "single"):
         file = tmp_path / "src" / f"{kind}.safetensors"
         growkit.grow(tmp_path / "src", tmp_path / kind, hidden=48, layers=4, depth="identity", optimizer=file)
-    one, two = (load_file(tmp_path / kind / "optimizer.safetensors") for kind in ("live", "single"))
+    one, two = (load_file(tmp_path / kind / "optimizer" / "optimizer.safetensors") for kind in ("live", "single"))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     grown = type(model).from_pretrained(tmp_path / "live")
     names = {name for name, _ in grown.named_parameters()}

@@ -10,13 +10,17 @@ not.
 """
 
 import json
+import os
+import shutil
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
 from comparing import gradients, loss_of
+from on_disk import written
 from safetensors.torch import load_file, save_file
 
 import growkit
@@ -24,6 +28,7 @@ from growkit.checkpoint.stream import StateSource
 from growkit.growth.dual_rules import dual_rule, rate_multipliers
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
+from growkit.growth.optimizer import kept_state
 from growkit.growth.plan import Part, TensorPlan
 from growkit.growth.request import recipe
 from growkit.growth.source_headers import Headers
@@ -230,7 +235,7 @@ def test_training_goes_on_as_the_source_would_have(family, tmp_path):
         source = tmp_path / "source"
         optimizer, state = save_trained(model, source)
         growkit.widen(source, tmp_path / "out", hidden=width, noise=0.0, optimizer=source / "state.safetensors")
-        grown_state = load_file(tmp_path / "out" / "optimizer.safetensors")
+        grown_state = load_file(tmp_path / "out" / "optimizer" / "optimizer.safetensors")
         multipliers = json.loads((tmp_path / "out" / "lr_multipliers.json").read_text())["multipliers"]
         expected = train(model, optimizer, range(3, 8))
 
@@ -258,12 +263,32 @@ def test_state_is_written_beside_the_weights(tmp_path):
     state["model.norm.weight.step"] += 1000
     save_file(state, tmp_path / "state.safetensors")
     growkit.widen(source, tmp_path / "out", hidden=48, ffn=90, optimizer=tmp_path / "state.safetensors")
-    grown, weights = (load_file(tmp_path / "out" / f"{name}.safetensors") for name in ("optimizer", "model"))
+    grown, weights = (
+        load_file(tmp_path / "out" / name) for name in ("optimizer/optimizer.safetensors", "model.safetensors")
+    )
     assert grown.keys() == state.keys()
     for name, tensor in grown.items():
         parameter, kind = name.rsplit(".", 1)
         assert tensor.dtype == dtypes[kind]
         assert torch.equal(tensor, state[name]) if kind == "step" else tensor.shape == weights[parameter].shape, name
+
+
+def test_weights_lie_alone_and_a_state_beside_them_is_read_too(tmp_path, monkeypatch):
+    """Loaders that read every .safetensors file of a folder find no moments; growkit 0.2 laid them there."""
+    monkeypatch.chdir(tmp_path)
+    save_trained(tiny.make("llama", dtype=torch.float32), tmp_path / "source")
+    growkit.widen("source", "new", hidden=48, optimizer="source/state.safetensors")
+    assert [path.name for path in Path("new").glob("*.safetensors")] == ["model.safetensors"]
+    shutil.copytree("new", "old")
+    os.rename("old/optimizer/optimizer.safetensors", "old/optimizer.safetensors")
+    os.rmdir("old/optimizer")
+    assert kept_state(Path("new")) != kept_state(Path("old")) == Path("old/optimizer.safetensors")
+    for place in ("new", "old"):
+        growkit.widen(place, f"{place}-more", hidden=96, optimizer=kept_state(Path(place)))
+    one, two = written(Path("new-more")), written(Path("old-more"))
+    assert one == two and {"optimizer/optimizer.safetensors", "lr_multipliers.json"} < one.keys()
+    rates = json.loads(one["lr_multipliers.json"])["multipliers"]
+    assert rates["model.layers.0.mlp.up_proj.weight"]["lr"] == 0.25  # those of the first growth are in it
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from on_disk import edit_config, edit_weights
 from refusing import refused, run, tree
 from safetensors.torch import load_file
 from tiny_runs import ask, curve, dataset, kept_moments, line, losses_of, same, tokenizer, weights
@@ -96,7 +97,9 @@ def test_stages_that_grow(world, schedule, depths):
     assert {trained for _, trained in said} == ({3, 12} if schedule == "mslt" else set(depths))
     assert json.loads(Path("run/final/config.json").read_text())["num_hidden_layers"] == 12
     counted = {
-        key: value.item() for key, value in load_file("run/final/optimizer.safetensors").items() if "step" in key
+        key: value.item()
+        for key, value in load_file("run/final/optimizer/optimizer.safetensors").items()
+        if "step" in key
     }
     assert counted["model.norm.weight.step"] == 20  # the state grew along
 
@@ -207,8 +210,11 @@ def test_warm_up_by_default(world):
         asked(fresh, 10_000, beta2=0.98) == 50 and asked(fresh, 100, warmup=0) == 0 and asked(fresh, 100, warmup=7) == 7
     )
     shutil.copytree(fresh, "with")
-    Path("with/optimizer.safetensors").touch()
-    assert asked("with", 10_000) == 0 and asked("with", 100, warmup=7) == 7
+    for place in ("with", "with/optimizer"):  # where growkit 0.2 laid it, and where it lies
+        Path(place).mkdir(exist_ok=True)
+        Path(place, "optimizer.safetensors").touch()
+        assert asked("with", 10_000) == 0 and asked("with", 100, warmup=7) == 7
+        Path(place, "optimizer.safetensors").unlink()
 
 
 # ---------------------------------------------------------------- what a run leaves
@@ -242,7 +248,7 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world):
     trained = pretrain.pretrain(ask(world, "first")).run.student.model.eval()
     final = transformers.AutoModelForCausalLM.from_pretrained("first/final").eval()
     assert torch.equal(final(ids).logits, trained(ids).logits)
-    state_of = "first/final/optimizer.safetensors"
+    state_of = "first/final/optimizer/optimizer.safetensors"
     for name, make in {
         "widened": lambda: api.widen("first/final", "widened", hidden=48, optimizer=state_of, verify=False),
         "stacked": lambda: api.stack("first/final", "stacked", layers=6, optimizer=state_of, verify=False),
@@ -250,12 +256,12 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world):
             "more-widened/final",
             "rewidened",
             ffn=200,
-            optimizer="more-widened/final/optimizer.safetensors",
+            optimizer="more-widened/final/optimizer/optimizer.safetensors",
             verify=False,
         ),
     }.items():
         make()
-        grown = load_file(f"{name}/optimizer.safetensors")
+        grown = load_file(f"{name}/optimizer/optimizer.safetensors")
         rates = json.loads(Path(name, "lr_multipliers.json").read_text())["multipliers"]
         assert {v.item() for key, v in grown.items() if key.endswith(".step")} == {12 if "re" not in name else 15}
 
@@ -268,12 +274,22 @@ def test_what_is_left_can_be_loaded_and_grown_and_trained_on(world):
         assert begun.keys() <= grown.keys() and all(torch.equal(begun[key], grown[key]) for key in begun)
         for parameter, tensor in going.student.model.named_parameters():
             assert scales[id(tensor)] == rates.get(parameter, {"lr": 1.0})["lr"], parameter
-        after = load_file(f"more-{name}/final/optimizer.safetensors")
+        after = load_file(f"more-{name}/final/optimizer/optimizer.safetensors")
         assert {v.item() for key, v in after.items() if key.endswith(".step")} == {15 if "re" not in name else 18}
         assert json.loads(Path(f"more-{name}/final/lr_multipliers.json").read_text())["multipliers"] == rates
     assert {
         value["lr"] for value in json.loads(Path("widened/lr_multipliers.json").read_text())["multipliers"].values()
     } > {1.0}
+
+
+def test_a_state_beside_the_weights_is_taken_over(world):
+    """Where growkit 0.2 laid it."""
+    pretrain.pretrain(ask(world, "first", steps=2))
+    kept = load_file("first/final/optimizer/optimizer.safetensors")
+    Path("first/final/optimizer/optimizer.safetensors").rename("first/final/optimizer.safetensors")
+    going = pretrain.open_run(ask(world, "more", model=Path("first/final").resolve()))
+    going.begin()
+    assert same(kept_moments(going.student), kept) and max(value.abs().max() for value in kept.values()) > 0
 
 
 # ---------------------------------------------------------------- refusals
@@ -368,6 +384,36 @@ def test_refusals(world, case):
     if "--json" not in options:
         assert refused(*line(world, *options, "--dry-run", model=model), says=says) == sentence
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "float8_e4m3fn", "said"])
+def test_quantised_weights_neither_learn_nor_teach(world, kind):
+    """Named before anything is written; integers that are no weights, as BERT's positions, are none."""
+    coded = Path(shutil.copytree(world / "gpt2", "coded")).resolve()
+    if kind == "said":
+        edit_config(coded, quantization_config={"quant_method": "gptq", "bits": 4})
+    else:
+        dtype, name = getattr(torch, kind), "transformer.h.1.mlp.c_fc.weight"
+        edit_weights(coded, lambda tensors: tensors.update({name: tensors[name].mul(100).to(dtype)}))
+    says = "quantization_config" if kind == "said" else f"'transformer.h.1.mlp.c_fc.weight' has dtype {kind}"
+    for more in ([], ["--dry-run"]):
+        assert "full-precision" in refused(*line(world, *more, model=coded), says=says)
+        refused(*line(world, "--teacher", "coded", *more, model="gpt2"), says=says)
+    old = Path(shutil.copytree(world / "bert", "old")).resolve()
+    edit_weights(old, lambda tensors: tensors.update({"bert.embeddings.position_ids": torch.arange(64)[None]}))
+    assert run(*line(world, "--tokens", "64", model=old)).exit_code == 0
+
+
+def test_a_stage_that_cannot_be_made_is_refused_before_the_first_one_trains(world):
+    """Each is planned from what the one before it will leave; its name is in the sentence."""
+    last = "[[stage]]\nname = 'last'\nsteps = 2\nlayers = 9\ndepth = 'solar'\n"
+    Path("stages.toml").write_text(f"[[stage]]\nsteps = 2\n[[stage]]\nsteps = 2\nlayers = 5\n{last}")
+    for family in ("llama", "gpt2", "bert"):
+        for more in ([], ["--dry-run"]):
+            asked = line(world, "--stages", "stages.toml", *more, model=family)
+            assert "stage 'last' cannot be made" in refused(*asked, says="5 layers into 2 x (5 - overlap)")
+    Path("stages.toml").write_text(Path("stages.toml").read_text().replace("layers = 9", "layers = 8"))
+    assert run(*line(world, "--stages", "stages.toml")).exit_code == 0
 
 
 def test_what_is_no_language_model(world):

@@ -1,14 +1,17 @@
 """Runs that are stopped, that go on, that many processes share: nothing of it changes what is computed."""
 
 import errno
+import io
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,16 +19,17 @@ import tiny
 import torch
 from processes import GUARD, KILL, blocked_until, child, ended, killing, pair, port, said
 from refusing import refused, run
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_runs import ask, curve, kept_moments, line, losses_of, same, tokenizer, weights
-from torch.distributed.checkpoint import FileSystemWriter
 
-from growkit.errors import RequestError
+from growkit.checkpoint.headers import read_header
+from growkit.errors import CheckpointError, RequestError
 from growkit.reports import runs
 from growkit.training import checkpoints as state
 from growkit.training import loop, pretrain, saved, step
 from growkit.training.machine import Machine
 from growkit.training.settings import Settings
+from growkit.training.state_files import read_plan
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +54,11 @@ def started(s: Settings, arm=lambda: None, signals=(None, 0)) -> int:
 
 MOMENTS = {
     "in the first steps": dict(arm=killing(step, "learn", 3)),
-    "in a save": dict(arm=killing(state.dcp, "async_save", after=True)),
+    "in a save": dict(arm=killing(state, "own_share", after=True)),
     "at its end": dict(arm=killing(os, "rename", 2)),
     "in stage 1": dict(signals=(KILL, 4)),
     "in an export": dict(arm=killing(saved, "write_moments")),
-    "after a growth": dict(arm=killing(pretrain, "_grow", after=True)),
+    "after a growth": dict(arm=killing(pretrain, "grow_stage", after=True)),
     "politely": dict(signals=(signal.SIGTERM, 8)),
     "in the last export": dict(arm=killing(pretrain, "_record")),
 }
@@ -70,7 +74,9 @@ def test_killed_at_any_moment(world, schedule, moments):
     pretrain.pretrain(s, True)
     assert curve("run") == curve("whole") and len(curve("run")) == 12
     assert same(weights("run/final"), weights("whole/final"))
-    assert same(load_file("run/final/optimizer.safetensors"), load_file("whole/final/optimizer.safetensors"))
+    assert same(
+        load_file("run/final/optimizer/optimizer.safetensors"), load_file("whole/final/optimizer/optimizer.safetensors")
+    )
 
 
 def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
@@ -98,7 +104,7 @@ def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
     assert list(folders) == ["final.partial"], "nobody sees a part of it under the name"
     whole = {path.name for path in Path("run/final").iterdir()}
     assert {*folders["final.partial"]} == whole - {"growkit.json"} | {"UNFINISHED"}
-    assert {"optimizer.safetensors", "lr_multipliers.json", "growkit.json", "config.json"} < whole
+    assert {"optimizer", "lr_multipliers.json", "growkit.json", "config.json"} < whole
 
 
 def test_damaged_checkpoints_and_a_torn_line(world):
@@ -107,9 +113,9 @@ def test_damaged_checkpoints_and_a_torn_line(world):
     pretrain.pretrain(s)
     whole, last = curve("run"), sorted(Path("run/checkpoints").iterdir())
     (last[3] / "trainer.json").write_text("{")
-    shard = next(last[2].glob("*.distcp"))
+    shard = next(last[2].glob("*.safetensors"))
     os.truncate(shard, shard.stat().st_size // 2)
-    (last[1] / ".metadata").unlink()
+    (last[1] / "plan.json").unlink()
     pretrain.pretrain(s, True, lines.append)
     notes = [line["text"] for line in lines if line["kind"] == "note"]
     assert [note.split()[0] for note in notes[:3]] == [path.name for path in reversed(last[1:])]
@@ -118,6 +124,153 @@ def test_damaged_checkpoints_and_a_torn_line(world):
     os.truncate("run/metrics.jsonl", os.path.getsize("run/metrics.jsonl") - 30)
     pretrain.pretrain(s, True)
     assert [point.loss for point in runs.read_run("run").train] == [said[0] for said in whole.values()]
+
+
+class Planted:
+    """What leaves a file behind where it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("executed").resolve(),)
+
+
+@pytest.mark.parametrize("format", ["pickle", "torch"])
+def test_what_lies_in_a_checkpoint_never_runs(world, format):
+    """Whichever of its files somebody made a pickle; and none of its files is one."""
+    planted = io.BytesIO()
+    pickle.dump(Planted(), planted) if format == "pickle" else torch.save({"model": Planted()}, planted)
+    s, lines = ask(world, "run", model="llama", steps=2, save_every=1), []
+    pretrain.pretrain(s)
+    first, second = state.checkpoints_in(Path("run/checkpoints"))
+    names = sorted(path.name for path in second.iterdir())
+    assert names == ["part-00001-of-00001.safetensors", "plan.json", "trainer.json"]
+    assert read_header(second / names[0]).keys() == read_plan(second).keys()
+    for name in names:
+        (second / ".metadata").write_bytes(planted.getvalue())  # beside what it needs
+        shutil.rmtree("run/final", ignore_errors=True)
+        whole = (second / name).read_bytes()
+        (second / name).write_bytes(planted.getvalue())
+        pretrain.pretrain(s, True, lines.append)
+        assert lines[-1]["kind"] == "save" and lines.pop(0)["text"].startswith("step-00000002 cannot be used")
+        (second / name).write_bytes(whole)
+        lines.clear()
+    (first / "plan.json").unlink()
+    (second / "plan.json").unlink()
+    for name in (".metadata", "__0_0.distcp"):
+        (second / name).write_bytes(planted.getvalue())
+    with pytest.raises(RequestError, match=r"step-00000002' holds pickles.*before 0\.3.*another --out"):
+        pretrain.pretrain(s, True)
+    with pytest.raises(RequestError, match="holds pickles"):  # not passed by in favour of an older one
+        state.trainer_of(second)
+    assert not Path("executed").exists()
+    (torch.load(planted, weights_only=False) if not planted.seek(0) and format == "torch" else pickle.load(planted))
+    assert Path("executed").exists()
+
+
+def _edited(name, change):
+    def edit(checkpoint):
+        content = json.loads((checkpoint / name).read_text())
+        (checkpoint / name).write_text(json.dumps(change(content)))
+
+    return edit
+
+
+def _moved(checkpoint):
+    (checkpoint / "part-00001-of-00001.safetensors").rename(checkpoint / "part-00001-of-00002.safetensors")
+
+
+NORM = "model.model.norm.weight"
+PARTS = {"part-00001-of-00001.safetensors": 1}
+DAMAGED = {
+    "another format": (_edited("plan.json", lambda plan: plan | {"format": 2}), "format 1"),
+    "no tensors": (_edited("plan.json", lambda plan: plan | {"tensors": []}), "format 1"),
+    "a tensor less": (_edited("plan.json", lambda p: p | {"tensors": _without(p["tensors"])}), "lacks"),
+    "a tensor more": (
+        _edited("plan.json", lambda p: p | {"tensors": p["tensors"] | {"x": _at()}}),
+        "beyond what learns",
+    ),
+    "another shape": (_edited("plan.json", lambda p: _with(p, _at(shape=[23]))), r"shape \[23\], not \[24\]"),
+    "rows elsewhere": (_edited("plan.json", lambda p: _with(p, _at(parts=PARTS))), "from row 1 on"),
+    "rows nowhere": (_edited("plan.json", lambda p: _with(p, _at(parts={}))), "0 rows"),
+    "a row below 0": (_edited("plan.json", lambda p: _with(p, _at(parts=dict.fromkeys(PARTS, -1)))), "does not say"),
+    "another folder": (_edited("plan.json", lambda p: _with(p, _at(parts={"../x.safetensors": 0}))), "does not say"),
+    "another file": (_moved, "does not exist"),
+}
+
+
+def _at(shape=(24,), parts=None):
+    return {"shape": list(shape), "parts": dict.fromkeys(PARTS, 0) if parts is None else parts}
+
+
+def _with(plan, entry):
+    return plan | {"tensors": plan["tensors"] | {NORM: entry}}
+
+
+def _without(tensors):
+    return {name: entry for name, entry in tensors.items() if name != NORM}
+
+
+def test_a_checkpoint_holds_what_is_asked_for_and_nothing_else(world):
+    going = pretrain.open_run(ask(world, "run", model="llama", steps=1))
+    learner = pretrain.carry_through(going).run.student
+    (whole,) = state.checkpoints_in(Path("run/checkpoints"))
+    for number, (damage, says) in enumerate(DAMAGED.values()):
+        checkpoint = Path(shutil.copytree(whole, f"copy-{number}"))
+        damage(checkpoint)
+        with pytest.raises(CheckpointError, match=f"copy-{number}' is damaged: .*{says}"):
+            state.load(checkpoint, learner.model, learner.optimizer)
+    (state_files,) = whole.glob("*.safetensors")
+    tensors = load_file(state_files)
+    for changed in (tensors[NORM].double(), tensors[NORM][:23].clone(), tensors[NORM][None].clone()):
+        save_file(tensors | {NORM: changed}, state_files)
+        with pytest.raises(CheckpointError, match="norm"):
+            state.load(whole, learner.model, learner.optimizer)
+
+
+@pytest.mark.parametrize("shard", ["all", "none"])
+def test_a_checkpoint_of_one_process_goes_through_two_unchanged(world, shard):
+    """Read by two, saved by two, read by one: bit for bit, tied weights, rows that do not divide, and steps."""
+    tiny.make("llama", dtype=torch.float32, intermediate_size=41, tie_word_embeddings=True).save_pretrained("model")
+    s = ask(world, "one", model=Path("model").resolve(), steps=3, save_every=3)
+    learner = pretrain.pretrain(s).run.student
+    (saved_by_one,) = state.checkpoints_in(Path("one/checkpoints"))
+    then = kept_moments(learner) | {name: t.clone() for name, t in learner.model.state_dict().items()}
+
+    def work():
+        going = pretrain.open_run(replace(s, out="two", shard=shard))
+        going.begin()
+        state.load(saved_by_one, going.student.model, going.student.optimizer)
+        going.saver.begin(3, going.student.model, going.student.optimizer, {})
+        going.saver.settle(wait=True)
+        return 0
+
+    assert pair(work) == [0, 0]
+    (saved_by_two,) = state.checkpoints_in(Path("two/checkpoints"))
+    sizes = [sum(t.bytes for t in read_header(part).values()) for part in sorted(saved_by_two.glob("*.safetensors"))]
+    assert len(sizes) == 2 and sizes[1] > 0.4 * sizes[0], "each writes its part"
+    fresh = pretrain.open_run(replace(s, out="three"))
+    fresh.begin()
+    state.load(saved_by_two, fresh.student.model, fresh.student.optimizer)
+    now = kept_moments(fresh.student) | {name: t.clone() for name, t in fresh.student.model.state_dict().items()}
+    assert same(now, then)
+
+
+def test_a_process_that_cannot_read_stops_all(world):
+    """None goes on from a checkpoint that another takes for damaged."""
+    s = ask(world, "one", model="llama", steps=1)
+    pretrain.pretrain(s)
+    (checkpoint,) = state.checkpoints_in(Path("one/checkpoints"))
+
+    def work():
+        going = pretrain.open_run(replace(s, out="two", shard="all"))
+        going.begin()
+        with pytest.raises(CheckpointError, match="is damaged: the second cannot"):
+            state.load(checkpoint, going.student.model, going.student.optimizer)
+        return 0
+
+    def unreadable(*_):
+        raise CheckpointError("the second cannot")
+
+    assert pair(work, lambda: setattr(state, "read_state", unreadable)) == [0, 0]
 
 
 def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
@@ -159,8 +312,8 @@ def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
 def test_a_checkpoint_is_of_its_step_though_it_is_written_later(world, monkeypatch):
     """Bitwise what the model and the optimizer were; until it is written it has no name."""
     then, writing = {}, threading.Event()
-    write = FileSystemWriter.write_data
-    monkeypatch.setattr(FileSystemWriter, "write_data", lambda *a, **k: writing.wait(GUARD) and write(*a, **k))
+    write = state.write_share
+    monkeypatch.setattr(state, "write_share", lambda *a: writing.wait(GUARD) and write(*a))
 
     def now():
         learner = going.student
@@ -189,17 +342,11 @@ def _no_space(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def _future(*_, **__):
-    failed = Future()
-    failed.set_exception(OSError(errno.ENOSPC, "No space left on device"))
-    return failed
-
-
-FAILING = {  # what fails, and how
-    "begun": (state.dcp, "async_save", _no_space),
-    "later": (state.dcp, "async_save", _future),
-    "in torch's thread": (FileSystemWriter, "write_data", _no_space),
-    "named": (state, "write_json", _no_space),
+FAILING = {  # what fails
+    "begun": (Path, "mkdir"),
+    "later": (state, "write_share"),
+    "the plan": (state, "write_plan"),
+    "named": (state, "write_json"),
 }
 
 
@@ -207,12 +354,11 @@ def test_a_checkpoint_that_cannot_be_written(world, monkeypatch):
     """One sentence with folder, reason and the last good checkpoint, exit code 1; with room the run goes on."""
     asked = line(world, "--tokens", 6 * 4 * 16, "--save-every", "2")
     assert run(*asked, "--out", "whole").exit_code == 0
-    for owner, name, fails in FAILING.values():
-        calls, does = [], getattr(owner, name)
+    for owner, name in FAILING.values():
+        does = getattr(owner, name)
 
-        def sometimes(*args, calls=calls, does=does, fails=fails, **keywords):
-            calls.append(args)
-            return (does if len(calls) < 3 else fails)(*args, **keywords)
+        def sometimes(place, *args, does=does, **keywords):
+            return (_no_space if "step-00000006" in str(place) else does)(place, *args, **keywords)
 
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, sometimes)
@@ -334,13 +480,14 @@ def test_processes_need_not_write_equally_fast(world):
     """The first knows at its next step that a checkpoint is written, the second only when it waits for it."""
     s = ask(world, "run", model="llama", steps=4, save_every=2)
 
-    def work(save=state.dcp.async_save):
-        def uneven(*args, **keywords):
-            writing = save(*args, **keywords)
+    def work(begin=state.Saver.begin):
+        def uneven(self, *args):
+            path = begin(self, *args)
+            writing = self._pending[0]
             writing.done = lambda: os.environ["RANK"] == "0" and bool(wait([writing]))
-            return writing
+            return path
 
-        state.dcp.async_save = uneven
+        state.Saver.begin = uneven
         return train(s)
 
     assert pair(work) == [0, 0]

@@ -218,7 +218,7 @@ def test_two_processes_read_and_write_what_one_does(case):
     tiny.make(family, dtype=torch.bfloat16, **changes).save_pretrained("first")
     tokenizer().save_pretrained("first")
     pretrain.pretrain(ask(Path(), "run", model="first", steps=2, warmup=0, save_every=99))
-    assert max(value.abs().max() for value in load_file("run/final/optimizer.safetensors").values()) > 0
+    assert max(value.abs().max() for value in load_file("run/final/optimizer/optimizer.safetensors").values()) > 0
 
     def export(name):
         settings = ask(Path(), f"of-{name}", model="run/final", steps=1, shard=shard)
@@ -233,7 +233,9 @@ def test_two_processes_read_and_write_what_one_does(case):
         name.removeprefix("two/"): said for name, said in tree("two").items()
     }
     assert same(load_file("one/model.safetensors"), load_file("run/final/model.safetensors"))
-    assert same(load_file("one/optimizer.safetensors"), load_file("run/final/optimizer.safetensors"))
+    assert same(
+        load_file("one/optimizer/optimizer.safetensors"), load_file("run/final/optimizer/optimizer.safetensors")
+    )
 
 
 def test_the_first_process_alone_hashes(monkeypatch):

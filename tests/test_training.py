@@ -391,6 +391,7 @@ def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
     saver.settle(wait=True)
     second = tiny.make("llama", dtype=torch.float32, seed=5)
     other = adamw(second, 0.1, (0.9, 0.95), 1e-8)
+    set_rate(other, 1e-2)  # of a step, not of a state
     (checkpoint,) = state.checkpoints_in(tmp_path)
     state.load(checkpoint, second, other)
     assert state.trainer_of(checkpoint) == {"note": 1, "step": 1}
@@ -409,7 +410,20 @@ def test_states_of_another_model_are_refused(tmp_path):
 
     model = tiny.make("gpt2", dtype=torch.float32)
     optimizer = adamw(model, 0.1, (0.9, 0.95), 1e-8)
-    for name, size in (("transformer.h.7.ln_1.weight.exp_avg", 24), ("transformer.ln_f.weight.exp_avg", 25)):
-        save_file({name: torch.zeros(size)}, tmp_path / "state.safetensors")
-        with pytest.raises(CheckpointError, match=name):
+    before = {name: value.clone() for name, value in moments(optimizer, model).items()}
+    fused, norm = "transformer.h.0.attn.c_attn.weight", "transformer.ln_f.weight"
+    for name, value, says in (
+        ("transformer.h.7.ln_1.weight.exp_avg", torch.ones(24), "no state"),
+        (f"{norm}.exp_avg", torch.ones(25), r"shape \[25\], the model \[24\]"),
+        (f"{norm}.exp_avg", torch.ones(4, 6), r"shape \[4, 6\], the model \[24\]"),  # as many numbers
+        (f"{fused}.exp_avg_sq", torch.ones(72, 24), r"shape \[72, 24\], the model \[24, 72\]"),
+        (f"{fused}.exp_avg", torch.ones(24, 72, dtype=torch.int8), "int8"),
+        (f"{norm}.step", torch.ones(2), r"shape \[2\], the model \[\]"),
+    ):
+        save_file({name: value}, tmp_path / "state.safetensors")
+        with pytest.raises(CheckpointError, match=f"{name}.*{says}"):
             load_state(optimizer, model, tmp_path / "state.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in moments(optimizer, model).items())
+    save_file({f"{norm}.step": torch.tensor([7.0])}, tmp_path / "state.safetensors")
+    load_state(optimizer, model, tmp_path / "state.safetensors")
+    assert moments(optimizer, model)[f"{norm}.step"] == 7  # some write it with shape [1]

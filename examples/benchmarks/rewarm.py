@@ -77,7 +77,7 @@ def measure(corpus: Path, characters: int, seed: int, steps: int) -> list[dict[s
         for name, (grow, sizes) in GROWN.items():
             for state in (True, False):
                 grown = work / f"{name}-{state}"
-                moments = work / "source" / "final" / "optimizer.safetensors" if state else None
+                moments = work / "source" / "final" / "optimizer" / "optimizer.safetensors" if state else None
                 grow(work / "source" / "final", grown, optimizer=moments, verify=False, seed=seed, **sizes)
                 usual = dict(eval_every=max(1, int(steps * SHOWN[0])), seed=seed + 1000)
                 before, _ = losses(grown, data, work / f"{name}-{state}-0", EARLY, **{**usual, "lr": 0.0})

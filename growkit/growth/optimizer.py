@@ -1,4 +1,5 @@
-"""AdamW state that grows along with weights. Knows how state is named and stored; ignorant of folders.
+"""AdamW state that grows along with weights. Knows how state is named, and where beside weights it lies; ignorant of
+who writes it.
 
 A source's state is one safetensors file: <parameter>.exp_avg, <parameter>.exp_avg_sq and, if it is there,
 <parameter>.step. That of experts may be stacked, as live models have it; the grown one is not.
@@ -6,6 +7,7 @@ A source's state is one safetensors file: <parameter>.exp_avg, <parameter>.exp_a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.headers import StoredTensor
@@ -18,9 +20,23 @@ from growkit.maps.axis import ABSENT, identity
 from growkit.maps.notation import WRITE
 from growkit.operators.rule import Rule, Selection, select
 
-OPTIMIZER, MULTIPLIERS = "optimizer.safetensors", "lr_multipliers.json"
+# a folder in the result: some loaders read every .safetensors file that lies beside a model's own
+PLACE, OPTIMIZER, MULTIPLIERS = "optimizer", "optimizer.safetensors", "lr_multipliers.json"
 MOMENTS = {"exp_avg": 1, "exp_avg_sq": 2}
 Stored = Mapping[str, StoredTensor]
+
+
+def kept_state(folder: Path | None) -> Path | None:
+    """The file of AdamW's state in a checkpoint's folder, None where there is none; growkit 0.2 laid it beside the
+    weights."""
+    places = [] if folder is None else [folder / PLACE / OPTIMIZER, folder / OPTIMIZER]
+    return next((path for path in places if path.exists()), None)
+
+
+def rates_beside(state: Path) -> Path | None:
+    """The file of learning-rate multipliers that goes with a file of state, None where there is none."""
+    folders = [state.parent, *([state.parent.parent] if state.parent.name == PLACE else [])]
+    return next((folder / MULTIPLIERS for folder in folders if (folder / MULTIPLIERS).exists()), None)
 
 
 def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan, ...]:

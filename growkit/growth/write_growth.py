@@ -15,7 +15,7 @@ from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import SINGLE, Slot, write_json
 from growkit.growth.describe import describe, growth_card
 from growkit.growth.execute import write_tensors
-from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, learning_rates, optimizer_tensors
+from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, PLACE, learning_rates, optimizer_tensors
 from growkit.growth.plan import Plan, TensorPlan
 from growkit.growth.source_headers import Headers
 from growkit.growth.tensors import TensorPlans
@@ -49,7 +49,7 @@ def write_checkpoint(
     jobs = [Job(plan.tensors, sources), *_dense_jobs(plan, sources)]
     if optimizers:
         state = optimizer_tensors(plan, [optimizer.tensors for optimizer in optimizers])
-        jobs.append(Job(state, optimizers, file=OPTIMIZER))
+        jobs.append(Job(state, optimizers, PLACE, OPTIMIZER))
 
     def files(job: Job, largest: int = sys.maxsize) -> WeightFiles:
         def write(
@@ -61,11 +61,16 @@ def write_checkpoint(
         entries = [(tensor.name, tensor.dtype, tensor.shape) for tensor in job.tensors]
         return WeightFiles(tensors=entries, write=write, place=job.place, name=job.file, largest=largest)
 
+    def fill(folder: Path) -> None:
+        if optimizers:
+            (folder / PLACE).mkdir()
+            write_json(folder / MULTIPLIERS, learning_rates(plan, rates))
+
     hidden = plan.growth.maps["hidden"]
     write_folder(
         out,
         sources=sources,
-        fill=lambda folder: write_json(folder / MULTIPLIERS, learning_rates(plan, rates)) if optimizers else None,
+        fill=fill,
         beside=beside(sources[0], hidden.old, hidden.new),
         # only the model is ever divided: one folder has one index
         weights=[files(jobs[0], shard_bytes), *map(files, jobs[1:])],

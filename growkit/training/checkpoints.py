@@ -1,5 +1,5 @@
-"""Checkpoints of a run: saved whole or not at all, found again, the newest sound one first. Knows folders and PyTorch's
-distributed checkpoint; ignorant of what a step does.
+"""Checkpoints of a run: saved whole or not at all, found again, the newest sound one first. Knows folders and
+processes; ignorant of what a step does and of how its state lies in files.
 
 A checkpoint is a folder step-00001000 with the model and the optimizer by parameter name (so the number of processes
 may change) and trainer.json. It is written under another name and renamed when it is whole.
@@ -7,9 +7,8 @@ may change) and trainer.json. It is written under another name and renamed when 
 
 import os
 import shutil
-import warnings
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as ended
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,18 +16,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from growkit.checkpoint.source import read_json
 from growkit.checkpoint.writer import sync, write_json
-from growkit.errors import CheckpointError, FailedError, GrowkitError, RequestError
+from growkit.errors import CheckpointError, FailedError, RequestError
+from growkit.training.state_files import PLAN, Share, Written, own_share, read_state, state_of, write_plan, write_share
 
 TRAINER = "trainer.json"
-ALONE = "torch.distributed is disabled"  # a warning that there is one process, which is known
-# what does not learn is as it was in the checkpoint that the run began with, and read from there
-OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True, ignore_frozen_params=True, strict=False)
+PICKLED = ".metadata"  # of PyTorch's distributed checkpoint
 
 
 class NotSavedError(FailedError):
@@ -40,7 +35,8 @@ class Saver:
 
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
-        self._pending: tuple[Future[Any], int, dict[str, Any]] | None = None
+        self._pending: tuple[Future[list[Written]], int, dict[str, Any]] | None = None
+        self._writer = ThreadPoolExecutor(1)
         # the thread that writes talks to the other processes on a line of its own
         self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
@@ -56,16 +52,8 @@ class Saver:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
             _wait()
-            weights, moments = get_state_dict(model, optimizer, options=OPTIONS)
-            warnings.filterwarnings("ignore", message=ALONE)  # said in the thread that writes
-            writing = dcp.async_save(
-                {"model": weights, "optim": moments},
-                checkpoint_id=partial,
-                process_group=self._group,
-                no_dist=self._group is None,
-            )
-            assert isinstance(writing, Future)
-            self._pending = writing, step, trainer
+            shares = own_share(state_of(model, optimizer), _is_first())
+            self._pending = self._writer.submit(self._write, partial, shares), step, trainer
         return self.folder / name_of(step)
 
     def settle(self, wait: bool = False) -> None:
@@ -76,9 +64,9 @@ class Saver:
         if self._pending is not None and (wait or self._pending[0].done()):
             (writing, step, trainer), self._pending = self._pending, None
             with self._saying_what_failed():
-                writing.result()  # ends in the first process after all have written
+                written = writing.result()  # ends after all have written
                 if _is_first():
-                    self._name(step, trainer)
+                    self._name(step, trainer, written)
         if wait:
             _wait()  # also where it was settled before: the other processes' writing may end later
 
@@ -88,11 +76,25 @@ class Saver:
         if self._pending is not None:
             ended([self._pending[0]])
             self._pending = None
+        self._writer.shutdown()
 
-    def _name(self, step: int, trainer: dict[str, Any]) -> None:
+    def _write(self, partial: Path, shares: Mapping[str, Share]) -> list[Written]:
+        """Write what this process has; returns what all have written. Raises OSError, all processes together."""
+        try:
+            mine, why = write_share(partial, _rank(), dist.get_world_size() if self._group else 1, shares), None
+        except OSError as error:
+            mine, why = {}, error.strerror or str(error)
+        told = _told((mine, why), self._group)
+        for _, reason in told:
+            if reason is not None:
+                raise OSError(reason)
+        return [written for written, _ in told]
+
+    def _name(self, step: int, trainer: dict[str, Any], written: list[Written]) -> None:
         partial, target = self._partial(step), self.folder / name_of(step)
+        write_plan(partial, written)
         write_json(partial / TRAINER, {**trainer, "step": step})
-        for path in partial.iterdir():
+        for path in (partial / PLAN, partial / TRAINER, partial):
             sync(path)
         replaced = target.with_name(target.name + ".replaced.partial")
         if target.exists():
@@ -110,9 +112,9 @@ class Saver:
     def _saying_what_failed(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, CheckpointException) as error:
+        except OSError as error:
             kept = checkpoints_in(self.folder)
-            why = str(error).strip().splitlines()[-1][:200]
+            why = error.strerror or error
             raise NotSavedError(
                 f"cannot write a checkpoint into {str(self.folder)!r}: {why}; the last good one is"
                 f" {kept[-1].name if kept else 'none'}; make room and go on with --resume auto"
@@ -141,31 +143,49 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def trainer_of(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run. Raises CheckpointError where that cannot be read."""
+    """What a checkpoint says of its run. Raises CheckpointError where that cannot be read, RequestError for one that
+    holds pickles."""
+    check_plain(checkpoint)
     return read_json(checkpoint / TRAINER)
 
 
 def load(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's state into a model and an optimizer. Raises CheckpointError for one that is damaged."""
+    """Put a checkpoint's state into a model and an optimizer. All processes call this together, and where one cannot
+    all raise CheckpointError for a checkpoint that is damaged."""
+    why = None
     try:
-        weights, moments = get_state_dict(model, optimizer, options=OPTIONS)
-        state: dict[str, Any] = {"model": weights, "optim": moments}
-        warnings.filterwarnings("ignore", message=ALONE)
-        dcp.load(state, checkpoint_id=checkpoint, no_dist=not dist.is_initialized())
-        set_state_dict(
-            model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optim"], options=OPTIONS
+        read_state(checkpoint, state_of(model, optimizer))
+    except CheckpointError as error:
+        why = str(error)
+    for reason in _told(why, None):
+        if reason is not None:
+            raise CheckpointError(f"{str(checkpoint)!r} is damaged: {reason}")
+
+
+def check_plain(checkpoint: Path) -> None:
+    """Refuse a checkpoint that an older growkit saved through pickles. Raises RequestError."""
+    if (checkpoint / PICKLED).exists() and not (checkpoint / PLAN).exists():
+        raise RequestError(
+            f"{str(checkpoint)!r} holds pickles, as growkit saved them before 0.3, and they can run code when they are read;"
+            " finish the run with the growkit that began it, or begin anew in another --out"
         )
-    except GrowkitError:
-        raise
-    except (
-        Exception,
-        CheckpointException,
-    ) as error:  # torch raises many kinds; each means that this checkpoint cannot be used
-        raise CheckpointError(f"{str(checkpoint)!r} is damaged: {str(error).strip().splitlines()[0][:200]}") from None
+
+
+def _told(mine: Any, group: Any) -> list[Any]:
+    """What each process says, in their order; all of them call this together."""
+    if not dist.is_initialized():
+        return [mine]
+    everybodys: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everybodys, mine, group=group)
+    return everybodys
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def _is_first() -> bool:
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return _rank() == 0
 
 
 def _wait() -> None:

@@ -14,6 +14,7 @@ from growkit.checkpoint.source import open_state
 from growkit.errors import CheckpointError
 from growkit.families import family_named
 from growkit.families.stacked import live_name
+from growkit.growth.source_headers import FLOATS
 from growkit.growth.sources import split_stored
 from growkit.training.blank import pieces_of
 from growkit.training.sharing import fill_tensor
@@ -88,7 +89,7 @@ def load_state(optimizer: torch.optim.AdamW, model: torch.nn.Module, file: Path)
     """Take over a grown or saved state: <parameter>.exp_avg, <parameter>.exp_avg_sq, <parameter>.step,
     by the names of a live model or of a checkpoint. Each process reads its own rows; what does not learn is left out.
 
-    Raises CheckpointError for entries of no parameter or of another shape.
+    Raises CheckpointError for entries of no parameter, of another shape, or quantised.
     """
     family = family_named(getattr(model, "config").model_type)  # noqa: B009 - a stock model
     named = dict(model.named_parameters(remove_duplicate=False))
@@ -100,18 +101,23 @@ def load_state(optimizer: torch.optim.AdamW, model: torch.nn.Module, file: Path)
     state = open_state(file)
     if family.is_moe:
         state.tensors = split_stored(family, state.tensors)
-    for name in state.tensors:
+    for name, stored in state.tensors.items():
         live = live_name(family, name)[0]
+        if stored.dtype not in FLOATS and not name.endswith(".step"):
+            raise CheckpointError(
+                f"{str(file)!r} has {name!r} as {str(stored.dtype).removeprefix('torch.')}; give it in full precision"
+            )
         parameter = named.get(live.rpartition(".")[0])
         if live not in targets and (parameter is None or parameter.requires_grad):
             raise CheckpointError(f"{str(file)!r} has {live!r}, which is no state of a parameter of this model")
     for live, pieces in pieces_of(family, state.tensors, targets).items():
         target, shape = targets[live], pieces.shape(state)
-        if math.prod(shape) != target.numel():
+        alone = not pieces.stacked and math.prod(shape) == target.numel() == 1  # a step may have shape [1]
+        if shape != tuple(target.shape) and not alone:
             raise CheckpointError(
                 f"{str(file)!r} has {live!r} with shape {list(shape)}, the model {list(target.shape)}"
             )
-        if not pieces.stacked:  # as many numbers in another shape, such as a step of shape [1]
+        if alone:
             name = pieces.names[0][0]
             state.tensors = {**state.tensors, name: replace(state.tensors[name], shape=tuple(target.shape))}
         fill_tensor(target, state, pieces)

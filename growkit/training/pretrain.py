@@ -13,9 +13,6 @@ import torch
 from growkit.checkpoint.record import record, source_entries
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.writer import write_json
-from growkit.growth.carry_out import carry_out
-from growkit.growth.prepare import Options
-from growkit.growth.request import stack_recipe
 from growkit.growth.sources import open_source
 from growkit.maps.exactness import Exactness
 from growkit.reports.tensorboard import tensorboard
@@ -26,7 +23,7 @@ from growkit.training.outlook import Outlook
 from growkit.training.ready import RUN, ReadyRun, prepare
 from growkit.training.saved import Saved, WholeModel
 from growkit.training.settings import Settings
-from growkit.training.stages import Stage
+from growkit.training.stage_growth import grow_stage
 from growkit.version import __version__
 
 FINAL, METRICS, BOARD = "final", "metrics.jsonl", "tensorboard"
@@ -75,7 +72,7 @@ def open_run(
         open_model=_open_model,
         learners=learners or AllLearn(),
         saved=saved(ready.source),
-        grow=_grow,
+        grow=grow_stage,
         say=_diary(ready, watch),
     )
 
@@ -125,9 +122,3 @@ def _open_model(name: str | Path) -> Blank:
     source = open_source(name)
     source.close()
     return blank_model(source)
-
-
-def _grow(before: Path, after: Path, stage: Stage) -> None:
-    """Stack a model between two stages, its optimizer state along with it."""
-    options = Options(optimizer=before / "optimizer.safetensors", force=True)
-    carry_out([before], after, stack_recipe(layers=stage.layers, method=stage.depth), options)

@@ -18,10 +18,12 @@ from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
 from growkit.reports.tensorboard import check_tensorboard
+from growkit.training.blank import check_trainable
 from growkit.training.checkpoints import check_space
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
+from growkit.training.stage_growth import check_growth
 from growkit.training.teacher import Teacher, open_teacher
 
 RUN = "run.json"
@@ -51,6 +53,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     source = open_source(settings.checkpoint)
     source.close()
     config = source.config or {}
+    check_trainable(source)
     causal = objective(config, source.label)
     check(settings, machine.world, usable_positions(config))
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
@@ -91,6 +94,8 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     disk = _disk_bytes(settings, parameters, config)
     if not begun:
         check_space(out, disk)
+    check_growth(source, settings.stages)
+    source.close()
     return ReadyRun(
         settings=settings,
         machine=machine,

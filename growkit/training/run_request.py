@@ -11,7 +11,7 @@ from growkit.checkpoint.source import Checkpoint
 from growkit.data.tokens import open_tokens
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
-from growkit.growth.optimizer import OPTIMIZER
+from growkit.growth.optimizer import kept_state
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.training.stages import SCHEDULES, Stage, read_stages
@@ -154,8 +154,7 @@ def warmup_steps(origin: Origin, asked: int | None, steps: int, beta2: float) ->
     """
     if asked is not None:
         return asked
-    folder = origin.source.folder
-    if folder is not None and (folder / OPTIMIZER).exists():
+    if kept_state(origin.source.folder) is not None:
         return 0
     return min(round(1.0 / max(1.0 - beta2, 1e-9)), steps // 4)
 

@@ -16,7 +16,7 @@ from growkit.checkpoint.record import FORMAT
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.writer import Slot, layout, write_index, write_json
 from growkit.families import family_named
-from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER
+from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, PLACE
 from growkit.training.machine import Machine
 from growkit.training.optim import moments
 from growkit.training.sharing import stored_parts, write_tensors
@@ -60,8 +60,7 @@ class WholeModel:
 
     def _begin(self, student: Student, folder: Path) -> None:
         model: Any = student.model
-        model.config.dtype = "float32"
-        model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
+        state_class(model)
         model.config.save_pretrained(folder)
         if model.can_generate():
             model.generation_config.save_pretrained(folder)
@@ -88,15 +87,27 @@ def write_together(
         fill(folder)  # they only send: where to is the first one's to know
 
 
-def write_weights(student: Student, folder: Path) -> None:
-    """A model's weights under the names that files have, tied ones once. All processes call this together."""
-    model: Any = student.model
+def state_class(model: Any) -> None:
+    """Let a model's config say what its folder will hold."""
+    model.config.dtype = "float32"
+    model.config.architectures = [type(model).__name__.removeprefix("FSDP")]
+
+
+def kept_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """A model's weights by their live names, tied ones once, without what transformers leaves out of files."""
     seen, tensors = set[int](), dict[str, torch.Tensor]()
     left_out = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen and name not in left_out:
             seen.add(id(tensor))
             tensors[name] = tensor
+    return tensors
+
+
+def write_weights(student: Student, folder: Path) -> None:
+    """A model's weights under the names that files have, tied ones once. All processes call this together."""
+    model: Any = student.model
+    tensors = kept_tensors(model)
     parts = stored_parts(family_named(model.config.model_type), tensors)
     listed = [(name, tensors[part.live].dtype, part.shape) for name, part in sorted(parts.items())]
     headers, slots, sizes = layout(listed, SHARD_BYTES)
@@ -106,9 +117,11 @@ def write_weights(student: Student, folder: Path) -> None:
 
 
 def write_moments(student: Student, folder: Path) -> None:
-    """AdamW's state of what learns, in one file. All processes call this together."""
+    """AdamW's state of what learns, in one file in a folder of its own. All processes call this together."""
     tensors = moments(student.optimizer, student.model)
     header, offsets = header_bytes([(k, v.dtype, tuple(v.shape)) for k, v in sorted(tensors.items())], metadata=False)
     slots = {name: Slot(OPTIMIZER, offset) for name, offset in offsets.items()}
     size = len(header) + sum(tensor.numel() * tensor.dtype.itemsize for tensor in tensors.values())
-    write_tensors(student.machine, tensors, folder, {OPTIMIZER: header}, slots, {OPTIMIZER: size})
+    if student.machine.is_first:
+        (folder / PLACE).mkdir()
+    write_tensors(student.machine, tensors, folder / PLACE, {OPTIMIZER: header}, slots, {OPTIMIZER: size})

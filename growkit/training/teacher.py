@@ -15,7 +15,7 @@ from growkit.data.tokens import Tokens
 from growkit.errors import GrowkitError, RequestError
 from growkit.growth.sources import open_source
 from growkit.models.running import is_causal, objective
-from growkit.training.blank import Blank, blank_model
+from growkit.training.blank import Blank, blank_model, check_trainable
 from growkit.training.flops import forward_flops
 from growkit.training.machine import Machine
 from growkit.training.objective import Predicted
@@ -64,7 +64,9 @@ class LiveTeacher:
         return model.eval().requires_grad_(False)
 
     def check(self, config: dict[str, Any], tokens: Tokens) -> None:
-        """Refuse to teach a model of other tokens, of another objective, or of more positions. Raises RequestError."""
+        """Refuse to teach a model of other tokens, of another objective, or of more positions. Raises RequestError, and
+        CheckpointError where its weights are quantised."""
+        check_trainable(self._source)
         teacher, theirs, length = self._spec, self._source.config or {}, self._settings.seq_len
         if theirs.get("vocab_size") != config.get("vocab_size"):
             raise RequestError(
