@@ -24,6 +24,14 @@ class CheckpointError(GrowkitError):
     """A checkpoint, tensor or file that is missing, damaged, unknown or contradictory."""
 
 
+def reason_of(error: Exception) -> str:
+    """The first line of what another library's error says, or its kind where it says nothing."""
+    text = str(error).strip() or type(error).__name__
+    if "trust_remote_code" in text:  # transformers says how to run it; growkit has no way to
+        return "it needs code of its own (auto_map), which growkit never runs"
+    return text.splitlines()[0]
+
+
 class ProofInterrupted(KeyboardInterrupt):
     """Ctrl-C while a result was being proved, which is there all the same.
 

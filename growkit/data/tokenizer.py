@@ -1,5 +1,5 @@
-"""A tokenizer, found or made: its entries, its special tokens, its hash. Knows the tokenizers and transformers
-libraries; ignorant of documents and files of tokens.
+"""A tokenizer, found or made: its entries, its special tokens, its hash; the one place that opens one. Knows the
+tokenizers and transformers libraries; ignorant of documents and files of tokens.
 """
 
 import hashlib
@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.companions import TOKENIZERS
-from growkit.checkpoint.source import HUB_ID
+from growkit.checkpoint.source import HUB_ID, from_hub, read_json
 from growkit.data.tokens import META, TOKENIZER
-from growkit.errors import CheckpointError, RequestError
+from growkit.errors import CheckpointError, RequestError, reason_of
 
 END, MASK = "<|endoftext|>", "<|mask|>"
+SETTINGS = "tokenizer_config.json"
+OF_TOKENIZERS = ("*.json", "*.txt", "*.model", "*.jinja")  # what is fetched of a hub id
 LEAST = 256 + 2  # every byte, and the two special tokens
 
 
@@ -48,24 +50,33 @@ def tokenizer_folder(source: str | Path) -> Path | None:
 
 def open_tokenizer(source: str | Path) -> TextTokenizer:
     """The tokenizer of a folder, a dataset that holds its own, or a hub id. Raises CheckpointError where none loads."""
-    path, place = Path(source), str(source)
-    if path.exists():
-        folder = tokenizer_folder(path)
-        if folder is None:
-            raise CheckpointError(
-                f"{place!r} has no tokenizer: expected {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}"
-            )
-        place = str(folder)
-    elif not HUB_ID.fullmatch(place):
-        raise CheckpointError(f"{place!r} does not exist; give a folder with a tokenizer, or a hub id")
-    from transformers import AutoTokenizer
-
+    path, label = Path(source), str(source)
+    if not path.exists():
+        if not HUB_ID.fullmatch(label):
+            raise CheckpointError(f"{label!r} does not exist; give a folder with a tokenizer, or a hub id")
+        path = Path(from_hub(label, OF_TOKENIZERS))
+    folder = tokenizer_folder(path)
+    if folder is None:
+        raise CheckpointError(f"{label!r} has no tokenizer: expected {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=path.exists())
+        tokenizer = stock_tokenizer(folder)
     except Exception as error:  # transformers raises many kinds; each means that this tokenizer does not load
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"the tokenizer of {str(source)!r} does not load: {reason}") from None
-    return _described(tokenizer, str(source))
+        raise CheckpointError(f"the tokenizer of {label!r} does not load: {reason_of(error)}") from None
+    return _described(tokenizer, label)
+
+
+def stock_tokenizer(folder: Path) -> Any:
+    """A folder's tokenizer as transformers opens it, without any code that lies beside it or that it names.
+
+    Raises CheckpointError for one whose class needs such code, and whatever transformers does for what does not load.
+    """
+    import transformers
+
+    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
+    name = settings.get("tokenizer_class")
+    if settings.get("auto_map") and isinstance(name, str) and not hasattr(transformers, name.removesuffix("Fast")):
+        raise CheckpointError(f"its class {name!r} needs code of its own (auto_map), which growkit never runs")
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _described(tokenizer: Any, source: str) -> TextTokenizer:

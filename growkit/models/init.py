@@ -14,8 +14,8 @@ from growkit.checkpoint.record import model_card, record
 from growkit.checkpoint.source import CONFIG, HUB_ID, from_hub, read_json
 from growkit.checkpoint.writer import check_target
 from growkit.data.tokenizer import tokenizer_folder
-from growkit.errors import CheckpointError, RequestError
-from growkit.models.stock import hushed, reason_of
+from growkit.errors import CheckpointError, RequestError, reason_of
+from growkit.models.stock import hushed, with_own_kernels
 from growkit.version import __version__
 
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
@@ -119,7 +119,7 @@ def _class_of(content: dict[str, Any], label: str) -> tuple[Any, Any]:
             f" {getattr(config_class, 'model_type', None)!r}"
         )
     try:
-        return model_class, config_class.from_dict(content)
+        return model_class, with_own_kernels(config_class.from_dict(content))
     except Exception as error:  # whatever transformers finds wrong
         raise _refused(label, error) from None
 

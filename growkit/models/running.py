@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.source import CONFIG, Checkpoint
-from growkit.errors import CheckpointError, RequestError
+from growkit.data.tokenizer import stock_tokenizer
+from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named
 from growkit.families.naming import has_language_head
-from growkit.models.stock import experts_that_compute, hushed, reason_of, stock_class
+from growkit.models.stock import experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
 
 SEQUENCES, LENGTH = 8, 64
@@ -130,28 +131,15 @@ def sequences_for(
 
 def tokenizer_of(folder: Path) -> Any:
     """The tokenizer in a folder. Raises RequestError where there is none that loads."""
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # as for models
-        raise RequestError(
-            f"--text needs the source's tokenizer, which does not load: {str(error).splitlines()[0]}"
-        ) from None
+        return stock_tokenizer(folder)
+    except Exception as error:  # transformers raises many kinds; each means that there is none
+        raise RequestError(f"--text needs the source's tokenizer, which does not load: {reason_of(error)}") from None
 
 
 def load_model(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tuple[Any, list[str]]:
     """A stock model in eval mode, and the keys that transformers missed or did not expect."""
-    import transformers
-
-    transformers.logging.disable_progress_bar()
-    model_class = stock_class(config, str(folder))
-    loading = dict(dtype=dtype, output_loading_info=True, local_files_only=True)
-    try:
-        with hushed():
-            model, info = model_class.from_pretrained(folder, **loading)
-    except Exception as error:  # transformers raises many kinds; each means that this folder does not load
-        raise CheckpointError(f"transformers cannot load {str(folder)!r}: {reason_of(error)}") from None
+    model, info = stock_model(stock_class(config, str(folder)), folder, str(folder), dtype)
     wrong = [f"{kind[:-5]}: {key}" for kind in ("missing_keys", "unexpected_keys") for key in sorted(info[kind])]
     family = family_named(config.get("model_type"))
     # what transformers recomputes is no parameter

@@ -1,14 +1,18 @@
-"""Stock transformers' classes and its voice. Knows how a config names a class and what transformers says unasked;
-ignorant of what a model is loaded for.
+"""Stock transformers' classes and its voice: the one place that opens configs and models. Knows how a config names a
+class and what transformers says unasked; ignorant of what a model is loaded for.
+
+No code that lies beside a checkpoint, or that its config names, is ever run.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from growkit.errors import CheckpointError
+from growkit.checkpoint.source import CONFIG
+from growkit.errors import CheckpointError, reason_of
 from growkit.families import family_named
 from growkit.growth.width.sizes import odd_width
 
@@ -17,11 +21,81 @@ def stock_class(config: Mapping[str, Any], label: str) -> Any:
     """The class that a config names, or AutoModel. Raises CheckpointError for one that transformers does not have."""
     import transformers
 
-    name = (config.get("architectures") or ["AutoModel"])[0]
-    model_class = getattr(transformers, name, None)
-    if model_class is None:
-        raise CheckpointError(f"config.json of {label!r} names class {name!r}, which transformers does not have")
+    stated = config.get("architectures") or ["AutoModel"]
+    name = stated[0] if isinstance(stated, list) else stated
+    model_class = getattr(transformers, name, None) if isinstance(name, str) else None
+    if name != "AutoModel" and not (
+        isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
+    ):
+        own = "; it needs code of its own (auto_map), which growkit never runs" if config.get("auto_map") else ""
+        raise CheckpointError(f"config.json of {label!r} names class {name!r}, which transformers does not have{own}")
     return model_class
+
+
+def parameter_names(config: Mapping[str, Any], label: str) -> list[str]:
+    """What the stock model of a config calls its parameters; no memory is taken for them.
+
+    Raises CheckpointError where transformers has no such model, or cannot make it.
+    """
+    import transformers
+
+    model_class = stock_class(config, label)
+    try:
+        with hushed(), torch.device("meta"):
+            stated = with_own_kernels(transformers.AutoConfig.for_model(**config))
+            model = model_class.from_config(stated) if model_class is transformers.AutoModel else model_class(stated)
+    except Exception as error:  # transformers raises many kinds; each means that there is no such model
+        raise CheckpointError(f"transformers cannot make the model of {label!r}: {reason_of(error)}") from None
+    return [name for name, _ in model.named_parameters()]
+
+
+def stock_config(model_class: Any, folder: Path) -> Any:
+    """A folder's config as the config class of a model class reads it. Raises what transformers does."""
+    import transformers
+
+    if model_class is transformers.AutoModel:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    else:
+        config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+    return with_own_kernels(config)
+
+
+def with_own_kernels(config: Any) -> Any:
+    """A config that leaves it to transformers how attention and experts are computed.
+
+    A config.json may name a kernel of the hub for that, which would be fetched and run.
+    """
+    config._attn_implementation = config._experts_implementation = None
+    return config
+
+
+def stock_model(model_class: Any, folder: Path, label: str, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """A stock model with the weights of a folder, and what transformers says of their names.
+
+    Raises CheckpointError where it does not load.
+    """
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    try:
+        with hushed():
+            return model_class.from_pretrained(
+                folder, config=stock_config(model_class, folder), dtype=dtype, output_loading_info=True,
+                local_files_only=True, trust_remote_code=False,
+            )  # fmt: skip
+    except Exception as error:  # transformers raises many kinds; each means that this folder does not load
+        raise CheckpointError(f"transformers cannot load {label!r}: {reason_of(error)}") from None
+
+
+def generation_settings(folder: Path) -> Any:
+    """The settings for generating that lie in a folder, or those that transformers takes from its config."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except OSError:
+        more = {"config_file_name": CONFIG, "_from_model_config": True}
+        return GenerationConfig.from_pretrained(folder, local_files_only=True, **more)
 
 
 @contextmanager
@@ -35,11 +109,6 @@ def hushed() -> Iterator[None]:
         yield
     finally:
         transformers.logging.set_verbosity(verbosity)
-
-
-def reason_of(error: Exception) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def experts_that_compute(model: Any, config: Mapping[str, Any], dtype: torch.dtype) -> Any:

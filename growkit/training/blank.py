@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from growkit.checkpoint.source import CONFIG, Checkpoint
-from growkit.errors import CheckpointError
+from growkit.checkpoint.source import Checkpoint
+from growkit.errors import CheckpointError, reason_of
 from growkit.families import Family, family_named
 from growkit.families.stacked import expert_of, live_name
 from growkit.growth.source_headers import FLOATS
 from growkit.models.running import loadable
-from growkit.models.stock import experts_that_compute, hushed, reason_of, stock_class
+from growkit.models.stock import experts_that_compute, generation_settings, hushed, stock_class, stock_config
 from growkit.training.sharing import Pieces, fill_tensor
 
 ROWS = 1024  # compared at a time
@@ -58,18 +58,16 @@ def blank_model(source: Checkpoint) -> Blank:
     Raises CheckpointError for a class that transformers does not have or cannot make, and for weights that are missing
     or of another shape.
     """
-    import transformers
-
     config = source.config or {}
     family = family_named(config.get("model_type"))
     model_class = stock_class(config, source.label)
     try:
         with hushed(), loadable(source) as folder, _parameters_without_memory():
-            stated = model_class.config_class.from_pretrained(folder, local_files_only=True)
+            stated = stock_config(model_class, folder)
             stated.dtype = torch.float32
             model = model_class(stated)
             if model.can_generate():
-                model.generation_config = _generation(transformers.GenerationConfig, folder)
+                model.generation_config = generation_settings(folder)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises many kinds; each means that there is no such model
@@ -122,9 +120,9 @@ def pieces_of(family: Family, stored: Collection[str], live: Collection[str], pr
 
 
 def _spellings(family: Family, name: str, prefix: str) -> Iterator[str]:
-    """What a live model may call a stored tensor: BERT's first files say gamma and beta, GPT-NeoX's embed_out."""
+    """What a live model may call a stored tensor: with the base model's prefix or without, GPT-NeoX's embed_out."""
     heads = family.heads if name in family.heads else ()
-    for spelling in (name, name.replace(".gamma", ".weight").replace(".beta", ".bias"), *heads):
+    for spelling in (name, *heads):
         yield spelling
         yield f"{prefix}.{spelling}"
         yield spelling.removeprefix(f"{prefix}.")
@@ -144,15 +142,6 @@ def _parameters_without_memory() -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _generation(kind: Any, folder: Path) -> Any:
-    """The settings for generating that lie in a folder, or those that transformers takes from its config."""
-    try:
-        return kind.from_pretrained(folder, local_files_only=True)
-    except OSError:
-        more = {"config_file_name": CONFIG, "_from_model_config": True}
-        return kind.from_pretrained(folder, local_files_only=True, **more)
 
 
 def _aliases(model: Any) -> dict[int, list[str]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from growkit.models.stock import stock_class, with_own_kernels
 from growkit.training.flops import step_flops
 from growkit.training.machine import BYTES
 from growkit.training.prefix import layers_of
@@ -91,6 +92,6 @@ def _shape(config: dict[str, Any]) -> Any:
     """The stock model of a config without its weights."""
     import transformers
 
-    stock = transformers.AutoConfig.for_model(**config)
+    stock = with_own_kernels(transformers.AutoConfig.for_model(**config))
     with torch.device("meta"):
-        return getattr(transformers, config["architectures"][0])(stock)
+        return stock_class(config, "the checkpoint")(stock)
