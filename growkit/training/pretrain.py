@@ -81,8 +81,9 @@ def open_run(
 
 
 def carry_through(run: Run, resume: bool = False) -> Finished:
-    """Run to the end, or until a signal, and leave what is asked for; raises as pretrain does. Where the result is there
-    already nothing is computed, and nothing of it changes."""
+    """Run to the end, or until a signal, and leave what is asked for; raises as pretrain does.
+
+    Where the result is there already nothing is computed, and nothing of it changes."""
     s, final = run.settings, Path(run.settings.out) / FINAL
     try:
         if run.finished:

@@ -147,7 +147,7 @@ def read_plan(folder: Path) -> dict[str, Planned]:
     for name, entry in tensors.items():
         shape, parts = (entry.get("shape"), entry.get("parts")) if isinstance(entry, dict) else (None, None)
         known = isinstance(shape, list) and isinstance(parts, dict) and all(map(PART.fullmatch, parts))
-        numbers = [*shape, *parts.values()] if known else [None]
+        numbers = [*(shape or ()), *(parts or {}).values()] if known else [None]
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise CheckpointError(f"{str(folder / PLAN)!r} does not say where rows of {name!r} lie")
     return {name: Planned(tuple(entry["shape"]), entry["parts"]) for name, entry in tensors.items()}
