@@ -9,7 +9,7 @@ import tiny
 import torch
 import transformers
 from on_disk import edit_weights, fine_tune, state
-from refusing import refused
+from refusing import refused, run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file, save_model
 
@@ -179,3 +179,43 @@ def test_sources_with_and_without_the_base_models_prefix_become_one(family):
     assert same("plain", "mixed")
     assert {prefix + key for key in state("plain")} == state("prefixed").keys()
     assert all(key.startswith(prefix) for key in state("deep"))
+
+
+def without(*parts):
+    def change(tensors):
+        for name in [name for name in tensors if any(part in name for part in parts)]:
+            del tensors[name]
+
+    return change
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_what_depends_on_weights_that_a_file_lacks_is_not_compared(family):
+    """Stock models draw a pooler that is not stored, anew each time."""
+    tiny.make(family, tiny.STEMS[family] + "Model", dtype=torch.float32).save_pretrained("src")
+    whole = growkit.widen("src", "whole", hidden=48, verify=True).report
+    assert whole.ok and whole.compared == "last_hidden_state + pooler_output" and not whole.notes
+    edit_weights(Path("src"), without("pooler"))
+    report = growkit.widen("src", "wide", hidden=48, verify=True).report
+    assert report.ok and report.compared == "last_hidden_state" and report.relative < 1e-5
+    assert "pooler_output left out" in report.notes[0] and "pooler.dense.weight" in report.notes[0]
+    edit_weights(Path("wide"), lambda tensors: tensors["encoder.layer.1.output.dense.weight"].mul_(1.5))
+    assert not growkit.verify("src", "wide").ok
+    shown = run("verify", "src", "wide")
+    assert shown.exit_code == 1 and "pooler_output left out" in shown.stdout
+
+
+def test_a_result_that_lacks_what_its_source_has_fails():
+    tiny.make("bert", "BertModel", dtype=torch.float32).save_pretrained("src")
+    growkit.widen("src", "wide", hidden=48)
+    edit_weights(Path("wide"), without("pooler"))
+    report = growkit.verify("src", "wide")
+    assert not report.ok and len(report.keys) == 2 and not report.notes
+
+
+def test_nothing_to_compare_where_all_depends_on_what_is_missing():
+    tiny.make("bert", "BertForTokenClassification", dtype=torch.float32).save_pretrained("src")
+    edit_weights(Path("src"), without("classifier"))
+    refused(
+        "verify", "src", "src", says="all that a BertForTokenClassification puts out depends on weights that the file"
+    )
