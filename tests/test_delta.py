@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -240,3 +241,42 @@ def test_a_whole_delta_is_no_larger_than_the_model(here):
         sizes[name] = sum(path.stat().st_size for path in Path(name).glob("*.safetensors"))
     model = sum(tensor.numel() * tensor.element_size() for tensor in state("a").values())
     assert sizes["thin"] < sizes["half"] <= sizes["whole"] < 1.1 * model + 20_000
+
+
+PREFIXES = [  # family, what its bodies' files lack before their names
+    ("bert", "bert."),
+    ("roberta", "roberta."),
+    ("gpt2", "transformer."),
+    ("llama", "model."),
+]
+
+
+@pytest.mark.parametrize("family, prefix", PREFIXES)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_lora_of_a_base_without_prefix_has_the_names_that_peft_looks_for(tmp_path, monkeypatch, family, prefix):
+    """GPT-2's own files are a body's and their config names the language model; PEFT finds each module, silently."""
+    peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
+    monkeypatch.chdir(tmp_path)
+    fine_tune(tmp_path, "a", family, tie_word_embeddings=True)
+    kind = getattr(transformers, tiny.language_model(family))
+    heads = [name for name in state("base") if not name.startswith(prefix)]
+    for folder in ("base", "a"):
+        edit_weights(Path(folder), lambda tensors: unprefixed(tensors, prefix, heads))
+    errors = growkit.delta("base", "a", "lora", rank=4).errors
+    assert errors and all(name.startswith(prefix) for name in errors)
+    before = kind.from_pretrained("base", dtype=torch.float64).eval()
+    ids = tiny.tokens()
+    with torch.no_grad():
+        start = before(ids).logits
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # keys that are missing
+            found = peft.PeftModel.from_pretrained(before, "lora").double().eval()(ids).logits
+        growkit.apply("base", ["lora"], "applied")
+        expected = kind.from_pretrained("applied", dtype=torch.float64).eval()(ids).logits
+    assert tiny.relative(expected, found) < 1e-5 < 1e-2 < tiny.relative(expected, start)
+
+
+def unprefixed(tensors, prefix, heads):
+    """A task model's tensors under the names of its body's file; what is beside the body keeps its own."""
+    for name in [name for name in tensors if name not in heads]:
+        tensors[name.removeprefix(prefix)] = tensors.pop(name)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Base = Annotated[w.PathLike, Argument("The model to add to: a folder, a .safetensors file or a hub id.", "BASE")]
 Deltas = Annotated[
     Sequence[w.PathLike | tuple[w.PathLike, float]],
-    Argument("Folders of growkit delta --save, or plain LoRA of PEFT.", "DELTA[:WEIGHT]..."),
+    Argument("Folders of growkit delta --save, or LoRA of PEFT.", "DELTA[:WEIGHT]..."),
 ]
 
 
@@ -32,7 +32,7 @@ def apply(
 ) -> "Merged":
     """Add saved deltas to a model: base + the sum of weight x delta.
 
-    deltas: folders of `delta` or of PEFT's plain LoRA, each a path, 'path:weight' or (path, weight). out: the folder to
+    deltas: folders of `delta` or of PEFT's LoRA, each a path, 'path:weight' or (path, weight). out: the folder to
     make; without it one in the current folder. Result and errors as of `merge`.
     """
     from growkit.growth.spelling import size_in_bytes

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from growkit.merging.merge import MeasuredDelta
 
 Base = Annotated[w.PathLike, Argument("The model before: a folder, a .safetensors file or a hub id.", "BASE")]
-Member = Annotated[w.PathLike, Argument("The model fine-tuned from it.", "M")]
+Member = Annotated[w.PathLike, Argument("The model fine-tuned from it, or BASE+DELTA.", "M")]
 Save = Annotated[
     w.PathLike | None,
     Option(help="Folder to make of it: a sparse delta, or with --rank a LoRA.", panel=w.OUTPUT, metavar="DELTA"),

@@ -17,7 +17,7 @@ MergeMethod = Literal[
 Members = Annotated[
     Sequence[w.PathLike | tuple[w.PathLike, float]],
     Argument(
-        "Fine-tuned models: folders, .safetensors files, hub ids; weight 1 where none is given.",
+        "Fine-tuned models: folders, .safetensors files, hub ids, BASE+DELTA; weight 1 where none is given.",
         "M1[:WEIGHT] M2[:WEIGHT]...",
     ),
 ]

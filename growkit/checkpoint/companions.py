@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from growkit.checkpoint.headers import file_hash, reading
-from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, read_json, read_json_value
+from growkit.checkpoint.source import ADAPTER_CONFIG, CONFIG, INDEX, PROVENANCE, read_json, read_json_value
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 
@@ -18,7 +18,7 @@ OWN = (
     INDEX,
     PROVENANCE,
     "README.md",
-    "adapter_config.json",
+    ADAPTER_CONFIG,
     "lr_multipliers.json",
     "trainer_state.json",
 )  # written anew or not of this model

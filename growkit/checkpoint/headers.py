@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -37,13 +37,17 @@ CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTensor:
-    """Where a tensor lies: its file and absolute byte offset, with its dtype and shape."""
+    """Where a tensor lies: its file and absolute byte offset, with its dtype and shape.
+
+    aliases: other names that the file says it has, as safetensors.torch.save_model writes what is tied.
+    """
 
     name: str
     path: Path
     dtype: torch.dtype
     shape: tuple[int, ...]
     offset: int
+    aliases: tuple[str, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -76,7 +80,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         raise _damaged(path, f"its header is no valid JSON ({error})") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no JSON object")
-    header.pop("__metadata__", None)
+    aliases = _aliases(header.pop("__metadata__", None), header)
     start = 8 + length
     entries = (_entry(path, name, entry, start) for name, entry in header.items())
     tensors = sorted(entries, key=lambda tensor: (tensor.offset, tensor.bytes))  # an empty one before what follows it
@@ -89,7 +93,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     if end != size:
         kind = "truncated" if end > size else "followed by bytes that belong to no tensor"
         raise _damaged(path, f"its tensors end at byte {end} but the file has {size}; it is {kind}")
-    return {tensor.name: tensor for tensor in tensors}
+    return {t.name: replace(t, aliases=aliases[t.name]) if t.name in aliases else t for t in tensors}
 
 
 def header_bytes(
@@ -127,6 +131,15 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
             raise ValueError(f"key {key!r} stands there twice")
         entries[key] = value
     return entries
+
+
+def _aliases(metadata: object, header: dict[str, object]) -> dict[str, tuple[str, ...]]:
+    """Names that stand for a tensor of another name, by that: {"alias": "name"} among the metadata."""
+    aliases: dict[str, tuple[str, ...]] = {}
+    for alias, name in sorted(metadata.items()) if isinstance(metadata, dict) else ():
+        if isinstance(name, str) and name in header and alias not in header:
+            aliases[name] = (*aliases.get(name, ()), alias)
+    return aliases
 
 
 def _entry(path: Path, name: str, entry: object, start: int) -> StoredTensor:

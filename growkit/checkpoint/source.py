@@ -19,6 +19,7 @@ from growkit.checkpoint.system import read_at
 from growkit.errors import CheckpointError
 
 CONFIG, INDEX, SINGLE, PROVENANCE = "config.json", "model.safetensors.index.json", "model.safetensors", "growkit.json"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's two files
 UNFINISHED = "UNFINISHED"  # in a folder that growkit is making, or was when it was stopped
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FILES = (".safetensors", ".json", *PICKLES)  # endings that a hub id does not have, though it may have dots
@@ -62,7 +63,7 @@ class Checkpoint:
         width = tensor.elements // _first(tensor) * tensor.dtype.itemsize
         buffer = bytearray(len(rows) * width)
         view, place = memoryview(buffer), 0
-        for first, count in _runs(rows):
+        for first, count in runs(rows):
             self._read(tensor, view[place : place + count * width], tensor.offset + first * width)
             place += count * width
         if not buffer:
@@ -193,6 +194,8 @@ def _on_disk(path: Path, label: str) -> Checkpoint | None:
         )
     if path.is_file() and path.suffix in PICKLES:
         raise _pickle(path)
+    if (folder / ADAPTER_CONFIG).exists() and (path.is_dir() or (folder / CONFIG).exists()):
+        raise _adapter(folder, label)
     tensors = _folder_tensors(path) if path.is_dir() else read_header(path)
     config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else None
     bare = path.is_file() and config is None
@@ -251,6 +254,19 @@ def _pickle(path: Path) -> CheckpointError:
     )
 
 
+def _adapter(folder: Path, label: str) -> CheckpointError:
+    """Two models in one folder, or none: stock transformers would load the adapter on top of the weights."""
+    if (folder / SINGLE).exists() or (folder / INDEX).exists():
+        return CheckpointError(
+            f"{label!r} has {ADAPTER_CONFIG} beside its weights, on top of which transformers would load that adapter;"
+            " move the adapter's files to a folder of their own, and add it with growkit apply where it belongs to them"
+        )
+    return CheckpointError(
+        f"{label!r} is an adapter and no model: add it to its base with growkit apply, or write BASE+{label} as a member"
+        " of merge or delta"
+    )
+
+
 def from_hub(name: str, patterns: tuple[str, ...] = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")) -> str:
     """The folder of a hub id's files. Raises CheckpointError where they cannot be had."""
     from huggingface_hub import snapshot_download  # comes with transformers; slow to import, so only here
@@ -265,7 +281,7 @@ def from_hub(name: str, patterns: tuple[str, ...] = ("*.safetensors", "*.json", 
         ) from None
 
 
-def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
+def runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
     """(first, count) of each stretch of consecutive row numbers."""
     if len(rows):
         ends = np.flatnonzero(np.diff(rows) != 1) + 1

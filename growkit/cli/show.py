@@ -176,6 +176,8 @@ def report_table(measured: Verification) -> None:
         before = "of their mean logits" if measured.members else "before"
         table.add_row("loss", f"{measured.loss_source:.4f} {before}, {measured.loss_target:.4f} after (nats per token)")
     out.print(table)
+    for note in measured.notes:
+        out.print(f"[dim]note:[/] {escape(note)}", soft_wrap=True)
     for key in measured.keys:
         out.print(styled(("key", "red"), f" {key}"))
     if measured.tolerance is None:

@@ -53,6 +53,7 @@ BERT = Family(
     causal=False,
     embedding="embeddings.word_embeddings.weight",
     heads=("cls.predictions.decoder.weight",),
+    copies={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     tied=True,
     prefixes=("bert.",),
     architectures=(
@@ -85,6 +86,7 @@ ROBERTA = Family(
     causal=False,
     embedding="embeddings.word_embeddings.weight",
     heads=("lm_head.decoder.weight",),
+    copies={"lm_head.decoder.bias": "lm_head.bias"},
     tied=True,
     prefixes=("roberta.",),
     positions=Positions(counted_after="pad_token_id"),

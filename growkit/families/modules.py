@@ -12,10 +12,9 @@ def conv1d(name: str, out: str, into: str) -> dict[str, str]:
 
 
 def norm(name: str, axis: str = "hidden", before_head: bool = False) -> dict[str, str]:
-    """A norm's gain and bias over an axis, under today's and BERT's first names (gamma, beta)."""
+    """A norm's gain and bias over an axis."""
     axis = f"/{axis}" if before_head else axis
-    gain, shift = f"~{axis}", f"+{axis}"
-    return {f"{name}.weight": gain, f"{name}.gamma": gain, f"{name}.bias": shift, f"{name}.beta": shift}
+    return {f"{name}.weight": f"~{axis}", f"{name}.bias": f"+{axis}"}
 
 
 def task_heads() -> dict[str, str]:

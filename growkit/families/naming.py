@@ -5,7 +5,7 @@ number and "{expert}" for an expert's.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from sys import intern
@@ -14,6 +14,12 @@ from growkit.errors import CheckpointError
 from growkit.maps.notation import Dimension, parse
 
 _NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
+_FIRST_WORDS = {"gamma": "weight", "beta": "bias"}  # BERT's first files, of norms
+
+
+def name_of_today(name: str) -> str:
+    """What stock models call a tensor now that files have had under another name; the name itself for all others."""
+    return ".".join(_FIRST_WORDS.get(word, word) for word in name.split("."))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -38,6 +44,8 @@ class TensorNames:
     architectures: tuple[tuple[str, str], ...]  # (template that gives a class away, the class), first match wins
     embedding: str  # template of the token embedding
     heads: tuple[str, ...]  # templates of the output head that may be tied to it, one for each name it has
+    # stem of what some files store a copy of -> the stem of what it is always a copy of
+    copies: Mapping[str, str] = field(default_factory=dict)
     switches: Mapping[str, str] = field(default_factory=dict)  # config key that is true where a template is stored
 
     def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
@@ -69,6 +77,11 @@ class TensorNames:
     def template(self, name: str) -> str:
         """A stored name as the tables have it: without prefix, "{layer}" and "{expert}" for its numbers."""
         return _stem_and_template(name, self.prefixes)[1]
+
+    def prefix_of(self, names: Iterable[str]) -> str:
+        """The prefix that these names have, those of them that have one; "" where none has."""
+        listed = list(names)
+        return next((prefix for prefix in self.prefixes for name in listed if name.startswith(prefix)), "")
 
     def layer_of(self, name: str) -> int | None:
         """The layer number in a tensor's name, or None."""

@@ -144,7 +144,7 @@ class Family(TensorNames):
 
         config: which layers have experts, and how many; without it, all have, and one is enough.
         """
-        there = {self.stem(name).replace(".gamma", ".weight") for name in names}
+        there = {self.stem(name) for name in names}
         weights = [name for name in self.tensors if name.endswith(".weight")]
         in_layers = [name for name in weights if "{layer}" in name]
         experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1

@@ -21,6 +21,7 @@ from growkit.growth.optimizer import optimizer_tensors, rates_beside
 from growkit.growth.plan import Plan
 from growkit.growth.request import Recipe
 from growkit.growth.sources import headers_of, open_source, split_stored
+from growkit.growth.stored_names import names_of_today, prefixed_like
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 
 SHARD_BYTES = 5_000_000_000
@@ -75,9 +76,11 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         for state in states:
             stored.append(open_state(Path(state)))
             opened.callback(stored[-1].close)
+        _name_alike(checkpoints)
         headers = [headers_of(checkpoint) for checkpoint in checkpoints]
         for moments, header in zip(stored, headers):
-            moments.tensors = split_stored(family_named(header.config.get("model_type")), moments.tensors)
+            kind = family_named(header.config.get("model_type"))
+            moments.tensors = split_stored(kind, names_of_today(moments.tensors))
         asked, notes = with_sizes(recipe, headers[0])
         text = asked.experts.text if asked.experts is not None else None
         if text is not None and not Path(text).is_file():
@@ -97,6 +100,13 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         yield Prepared(
             sources=checkpoints, states=stored, rates=rates, plan=todo, folder=folder, options=options
         )  # fmt: skip
+
+
+def _name_alike(sources: Sequence[Checkpoint]) -> None:
+    """Let sources that become one have their tensors under the first one's names."""
+    for other in sources[1:]:
+        family = family_named((other.config or {}).get("model_type"))
+        other.tensors = prefixed_like(family, sources[0].tensors, other.tensors)
 
 
 def _check_beside(sources: Sequence[Checkpoint]) -> None:

@@ -89,7 +89,7 @@ def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
     if has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):
         missing.append(family.heads[0])
     if missing:
-        prefix = next((p for p in family.prefixes for name in headers.shapes if name.startswith(p)), "")
+        prefix = family.prefix_of(headers.shapes)
         name = missing[0] if missing[0] in family.heads else prefix + missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise CheckpointError(

@@ -4,6 +4,7 @@ checkpoint; ignorant of plans.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from growkit.families import FAMILIES, Family, family_named
 from growkit.families.stacked import split_with
 from growkit.growth.infer import infer_config, infer_family
 from growkit.growth.source_headers import Headers
+from growkit.growth.stored_names import names_of_today, without_copies
 
 INFERRED = (
     "no config.json: norm epsilon, activation, rotary base and the like are transformers' defaults for the family; a model"
@@ -33,14 +35,26 @@ def open_source(source: str | Path, family: str | None = None, heads: int | None
             f"--family {family!r} contradicts config.json, which says {checkpoint.config.get('model_type')!r}; it is for"
             " files without a config"
         )
-    kind = FAMILIES.get(str(checkpoint.config.get("model_type"))) if checkpoint.config is not None else None
+    checkpoint.tensors = names_of_today(checkpoint.tensors)
+    config = checkpoint.config
+    if config is None:
+        kind: Family | None = infer_family(_shapes(checkpoint), family)
+    else:
+        kind = FAMILIES.get(str(config.get("model_type")))
     if kind is not None and kind.is_moe:
         checkpoint.tensors = split_stored(kind, checkpoint.tensors)  # as they come, or stacked
-    if checkpoint.config is None:
-        shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-        checkpoint.config = infer_config(shapes, infer_family(shapes, family), heads)
-        checkpoint.inferred = True
+    if kind is not None:
+        tied = config is None or bool(config.get("tie_word_embeddings", kind.tied))
+        equal = partial(_equal, checkpoint)
+        checkpoint.tensors = without_copies(kind, tied, checkpoint.tensors, equal)
+        if config is None:
+            checkpoint.config = infer_config(_shapes(checkpoint), kind, heads)
+            checkpoint.inferred = True
     return checkpoint
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
 
 
 def headers_of(checkpoint: Checkpoint) -> Headers:
@@ -53,7 +67,7 @@ def headers_of(checkpoint: Checkpoint) -> Headers:
         same = _equal(checkpoint, head, embedding)
     return Headers(
         label=checkpoint.label,
-        shapes={name: tensor.shape for name, tensor in checkpoint.tensors.items()},
+        shapes=_shapes(checkpoint),
         dtypes={name: tensor.dtype for name, tensor in checkpoint.tensors.items()},
         config=checkpoint.config,
         head_is_copy=same,

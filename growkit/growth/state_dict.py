@@ -9,6 +9,7 @@ import torch
 
 from growkit.checkpoint.stream import StateSource
 from growkit.families import family_named
+from growkit.families.naming import name_of_today
 from growkit.families.stacked import join_experts, split_experts
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
@@ -26,7 +27,7 @@ def grown_state(
     """
     content = dict(config.to_dict() if hasattr(config, "to_dict") else config)
     family = family_named(content.get("model_type"))
-    tensors = split_experts(family, state)
+    tensors = split_experts(family, {name_of_today(name): tensor for name, tensor in state.items()})
     head, embedding = head_and_embedding(family, tensors)
     headers = Headers(
         label="the state dict",

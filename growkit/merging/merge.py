@@ -10,16 +10,16 @@ from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.families import family_named
 from growkit.growth.names import folder_for
-from growkit.growth.source_headers import architecture_of
 from growkit.growth.sources import headers_of, open_source
-from growkit.maps.notation import READ
+from growkit.merging.base_and_delta import UNTIED, on_both, untied
 from growkit.merging.delta_sizes import DeltaReport, measure
+from growkit.merging.lora_file import save_low_rank
 from growkit.merging.merge_plan import MergePlan, apply_plan, keys_of
 from growkit.merging.merger import Merger
 from growkit.merging.methods import MergeRequest, merge_request
 from growkit.merging.prepare_merge import MergeOptions, Path_, path_parts, prepared_merge
 from growkit.merging.sparse_file import SparseFile
-from growkit.merging.stored_deltas import open_skill, save_low_rank
+from growkit.merging.stored_deltas import Skill, open_skill
 from growkit.merging.write_merge import describe, write_merged
 
 
@@ -92,7 +92,7 @@ def delta(
                     file.finish()
             else:
                 report = measure(merger)
-                errors = save_low_rank(merger, folder, rank, _linears(plan), str(base))
+                errors = save_low_rank(merger, folder, rank, str(base))
             measured = MeasuredDelta(report, Path(save), errors)
 
         asked = {"drop": drop or 0.0, "rank": rank, "seed": seed}
@@ -108,7 +108,7 @@ def delta(
 def apply(base: Path_, deltas: Sequence[tuple[Path_, float]], out: Path_ | None, options: MergeOptions) -> Merged:
     """Add stored deltas, each with its weight, to a base: theta = base + sum of weight * delta.
 
-    deltas: folders of `delta` or of PEFT's plain LoRA. Raises as `merge` does.
+    deltas: folders of `delta` or of PEFT's LoRA. Raises as `merge` does.
     """
     if not deltas:
         raise RequestError("nothing to apply: name the deltas, such as D1 D2:0.5")
@@ -119,11 +119,17 @@ def apply(base: Path_, deltas: Sequence[tuple[Path_, float]], out: Path_ | None,
         opened.callback(checkpoint.close)
         headers = headers_of(checkpoint)
         family = family_named(headers.config.get("model_type"))
-        givers, members, stored = {}, {}, {}
+        skills: dict[str, Skill] = {}
         for key, (path, weight) in zip(keys, deltas):
-            givers[key], members[key], stored[key] = open_skill(Path(path), headers, family, key, weight)
-            opened.callback(stored[key].close)
-        plan = apply_plan(headers, list(givers.values()), request)
+            skills[key] = open_skill(Path(path), checkpoint, headers, family, key, weight)
+            opened.callback(skills[key].stored.close)
+        givers, notes = [skill.giver for skill in skills.values()], []
+        if any(skill.untied for skill in skills.values()):
+            checkpoint = untied(checkpoint, family)
+            headers = headers_of(checkpoint)
+            givers = [on_both(skill, family, headers) for skill in skills.values()]
+            notes = [UNTIED]
+        plan = apply_plan(headers, givers, request, notes)
         order = [member.key for member in plan.members]
         folder = (
             Path(out)
@@ -134,23 +140,7 @@ def apply(base: Path_, deltas: Sequence[tuple[Path_, float]], out: Path_ | None,
         check_target(folder, [path for path in named if path.exists()], options.force)
         if not options.dry_run:
             options.announce(plan)
-            merger = Merger(plan, checkpoint, [members[key] for key in order], options.allow_nonfinite)
-            sources = [checkpoint, *(stored[key] for key in order)]
+            merger = Merger(plan, checkpoint, [skills[key].member for key in order], options.allow_nonfinite)
+            sources = [checkpoint, *(skills[key].stored for key in order)]
             write_merged(merger, checkpoint, sources, folder, options.shard_bytes, options.progress)
         return Merged(folder, plan, options.dry_run)
-
-
-def _linears(plan: MergePlan) -> dict[str, bool]:
-    """stem -> whether it is stored (in, out), of the linear layers inside the model's layers."""
-    assert plan.base is not None
-    architecture = architecture_of(plan.family, plan.base)
-    transposed = {}
-    for tensor in plan.tensors:
-        dimensions = plan.family.axes_of(tensor.names[0], architecture)
-        if (
-            len(dimensions) == 2
-            and plan.family.layer_of(tensor.names[0]) is not None
-            and any(d.role == READ for d in dimensions)
-        ):
-            transposed[tensor.stem] = dimensions[0].role == READ
-    return transposed

@@ -181,23 +181,29 @@ def merge_plan(
     return _plan("merge", first, base_model is not None, givers, rows, request, notes)
 
 
-def apply_plan(base_model: Headers, skills: Sequence[Giver], request: MergeRequest) -> MergePlan:
+def apply_plan(
+    base_model: Headers, skills: Sequence[Giver], request: MergeRequest, notes: Sequence[str] = ()
+) -> MergePlan:
     """Plan the adding of deltas stored by themselves. Raises RequestError for one that does not fit the base."""
-    family = check_each([base_model])
-    ours = names_of(family, base_model)
+    check_each([base_model])
     for skill in skills:
-        strange = sorted({*skill.names} - {*ours})
-        if strange:
+        check_fits(skill, base_model)
+    rows = [None] * len(skills)
+    return _plan("apply", base_model, True, skills, rows, request, [*base_model.notes, *notes])
+
+
+def check_fits(skill: Giver, base_model: Headers) -> None:
+    """Raises RequestError for a stored delta of tensors that a base does not have, or has in another shape."""
+    ours = names_of(family_named(base_model.config.get("model_type")), base_model)
+    strange = sorted({*skill.names} - {*ours})
+    if strange:
+        raise RequestError(f"{skill.label!r} changes tensor {strange[0]!r}, which {base_model.label!r} does not have")
+    for stem, shape in skill.shapes.items():
+        if shape != base_model.shapes[ours[stem]]:
             raise RequestError(
-                f"{skill.label!r} changes tensor {strange[0]!r}, which {base_model.label!r} does not have"
+                f"{skill.label!r} changes tensor {ours[stem]!r} of shape {list(shape)} and {base_model.label!r} has"
+                f" {list(base_model.shapes[ours[stem]])}; apply it to the base it was made from"
             )
-        for stem, shape in skill.shapes.items():
-            if shape != base_model.shapes[ours[stem]]:
-                raise RequestError(
-                    f"{skill.label!r} changes tensor {ours[stem]!r} of shape {list(shape)} and {base_model.label!r} has"
-                    f" {list(base_model.shapes[ours[stem]])}; apply it to the base it was made from"
-                )
-    return _plan("apply", base_model, True, skills, [None] * len(skills), request, list(base_model.notes))
 
 
 def _plan(

@@ -105,7 +105,7 @@ class Merger:
             stored = self._base_rows(tensor, start, stop)
             if not givers:
                 assert stored is not None, "a mean of nothing was refused"
-                return stored.to(tensor.dtype)
+                return self._checked(stored.to(tensor.dtype), tensor, start, stop)
             base = stored.to(tensor.compute) if stored is not None else None
 
             def deltas() -> Weighted:
@@ -120,9 +120,7 @@ class Merger:
             else:
                 merged = consensus.join(deltas())
             result = (merged if base is None else base.add_(merged, alpha=request.scale)).to(tensor.dtype)
-            if not self.allow_nonfinite and not is_finite(result):
-                raise self._not_finite(tensor, start, stop, result)
-            return result
+            return self._checked(result, tensor, start, stop)
 
         for start in range(0, tensor.height, tensor.block_rows):
             yield start * tensor.width, lambda start=start: block(start)  # type: ignore[misc]
@@ -166,12 +164,18 @@ class Merger:
     ) -> torch.Tensor:
         return self.members[number].delta(tensor, tensor.origins[number], start, stop, base, tensor.rows[number])
 
+    def _checked(self, result: torch.Tensor, tensor: MergedTensor, start: int, stop: int) -> torch.Tensor:
+        """A block of the result. Raises CheckpointError where it is not finite, unless that is allowed."""
+        if not self.allow_nonfinite and not is_finite(result):
+            raise self._not_finite(tensor, start, stop, result)
+        return result
+
     def _not_finite(self, tensor: MergedTensor, start: int, stop: int, result: torch.Tensor) -> CheckpointError:
         """Whose fault it is that a merged block holds NaN or Inf: the base's, a member's, or the dtype's."""
         stored = self._base_rows(tensor, start, stop)
         blocks = [] if stored is None else [(self.plan.first, stored)]
         base = None if stored is None else torch.zeros(stored.shape, dtype=tensor.compute)
-        for number in self.active:
+        for number in (number for number in self.active if tensor.origins[number]):
             blocks.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
         for label, block in blocks:
             if not is_finite(block):

@@ -21,8 +21,9 @@ from growkit.families import family_named
 from growkit.growth.names import folder_for
 from growkit.growth.prepare import SHARD_BYTES
 from growkit.growth.source_headers import Headers
-from growkit.growth.sources import headers_of, open_source
+from growkit.growth.sources import headers_of
 from growkit.growth.width.sizes import read_sizes
+from growkit.merging.base_and_delta import base_and_delta, open_member, paths_of
 from growkit.merging.merge_plan import MergePlan, keys_of, merge_plan
 from growkit.merging.merger import Deltas, FineTuned, Merger
 from growkit.merging.methods import MergeRequest, parse_member
@@ -62,7 +63,10 @@ def weighted_path(member: Member) -> tuple[Path_, float]:
 
 
 def path_parts(source: Path_) -> tuple[str, ...]:
-    """A path in parts, by whose end a member is known; a hub id's own."""
+    """A path in parts, by whose end a member is known; a hub id's own, or those of BASE+DELTA one after the other."""
+    both = base_and_delta(source)
+    if both is not None:
+        return path_parts(both[0]) + path_parts(both[1])
     path = Path(source)
     return path.resolve().parts if path.exists() else tuple(str(source).split("/"))
 
@@ -92,7 +96,7 @@ def prepared_merge(
     opened: list[Checkpoint] = []
     try:
         for path in paths:
-            opened.append(open_source(path))
+            opened.append(open_member(path))
         headers = [headers_of(checkpoint) for checkpoint in opened]
         vocabularies = [_vocabulary(checkpoint, model) for checkpoint, model in zip(opened, headers)]
         based = base is not None
@@ -106,7 +110,7 @@ def prepared_merge(
             if out is not None
             else folder_for(paths, f"{'+'.join(c.name for c in opened[based:])}-{request.method}")
         )
-        check_target(folder, [Path(path) for path in paths if Path(path).exists()], options.force)
+        check_target(folder, [place for path in paths for place in paths_of(path)], options.force)
         deltas: list[Deltas] = [FineTuned(source) for source in sources]
         merger = Merger(plan, opened[0] if based else None, deltas, options.allow_nonfinite)
         yield ReadyMerge(merger, opened[0], [*opened[:based], *sources], folder)

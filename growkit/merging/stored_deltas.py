@@ -1,5 +1,5 @@
-"""Deltas that are stored by themselves: sparse, in growkit's own file, or of low rank, in PEFT's. Knows both formats,
-how they are read and how the latter is written; ignorant of how they are merged.
+"""Deltas that are stored by themselves: sparse, in growkit's own file, or a LoRA, in PEFT's. Knows how a folder tells
+which it is, and the sparse format; ignorant of how deltas are merged.
 
 Sparse, DELTA/delta.safetensors, for each tensor by its stem (its name without the prefix a task model gives its base
 model):
@@ -9,29 +9,22 @@ model):
     STEM.values     (values,)    the values, already divided by 1 - p, in the dtype of the base's tensor
 """
 
-import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from growkit.checkpoint.source import Checkpoint, open_checkpoint, read_json
-from growkit.checkpoint.stream import write_blocks
-from growkit.checkpoint.writer import layout, write_json
-from growkit.errors import CheckpointError, RequestError
+from growkit.checkpoint.source import ADAPTER, Checkpoint, open_checkpoint, runs
+from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.growth.kin import names_of
 from growkit.growth.source_headers import Headers
+from growkit.merging.lora import LowRankDelta
+from growkit.merging.lora_tensors import open_lora
 from growkit.merging.merge_plan import Giver, MergedTensor
-from growkit.merging.merger import Merger
-from growkit.merging.operators.subspace import low_rank
-from growkit.operators.seeds import generator
 
-SPARSE, ADAPTER, ADAPTER_CONFIG = "delta.safetensors", "adapter_model.safetensors", "adapter_config.json"
-PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+SPARSE, PICKLED = "delta.safetensors", "adapter_model.bin"
 
 
 @dataclass(frozen=True)
@@ -44,59 +37,76 @@ class SparseDelta:
         self, tensor: MergedTensor, name: str, start: int, stop: int, base: torch.Tensor | None, rows: np.ndarray | None
     ) -> torch.Tensor:
         """Rows [start, stop) as (rows, width) in the tensor's compute dtype."""
+        return self._rows(name, start, stop, tensor.width, tensor.compute)
+
+    def change(self, stem: str, rows: np.ndarray, base: torch.Tensor) -> torch.Tensor:
+        """What these rows change by. base: what the base has there, (rows, width) in the dtype to compute in."""
+        parts = [self._rows(stem, first, first + count, base.shape[1], base.dtype) for first, count in runs(rows)]
+        return torch.cat(parts) if parts else torch.zeros_like(base)
+
+    def _rows(self, name: str, start: int, stop: int, width: int, dtype: torch.dtype) -> torch.Tensor:
         if f"{name}.dense" in self.stored.tensors:
-            return self.stored.rows(f"{name}.dense", np.arange(start, stop)).to(tensor.compute)
+            return self.stored.rows(f"{name}.dense", np.arange(start, stop)).to(dtype)
         before = max(start - 1, 0)
         ends = self.stored.rows(f"{name}.row_ends", np.arange(before, stop)).flatten().numpy()
         ends = ends if start else np.concatenate([[0], ends])
         places = np.arange(ends[0], ends[-1])
-        delta = torch.zeros(stop - start, tensor.width, dtype=tensor.compute)
+        delta = torch.zeros(stop - start, width, dtype=dtype)
         of_row = torch.from_numpy(np.repeat(np.arange(stop - start), np.diff(ends)))
         columns = self.stored.rows(f"{name}.columns", places).flatten().long()
-        delta[of_row, columns] = self.stored.rows(f"{name}.values", places).flatten().to(tensor.compute)
+        delta[of_row, columns] = self.stored.rows(f"{name}.values", places).flatten().to(dtype)
         return delta
 
 
-@dataclass(frozen=True)
-class LowRankDelta:
-    """A LoRA of PEFT as a member: scale * B A. names: stem -> its path in the adapter. transposed: fan_in_fan_out."""
+@dataclass(frozen=True, kw_only=True)
+class Skill:
+    """A stored delta that was opened. untied: the base's head and embedding, one tensor there, differ in the result."""
 
+    giver: Giver  # what a plan needs of it
+    member: SparseDelta | LowRankDelta
     stored: Checkpoint
-    names: dict[str, str]
-    scale: float
-    transposed: bool
-
-    def delta(
-        self, tensor: MergedTensor, name: str, start: int, stop: int, base: torch.Tensor | None, rows: np.ndarray | None
-    ) -> torch.Tensor:
-        """Rows [start, stop) as (rows, width) in the tensor's compute dtype."""
-        a, b = (self._whole(self.names[name] + part).to(tensor.compute) for part in (A, B))
-        left, right = (a.T, b.T) if self.transposed else (b, a)
-        return (left[start:stop] @ right).mul_(self.scale)
-
-    def _whole(self, name: str) -> torch.Tensor:
-        return self.stored.rows(name, np.arange(self.stored.tensors[name].shape[0]))
+    untied: bool = False
 
 
-def open_skill(path: Path, base: Headers, family: Family, key: str, weight: float) -> tuple[Giver, Any, Checkpoint]:
-    """A stored delta: what the plan needs of it, its member, and its open file.
+def open_skill(
+    path: Path, base: Checkpoint, headers: Headers, family: Family, key: str = "", weight: float = 1.0
+) -> Skill:
+    """Open a stored delta. headers: of the base.
 
-    Raises CheckpointError for what is no delta, RequestError for an adapter that is more than a plain LoRA.
+    Raises CheckpointError for what is no delta or a damaged one, RequestError for an adapter that is more than a LoRA,
+    or of another base.
     """
-    for name in (SPARSE, ADAPTER):
-        if (path / name).is_file():
-            stored = open_checkpoint(path / name)
-            total = sum(tensor.bytes for tensor in stored.tensors.values())
-            member, dtypes, shapes = (_sparse if name == SPARSE else _adapter)(path, stored, base, family)
-            names = {stem: stem for stem in dtypes}
-            giver = Giver(
-                label=str(path), key=key, weight=weight, bytes=total, names=names, dtypes=dtypes, shapes=shapes
-            )
-            return giver, member, stored
-    raise CheckpointError(f"{str(path)!r} holds no delta: expected {SPARSE} (growkit delta --save) or {ADAPTER} (PEFT)")
+    untied = False
+    if (path / SPARSE).is_file():
+        stored = open_checkpoint(path / SPARSE)
+        member: SparseDelta | LowRankDelta
+        member, dtypes, shapes = _sparse(path, stored, headers, family)
+    elif (path / ADAPTER).is_file():
+        lora = open_lora(path, base, headers, family)
+        member, dtypes, shapes, untied = lora.member, lora.dtypes, lora.shapes, lora.untied
+        stored = lora.member.stored
+    elif (path / PICKLED).is_file():
+        raise CheckpointError(
+            f"{str(path / PICKLED)!r} is a pickle, which can run code when it is read; load the adapter with PEFT where you"
+            f" trust it, and save it again as {ADAPTER}"
+        )
+    else:
+        raise CheckpointError(
+            f"{str(path)!r} holds no delta: expected {SPARSE} (growkit delta --save) or {ADAPTER} (PEFT)"
+        )
+    giver = Giver(
+        label=str(path),
+        key=key,
+        weight=weight,
+        bytes=sum(tensor.bytes for tensor in stored.tensors.values()),
+        names={stem: stem for stem in dtypes},
+        dtypes=dtypes,
+        shapes=shapes,
+    )
+    return Skill(giver=giver, member=member, stored=stored, untied=untied)
 
 
-def _sparse(path: Path, stored: Checkpoint, base: Headers, family: Family) -> tuple[Any, dict, dict]:
+def _sparse(path: Path, stored: Checkpoint, base: Headers, family: Family) -> tuple[SparseDelta, dict, dict]:
     dtypes, shapes = {}, {}
     ours = names_of(family, base)
     for name, tensor in stored.tensors.items():
@@ -107,66 +117,3 @@ def _sparse(path: Path, stored: Checkpoint, base: Headers, family: Family) -> tu
             rows = tensor.shape[0] if part == "dense" else stored.tensors[f"{stem}.row_ends"].shape[0]
             shapes[stem] = (rows, *shape[1:])
     return SparseDelta(stored), dtypes, shapes
-
-
-def _adapter(path: Path, stored: Checkpoint, base: Headers, family: Family) -> tuple[Any, dict, dict]:
-    config = read_json(path / ADAPTER_CONFIG)
-    for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication"):
-        if config.get(key):
-            raise RequestError(f"{str(path)!r} has {key} {config[key]!r}; growkit applies plain LoRA")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if config.get("peft_type") != "LORA" or not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise RequestError(f"{str(path / ADAPTER_CONFIG)!r} is of no LoRA with r and lora_alpha")
-    names, dtypes, shapes, transposed = {}, {}, {}, bool(config.get("fan_in_fan_out"))
-    for name, tensor in stored.tensors.items():
-        module, part = next(((name[: -len(p)], p) for p in (A, B) if name.endswith(p)), ("", ""))
-        if not module.startswith(PREFIX):
-            raise RequestError(f"{str(path)!r} has tensor {name!r}; growkit applies plain LoRA of linear layers")
-        if part == A:
-            stem = family.stem(module.removeprefix(PREFIX) + ".weight")
-            other = stored.tensors.get(module + B)
-            if other is None:
-                raise CheckpointError(f"{str(path)!r} has {name!r} without its lora_B; save it again")
-            out, into = other.shape[0], tensor.shape[1]
-            names[stem], dtypes[stem], shapes[stem] = module, tensor.dtype, (into, out) if transposed else (out, into)
-    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    return LowRankDelta(stored, names, scale, transposed), dtypes, shapes
-
-
-def save_low_rank(merger: Merger, folder: Path, rank: int, linears: dict[str, bool], base: str) -> dict[str, float]:
-    """Write the one member's delta as a LoRA that stock PEFT loads; returns each module's relative Frobenius error.
-
-    linears: stem -> whether it is stored (in, out), of all linear layers. One tensor is held at a time; A and B are
-    float32.
-    """
-    entries: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
-    tensors = [tensor for tensor in merger.plan.tensors if tensor.stem in linears]
-    for tensor in tensors:
-        out, into = tensor.shape[::-1] if linears[tensor.stem] else tensor.shape
-        module = PREFIX + tensor.names[0].removesuffix(".weight")
-        entries += [(module + A, torch.float32, (rank, into)), (module + B, torch.float32, (out, rank))]
-    errors: dict[str, float] = {}
-
-    def work() -> Iterator[tuple[list[tuple[str, int]], list[tuple[int, Callable[[], torch.Tensor]]]]]:
-        for tensor in tensors:
-            delta = torch.cat(list(merger.deltas(tensor, 0)))
-            delta = delta.T if linears[tensor.stem] else delta
-            b, a = low_rank(delta, rank, generator(merger.plan.request.seed, f"rank/{tensor.stem}"))
-            module = tensor.names[0].removesuffix(".weight")
-            errors[module] = float((delta - b @ a).norm() / delta.norm().clamp_min(1e-30))
-            for part, matrix in ((A, a), (B, b)):
-                whole = matrix.float().contiguous()
-                yield [(PREFIX + module + part, 4)], [(0, lambda whole=whole: whole)]  # type: ignore[misc]
-
-    headers, slots, sizes = layout(entries, 1 << 62, ADAPTER)
-    write_blocks(work(), folder, headers, slots, sizes)
-    modules = sorted({stem.removesuffix(".weight").rsplit(".", 1)[-1] for stem in linears})
-    task = "CAUSAL_LM" if "CausalLM" in json.dumps(merger.plan.config.get("architectures")) else None
-    config: dict[str, Any] = {
-        "peft_type": "LORA", "task_type": task,
-        "base_model_name_or_path": base, "r": rank, "lora_alpha": rank, "target_modules": modules, "lora_dropout": 0.0,
-        "bias": "none", "fan_in_fan_out": any(linears.values()), "use_rslora": False, "use_dora": False,
-        "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "inference_mode": True,
-    }  # fmt: skip
-    write_json(folder / ADAPTER_CONFIG, config)
-    return errors

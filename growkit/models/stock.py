@@ -32,6 +32,23 @@ def stock_class(config: Mapping[str, Any], label: str) -> Any:
     return model_class
 
 
+def parameter_names(config: Mapping[str, Any], label: str) -> list[str]:
+    """What the stock model of a config calls its parameters; no memory is taken for them.
+
+    Raises CheckpointError where transformers has no such model, or cannot make it.
+    """
+    import transformers
+
+    model_class = stock_class(config, label)
+    try:
+        with hushed(), torch.device("meta"):
+            stated = with_own_kernels(transformers.AutoConfig.for_model(**config))
+            model = model_class.from_config(stated) if model_class is transformers.AutoModel else model_class(stated)
+    except Exception as error:  # transformers raises many kinds; each means that there is no such model
+        raise CheckpointError(f"transformers cannot make the model of {label!r}: {reason_of(error)}") from None
+    return [name for name, _ in model.named_parameters()]
+
+
 def stock_config(model_class: Any, folder: Path) -> Any:
     """A folder's config as the config class of a model class reads it. Raises what transformers does."""
     import transformers

@@ -120,9 +120,9 @@ def pieces_of(family: Family, stored: Collection[str], live: Collection[str], pr
 
 
 def _spellings(family: Family, name: str, prefix: str) -> Iterator[str]:
-    """What a live model may call a stored tensor: BERT's first files say gamma and beta, GPT-NeoX's embed_out."""
+    """What a live model may call a stored tensor: with the base model's prefix or without, GPT-NeoX's embed_out."""
     heads = family.heads if name in family.heads else ()
-    for spelling in (name, name.replace(".gamma", ".weight").replace(".beta", ".bias"), *heads):
+    for spelling in (name, *heads):
         yield spelling
         yield f"{prefix}.{spelling}"
         yield spelling.removeprefix(f"{prefix}.")

@@ -1,0 +1,74 @@
+"""One spelling for each tensor of a file, whoever wrote it: names of today, one tensor for what is stored or named
+twice. Knows families' names; ignorant of values.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from growkit.checkpoint.headers import StoredTensor
+from growkit.errors import CheckpointError
+from growkit.families import Family
+from growkit.families.naming import name_of_today
+
+Stored = Mapping[str, StoredTensor]
+
+
+def names_of_today(tensors: Stored) -> dict[str, StoredTensor]:
+    """Tensors by their names of today, each also by the other names that its file says it has.
+
+    Raises CheckpointError for two that have one name.
+    """
+    named: dict[str, StoredTensor] = {}
+    for stored, tensor in tensors.items():
+        for place, name in enumerate((stored, *tensor.aliases)):
+            own = name_of_today(name)
+            if own not in named:
+                named[own] = tensor if own == stored else replace(tensor, name=own)
+            elif place == 0:
+                raise CheckpointError(
+                    f"{str(tensor.path)!r} has {own!r} twice, once as {stored!r}, as BERT's first files call it; fetch"
+                    " the checkpoint again"
+                )
+    return named
+
+
+def without_copies(
+    family: Family, tied: bool, tensors: Stored, equal: Callable[[str, str], bool]
+) -> dict[str, StoredTensor]:
+    """Tensors under the one name that stock models save them by, where files may have them under another.
+
+    tied: whether a head alone is the embedding. equal: whether two stored tensors hold the same.
+    """
+    copies = {**(dict.fromkeys(family.heads, family.embedding) if tied else {}), **family.copies}
+    prefix, stems = family.prefix_of(tensors), {family.stem(name): name for name in tensors}
+    named: dict[str, StoredTensor] = {}
+    for name, tensor in tensors.items():
+        original = copies.get(family.stem(name))
+        there = stems.get(original) if original is not None else None
+        if original is None:
+            named[name] = tensor
+        elif there is None:
+            own = prefix + original if original == family.embedding else original
+            named[own] = replace(tensor, name=own)
+            stems[original] = own
+        elif not _one(tensor, tensors.get(there, tensor)) and not (original != family.embedding and equal(name, there)):
+            named[name] = tensor  # another tensor, or a head that is stored beside the embedding: both stay
+    return named
+
+
+def prefixed_like(family: Family, first: Stored, other: Stored) -> dict[str, StoredTensor]:
+    """A model's tensors with the base model's prefix where the first model's have it."""
+    prefix = family.prefix_of(first)
+    prefixed = {family.template(name): name.startswith(prefix) for name in first}
+    named: dict[str, StoredTensor] = {}
+    for name, tensor in other.items():
+        stem = family.stem(name)
+        known = prefixed.get(family.template(name))
+        own = name if known is None else f"{prefix if known else ''}{stem}"
+        named[own] = tensor if own == name else replace(tensor, name=own)
+    return named
+
+
+def _one(tensor: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two names are of the same bytes."""
+    return (tensor.path, tensor.offset) == (other.path, other.offset)

@@ -1,0 +1,95 @@
+"""A delta as a LoRA that stock PEFT loads: adapter_model.safetensors and adapter_config.json. Knows which layers a LoRA
+may be on, and what PEFT will call them; ignorant of how a delta is read and of how the folder comes to be.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from growkit.checkpoint.source import ADAPTER, ADAPTER_CONFIG
+from growkit.checkpoint.stream import write_blocks
+from growkit.checkpoint.writer import layout, write_json
+from growkit.growth.source_headers import architecture_of
+from growkit.maps.notation import READ
+from growkit.merging.lora_tensors import PREFIX, A, B
+from growkit.merging.merge_plan import MergePlan
+from growkit.merging.merger import Merger
+from growkit.merging.operators.subspace import low_rank
+from growkit.models.stock import parameter_names
+from growkit.operators.seeds import generator
+
+
+def save_low_rank(merger: Merger, folder: Path, rank: int, base: str) -> dict[str, float]:
+    """Write the one member's delta as a LoRA of the linear layers; returns each module's relative Frobenius error.
+
+    Modules go by the names that the base has in stock transformers, whatever its file calls them. One tensor is held at
+    a time; A and B are float32. Raises CheckpointError where transformers has no such model.
+    """
+    plan = merger.plan
+    transposed = linears(plan)
+    called, targets = module_names(plan, base)
+    entries: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
+    tensors = [tensor for tensor in plan.tensors if tensor.stem in transposed]
+    for tensor in tensors:
+        out, into = tensor.shape[::-1] if transposed[tensor.stem] else tensor.shape
+        module = PREFIX + called[tensor.stem]
+        entries += [(module + A, torch.float32, (rank, into)), (module + B, torch.float32, (out, rank))]
+    errors: dict[str, float] = {}
+
+    def work() -> Iterator[tuple[list[tuple[str, int]], list[tuple[int, Callable[[], torch.Tensor]]]]]:
+        for tensor in tensors:
+            delta = torch.cat(list(merger.deltas(tensor, 0)))
+            delta = delta.T if transposed[tensor.stem] else delta
+            b, a = low_rank(delta, rank, generator(plan.request.seed, f"rank/{tensor.stem}"))
+            module = called[tensor.stem]
+            errors[module] = float((delta - b @ a).norm() / delta.norm().clamp_min(1e-30))
+            for part, matrix in ((A, a), (B, b)):
+                whole = matrix.float().contiguous()
+                yield [(PREFIX + module + part, 4)], [(0, lambda whole=whole: whole)]  # type: ignore[misc]
+
+    headers, slots, sizes = layout(entries, 1 << 62, ADAPTER)
+    write_blocks(work(), folder, headers, slots, sizes)
+    architecture = (plan.config.get("architectures") or [""])[0]
+    config: dict[str, Any] = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM" if "CausalLM" in architecture else None,
+        "base_model_name_or_path": base, "r": rank, "lora_alpha": rank, "target_modules": targets, "lora_dropout": 0.0,
+        "bias": "none", "fan_in_fan_out": any(transposed.values()), "use_rslora": False, "use_dora": False,
+        "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "inference_mode": True,
+    }  # fmt: skip
+    write_json(folder / ADAPTER_CONFIG, config)
+    return errors
+
+
+def linears(plan: MergePlan) -> dict[str, bool]:
+    """stem -> whether it is stored (in, out), of the linear layers inside the model's layers."""
+    assert plan.base is not None
+    architecture = architecture_of(plan.family, plan.base)
+    transposed = {}
+    for tensor in plan.tensors:
+        dimensions = plan.family.axes_of(tensor.names[0], architecture)
+        if (
+            len(dimensions) == 2
+            and plan.family.layer_of(tensor.names[0]) is not None
+            and any(d.role == READ for d in dimensions)
+        ):
+            transposed[tensor.stem] = dimensions[0].role == READ
+    return transposed
+
+
+def module_names(plan: MergePlan, base: str) -> tuple[dict[str, str], list[str]]:
+    """(stem -> what the module is called in the stock model that the base's config names, target_modules for PEFT).
+
+    Targets are the last parts of names, or whole names where other modules end alike, as in BERT's head.
+    """
+    assert plan.base is not None
+    named = architecture_of(plan.family, plan.base)
+    live = parameter_names({**plan.config, "architectures": [named] if named else None}, base)
+    by_stem = {plan.family.stem(name): name for name in live}
+    called = {stem: by_stem.get(stem, stem).removesuffix(".weight") for stem in linears(plan)}
+    whole = {*called.values()}
+    ends = {name.rpartition(".")[2] for name in whole}
+    others = {name.removesuffix(".weight") for name in live if name.endswith(".weight")} - whole
+    alike = any(name.rpartition(".")[2] in ends for name in others)
+    return called, sorted(whole if alike else ends)

@@ -1,0 +1,221 @@
+"""One model in the spellings that files have it in: read as what it means, by every command."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import transformers
+from on_disk import edit_weights, fine_tune, state
+from refusing import refused, run
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file, save_model
+
+import growkit
+from growkit.checkpoint.headers import read_header
+from growkit.growth.sources import open_source
+
+TIED = ("llama", "gpt2", "bert", "roberta", "opt", "distilbert")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def written_once(folder, out):
+    """A model as safetensors.torch.save_model writes it: what is tied once, under the name that sorts first."""
+    config = json.loads(Path(folder, "config.json").read_text())
+    model = getattr(transformers, config["architectures"][0]).from_pretrained(folder)
+    shutil.copytree(folder, out)
+    save_model(model, Path(out, "model.safetensors"))
+
+
+def near(one, other):
+    """To the rounding of base + (member - base)."""
+    ours, theirs = state(one), state(other)
+    return ours.keys() == theirs.keys() and all(torch.allclose(ours[n], theirs[n], atol=1e-6) for n in ours)
+
+
+def same(one, other):
+    ours, theirs = state(one), state(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("family", TIED)
+def test_what_is_tied_may_be_stored_once_under_another_name(family):
+    """Every command makes of it what it makes of the file that save_pretrained writes; results are stock files."""
+    fine_tune(Path(), "a", family, torch.float32, tie_word_embeddings=True)
+    for name in ("base", "a"):
+        written_once(name, f"{name}-once")
+    with safe_open("base-once/model.safetensors", "pt") as file:
+        assert file.metadata() and "pt" not in file.metadata().values()
+    for base, member, out in (("base", "a", "stock"), ("base-once", "a-once", "once"), ("base-once", "a", "both")):
+        assert growkit.widen(base, f"wide-{out}", hidden=48, verify=True).report.ok
+        growkit.stack([base, member], f"deep-{out}", layers=6)
+        growkit.fuse([base, member], f"fused-{out}")
+        growkit.merge([member], f"merged-{out}", base=base, method="task-arithmetic")
+        growkit.delta(base, member, f"delta-{out}")
+        growkit.apply(base, [f"delta-{out}"], f"applied-{out}")
+        for made in ("wide", "deep", "fused", "merged", "delta", "applied"):
+            assert same(f"{made}-{out}", f"{made}-stock"), (made, out)
+    assert near("merged-once", "a")
+    report = growkit.verify("base", "base-once")
+    assert report.ok and report.relative == 0
+    assert growkit.inspect("base-once").parameters == growkit.inspect("base").parameters
+
+
+def test_what_is_tied_and_stored_once_is_trained_and_measured(world):
+    shutil.copytree(world / "tied", "stock")
+    written_once("stock", "once")
+    asked = dict(data=world / "data", steps=3, seq_len=16, batch_size=4, eval_tokens=160)
+    for name in ("stock", "once"):
+        growkit.pretrain(name, out=f"run-{name}", **asked)
+    assert same("run-once/final", "run-stock/final")
+    losses = [growkit.evaluate(name, world / "data", limit=200).loss for name in ("stock", "once")]
+    assert losses[0] == losses[1]
+
+
+def test_a_bare_file_says_itself_that_its_head_is_the_embedding():
+    tiny.make("gpt2", dtype=torch.float32).save_pretrained("stock")
+    written_once("stock", "once")
+    for name in ("stock", "once"):
+        Path(name, "model.safetensors").rename(f"{name}.safetensors")
+        growkit.widen(f"{name}.safetensors", f"wide-{name}", hidden=48, source_heads=4)
+    assert same("wide-once", "wide-stock")
+    assert Path("wide-once/config.json").read_text() == Path("wide-stock/config.json").read_text()
+
+
+def test_metadata_give_a_tensor_names_that_no_tensor_has():
+    """Only a name that no tensor has, for a name that one has."""
+    tensors = {"a": torch.zeros(2), "b": torch.ones(2)}
+    save_file(tensors, "x.safetensors", {"format": "pt", "b": "a", "c": "a", "d": "a", "e": "none"})
+    assert {name: tensor.aliases for name, tensor in read_header(Path("x.safetensors")).items()} == {
+        "a": ("c", "d"),
+        "b": (),
+    }
+
+
+def test_an_untied_head_that_shares_memory_has_both_names():
+    """The config does not tie them: they are two tensors, which are equal today."""
+    model = tiny.make("llama", dtype=torch.float32)
+    model.lm_head.weight = model.model.embed_tokens.weight
+    model.save_pretrained("stock")
+    save_model(model, "stock/model.safetensors")
+    assert len(load_file("stock/model.safetensors")) == len(open_source("stock").tensors) - 1
+    growkit.widen("stock", "wide", hidden=48)
+    assert {"lm_head.weight", "model.embed_tokens.weight"} <= state("wide").keys()
+
+
+def old_words(tensors):
+    """BERT's first names: gamma and beta, and a copy of the head's bias."""
+    for name in list(tensors):
+        for old, new in (("gamma", "weight"), ("beta", "bias")):
+            if name.endswith(f"LayerNorm.{new}"):
+                tensors[name.replace(f"LayerNorm.{new}", f"LayerNorm.{old}")] = tensors.pop(name)
+    tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].clone()
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertForPreTraining"])
+def test_names_of_berts_first_files_are_todays(architecture):
+    """Bases and members in either spelling; results have the names that stock models save."""
+    model = tiny.make("bert", architecture, dtype=torch.float32)
+    for name in ("base", "a"):
+        tiny.shake(model, ord(name[0])).save_pretrained(name)
+        shutil.copytree(name, f"{name}-old")
+        edit_weights(Path(f"{name}-old"), old_words)
+    assert "bert.embeddings.LayerNorm.gamma" in state("base-old")
+    for number, (base, member) in enumerate(
+        [("base", "a"), ("base-old", "a"), ("base", "a-old"), ("base-old", "a-old")]
+    ):
+        assert growkit.widen(base, f"wide-{number}", hidden=48, verify=True).report.ok
+        growkit.fuse([base, member], f"fused-{number}")
+        growkit.merge([member], f"merged-{number}", base=base, method="task-arithmetic")
+        growkit.delta(base, member, f"delta-{number}")
+        growkit.apply(base, [f"delta-{number}"], f"applied-{number}")
+        for made in ("wide", "fused", "merged", "delta", "applied"):
+            assert same(f"{made}-{number}", f"{made}-0"), (made, base, member)
+    assert near("merged-0", "a")
+
+
+def test_a_name_in_both_spellings_is_refused():
+    tiny.make("bert", dtype=torch.float32).save_pretrained("src")
+
+    def twice(tensors):
+        tensors["bert.embeddings.LayerNorm.gamma"] = tensors["bert.embeddings.LayerNorm.weight"].clone()
+
+    edit_weights(Path("src"), twice)
+    refused("widen", "src", "--hidden", "48", says="has 'bert.embeddings.LayerNorm.weight' twice")
+
+
+def test_a_bias_of_its_own_beside_the_heads_stays():
+    """A copy that is none is a tensor, and the source's own bytes."""
+    tiny.make("bert", dtype=torch.float32).save_pretrained("src")
+
+    def another(tensors):
+        tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"] + 1
+
+    edit_weights(Path("src"), another)
+    growkit.widen("src", "wide", ffn=80)
+    assert torch.equal(state("wide")["cls.predictions.decoder.bias"], state("src")["cls.predictions.decoder.bias"])
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_sources_with_and_without_the_base_models_prefix_become_one(family):
+    kind = tiny.STEMS[family] + "Model"
+    for name, seed in (("one", 0), ("two", 1)):
+        model = tiny.make(family, kind, seed=seed, dtype=torch.float32)
+        model.save_pretrained(name)
+        prefix = f"{model.base_model_prefix}."
+        shutil.copytree(name, f"{name}-prefixed")
+        tensors = {prefix + key: tensor for key, tensor in load_file(f"{name}/model.safetensors").items()}
+        save_file(tensors, f"{name}-prefixed/model.safetensors", {"format": "pt"})
+    growkit.fuse(["one", "two"], "plain")
+    growkit.fuse(["one", "two-prefixed"], "mixed")
+    growkit.fuse(["one-prefixed", "two"], "prefixed")
+    growkit.stack(["one-prefixed", "two"], "deep", layers=6)
+    assert same("plain", "mixed")
+    assert {prefix + key for key in state("plain")} == state("prefixed").keys()
+    assert all(key.startswith(prefix) for key in state("deep"))
+
+
+def without(*parts):
+    def change(tensors):
+        for name in [name for name in tensors if any(part in name for part in parts)]:
+            del tensors[name]
+
+    return change
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_what_depends_on_weights_that_a_file_lacks_is_not_compared(family):
+    """Stock models draw a pooler that is not stored, anew each time."""
+    tiny.make(family, tiny.STEMS[family] + "Model", dtype=torch.float32).save_pretrained("src")
+    whole = growkit.widen("src", "whole", hidden=48, verify=True).report
+    assert whole.ok and whole.compared == "last_hidden_state + pooler_output" and not whole.notes
+    edit_weights(Path("src"), without("pooler"))
+    report = growkit.widen("src", "wide", hidden=48, verify=True).report
+    assert report.ok and report.compared == "last_hidden_state" and report.relative < 1e-5
+    assert "pooler_output left out" in report.notes[0] and "pooler.dense.weight" in report.notes[0]
+    edit_weights(Path("wide"), lambda tensors: tensors["encoder.layer.1.output.dense.weight"].mul_(1.5))
+    assert not growkit.verify("src", "wide").ok
+    shown = run("verify", "src", "wide")
+    assert shown.exit_code == 1 and "pooler_output left out" in shown.stdout
+
+
+def test_a_result_that_lacks_what_its_source_has_fails():
+    tiny.make("bert", "BertModel", dtype=torch.float32).save_pretrained("src")
+    growkit.widen("src", "wide", hidden=48)
+    edit_weights(Path("wide"), without("pooler"))
+    report = growkit.verify("src", "wide")
+    assert not report.ok and len(report.keys) == 2 and not report.notes
+
+
+def test_nothing_to_compare_where_all_depends_on_what_is_missing():
+    tiny.make("bert", "BertForTokenClassification", dtype=torch.float32).save_pretrained("src")
+    edit_weights(Path("src"), without("classifier"))
+    refused(
+        "verify", "src", "src", says="all that a BertForTokenClassification puts out depends on weights that the file"
+    )
