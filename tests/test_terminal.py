@@ -55,7 +55,7 @@ def in_a_bar(terminal, text):
 WAYS = {
     "print": lambda terminal, text: terminal.print(text),
     "styled": lambda terminal, text: terminal.print(styled("name ", (text, "bold"), text)),
-    "line": lambda terminal, text: terminal.line(("wrote", "bold"), text),
+    "line": lambda terminal, text: terminal.say(("wrote", "bold"), text),
     "note": lambda terminal, text: terminal.note(text),
     "warning": lambda terminal, text: terminal.note("warning: " + text),
     "table": lambda terminal, text: terminal.print(in_a_table(text)),

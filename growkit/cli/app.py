@@ -19,11 +19,11 @@ KEPT = "interrupted; nothing was kept"
 class Program(TyperGroup):
     """The commands, which say what is wrong with a line of words as they say everything else: in one sentence."""
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **more: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, standalone_mode: bool = True, **more: Any) -> Any:  # type: ignore[override]
         """Run a line of words; leaves by SystemExit where it is standalone."""
         words = list(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(words, *rest, standalone_mode=False, **more)
+            code = super().main(words, standalone_mode=False, **more)
         except typer.Abort:  # Ctrl-C outside of any command
             if not standalone_mode:
                 raise
@@ -65,7 +65,7 @@ def told(reason: str, code: int, as_json: bool = False) -> None:
     if as_json:
         print_json({"error": reason, "exit": code})
     else:
-        err.line(("growkit:", "bold yellow" if code == INTERRUPTED else "bold red"), f" {reason}")
+        err.say(("growkit:", "bold yellow" if code == INTERRUPTED else "bold red"), f" {reason}")
 
 
 @contextmanager

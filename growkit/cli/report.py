@@ -31,7 +31,7 @@ def reporting(call: Callable[..., "Savings"], as_json: bool) -> None:
         out.print()
     for note in savings.notes:
         out.note(note)
-    out.line(("wrote", "bold"), f" {savings.folder}")
+    out.say(("wrote", "bold"), f" {savings.folder}")
 
 
 command(api.report, reporting)

@@ -147,7 +147,7 @@ def grown(result: Grown, as_json: bool) -> None:
         report_table(result.report)
     elif result.unverified:
         out.print(styled(("not verified:", "yellow"), f" {result.unverified}"))
-    out.line(("wrote", "bold"), f" {result.folder}")
+    out.say(("wrote", "bold"), f" {result.folder}")
 
 
 def report(measured: Verification, as_json: bool) -> None:
@@ -177,7 +177,7 @@ def report_table(measured: Verification) -> None:
         table.add_row("loss", f"{measured.loss_source:.4f} {before}, {measured.loss_target:.4f} after (nats per token)")
     out.print(table)
     for note in measured.notes:
-        out.print(f"[dim]note:[/] {escape(note)}", soft_wrap=True)
+        out.note(note)
     for key in measured.keys:
         out.print(styled(("key", "red"), f" {key}"))
     if measured.tolerance is None:

@@ -70,7 +70,7 @@ def dataset(result: Dataset, as_json: bool) -> None:
     out.print(table)
     out.print(f"vocabulary of {result.meta['vocab_size']:,}, {result.meta['dtype']}", style="dim")
     _notes(result.notes)
-    out.line(("wrote", "bold"), f" {result.folder}")
+    out.say(("wrote", "bold"), f" {result.folder}")
 
 
 def initialised(checkpoint: Initialised, as_json: bool) -> None:
@@ -83,7 +83,7 @@ def initialised(checkpoint: Initialised, as_json: bool) -> None:
     )
     if not checkpoint.tokenizer:
         _notes(["it has no tokenizer: give a checkpoint that has one, or copy the files of one into it"])
-    out.line(("wrote", "bold"), f" {checkpoint.folder}")
+    out.say(("wrote", "bold"), f" {checkpoint.folder}")
 
 
 def evaluation(figures: Evaluation, as_json: bool) -> None:

@@ -76,7 +76,7 @@ def merged(result: Merged, as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(result.folder), **result.plan.to_json()})
         return
-    out.line(("wrote", "bold"), f" {result.folder}")
+    out.say(("wrote", "bold"), f" {result.folder}")
 
 
 def delta(measured: MeasuredDelta, as_json: bool) -> None:
@@ -121,4 +121,4 @@ def delta(measured: MeasuredDelta, as_json: bool) -> None:
         mean = sum(measured.errors.values()) / len(measured.errors)
         out.print(f"relative error of the LoRA: {mean:.2%} in the mean, {measured.errors[worst]:.2%} in {worst}")
     if measured.folder is not None:
-        out.line(("wrote", "bold"), f" {measured.folder}")
+        out.say(("wrote", "bold"), f" {measured.folder}")

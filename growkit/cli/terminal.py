@@ -34,7 +34,7 @@ class Terminal(Console):
         """What rich makes of plain text, in tables and elsewhere."""
         return super().render_str(visible(text), **{**how, "markup": False, "emoji": False})
 
-    def line(self, *parts: str | tuple[str, str], style: str | None = None) -> None:
+    def say(self, *parts: str | tuple[str, str], style: str | None = None) -> None:
         """Print a line of parts, each text alone or (text, style), that may be longer than the terminal is wide."""
         self.print(styled(*parts), style=style, soft_wrap=True)
 
@@ -42,7 +42,7 @@ class Terminal(Console):
         """Print a note; one that begins so is a warning."""
         warning = text.startswith("warning: ")
         mark = ("warning:", "yellow") if warning else ("note:", "dim")
-        self.print(styled(mark, f" {text.removeprefix('warning: ')}"))
+        self.say(mark, f" {text.removeprefix('warning: ')}")
 
 
 class Words(ProgressColumn):

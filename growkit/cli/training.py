@@ -29,10 +29,10 @@ def training(call: Callable[..., "Finished"], as_json: bool) -> None:
 
         show_data.outlook(finished.outlook, as_json)
     elif finished.folder is None:
-        err.line(f"stopped at step {finished.step}; the same line with --resume auto goes on")
+        err.say(f"stopped at step {finished.step}; the same line with --resume auto goes on")
     else:
         loss = f", validation loss {finished.loss:.4f}" if finished.loss is not None else ""
-        err.line(("wrote", "bold"), f" {finished.folder}{loss}")
+        err.say(("wrote", "bold"), f" {finished.folder}{loss}")
 
 
 @contextmanager
