@@ -3,12 +3,14 @@ of how a run is carried out.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import Checkpoint
+from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import Batches
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
@@ -63,14 +65,16 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         check_tensorboard()
     train = open_tokens(settings.data)
     val = open_tokens(settings.data, "val") if _has_val(train) else None
-    _check_tokens(train, source, config)
+    splits = [train] if val is None else [train, val]
+    # each file is read once, not by every process
+    _check_tokens(splits, machine.agreed(lambda: [int(tokens.ids.max()) for tokens in splits]), source, config)
     teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
     if teacher is not None:
         teacher.check(config, train)
-    hashes = machine.agreed(lambda: _hashes(train, val, source))  # each file is read once, not by every process
+    hashes = machine.agreed(lambda: _hashes(train, val, source))
     settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     standing = machine.agreed(lambda: look(settings, resume))
-    masked = None if causal else (_mask_token(source), config["vocab_size"])
+    masked = None if causal else (_mask_token(source, config["vocab_size"]), config["vocab_size"])
 
     def batches(tokens: Tokens) -> Batches:
         return Batches(
@@ -137,15 +141,19 @@ def _has_val(tokens: Tokens) -> bool:
     return bool(tokens.meta.get("splits", {}).get("val"))
 
 
-def _check_tokens(tokens: Tokens, source: Checkpoint, config: dict[str, Any]) -> None:
+def _check_tokens(
+    splits: Sequence[Tokens], largest_ids: Sequence[int], source: Checkpoint, config: dict[str, Any]
+) -> None:
     """Refuse tokens that another tokenizer made, or that the model has no embeddings for."""
-    largest, size = tokens.meta.get("vocab_size"), config.get("vocab_size", 0)
-    if largest is None:
-        largest = int(tokens.ids[: 1 << 24].max()) + 1
-    if largest > size:
-        raise RequestError(
-            f"{str(tokens.path)!r} has {largest} kinds of tokens, the model a vocabulary of {size}; tokenize with its tokenizer"
-        )
+    rows = config.get("vocab_size", 0)
+    for tokens, largest in zip(splits, largest_ids):
+        if largest >= rows:
+            raise RequestError(
+                beyond_rows(
+                    f"{str(tokens.path)!r} holds", largest, token_at(source.folder, largest), source.label, rows
+                )
+            )
+    tokens = splits[0]
     if tokens.tokenizer is None or source.folder is None:
         return
     if (source.folder / "tokenizer.json").exists() and open_tokenizer(source.folder).hash != tokens.tokenizer:
@@ -154,10 +162,12 @@ def _check_tokens(tokens: Tokens, source: Checkpoint, config: dict[str, Any]) ->
         )
 
 
-def _mask_token(source: Checkpoint) -> int:
+def _mask_token(source: Checkpoint, rows: int) -> int:
     token = getattr(tokenizer_of(source.folder or Path()), "mask_token_id", None)
     if token is None:
         raise RequestError(
             f"the tokenizer of {source.label!r} has no mask token, which masked-language modelling needs"
         )
+    if token >= rows:
+        raise RequestError(beyond_rows("masks are", token, token_at(source.folder, token), source.label, rows))
     return int(token)
