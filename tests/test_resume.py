@@ -308,6 +308,33 @@ def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
     assert "other stages" in shorter
 
 
+def test_data_that_becomes_shorter_under_a_run(world):
+    """One sentence, not the end of the process; with the data back the run goes on."""
+    data = Path(shutil.copytree(world / "data", "data"), "train.bin")
+    asked, kept = line(world, "--data", "data", "--tokens", 12 * 64, "--save-every", "3"), data.read_bytes()
+    assert run(*asked, "--out", "whole").exit_code == 0
+
+    def shortened(step=loop.Run._one_step):
+        def steps(self):
+            step(self)
+            if self.step == 5:
+                os.truncate(data, 100)
+
+        loop.Run._one_step = steps
+
+    def work():
+        result = run(*asked)
+        Path("said").write_text(result.stderr)
+        return result.exit_code
+
+    assert ended(child(work, shortened)) == 2
+    sentence = Path("said").read_text().strip().splitlines()[-1]
+    assert "train.bin' became shorter while it was read" in sentence and not Path("run/final").exists()
+    refused(*asked, "--resume", "auto", says="train.bin")
+    data.write_bytes(kept)
+    assert run(*asked, "--resume", "auto").exit_code == 0 and curve("run") == curve("whole")
+
+
 # ---------------------------------------------------------------- saved while training goes on
 
 

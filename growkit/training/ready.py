@@ -67,7 +67,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
-    _check_tokens(splits, machine.agreed(lambda: [int(tokens.ids.max()) for tokens in splits]), source, config)
+    _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
     teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
     if teacher is not None:
         teacher.check(config, train)
