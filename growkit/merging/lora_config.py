@@ -12,7 +12,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.source import ADAPTER_CONFIG, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import ADAPTER_CONFIG
 from growkit.errors import CheckpointError, RequestError
 
 READ = (

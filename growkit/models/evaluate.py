@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from growkit.checkpoint.source import CONFIG, open_checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import CONFIG, open_checkpoint
 from growkit.data.batches import IGNORED, masked_window
 from growkit.data.measured import Measured, measured
 from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_folder

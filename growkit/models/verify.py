@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.record import came_from_grown, promised
-from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
 from growkit.growth.plan import Plan

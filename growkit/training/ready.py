@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.headers import file_hash
-from growkit.checkpoint.source import Checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import Checkpoint
 from growkit.data.batches import Batches
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
