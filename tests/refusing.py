@@ -1,6 +1,7 @@
 """Commands in this process and the one sentence they refuse with; tables as test cases."""
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def refused(*args, says, plan_shown=False):
     before = tree()
     result = run(*args)
     assert result.exit_code == 2, (result.exit_code, result.output, result.exception)
+    if "--json" in args:
+        assert not result.stderr and says in json.loads(result.stdout)["error"] and tree() == before
+        return json.loads(result.stdout)["error"]
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("growkit: "), result.stderr
     assert says in lines[0]

@@ -11,7 +11,7 @@ import growkit
 
 ROOT = Path(growkit.__file__).parent
 FLOORS = [
-    {"errors", "version"},
+    {"errors", "units", "version"},
     {"maps"},
     {"families", "operators"},
     {"checkpoint", "reports"},

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import tiny
+import tiny_runs
 import torch
 import transformers
 from on_disk import edit_weights, fine_tune, state
-from refusing import refused
+from refusing import refused, run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file, save_model
+from texts import EXCERPT, TOKENIZERS, wrap
 
 import growkit
 from growkit.checkpoint.headers import read_header
@@ -179,3 +181,79 @@ def test_sources_with_and_without_the_base_models_prefix_become_one(family):
     assert same("plain", "mixed")
     assert {prefix + key for key in state("plain")} == state("prefixed").keys()
     assert all(key.startswith(prefix) for key in state("deep"))
+
+
+def without(*parts):
+    def change(tensors):
+        for name in [name for name in tensors if any(part in name for part in parts)]:
+            del tensors[name]
+
+    return change
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_what_depends_on_weights_that_a_file_lacks_is_not_compared(family):
+    """Stock models draw a pooler that is not stored, anew each time."""
+    tiny.make(family, tiny.STEMS[family] + "Model", dtype=torch.float32).save_pretrained("src")
+    whole = growkit.widen("src", "whole", hidden=48, verify=True).report
+    assert whole.ok and whole.compared == "last_hidden_state + pooler_output" and not whole.notes
+    edit_weights(Path("src"), without("pooler"))
+    report = growkit.widen("src", "wide", hidden=48, verify=True).report
+    assert report.ok and report.compared == "last_hidden_state" and report.relative < 1e-5
+    assert "pooler_output left out" in report.notes[0] and "pooler.dense.weight" in report.notes[0]
+    edit_weights(Path("wide"), lambda tensors: tensors["encoder.layer.1.output.dense.weight"].mul_(1.5))
+    assert not growkit.verify("src", "wide").ok
+    shown = run("verify", "src", "wide")
+    assert shown.exit_code == 1 and "pooler_output left out" in shown.stdout
+
+
+def test_a_result_that_lacks_what_its_source_has_fails():
+    tiny.make("bert", "BertModel", dtype=torch.float32).save_pretrained("src")
+    growkit.widen("src", "wide", hidden=48)
+    edit_weights(Path("wide"), without("pooler"))
+    report = growkit.verify("src", "wide")
+    assert not report.ok and len(report.keys) == 2 and not report.notes
+
+
+def test_nothing_to_compare_where_all_depends_on_what_is_missing():
+    tiny.make("bert", "BertForTokenClassification", dtype=torch.float32).save_pretrained("src")
+    edit_weights(Path("src"), without("classifier"))
+    refused(
+        "verify", "src", "src", says="all that a BertForTokenClassification puts out depends on weights that the file"
+    )
+
+
+def test_a_tokenizer_may_have_more_tokens_than_the_model_has_rows():
+    """As CodeLlama's has: what is refused is a token that occurs, by its id and name."""
+    tokenizer = wrap(TOKENIZERS["gpt2"], eos_token="<end>")
+    tokenizer.add_tokens(["<suffix>", "<prefix>"])
+    tiny.make("llama", dtype=torch.float32, vocab_size=400).save_pretrained("src")
+    tokenizer.save_pretrained("src")
+    assert len(tokenizer) == 402
+    text = EXCERPT.read_text("utf-8")[:3000]
+    Path("fine.txt").write_text(text + "\n", "utf-8")
+    Path("beyond.txt").write_text(text + "<prefix>" + text, "utf-8")
+    for name in ("fine", "beyond"):
+        made = growkit.tokenize(f"{name}.txt", f"{name}-data", "src")
+        assert made.meta["vocab_size"] == 402
+    asked = ("--out", "run", "--steps", "2", "--seq-len", "16", "--batch-size", "2")
+    says = "holds token 401 ('<prefix>'), and the embedding of 'src' has 400 rows, for ids below 400"
+    for data in ("fine.txt", "fine-data"):
+        assert growkit.evaluate("src", data, split="train").loss > 0
+    assert growkit.widen("src", "wide", hidden=48) and growkit.verify("src", "wide", text="fine.txt").ok
+    refused("eval", "src", "--data", "beyond.txt", says=f"'beyond.txt' {says}")
+    refused("eval", "src", "--data", "beyond-data", "--split", "train", says=f"'beyond-data' {says}")
+    refused("verify", "src", "wide", "--text", "beyond.txt", says=f"'beyond.txt' {says}")
+    refused("pretrain", "src", "--data", "beyond-data", *asked, says=f"'beyond-data/train.bin' {says}")
+    assert run("pretrain", "src", "--data", "fine-data", *asked).exit_code == 0
+
+
+def test_a_mask_without_a_row_is_refused(world):
+    shutil.copytree(world / "bert", "bert")
+    tiny.make("bert", dtype=torch.float32, vocab_size=60).save_pretrained("bert")
+    tokenizer = tiny_runs.tokenizer(mask=False)
+    tokenizer.add_special_tokens({"mask_token": "<hidden>"})
+    tokenizer.save_pretrained("bert")
+    asked = ("--out", "run", "--steps", "2", "--seq-len", "16", "--batch-size", "2")
+    says = "masks are token 61 ('<hidden>'), and the embedding of 'bert' has 60 rows"
+    refused("pretrain", "bert", "--data", world / "data", *asked, says=says)

@@ -2,16 +2,52 @@
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from growkit.errors import FailedError, GrowkitError
 from growkit.version import __version__
 
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+KEPT = "interrupted; nothing was kept"
+
+
+class Program(TyperGroup):
+    """The commands, which say what is wrong with a line of words as they say everything else: in one sentence."""
+
+    def main(self, args: Sequence[str] | None = None, standalone_mode: bool = True, **more: Any) -> Any:  # type: ignore[override]
+        """Run a line of words; leaves by SystemExit where it is standalone."""
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(words, standalone_mode=False, **more)
+        except typer.Abort:  # Ctrl-C outside of any command
+            if not standalone_mode:
+                raise
+            code = INTERRUPTED
+            told("interrupted", code, "--json" in words)
+        except Exception as error:
+            if not standalone_mode or not hasattr(error, "format_message"):
+                raise
+            code = REFUSED
+            if error.format_message():  # where nothing was asked for, help has been shown
+                told(f"{error.format_message().rstrip('.')}; {_help_of(error)} says more", REFUSED, "--json" in words)
+        if not standalone_mode:
+            return code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _help_of(error: Any) -> str:
+    """The line that shows the options of the command that was not understood."""
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else app.info.name} --help"
+
+
 app = typer.Typer(
+    cls=Program,
     name="growkit",
     help="Grow trained transformers: wider, deeper, several into one, into mixtures of experts; with a proof of what"
     " still computes the same.",
@@ -21,27 +57,31 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-KEPT = "interrupted; nothing was kept"
+
+def told(reason: str, code: int, as_json: bool = False) -> None:
+    """Say what went wrong: in one sentence on standard error, or for machines as one object on standard output."""
+    from growkit.cli.terminal import err, print_json
+
+    if as_json:
+        print_json({"error": reason, "exit": code})
+    else:
+        err.say(("growkit:", "bold yellow" if code == INTERRUPTED else "bold red"), f" {reason}")
 
 
 @contextmanager
-def people_errors(interrupted: str = "interrupted") -> Iterator[None]:
+def people_errors(interrupted: str = "interrupted", as_json: bool = False) -> Iterator[None]:
     """Turn what growkit refuses, and what the system does, into one sentence and an exit code."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     try:
         yield
     except BrokenPipeError:
         raise  # whoever read the output has seen enough
     except (GrowkitError, OSError, MemoryError) as error:
         reason = f"not enough memory ({error})" if isinstance(error, MemoryError) else str(error)
-        console.print(f"[bold red]growkit:[/] {escape(reason)}")
-        raise typer.Exit(FAILED if isinstance(error, FailedError) else REFUSED) from None
+        code = FAILED if isinstance(error, FailedError) else REFUSED
+        told(reason, code, as_json)
+        raise typer.Exit(code) from None
     except KeyboardInterrupt:
-        console.print(f"[bold yellow]growkit:[/] {interrupted}")
+        told(interrupted, INTERRUPTED, as_json)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -34,7 +34,7 @@ def command(function: Callable[..., Any], act: Act, name: str = "", interrupted:
         as_json = values.pop(AS_JSON)
         # what nobody wrote is the function's to choose, or to refuse
         given = {key: value for key, value in values.items() if key in needed or (value is not None and value != [])}
-        with people_errors(interrupted):
+        with people_errors(interrupted, as_json):
             code = act(partial(function, **given), as_json)
         if code:
             raise typer.Exit(code)

@@ -13,28 +13,25 @@ if TYPE_CHECKING:
 def reporting(call: Callable[..., "Savings"], as_json: bool) -> None:
     """Show the report's tables and where it is."""
     savings = call()
-    if as_json:
-        import json
+    from growkit.cli.terminal import out, print_json
 
-        print(json.dumps(savings.to_json(), indent=2))
+    if as_json:
+        print_json(savings.to_json())
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False, emoji=False)
     for title, headings, rows in savings.tables():
-        console.print(f"[bold]{escape(title)}[/]")
+        out.print(title, style="bold")
         table = Table(box=None, pad_edge=False, header_style="bold")
         for number, heading in enumerate(headings):
             table.add_column(heading, justify="right" if number else "left", overflow="fold")
         for row in rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
-        console.print()
+            table.add_row(*row)
+        out.print(table)
+        out.print()
     for note in savings.notes:
-        console.print(f"[dim]note:[/] {escape(note)}")
-    console.print(f"[bold]wrote[/] {escape(str(savings.folder))}", soft_wrap=True)
+        out.note(note)
+    out.say(("wrote", "bold"), f" {savings.folder}")
 
 
 command(api.report, reporting)

@@ -6,63 +6,47 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from growkit.cli.terminal import Terminal, Words, err, out, print_json, styled
 from growkit.growth.carry_out import Grown
 from growkit.growth.inspect import Inspection
 from growkit.growth.plan import Plan
 from growkit.models.verify import Verification
+from growkit.units import count, size
 
 COLOURS = {"exact": "green", "near": "yellow", "approximate": "red", "refused": "dim"}
-out = Console(highlight=False, emoji=False)
-err = Console(highlight=False, emoji=False, stderr=True)
 
 
-def as_text(content: Any) -> None:
-    """One JSON document on standard output, strict (null for what is not finite) and in ASCII, for any terminal."""
-    print(json.dumps(_finite(content), indent=2, allow_nan=False))
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def print_plan(todo: Plan, console: Console) -> None:
+def print_plan(todo: Plan, console: Terminal) -> None:
     """The tables of a plan."""
-    console.print(f"[bold]{escape(todo.source)}[/]  {_families(todo)}, {_how(todo)}")
+    console.print(styled((todo.source, "bold"), f"  {_families(todo)}, {_how(todo)}"))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("axis", "from", "to", "map", "exactness"):
         table.add_column(heading, justify="right" if heading in ("from", "to") else "left")
     for axis in todo.axes:
         grows = axis.how != "kept"
         colour = COLOURS[str(axis.exactness)] if grows else "dim"
-        exactness = f"[{colour}]{axis.exactness}[/]" if grows else "-"
+        exactness = styled((str(axis.exactness), colour)) if grows else "-"
         row = (axis.axis, f"{axis.old:,}", f"{axis.new:,}", axis.how, exactness)
         table.add_row(*row, style=None if grows else "dim")
     console.print(table)
     console.print()
     for axis in todo.axes:
         if axis.how != "kept":
-            console.print(Padding(f"[dim]{axis.axis}:[/] {axis.why}", (0, 0, 0, 2)))
+            console.print(Padding(styled((f"{axis.axis}:", "dim"), f" {axis.why}"), (0, 0, 0, 2)))
     console.print()
     console.print(_before_after(todo))
     console.print()
-    console.print(f"[dim]config:[/] {escape(json.dumps(todo.changed))}")
+    console.print(styled(("config:", "dim"), f" {json.dumps(todo.changed)}"))
     for note in todo.notes:
-        console.print(f"[dim]note:[/] {escape(note)}")
+        console.note(note)
     dropped = todo.members[0].dropped
     if dropped:
-        console.print(
-            f"[dim]left out, transformers recomputes them:[/] {escape(', '.join(dropped[:3]))}{' ...' * (len(dropped) > 3)}"
-        )
+        names = f" {', '.join(dropped[:3])}{' ...' * (len(dropped) > 3)}"
+        console.print(styled(("left out, transformers recomputes them:", "dim"), names))
 
 
 def _families(todo: Plan) -> str:
@@ -123,9 +107,9 @@ def writing(as_json: bool) -> Iterator[tuple[Callable[[Plan], None], Callable[[i
 
 
 @contextmanager
-def bytes_bar(what: str, console: Console) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+def bytes_bar(what: str, console: Terminal) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
     """(begin with a total, advance) of a bar of bytes written, which is gone when all are."""
-    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (Words("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, visible=False)
 
@@ -137,13 +121,14 @@ def bytes_bar(what: str, console: Console) -> Iterator[tuple[Callable[[int], Non
         yield lambda total: bar.update(task, total=total, visible=True), advance
 
 
-def planned(todo: Any, tables: Callable[[Any, Console], None], as_json: bool) -> None:
+def planned(todo: Any, tables: Callable[[Any, Terminal], None], as_json: bool) -> None:
     """What a dry run found out: a plan by its tables, or for machines."""
     if as_json:
-        as_text(todo.to_json())
+        print_json(todo.to_json())
         return
     tables(todo, out)
-    out.print("\n[dim]Dry run: nothing was written.[/]")
+    out.print()
+    out.print("Dry run: nothing was written.", style="dim")
 
 
 def grown(result: Grown, as_json: bool) -> None:
@@ -153,7 +138,7 @@ def grown(result: Grown, as_json: bool) -> None:
         return
     if as_json:
         report = result.report.to_json() if result.report else None
-        as_text(
+        print_json(
             {"folder": str(result.folder), **result.plan.to_json(), "verify": report, "unverified": result.unverified}
         )
         return
@@ -161,14 +146,14 @@ def grown(result: Grown, as_json: bool) -> None:
         out.print()
         report_table(result.report)
     elif result.unverified:
-        out.print(f"[yellow]not verified:[/] {escape(result.unverified)}")
-    out.print(f"[bold]wrote[/] {escape(str(result.folder))}", soft_wrap=True)
+        out.print(styled(("not verified:", "yellow"), f" {result.unverified}"))
+    out.say(("wrote", "bold"), f" {result.folder}")
 
 
 def report(measured: Verification, as_json: bool) -> None:
     """A comparison of two checkpoints."""
     if as_json:
-        as_text(measured.to_json())
+        print_json(measured.to_json())
         return
     report_table(measured)
 
@@ -176,7 +161,7 @@ def report(measured: Verification, as_json: bool) -> None:
 def report_table(measured: Verification) -> None:
     """The figures of a comparison and its verdict."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("compared", f"{measured.compared}, {measured.tokens} tokens, {escape(measured.text)}")
+    table.add_row("compared", f"{measured.compared}, {measured.tokens} tokens, {measured.text}")
     table.add_row("max |difference|", f"{measured.max_difference:.3g}  ({measured.relative:.2g} of the largest value)")
     table.add_row("mean |difference|", f"{measured.mean_difference:.3g}")
     if measured.kl is not None and measured.top1 is not None:
@@ -186,34 +171,36 @@ def report_table(measured: Verification) -> None:
         table.add_row("cosine, mean-pooled", f"{measured.cosine:.6f}")
     for label, loss in measured.members:
         if loss is not None:
-            table.add_row(f"loss of {escape(label)}", f"{loss:.4f}")
+            table.add_row(f"loss of {label}", f"{loss:.4f}")
     if measured.loss_source is not None and measured.loss_target is not None:
         before = "of their mean logits" if measured.members else "before"
         table.add_row("loss", f"{measured.loss_source:.4f} {before}, {measured.loss_target:.4f} after (nats per token)")
     out.print(table)
+    for note in measured.notes:
+        out.note(note)
     for key in measured.keys:
-        out.print(f"[red]key[/] {escape(key)}")
+        out.print(styled(("key", "red"), f" {key}"))
     if measured.tolerance is None:
-        out.print(f"[yellow]not judged[/]  the plan says {measured.exactness}; judge with --tolerance")
+        out.print(styled(("not judged", "yellow"), f"  the plan says {measured.exactness}; judge with --tolerance"))
         return
-    verdict = "[bold green]same function[/]" if measured.exactness == "exact" else "[bold green]near[/]"
+    verdict = "same function" if measured.exactness == "exact" else "near"
     limit = f"tolerance {measured.tolerance:.2g}"
     if math.isinf(measured.relative):
         limit = "anything: what comes out is not finite"
     why = "transformers missed keys or found unknown ones" if measured.keys else f"beyond {limit}"
-    out.print(f"{verdict}  within {limit}" if measured.ok else f"[bold red]FAILED[/]  {why}")
+    good, bad = ((verdict, "bold green"), f"  within {limit}"), (("FAILED", "bold red"), f"  {why}")
+    out.print(styled(*(good if measured.ok else bad)))
 
 
 def inspection(checkpoint: Inspection, as_json: bool) -> None:
     """What a checkpoint is and how it could grow."""
     if as_json:
-        as_text(checkpoint.to_json())
+        print_json(checkpoint.to_json())
         return
     total = sum(checkpoint.parameters.values())
     tied = "tied" if checkpoint.tied else "not tied"
-    out.print(
-        f"[bold]{escape(checkpoint.source)}[/]  {checkpoint.family}, {checkpoint.architecture}, head {tied}, {', '.join(checkpoint.dtypes)}"
-    )
+    kind = f"  {checkpoint.family}, {checkpoint.architecture}, head {tied}, {', '.join(checkpoint.dtypes)}"
+    out.print(styled((checkpoint.source, "bold"), kind))
     sizes = Table(box=None, pad_edge=False, header_style="bold")
     for axis in checkpoint.sizes:
         sizes.add_column(axis, justify="right")
@@ -224,27 +211,15 @@ def inspection(checkpoint: Inspection, as_json: bool) -> None:
         parts.add_column(heading, justify="left" if heading == "part" else "right")
     for part, weights in sorted(checkpoint.parameters.items(), key=lambda item: -item[1]):
         parts.add_row(part, f"{weights:,}", f"{weights / total:.1%}")
-    parts.add_row("[bold]total[/]", f"[bold]{total:,}[/]", size(checkpoint.bytes))
+    parts.add_row(styled(("total", "bold")), styled((f"{total:,}", "bold")), size(checkpoint.bytes))
     out.print(parts)
     if checkpoint.active_parameters != total:
         out.print(f"{checkpoint.active_parameters:,} parameters active for one token")
-    out.print(f"{count(checkpoint.flops_per_token)}FLOPs per token forward, attention scores left out\n")
+    out.print(f"{count(checkpoint.flops_per_token)}FLOPs per token forward, attention scores left out")
+    out.print()
     growth = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("growth", "exactness", "why"):
         growth.add_column(heading, overflow="fold", no_wrap=heading != "why")
     for g in checkpoint.growths:
-        growth.add_row(g.option, f"[{COLOURS[g.exactness]}]{g.exactness}[/]", escape(g.why))
+        growth.add_row(g.option, styled((g.exactness, COLOURS[g.exactness])), g.why)
     out.print(growth)
-
-
-def count(number: int) -> str:
-    """A large number for people, with its decimal prefix: 21.5 M."""
-    for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= scale:
-            return f"{number / scale:.3g} {prefix}"
-    return f"{number} "
-
-
-def size(number: int) -> str:
-    """Bytes for people: 90.9 MB."""
-    return f"{count(number)}B"

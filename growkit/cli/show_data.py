@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Table
 
-from growkit.cli.show import as_text, err, out, size
+from growkit.cli.terminal import Words, err, out, print_json, styled
+from growkit.units import size
 
 if TYPE_CHECKING:
     from growkit.data.tokenize import Dataset
@@ -33,7 +32,7 @@ Advance = Callable[[int], None]
 @contextmanager
 def bars(as_json: bool) -> Iterator[Callable[[str, int], Advance]]:
     """For each part of the work, a bar of bytes read; silent for machines and where there is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (Words("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     quiet = as_json or not err.is_terminal
     with Progress(*columns, TimeRemainingColumn(), console=err, transient=True, disable=quiet) as progress:
 
@@ -47,7 +46,7 @@ def bars(as_json: bool) -> Iterator[Callable[[str, int], Advance]]:
 @contextmanager
 def bar(what: str, as_json: bool) -> Iterator[Callable[[int], Advance]]:
     """A bar of things done, once their number is known."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (Words("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
 
         def begin(total: int) -> Advance:
@@ -60,7 +59,7 @@ def bar(what: str, as_json: bool) -> Iterator[Callable[[int], Advance]]:
 def dataset(result: Dataset, as_json: bool) -> None:
     """What is in a dataset, and where it is."""
     if as_json:
-        as_text(result.to_json())
+        print_json(result.to_json())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("split", "documents", "tokens", "text", "bytes per token"):
@@ -71,44 +70,44 @@ def dataset(result: Dataset, as_json: bool) -> None:
     out.print(table)
     out.print(f"vocabulary of {result.meta['vocab_size']:,}, {result.meta['dtype']}", style="dim")
     _notes(result.notes)
-    out.print(f"[bold]wrote[/] {escape(str(result.folder))}", soft_wrap=True)
+    out.say(("wrote", "bold"), f" {result.folder}")
 
 
 def initialised(checkpoint: Initialised, as_json: bool) -> None:
     """What was made of a config, and where it is."""
     if as_json:
-        as_text(checkpoint.to_json())
+        print_json(checkpoint.to_json())
         return
     out.print(
         f"{checkpoint.architecture}, {checkpoint.parameters:,} parameters, {checkpoint.dtype}, seed {checkpoint.seed}"
     )
     if not checkpoint.tokenizer:
         _notes(["it has no tokenizer: give a checkpoint that has one, or copy the files of one into it"])
-    out.print(f"[bold]wrote[/] {escape(str(checkpoint.folder))}", soft_wrap=True)
+    out.say(("wrote", "bold"), f" {checkpoint.folder}")
 
 
 def evaluation(figures: Evaluation, as_json: bool) -> None:
     """The figures, and all that must be known to compare them with others."""
     if as_json:
-        as_text(figures.to_json())
+        print_json(figures.to_json())
         return
     table = Table(box=None, pad_edge=False, show_header=False)
-    where = escape(figures.data) + (f", {figures.split}" if figures.split else "")
-    table.add_row("measured", f"{escape(figures.checkpoint)} on {where}")
+    where = figures.data + (f", {figures.split}" if figures.split else "")
+    table.add_row("measured", f"{figures.checkpoint} on {where}")
     table.add_row(
         "",
         f"{figures.predicted:,} of {figures.tokens:,} tokens, {figures.windows:,} windows, float32, {figures.device}",
     )
     table.add_row("context", f"{figures.context}, stride {figures.stride}")
     if figures.accuracy is not None:
-        table.add_row("masked loss", f"[bold]{figures.loss:.4f}[/] nats per masked token")
-        table.add_row("accuracy", f"[bold]{figures.accuracy:.2%}[/] of masked tokens")
+        table.add_row("masked loss", styled((f"{figures.loss:.4f}", "bold"), " nats per masked token"))
+        table.add_row("accuracy", styled((f"{figures.accuracy:.2%}", "bold"), " of masked tokens"))
     else:
-        table.add_row("loss", f"[bold]{figures.loss:.4f}[/] nats per token")
-        table.add_row("perplexity", f"[bold]{figures.perplexity:.6g}[/] per token")
+        table.add_row("loss", styled((f"{figures.loss:.4f}", "bold"), " nats per token"))
+        table.add_row("perplexity", styled((f"{figures.perplexity:.6g}", "bold"), " per token"))
     if figures.bits_per_byte is not None:
-        table.add_row("bits per byte", f"[bold]{figures.bits_per_byte:.4f}[/]")
-        table.add_row("bytes", f"{figures.text_bytes:,}: {escape(figures.counted)}")
+        table.add_row("bits per byte", styled((f"{figures.bits_per_byte:.4f}", "bold")))
+        table.add_row("bytes", f"{figures.text_bytes:,}: {figures.counted}")
     out.print(table)
     _notes(figures.notes)
 
@@ -116,7 +115,7 @@ def evaluation(figures: Evaluation, as_json: bool) -> None:
 def outlook(ahead: Outlook, as_json: bool) -> None:
     """What a run will be: its stages and what they cost."""
     if as_json:
-        as_text(ahead.to_json())
+        print_json(ahead.to_json())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("stage", "steps", "layers", "run", "learn", "FLOPs"):
@@ -139,4 +138,4 @@ def outlook(ahead: Outlook, as_json: bool) -> None:
 
 def _notes(notes: tuple[str, ...] | list[str]) -> None:
     for note in notes:
-        out.print(f"[dim]note:[/] {escape(note)}")
+        out.note(note)

@@ -9,49 +9,48 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from growkit.cli.show import as_text, bytes_bar, err, out, planned, size
+from growkit.cli.show import bytes_bar, planned
+from growkit.cli.terminal import Terminal, err, out, print_json, styled
 from growkit.merging.delta_sizes import THRESHOLDS
+from growkit.units import size
 
 if TYPE_CHECKING:
     from growkit.merging.merge import MeasuredDelta, Merged
     from growkit.merging.merge_plan import MergePlan
 
 
-def print_plan(todo: MergePlan, console: Console) -> None:
+def print_plan(todo: MergePlan, console: Terminal) -> None:
     """The tables of a plan."""
     request = todo.request
     options = ", ".join(f"{name} {value:g}" for name, value in request.options.items())
     seed = f"seed {request.seed}" if request.row.draws else ""
     settings = ", ".join(part for part in (options, f"scale {request.scale:g}", seed, request.row.paper) if part)
-    console.print(f"[bold]{request.method}[/]  {todo.family.model_type}, {escape(settings)}")
+    console.print(styled((request.method, "bold"), f"  {todo.family.model_type}, {settings}"))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "model", "weight", "weights on disk"):
         table.add_column(heading, justify="right" if heading.startswith("weight") else "left")
     if todo.base is not None:
-        table.add_row("base", escape(todo.base.label), "", "")
+        table.add_row("base", todo.base.label, "", "")
     for member in todo.members:
-        table.add_row("member", escape(member.label), f"{member.weight:g}", size(member.bytes))
+        table.add_row("member", member.label, f"{member.weight:g}", size(member.bytes))
     console.print(table)
     if request.row.draws and not request.vectors:
-        console.print("[dim]norms and biases are merged whole: nothing is dropped from them (--drop-vectors)[/]")
+        console.print("norms and biases are merged whole: nothing is dropped from them (--drop-vectors)", style="dim")
     if request.row.whole:
         matrices = sum(tensor.whole for tensor in todo.tensors)
         console.print(
-            f"[dim]{request.method} merges {matrices} matrices; embeddings, head, norms and biases are averaged[/]"
+            f"{request.method} merges {matrices} matrices; embeddings, head, norms and biases are averaged",
+            style="dim",
         )
     console.print(
         f"{todo.parameters:,} parameters, {size(todo.bytes)} to write, peak memory about {size(todo.peak_bytes)}"
     )
     if todo.changed:
-        console.print(f"[dim]config:[/] {escape(json.dumps(todo.changed))}")
+        console.print(styled(("config:", "dim"), f" {json.dumps(todo.changed)}"))
     for note in todo.notes:
-        warning = note.startswith("warning: ")
-        text = escape(note.removeprefix("warning: "))
-        console.print(f"[yellow]warning:[/] {text}" if warning else f"[dim]note:[/] {text}")
+        console.note(note)
 
 
 @contextmanager
@@ -75,9 +74,9 @@ def merged(result: Merged, as_json: bool) -> None:
         planned(result.plan, print_plan, as_json)
         return
     if as_json:
-        as_text({"folder": str(result.folder), **result.plan.to_json()})
+        print_json({"folder": str(result.folder), **result.plan.to_json()})
         return
-    out.print(f"[bold]wrote[/] {escape(str(result.folder))}", soft_wrap=True)
+    out.say(("wrote", "bold"), f" {result.folder}")
 
 
 def delta(measured: MeasuredDelta, as_json: bool) -> None:
@@ -85,9 +84,9 @@ def delta(measured: MeasuredDelta, as_json: bool) -> None:
     report = measured.report
     if as_json:
         folder = str(measured.folder) if measured.folder else None
-        as_text({**report.to_json(), "folder": folder, "rank_errors": measured.errors})
+        print_json({**report.to_json(), "folder": folder, "rank_errors": measured.errors})
         return
-    out.print(f"[bold]{escape(report.member)}[/] less {escape(report.base)}")
+    out.print(styled((report.member, "bold"), f" less {report.base}"))
     sizes, shares = (Table(box=None, pad_edge=False, header_style="bold") for _ in range(2))
     for table, headings in (
         (sizes, ("changes", "elements", "rms", "of weights", "largest")),
@@ -99,26 +98,27 @@ def delta(measured: MeasuredDelta, as_json: bool) -> None:
         ratio = f"{kind.rms / kind.base_rms:.2%}" if kind.base_rms else "-"
         sizes.add_row(kind.kind, f"{kind.elements:,}", f"{kind.rms:.2e}", ratio, f"{kind.largest:.2e}")
         shares.add_row(kind.kind, *(f"{share:.1%}" for share in (kind.unchanged, *kind.below)))
-    out.print(sizes, "", shares, "")
+    for table in (sizes, shares):
+        out.print(table)
+        out.print()
     for decade, share in report.histogram:
-        out.print(f"[dim]1e{decade:+03d}..[/] {share:6.1%} {'#' * round(40 * share)}")
+        out.print(styled((f"1e{decade:+03d}..", "dim"), f" {share:6.1%} {'#' * round(40 * share)}"))
     if report.histogram:
         noise = ", ".join(f"{share:.1%} at p {p:g}" for p, share in report.noise)
-        out.print(f"\nnoise that dropping adds, beside the size of the weights: {noise}")
+        out.print()
+        out.print(f"noise that dropping adds, beside the size of the weights: {noise}")
         verdict = f"--drop up to {report.safe_drop:g}" if report.safe_drop else "nothing: merge it whole, or by ties"
-        out.print(f"safe to drop: [bold]{verdict}[/]")
+        out.print(styled("safe to drop: ", (verdict, "bold")))
         out.print(
             f"  99.9 % of changes lie below {report.q999:.2e}; DARE's authors dropped 0.9 of those below 0.005 and failed above"
             " 0.03 (arXiv 2311.03099)",
             style="dim",
         )
     for note in report.notes:
-        out.print(f"[yellow]{escape(note)}[/]" if note.startswith("warning") else f"[dim]note:[/] {escape(note)}")
+        out.note(note)
     if measured.errors:
         worst = max(measured.errors, key=lambda name: measured.errors[name])  # type: ignore[index]
         mean = sum(measured.errors.values()) / len(measured.errors)
-        out.print(
-            f"relative error of the LoRA: {mean:.2%} in the mean, {measured.errors[worst]:.2%} in {escape(worst)}"
-        )
+        out.print(f"relative error of the LoRA: {mean:.2%} in the mean, {measured.errors[worst]:.2%} in {worst}")
     if measured.folder is not None:
-        out.print(f"[bold]wrote[/] {escape(str(measured.folder))}", soft_wrap=True)
+        out.say(("wrote", "bold"), f" {measured.folder}")

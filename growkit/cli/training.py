@@ -22,33 +22,29 @@ def training(call: Callable[..., "Finished"], as_json: bool) -> None:
         finished = call(announce=announce, watch=watch)
     if os.environ.get("RANK", "0") != "0":
         return
+    from growkit.cli.terminal import err
+
     if finished.outlook is not None:
         from growkit.cli import show_data
 
         show_data.outlook(finished.outlook, as_json)
     elif finished.folder is None:
-        _say(f"stopped at step {finished.step}; the same line with --resume auto goes on")
+        err.say(f"stopped at step {finished.step}; the same line with --resume auto goes on")
     else:
         loss = f", validation loss {finished.loss:.4f}" if finished.loss is not None else ""
-        _say(f"[bold]wrote[/] {finished.folder}{loss}")
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+        err.say(("wrote", "bold"), f" {finished.folder}{loss}")
 
 
 @contextmanager
 def _watching() -> Iterator[tuple[Callable[["Settings"], None], Callable[[dict[str, Any]], None]]]:
     """(announce, watch) of a run: a live line on a terminal; elsewhere a plain line every so often."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-    console = Console(stderr=True, highlight=False)
-    text = "[bold]{task.fields[stage]}[/] step {task.completed}/{task.total}  {task.fields[state]}"
-    columns = (TextColumn(text), BarColumn(bar_width=20), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    from growkit.cli.terminal import Words, err
+
+    words = Words("{task.fields[stage]}", "bold"), Words("step {task.completed}/{task.total}  {task.fields[state]}")
+    columns = (*words, BarColumn(bar_width=20), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("training", total=None, visible=False, stage="", state="")
         steps = every = 0
 
@@ -63,12 +59,12 @@ def _watching() -> Iterator[tuple[Callable[["Settings"], None], Callable[[dict[s
                 state = f"loss {line['loss']:.4f}  {line['tok_per_s']:,.0f} tokens/s"
                 state += f"  MFU {line['mfu']:.1%}" if "mfu" in line else ""
                 bar.update(task, completed=line["step"], stage=line["stage"], state=state)
-                if not console.is_terminal and line["step"] % every == 0:
-                    console.print(f"step {line['step']}/{steps}  {line['stage']}  lr {line['lr']:.2e}  {state}")
+                if not err.is_terminal and line["step"] % every == 0:
+                    err.print(f"step {line['step']}/{steps}  {line['stage']}  lr {line['lr']:.2e}  {state}")
             elif kind == "val":
-                console.print(f"step {line['step']}  validation loss {line['loss']:.4f}")
+                err.print(f"step {line['step']}  validation loss {line['loss']:.4f}")
             elif kind == "note":
-                console.print(f"[dim]note:[/] {line['text']}")
+                err.note(line["text"])
 
         yield announce, watch
 

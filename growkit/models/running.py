@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.source import CONFIG, Checkpoint
+from growkit.checkpoint.token_ids import beyond_rows
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named
@@ -21,6 +22,7 @@ from growkit.models.stock import experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
 
 SEQUENCES, LENGTH = 8, 64
+MISSING = "missing: "  # before the names of weights that transformers did not find
 SPARE = (
     2  # positions left over in every family, so that models of one size get the same tokens wherever they count from
 )
@@ -29,11 +31,19 @@ SPARE = (
 class Results:
     """What one checkpoint makes of the sequences: outputs by name (sequences, ...), the mean loss, and stray keys.
 
-    vocabulary_output: which of the outputs is a language model's logits, or "".
+    vocabulary_output: which of the outputs is a language model's logits, or "". settled: whether outputs are left out
+    that depend on weights that the file lacks, which transformers draws at random; note: which were, "" for none.
     """
 
     def __init__(
-        self, config: dict[str, Any], folder: Path, dtype: torch.dtype, sequences: list, tokenizer: Any, seed: int
+        self,
+        config: dict[str, Any],
+        folder: Path,
+        dtype: torch.dtype,
+        sequences: list,
+        tokenizer: Any,
+        seed: int,
+        settled: bool,
     ):
         model, self.keys = load_model(config, folder, dtype)
         family = family_named(config.get("model_type"))
@@ -41,18 +51,22 @@ class Results:
         self.labels: list[torch.Tensor] = []
         collected: dict[str, list[torch.Tensor]] = {}
         self.masked = masked = not is_causal(config)
+        missing = [key.removeprefix(MISSING) for key in self.keys if key.startswith(MISSING)]
+        unsettled = _unsettled(model, missing, sequences[0]) if missing and settled else set()
         for number, ids in enumerate(sequences):
             inputs, labels = _masked(ids, tokenizer, seed, number) if masked else (ids, ids)
-            with torch.no_grad():
-                output = model(input_ids=inputs[None], attention_mask=torch.ones_like(inputs[None]))
-            for name, value in output.items():
-                if isinstance(value, torch.Tensor) and value.is_floating_point() and name != "loss":
+            for name, value in _outputs(model, inputs).items():
+                if name not in unsettled:
                     collected.setdefault(name, []).append(value[0].double())
                     if value.shape[-1] == config.get("vocab_size") and value.dim() == 3:
                         self.vocabulary_output = name
             self.labels.append(labels)
+        lacked = f"weights that the file lacks and transformers draws at random ({', '.join(missing[:3])})"
+        if not collected and unsettled:
+            raise CheckpointError(f"all that a {type(model).__name__} puts out depends on {lacked}; nothing to compare")
         if not collected:
             raise CheckpointError(f"a {type(model).__name__} of family {family.model_type} put out nothing to compare")
+        self.note = f"{', '.join(sorted(unsettled))} left out: depends on {lacked}" if unsettled else ""
         self.outputs = {name: torch.stack(values) for name, values in collected.items()}
         self.has_loss = bool(self.vocabulary_output) and has_language_head(type(model).__name__)
 
@@ -97,6 +111,7 @@ def sequences_for(
     tokenizer: Any,
     text: str | Path | None,
     seed: int,
+    label: str,
     sequences: int = SEQUENCES,
     longest: int = LENGTH,
 ) -> list[torch.Tensor]:
@@ -122,8 +137,10 @@ def sequences_for(
     ids = tokenizer(content[:2_000_000], add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) < 2:
         raise RequestError(f"{str(text)!r} is too short: it makes {len(ids)} tokens")
-    if max(ids) >= vocabulary:
-        raise CheckpointError(f"the tokenizer makes token {max(ids)}, but the model has a vocabulary of {vocabulary}")
+    largest = max(ids)
+    if largest >= vocabulary:
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise CheckpointError(beyond_rows(f"{str(text)!r} holds", largest, token, label, vocabulary))
     length = min(length, len(ids))
     starts = torch.linspace(0, len(ids) - length, sequences).long().unique()
     return [torch.tensor(ids[s : s + length]) for s in starts.tolist()]
@@ -163,6 +180,27 @@ def objective(config: dict[str, Any], label: str) -> bool:
     if causal and not family_named(config.get("model_type")).causal and not config.get("is_decoder"):
         raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
     return causal
+
+
+def _outputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a model puts out for one sequence (length,), by name: numbers alone, (1, ...) each."""
+    with torch.no_grad():
+        output = model(input_ids=ids[None], attention_mask=torch.ones_like(ids[None]))
+    return {
+        name: value
+        for name, value in output.items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and name != "loss"
+    }
+
+
+def _unsettled(model: Any, missing: list[str], ids: torch.Tensor) -> set[str]:
+    """Names of the outputs that change when the weights that a file lacks are drawn anew."""
+    state, draws = model.state_dict(), generator(0, "missing")
+    one = _outputs(model, ids)
+    for name in missing:
+        state[name].normal_(generator=draws)
+    other = _outputs(model, ids)
+    return {name for name in one if not torch.equal(one[name], other[name])}
 
 
 def _masked(ids: torch.Tensor, tokenizer: Any, seed: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:

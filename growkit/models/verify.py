@@ -51,6 +51,7 @@ class Verification:
     members: tuple[
         tuple[str, float | None], ...
     ] = ()  # each of several sources with its loss; the rest is of their mean
+    notes: tuple[str, ...] = ()  # what was left out of the comparison, and why
 
     @property
     def ok(self) -> bool:
@@ -101,6 +102,7 @@ def verify(
         tolerance=_allowed(exactness, dtypes) if tolerance is None else tolerance,
         loss_target=result.loss,
         keys=tuple(key for key in result.keys if key not in references[0].keys),
+        notes=tuple(f"{b.label!r}: {r.note}" for b, r in zip(befores, references) if r.note),
         members=tuple((b.label, r.loss) for b, r in zip(befores, references)) if len(befores) > 1 else (),
         **vars(measured),
     )
@@ -113,15 +115,17 @@ def _run(
     with loadable(befores[0]) as folder:
         config = read_json(folder / CONFIG)
         tokenizer = tokenizer_of(folder) if text is not None else None
-        sequences = sequences_for(config, tokenizer, text, seed)
+        sequences = sequences_for(config, tokenizer, text, seed, befores[0].label)
 
-    def run(checkpoint: Checkpoint) -> Results:
+    def run(checkpoint: Checkpoint, settled: bool) -> Results:
         with loadable(checkpoint) as folder:
             own = read_json(folder / CONFIG)
             _check_comparable(own, config, sequences, checkpoint.label)
-            return Results(own, folder, torch.float64 if double else torch.float32, sequences, tokenizer, seed)
+            dtype = torch.float64 if double else torch.float32
+            return Results(own, folder, dtype, sequences, tokenizer, seed, settled)
 
-    return [run(before) for before in befores], run(after), sequences
+    # what a result lacks and its source has is a fault, and shows
+    return [run(before, True) for before in befores], run(after, False), sequences
 
 
 def _check_comparable(config: dict[str, Any], first: dict[str, Any], sequences: list[torch.Tensor], label: str) -> None:

@@ -1,0 +1,73 @@
+"""Words on a terminal: the one way there. Knows rich; ignorant of what is said.
+
+Much of what is shown comes from files that anybody may have made: names of folders and tensors, values of a config.
+None of it is read as markup, and what a terminal would obey rather than show stands there as an escape.
+"""
+
+import json
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.progress import ProgressColumn, Task
+from rich.table import Column
+from rich.text import Text
+
+
+def visible(text: str) -> str:
+    """Text with everything that a terminal would not show as it is written as repr writes it: \\x1b, \\n, \\u202e."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """A line of parts, each text alone or (text, style)."""
+    return Text.assemble(*(visible(p) if isinstance(p, str) else (visible(p[0]), p[1]) for p in parts))
+
+
+class Terminal(Console):
+    """Standard output or standard error, for text that is shown and never read as markup."""
+
+    def __init__(self, stderr: bool = False):
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """What rich makes of plain text, in tables and elsewhere."""
+        return super().render_str(visible(text), **{**how, "markup": False, "emoji": False})
+
+    def say(self, *parts: str | tuple[str, str], style: str | None = None) -> None:
+        """Print a line of parts, each text alone or (text, style), that may be longer than the terminal is wide."""
+        self.print(styled(*parts), style=style, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print a note; one that begins so is a warning."""
+        warning = text.startswith("warning: ")
+        mark = ("warning:", "yellow") if warning else ("note:", "dim")
+        self.say(mark, f" {text.removeprefix('warning: ')}")
+
+
+class Words(ProgressColumn):
+    """A column of a progress bar: a format of its task, such as "{task.description}"."""
+
+    def __init__(self, form: str, style: str = ""):
+        super().__init__(Column(no_wrap=True))
+        self.form, self.style = form, style
+
+    def render(self, task: Task) -> Text:
+        """The text of a task."""
+        return styled((self.form.format(task=task), self.style))
+
+
+out, err = Terminal(), Terminal(stderr=True)
+
+
+def print_json(content: Any) -> None:
+    """One JSON document on standard output, strict (null for what is not finite) and in ASCII, for any terminal."""
+    print(json.dumps(_finite(content), indent=2, allow_nan=False))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
