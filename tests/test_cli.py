@@ -79,7 +79,7 @@ PLAN = {"format", "command", "sources", "family", "request", "exactness", "axes"
     "peak_memory_bytes", "config", "dropped", "notes", "active_parameters",
 }  # fmt: skip
 REPORT = {"ok", "source", "target", "compared", "text", "tokens", "exactness", "max_difference", "mean_difference"} | {
-    "scale", "relative", "tolerance", "kl", "top1", "loss_source", "loss_target", "cosine", "keys", "members",
+    "scale", "relative", "tolerance", "kl", "top1", "loss_source", "loss_target", "cosine", "keys", "members", "notes",
 }  # fmt: skip
 INSPECTION = {"source", "family", "architecture", "sizes", "parameters", "parameters_total", "dtypes", "bytes", "tied"} | {
     "flops_per_token", "buffers", "growths", "active_parameters",

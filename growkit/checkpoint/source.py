@@ -69,7 +69,7 @@ class Checkpoint:
             self._read(tensor, view[place : place + count * width], tensor.offset + first * width)
             place += count * width
         if not buffer:
-            return torch.empty((len(rows), 0), dtype=tensor.dtype)
+            return torch.empty((len(rows), tensor.elements // _first(tensor)), dtype=tensor.dtype)
         return torch.frombuffer(buffer, dtype=tensor.dtype).view(len(rows), -1)
 
     def stretch(self, name: str, first: int, count: int, dtype: torch.dtype) -> Stretch | None:

@@ -27,6 +27,23 @@ def token_ids(folder: Path | None) -> dict[str, int] | None:
     return None
 
 
+def token_at(folder: Path | None, number: int) -> str | None:
+    """The token of an id in a folder's tokenizer; None where no file says it."""
+    return next((token for token, place in (token_ids(folder) or {}).items() if place == number), None)
+
+
+def beyond_rows(what: str, number: int, token: str | None, label: str, rows: int) -> str:
+    """The sentence on a token that a model has no embedding for. what: the beginning of it, which ends in a verb.
+
+    A tokenizer may have more tokens than a model has rows, as CodeLlama's has: only one that occurs is refused.
+    """
+    named = "" if token is None else f" ({token!r})"
+    return (
+        f"{what} token {number}{named}, and the embedding of {label!r} has {rows} rows, for ids below {rows}; leave such"
+        " text out, or take a tokenizer that goes with the model"
+    )
+
+
 def _fast(content: dict[str, Any]) -> dict[str, int] | None:
     model = content.get("model")
     entries = model.get("vocab") if isinstance(model, dict) else None

@@ -48,11 +48,6 @@ class Tokens:
         return self.meta.get("tokenizer")
 
     @property
-    def vocab_size(self) -> int | None:
-        """Entries of that tokenizer's vocabulary, where it is known."""
-        return self.meta.get("vocab_size")
-
-    @property
     def text_bytes(self) -> int | None:
         """Bytes of UTF-8 text behind them, where it is known."""
         return self.meta.get("splits", {}).get(self.split, {}).get("text_bytes")

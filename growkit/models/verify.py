@@ -116,7 +116,7 @@ def _run(
     with loadable(befores[0]) as folder:
         config = read_json(folder / CONFIG)
         tokenizer = tokenizer_of(folder) if text is not None else None
-        sequences = sequences_for(config, tokenizer, text, seed)
+        sequences = sequences_for(config, tokenizer, text, seed, befores[0].label)
 
     def run(checkpoint: Checkpoint, settled: bool) -> Results:
         with loadable(checkpoint) as folder:

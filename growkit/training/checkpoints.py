@@ -27,7 +27,7 @@ PICKLED = ".metadata"  # of PyTorch's distributed checkpoint
 
 
 class NotSavedError(FailedError):
-    """A checkpoint could not be written."""
+    """A checkpoint, or another part of a run's folder, could not be written."""
 
 
 class Saver:
