@@ -183,7 +183,7 @@ def _training(folder: Path) -> None:
     import tiny_runs
 
     tiny_runs.dataset(folder / "data", 4000)
-    tiny_runs.dataset(folder / "data-large", 400, vocab_size=100)
+    np.memmap(tiny_runs.dataset(folder / "data-large", 400, vocab_size=100) / "train.bin", "<u2", "r+")[7] = 61
     tiny_runs.dataset(folder / "data-short", 80)
     (np.arange(600, dtype="<u2") * 7 % 61).tofile(folder / "bare.bin")
     np.arange(10, dtype="<u2").tofile(folder / "little.bin")

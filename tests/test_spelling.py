@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import tiny
+import tiny_runs
 import torch
 import transformers
 from on_disk import edit_weights, fine_tune, state
 from refusing import refused, run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file, save_model
+from texts import EXCERPT, TOKENIZERS, wrap
 
 import growkit
 from growkit.checkpoint.headers import read_header
@@ -219,3 +221,39 @@ def test_nothing_to_compare_where_all_depends_on_what_is_missing():
     refused(
         "verify", "src", "src", says="all that a BertForTokenClassification puts out depends on weights that the file"
     )
+
+
+def test_a_tokenizer_may_have_more_tokens_than_the_model_has_rows():
+    """As CodeLlama's has: what is refused is a token that occurs, by its id and name."""
+    tokenizer = wrap(TOKENIZERS["gpt2"], eos_token="<end>")
+    tokenizer.add_tokens(["<suffix>", "<prefix>"])
+    tiny.make("llama", dtype=torch.float32, vocab_size=400).save_pretrained("src")
+    tokenizer.save_pretrained("src")
+    assert len(tokenizer) == 402
+    text = EXCERPT.read_text("utf-8")[:3000]
+    Path("fine.txt").write_text(text + "\n", "utf-8")
+    Path("beyond.txt").write_text(text + "<prefix>" + text, "utf-8")
+    for name in ("fine", "beyond"):
+        made = growkit.tokenize(f"{name}.txt", f"{name}-data", "src")
+        assert made.meta["vocab_size"] == 402
+    asked = ("--out", "run", "--steps", "2", "--seq-len", "16", "--batch-size", "2")
+    says = "holds token 401 ('<prefix>'), and the embedding of 'src' has 400 rows, for ids below 400"
+    for data in ("fine.txt", "fine-data"):
+        assert growkit.evaluate("src", data, split="train").loss > 0
+    assert growkit.widen("src", "wide", hidden=48) and growkit.verify("src", "wide", text="fine.txt").ok
+    refused("eval", "src", "--data", "beyond.txt", says=f"'beyond.txt' {says}")
+    refused("eval", "src", "--data", "beyond-data", "--split", "train", says=f"'beyond-data' {says}")
+    refused("verify", "src", "wide", "--text", "beyond.txt", says=f"'beyond.txt' {says}")
+    refused("pretrain", "src", "--data", "beyond-data", *asked, says=f"'beyond-data/train.bin' {says}")
+    assert run("pretrain", "src", "--data", "fine-data", *asked).exit_code == 0
+
+
+def test_a_mask_without_a_row_is_refused(world):
+    shutil.copytree(world / "bert", "bert")
+    tiny.make("bert", dtype=torch.float32, vocab_size=60).save_pretrained("bert")
+    tokenizer = tiny_runs.tokenizer(mask=False)
+    tokenizer.add_special_tokens({"mask_token": "<hidden>"})
+    tokenizer.save_pretrained("bert")
+    asked = ("--out", "run", "--steps", "2", "--seq-len", "16", "--batch-size", "2")
+    says = "masks are token 61 ('<hidden>'), and the embedding of 'bert' has 60 rows"
+    refused("pretrain", "bert", "--data", world / "data", *asked, says=says)

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.headers import reading
-from growkit.checkpoint.source import read_json
+from growkit.checkpoint.small_files import read_json, reading
 
 FAST, WORDS, PIECES, ADDED = "tokenizer.json", "vocab.txt", "vocab.json", "added_tokens.json"
 
@@ -26,6 +25,23 @@ def token_ids(folder: Path | None) -> dict[str, int] | None:
             lines = (folder / WORDS).read_text("utf-8", errors="replace").split("\n")
         return {line.rstrip("\r"): number for number, line in enumerate(lines) if line}
     return None
+
+
+def token_at(folder: Path | None, number: int) -> str | None:
+    """The token of an id in a folder's tokenizer; None where no file says it."""
+    return next((token for token, place in (token_ids(folder) or {}).items() if place == number), None)
+
+
+def beyond_rows(what: str, number: int, token: str | None, label: str, rows: int) -> str:
+    """The sentence on a token that a model has no embedding for. what: the beginning of it, which ends in a verb.
+
+    A tokenizer may have more tokens than a model has rows, as CodeLlama's has: only one that occurs is refused.
+    """
+    named = "" if token is None else f" ({token!r})"
+    return (
+        f"{what} token {number}{named}, and the embedding of {label!r} has {rows} rows, for ids below {rows}; leave such"
+        " text out, or take a tokenizer that goes with the model"
+    )
 
 
 def _fast(content: dict[str, Any]) -> dict[str, int] | None:

@@ -20,14 +20,13 @@ NO_BYTES = "a bare .bin file does not say how much text it was, so there are no 
 class Measured:
     """Tokens to predict. ids: (tokens,). text_bytes: of the text behind them, and counted: which those are, in words.
 
-    vocab_size, mask: of the tokenizer that made them, where that is known.
+    mask: of the tokenizer that made them, where that is known.
     """
 
     ids: np.ndarray
     split: str | None
     text_bytes: int | None
     counted: str
-    vocab_size: int | None
     mask: int | None
     notes: tuple[str, ...] = ()
 
@@ -44,7 +43,6 @@ def measured(data: str | Path, split: str, text_key: str, vocabulary: TextTokeni
             split=None,
             text_bytes=None,
             counted="",
-            vocab_size=None,
             mask=None,
             notes=(NO_BYTES,),
         )
@@ -69,7 +67,6 @@ def _dataset(path: Path, split: str, vocabulary: TextTokenizer | None, label: st
         split=split,
         text_bytes=tokens.text_bytes,
         counted=counted,
-        vocab_size=tokens.vocab_size,
         mask=tokens.meta.get("mask_id"),
         notes=notes,
     )
@@ -93,6 +90,5 @@ def _text(data: str | Path, text_key: str, vocabulary: TextTokenizer | None, lab
         split=None,
         text_bytes=text_bytes,
         counted=counted,
-        vocab_size=vocabulary.size,
         mask=vocabulary.mask,
     )

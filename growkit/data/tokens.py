@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from growkit.checkpoint.headers import reading
-from growkit.checkpoint.source import UNFINISHED, read_json
+from growkit.checkpoint.small_files import read_json, reading
+from growkit.checkpoint.source import UNFINISHED
 from growkit.errors import CheckpointError
 
 META = "meta.json"
@@ -46,11 +46,6 @@ class Tokens:
     def tokenizer(self) -> str | None:
         """SHA-256 of the tokenizer that made them, where it is known."""
         return self.meta.get("tokenizer")
-
-    @property
-    def vocab_size(self) -> int | None:
-        """Entries of that tokenizer's vocabulary, where it is known."""
-        return self.meta.get("vocab_size")
 
     @property
     def text_bytes(self) -> int | None:

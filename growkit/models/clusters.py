@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import torch
 
-from growkit.checkpoint.source import CONFIG, Checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import CONFIG, Checkpoint
 from growkit.errors import RequestError
 from growkit.families.upcycling import upcycling_of
 from growkit.growth.plan import Plan, TensorPlan
@@ -60,7 +61,7 @@ def hidden_states(source: Checkpoint, plan: Plan, text: str, layers: list[int]) 
     states: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
     with loadable(source) as folder:
         config = read_json(folder / CONFIG)
-        sequences = sequences_for(config, tokenizer_of(folder), text, plan.recipe.seed, SEQUENCES, LENGTH)
+        sequences = sequences_for(config, tokenizer_of(folder), text, plan.recipe.seed, source.label, SEQUENCES, LENGTH)
         model, _ = load_model(config, folder, torch.float32)
         wanted = {row.norm.format(layer=layer): layer for layer in layers}
         for name, module in model.named_modules():

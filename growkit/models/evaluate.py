@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from growkit.checkpoint.source import CONFIG, open_checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import CONFIG, open_checkpoint
+from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import IGNORED, masked_window
 from growkit.data.measured import Measured, measured
 from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_folder
@@ -109,11 +111,6 @@ def evaluate(
         vocabulary = open_tokenizer(folder) if tokenizer_folder(folder) is not None else None
         text = measured(data, split, text_key, vocabulary, source.label)
         size = int(config[family_named(config.get("model_type")).keys("vocab")[0]])
-        if text.vocab_size is not None and text.vocab_size > size:
-            raise CheckpointError(
-                f"{str(data)!r} has a vocabulary of {text.vocab_size}, {source.label!r} of {size}; tokenize with its"
-                " own"
-            )
         mask = None if causal else _mask(text, vocabulary, source.label)
         length = _context(config, context, len(text.ids) - causal, str(data))
         windows = Windows(len(text.ids), length, _stride(stride, length, causal), causal)
@@ -134,7 +131,7 @@ def evaluate(
         largest = int(max(inputs.max(), labels.max()))
         if largest >= size:
             raise CheckpointError(
-                f"{str(data)!r} holds token {largest}, but {source.label!r} has a vocabulary of {size}"
+                beyond_rows(f"{str(data)!r} holds", largest, token_at(source.folder, largest), source.label, size)
             )
         nats, hits, counted = _loss(model, inputs.to(where), labels.to(where), causal)
         total, right, predicted = total + nats, right + hits, predicted + counted

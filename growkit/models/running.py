@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.source import CONFIG, Checkpoint
+from growkit.checkpoint.token_ids import beyond_rows
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named
@@ -110,6 +111,7 @@ def sequences_for(
     tokenizer: Any,
     text: str | Path | None,
     seed: int,
+    label: str,
     sequences: int = SEQUENCES,
     longest: int = LENGTH,
 ) -> list[torch.Tensor]:
@@ -135,8 +137,10 @@ def sequences_for(
     ids = tokenizer(content[:2_000_000], add_special_tokens=False, verbose=False)["input_ids"]
     if len(ids) < 2:
         raise RequestError(f"{str(text)!r} is too short: it makes {len(ids)} tokens")
-    if max(ids) >= vocabulary:
-        raise CheckpointError(f"the tokenizer makes token {max(ids)}, but the model has a vocabulary of {vocabulary}")
+    largest = max(ids)
+    if largest >= vocabulary:
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise CheckpointError(beyond_rows(f"{str(text)!r} holds", largest, token, label, vocabulary))
     length = min(length, len(ids))
     starts = torch.linspace(0, len(ids) - length, sequences).long().unique()
     return [torch.tensor(ids[s : s + length]) for s in starts.tolist()]

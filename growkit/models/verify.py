@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.record import came_from_grown, promised
-from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
 from growkit.growth.plan import Plan
@@ -116,7 +117,7 @@ def _run(
     with loadable(befores[0]) as folder:
         config = read_json(folder / CONFIG)
         tokenizer = tokenizer_of(folder) if text is not None else None
-        sequences = sequences_for(config, tokenizer, text, seed)
+        sequences = sequences_for(config, tokenizer, text, seed, befores[0].label)
 
     def run(checkpoint: Checkpoint, settled: bool) -> Results:
         with loadable(checkpoint) as folder:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from growkit.checkpoint.source import read_json
+from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.writer import sync, write_json
 from growkit.errors import CheckpointError, FailedError, RequestError
 from growkit.training.state_files import PLAN, Share, Written, own_share, read_state, state_of, write_plan, write_share
@@ -28,7 +28,7 @@ PICKLED = ".metadata"  # of PyTorch's distributed checkpoint
 
 
 class NotSavedError(FailedError):
-    """A checkpoint could not be written."""
+    """A checkpoint, or another part of a run's folder, could not be written."""
 
 
 class Saver:
