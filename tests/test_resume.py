@@ -27,7 +27,6 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.reports import runs
 from growkit.training import checkpoints as state
 from growkit.training import loop, pretrain, saved, step
-from growkit.training.machine import Machine
 from growkit.training.settings import Settings
 from growkit.training.state_files import read_plan
 
@@ -116,11 +115,13 @@ def test_damaged_checkpoints_and_a_torn_line(world):
     shard = next(last[2].glob("*.safetensors"))
     os.truncate(shard, shard.stat().st_size // 2)
     (last[1] / "plan.json").unlink()
+    shutil.rmtree("run/final")
     pretrain.pretrain(s, True, lines.append)
     notes = [line["text"] for line in lines if line["kind"] == "note"]
     assert [note.split()[0] for note in notes[:3]] == [path.name for path in reversed(last[1:])]
     assert notes[3] == "resumed at step 3" and curve("run") == whole
     shutil.rmtree("run/checkpoints/step-00000012")
+    shutil.rmtree("run/final")
     os.truncate("run/metrics.jsonl", os.path.getsize("run/metrics.jsonl") - 30)
     pretrain.pretrain(s, True)
     assert [point.loss for point in runs.read_run("run").train] == [said[0] for said in whole.values()]
@@ -155,6 +156,7 @@ def test_what_lies_in_a_checkpoint_never_runs(world, format):
         lines.clear()
     (first / "plan.json").unlink()
     (second / "plan.json").unlink()
+    shutil.rmtree("run/final")
     for name in (".metadata", "__0_0.distcp"):
         (second / name).write_bytes(planted.getvalue())
     with pytest.raises(RequestError, match=r"step-00000002' holds pickles.*before 0\.3.*another --out"):
@@ -445,35 +447,12 @@ def test_two_processes_are_one_and_a_run_of_two_goes_on_with_one(world, case):
     assert [step for step, _ in val[0]] == [5, 8]
     assert [loss for _, loss in val[0]] == pytest.approx([loss for _, loss in val[1]], abs=1e-5)
     shutil.rmtree("run/checkpoints/step-00000008")
+    shutil.rmtree("run/final")
     os.rename("run/metrics.jsonl", "two.jsonl")
     again = run(*line(world, *more, "--resume", "auto", **asked))
     assert again.exit_code == 0 and "resumed at step 4" in again.stderr, again.stderr
     assert sorted(curve("run")) == [5, 6, 7, 8]
     assert losses_of("run") == pytest.approx(losses_of("one")[4:], abs=1e-5)
-
-
-def test_processes_need_not_be_equally_fast(world):
-    """None begins a run's folder before all have looked whether there is one: it would seem another's to the last."""
-    here = Path("the first waits").resolve()
-
-    def late(agreed=Machine.agreed):
-        def slow(self, work):
-            result = agreed(self, work)  # the last that is done together before they look
-            blocked_until(here.exists)
-            return result
-
-        Machine.agreed = slow
-
-    def first(wait=Machine.wait):
-        def told(self):
-            here.touch()
-            wait(self)
-
-        Machine.wait = told
-        return train(s)
-
-    s = ask(world, "run", model="llama", steps=2)
-    assert pair(lambda: train(s), late, first) == [0, 0]
 
 
 def test_processes_need_not_write_equally_fast(world):

@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from growkit.checkpoint.headers import file_hash, reading
-from growkit.checkpoint.source import ADAPTER_CONFIG, CONFIG, INDEX, PROVENANCE, read_json, read_json_value
+from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.small_files import read_json, read_json_value, reading
+from growkit.checkpoint.source import ADAPTER_CONFIG, CONFIG, INDEX, PROVENANCE
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 

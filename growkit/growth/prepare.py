@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.companions import modules_conflict, tokenizer_conflict
-from growkit.checkpoint.source import Checkpoint, open_state, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError

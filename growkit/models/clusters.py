@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import torch
 
-from growkit.checkpoint.source import CONFIG, Checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import CONFIG, Checkpoint
 from growkit.errors import RequestError
 from growkit.families.upcycling import upcycling_of
 from growkit.growth.plan import Plan, TensorPlan

@@ -26,6 +26,7 @@ from growkit.training.machine import Machine
 from growkit.training.objective import Teaching
 from growkit.training.optim import rate, set_rate
 from growkit.training.routing import dead_note
+from growkit.training.run_folder import CHECKPOINTS, GROWN
 from growkit.training.saved import Saved
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
@@ -34,7 +35,6 @@ from growkit.training.student import Student
 from growkit.training.teacher import Teacher
 from growkit.training.validation import validate
 
-CHECKPOINTS, GROWN = "checkpoints", "stages"
 Say = Callable[[dict[str, Any]], None]  # called with each line of metrics
 
 
@@ -56,6 +56,8 @@ class Run:
     saved: Saved
     grow: Callable[[Path, Path, Stage], None]
     say: Say
+    finished: bool = False  # its result is there already
+    release: Callable[[], object] = lambda: None  # lets others into its folder
     told: bool = False
     stopped: bool = False
     begun: bool = False

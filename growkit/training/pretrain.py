@@ -3,30 +3,27 @@ ignorant of what a step does.
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from growkit.checkpoint.record import record, source_entries
 from growkit.checkpoint.source import Checkpoint
-from growkit.checkpoint.writer import write_json
 from growkit.growth.sources import open_source
 from growkit.maps.exactness import Exactness
 from growkit.reports.tensorboard import tensorboard
 from growkit.training.blank import Blank, blank_model
+from growkit.training.checkpoints import NotSavedError
 from growkit.training.learners import AllLearn, Learners
 from growkit.training.loop import Run, Say
 from growkit.training.outlook import Outlook
-from growkit.training.ready import RUN, ReadyRun, prepare
+from growkit.training.ready import ReadyRun, prepare
+from growkit.training.run_folder import BOARD, FINAL, METRICS, Held, not_ours
 from growkit.training.saved import Saved, WholeModel
 from growkit.training.settings import Settings
 from growkit.training.stage_growth import grow_stage
-from growkit.version import __version__
-
-FINAL, METRICS, BOARD = "final", "metrics.jsonl", "tensorboard"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +59,11 @@ def open_run(
     leaves.
     """
     ready = prepare(settings, resume)
-    ready.machine.wait()  # all have looked whether there is a run
+    held = Held(Path(settings.out))
+    ready.machine.agreed(lambda: held.take(ready.settings, ready.standing))
+    if ready.standing.finished and ready.machine.is_first:
+        made = f"{str(held.out / FINAL)!r} is there already; take it away to have it made again"
+        watch({"kind": "note", "text": made})
     return Run(
         settings=ready.settings,
         machine=ready.machine,
@@ -74,25 +75,31 @@ def open_run(
         saved=saved(ready.source),
         grow=grow_stage,
         say=_diary(ready, watch),
+        finished=ready.standing.finished,
+        release=held.release,
     )
 
 
 def carry_through(run: Run, resume: bool = False) -> Finished:
-    """Run to the end, or until a signal, and leave what is asked for; raises as pretrain does."""
-    student = run.go(resume)
-    if run.step < run.settings.steps:
-        return Finished(folder=None, step=run.step, loss=None, run=run)
-    final = Path(run.settings.out) / FINAL
-    run.saved.export(student, final, lambda: _record(run.settings))
-    return Finished(folder=final, step=run.step, loss=run.val_loss, run=run)
+    """Run to the end, or until a signal, and leave what is asked for; raises as pretrain does.
+
+    Where the result is there already nothing is computed, and nothing of it changes."""
+    s, final = run.settings, Path(run.settings.out) / FINAL
+    try:
+        if run.finished:
+            return Finished(folder=final, step=s.steps, loss=None, run=run)
+        student = run.go(resume)
+        if run.step < s.steps:
+            return Finished(folder=None, step=run.step, loss=None, run=run)
+        run.saved.export(student, final, lambda: _record(s))
+        return Finished(folder=final, step=run.step, loss=run.val_loss, run=run)
+    finally:
+        run.release()
 
 
 def _diary(ready: ReadyRun, watch: Say) -> Say:
-    """Begin a run's folder, or go on with it; returns what writes a line of metrics, on the first process."""
+    """What writes a line of metrics, on the first process; a line that is torn goes first."""
     settings, first, out = ready.settings, ready.machine.is_first, Path(ready.settings.out)
-    out.mkdir(parents=True, exist_ok=True)
-    if first and not ready.begun:
-        write_json(out / RUN, {"growkit": __version__, "torch": torch.__version__, "settings": settings.to_json()})
     if first and (out / METRICS).exists():
         text = (out / METRICS).read_bytes()
         (out / METRICS).write_bytes(text[: text.rfind(b"\n") + 1])  # a line that was torn when the run was killed
@@ -100,8 +107,14 @@ def _diary(ready: ReadyRun, watch: Say) -> Say:
 
     def say(line: dict[str, Any]) -> None:
         if first:
-            with open(out / METRICS, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            try:
+                with open(out / METRICS, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                why = error.strerror or error
+                raise NotSavedError(
+                    f"cannot write {str(out / METRICS)!r}: {why}; make room and go on with --resume auto"
+                ) from None
             board(line)
             watch(line)
 
@@ -109,7 +122,10 @@ def _diary(ready: ReadyRun, watch: Say) -> Say:
 
 
 def _record(settings: Settings) -> dict[str, Any]:
-    """What growkit.json says of a trained checkpoint."""
+    """What growkit.json says of a trained checkpoint. Raises RequestError where there is something of its name, which
+    would be replaced now."""
+    if os.path.lexists(final := Path(settings.out) / FINAL):
+        raise not_ours(final)
     source = open_source(settings.checkpoint)
     source.close()
     entries = source_entries([source], [settings.hashes["checkpoint"]])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.headers import file_hash
-from growkit.checkpoint.source import Checkpoint, read_json
+from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import Batches
 from growkit.data.tokenizer import open_tokenizer
@@ -23,19 +23,19 @@ from growkit.reports.tensorboard import check_tensorboard
 from growkit.training.blank import check_trainable
 from growkit.training.checkpoints import check_space
 from growkit.training.machine import Machine, this_machine
+from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.stage_growth import check_growth
 from growkit.training.teacher import Teacher, open_teacher
 
-RUN = "run.json"
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyRun:
-    """A run that can begin, or go on. settings: with the precision and hashes of what was found. begun: whether out
-    holds it. disk: bytes it needs there at most."""
+    """A run that can begin, or go on. settings: with the precision and hashes of what was found. standing: how
+    far it is in its folder. disk: bytes it needs there at most."""
 
     settings: Settings
     machine: Machine
@@ -43,7 +43,7 @@ class ReadyRun:
     train: Batches
     val: Batches | None
     teacher: Teacher | None
-    begun: bool
+    standing: Standing
     disk: int
 
 
@@ -58,6 +58,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     check_trainable(source)
     causal = objective(config, source.label)
     check(settings, machine.world, usable_positions(config))
+    check_place(out, _inputs(settings, source))
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     machine.copies(settings.shard, parameters)
     if settings.tensorboard:
@@ -72,10 +73,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         teacher.check(config, train)
     hashes = machine.agreed(lambda: _hashes(train, val, source))
     settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
-    begun = (out / RUN).exists()
-    if begun and not resume:
-        raise RequestError(f"{str(out)!r} holds a run; go on with it by --resume auto, or choose another --out")
-    _check_resumable(out, settings)
+    standing = machine.agreed(lambda: look(settings, resume))
     masked = None if causal else (_mask_token(source, config["vocab_size"]), config["vocab_size"])
 
     def batches(tokens: Tokens) -> Batches:
@@ -96,7 +94,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             f" are over; --eval-every {settings.eval_every} should be less, or --teacher-steps more"
         )
     disk = _disk_bytes(settings, parameters, config)
-    if not begun:
+    if not standing.begun:
         check_space(out, disk)
     check_growth(source, settings.stages)
     source.close()
@@ -107,9 +105,18 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         train=batches(train),
         val=batches(val) if val else None,
         teacher=teacher,
-        begun=begun,
+        standing=standing,
         disk=disk,
     )
+
+
+def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
+    """What a run reads, by what it is called, where it lies here; a hub id lies in the hub's cache."""
+    given = Path(settings.checkpoint)
+    folder = given if given.exists() or source.folder is None else source.folder
+    inputs = {"the checkpoint": folder, "the data": Path(settings.data)}
+    teacher = Path(settings.teacher) if settings.teacher is not None else None
+    return inputs | ({"the teacher": teacher} if teacher is not None and teacher.exists() else {})
 
 
 def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
@@ -128,17 +135,6 @@ def _disk_bytes(settings: Settings, parameters: int, config: dict[str, Any]) -> 
     layers = read_sizes(family_named(config.get("model_type")), config)["layer"]
     deeper = max([layers, *depths]) / layers  # a little too much: embeddings do not grow
     return int((settings.keep + 2 + 2 * len(depths)) * BYTES * parameters * deeper)
-
-
-def _check_resumable(out: Path, settings: Settings) -> None:
-    """Refuse to go on with other settings than a run began with. Raises RequestError with the list of differences."""
-    recorded = out / RUN
-    if recorded.exists():
-        different = settings.differences(read_json(recorded).get("settings", {}))
-        if different:
-            raise RequestError(
-                f"{str(out)!r} was begun with other settings: {'; '.join(different)}; give the old ones, or another --out"
-            )
 
 
 def _has_val(tokens: Tokens) -> bool:

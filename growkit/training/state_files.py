@@ -19,7 +19,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from growkit.checkpoint.headers import header_bytes
-from growkit.checkpoint.source import Checkpoint, open_state, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.system import reserve, write_at
 from growkit.checkpoint.writer import sync, write_json
 from growkit.errors import CheckpointError
@@ -91,7 +92,7 @@ def write_share(folder: Path, number: int, processes: int, shares: Mapping[str, 
         reserve(descriptor, len(header) + sum(share.rows.nbytes for share in shares.values()))
         write_at(descriptor, memoryview(header), 0)
         for name, share in listed:
-            write_at(descriptor, memoryview(share.rows.flatten().view(torch.uint8).numpy()), offsets[name])
+            write_at(descriptor, memoryview(share.rows.flatten().view(torch.uint8).numpy()), offsets[name])  # type: ignore[arg-type]
     finally:
         os.close(descriptor)
     sync(folder / file)
@@ -146,8 +147,9 @@ def read_plan(folder: Path) -> dict[str, Planned]:
         raise CheckpointError(f"{str(folder / PLAN)!r} is no plan of format {FORMAT}")
     for name, entry in tensors.items():
         shape, parts = (entry.get("shape"), entry.get("parts")) if isinstance(entry, dict) else (None, None)
-        sound = isinstance(shape, list) and isinstance(parts, dict) and all(map(PART.fullmatch, parts))
-        if not sound or not all(type(number) is int and number >= 0 for number in (*shape, *parts.values())):
+        known = isinstance(shape, list) and isinstance(parts, dict) and all(map(PART.fullmatch, parts))
+        numbers = [*(shape or ()), *(parts or {}).values()] if known else [None]
+        if not all(type(number) is int and number >= 0 for number in numbers):
             raise CheckpointError(f"{str(folder / PLAN)!r} does not say where rows of {name!r} lie")
     return {name: Planned(tuple(entry["shape"]), entry["parts"]) for name, entry in tensors.items()}
 

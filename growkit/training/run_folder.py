@@ -1,0 +1,131 @@
+"""The folder of a run: where it may be, whose it is, and that one growkit at a time is at it. Knows names of files;
+ignorant of what a run computes.
+"""
+
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import lock_descriptor
+
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import PROVENANCE
+from growkit.checkpoint.writer import sync, write_json
+from growkit.errors import RequestError
+from growkit.training.settings import Settings
+from growkit.version import __version__
+
+RUN, METRICS, BOARD, CHECKPOINTS, GROWN, FINAL = (
+    "run.json",
+    "metrics.jsonl",
+    "tensorboard",
+    "checkpoints",
+    "stages",
+    "final",
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far the run in a folder is. begun: it is there. finished: its result is too."""
+
+    begun: bool
+    finished: bool
+
+
+def check_place(out: Path, inputs: Mapping[str, Path]) -> None:
+    """Refuse a folder that is, contains or lies in what the run reads, by what that is called. Raises RequestError."""
+    target = out.resolve()
+    for what, path in inputs.items():
+        origin = path.resolve()
+        if target == origin or target in origin.parents:
+            raise RequestError(f"--out {str(out)!r} is or contains {what}, {str(path)!r}; choose another")
+        if origin.is_dir() and origin in target.parents:
+            raise RequestError(f"--out {str(out)!r} is inside {what}, {str(path)!r}; choose another")
+
+
+def look(settings: Settings, resume: bool) -> Standing:
+    """What stands in a run's folder. Raises RequestError for a run that may not go on, or that began with other
+    settings, with the list of differences, and for what no run of growkit, or another one, left there."""
+    out = Path(settings.out)
+    begun, final = (out / RUN).exists(), out / FINAL
+    if begun and not resume:
+        raise RequestError(f"{str(out)!r} holds a run; go on with it by --resume auto, or choose another --out")
+    if not begun:
+        own = (METRICS, BOARD, CHECKPOINTS, GROWN, FINAL)
+        strange = next((out / name for name in own if os.path.lexists(out / name)), None)
+        if strange is not None:
+            raise RequestError(f"{str(strange)!r} is there, but no {RUN}: no run made it; choose another --out")
+        return Standing(begun=False, finished=False)
+    different = settings.differences(read_json(out / RUN).get("settings", {}))
+    if different:
+        raise RequestError(
+            f"{str(out)!r} was begun with other settings: {'; '.join(different)}; give the old ones, or another --out"
+        )
+    if os.path.lexists(final) and not _made(final, settings):
+        raise not_ours(final)
+    return Standing(begun=True, finished=os.path.lexists(final))
+
+
+def not_ours(final: Path) -> RequestError:
+    """What to say of a folder that lies where a run's result goes."""
+    return RequestError(
+        f"{str(final)!r} is there, and this run did not make it; move it away and go on with --resume auto"
+    )
+
+
+def _made(final: Path, settings: Settings) -> bool:
+    """Whether a folder is the result of a run with these settings."""
+    if not (final / PROVENANCE).is_file():
+        return False
+    said = read_json(final / PROVENANCE)
+    request = said.get("request")
+    if said.get("command") != "pretrain" or not isinstance(request, dict):
+        return False
+    return not settings.differences({**request, "hashes": settings.hashes})
+
+
+class Held:
+    """A run's folder, held against other growkits until it is released; the lock ends with the process."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self._close: Callable[[], object] = lambda: None
+
+    def release(self) -> None:
+        """Let others into the folder."""
+        self._close()
+
+    def take(self, settings: Settings, standing: Standing) -> None:
+        """Make the folder where it is missing, hold it, and begin its run where it has none. standing: what was seen.
+
+        Raises RequestError where another growkit is at it or was since, or the disk fails.
+        """
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.out, os.O_RDONLY)
+            self._close = weakref.finalize(self, os.close, descriptor)
+            if not lock_descriptor(descriptor, blocking=False):
+                raise RequestError(
+                    f"another growkit is training in {str(self.out)!r}; wait for it or choose another --out"
+                )
+            if (self.out / RUN).exists() != standing.begun:
+                raise RequestError(f"another growkit was in {str(self.out)!r} just now; look, and try again")
+            if not standing.begun:
+                self._begin(settings)
+        except OSError as error:
+            self.release()
+            raise RequestError(f"cannot write into {str(self.out)!r}: {error.strerror or error}") from None
+        except RequestError:
+            self.release()
+            raise
+
+    def _begin(self, settings: Settings) -> None:
+        partial = self.out / f"{RUN}.partial"
+        said = {"growkit": __version__, "torch": torch.__version__, "settings": settings.to_json()}
+        write_json(partial, said)
+        sync(partial)
+        os.replace(partial, self.out / RUN)
