@@ -5,8 +5,8 @@ Experts that are copies of one feed-forward layer compute it again whatever the 
 experts a token takes sum to 1 (sparse upcycling, arXiv 2212.05055). Finer experts are slices of a copy: the router's
 rows are equal for all slices of a copy, so that a token takes whole copies, and as each slice then has 1/G of the gate,
 the linear tensors carry a factor of G (virtual groups, arXiv 2410.07524). Beside a shared expert, whose gate starts at
-sigmoid(0), the linear tensors of the shared one carry 2. (That gate is not quite 0: where a runtime computes the sigmoid
-of x as silu(x) / x, as llama.cpp does, 0 would be no number.) Several fine-tuned models become experts in turn, everything
+sigmoid(0), the linear tensors of the shared one carry 2. (That gate is not quite 0: where a runtime computes sigmoid(x)
+as silu(x) / x, as llama.cpp does, 0 would be no number.) Several fine-tuned models become experts in turn, everything
 else is their mean (Branch-Train-MiX, arXiv 2403.07816).
 """
 
