@@ -111,7 +111,8 @@ def _name_alike(sources: Sequence[Checkpoint]) -> None:
 
 
 def _check_beside(sources: Sequence[Checkpoint]) -> None:
-    """Refuse sources whose files beside the weights do not go together."""
+    """Refuse sources whose files beside the weights are unsound or do not go together."""
+    modules_conflict([source.folder for source in sources[:1]])
     for other in sources[1:]:
         pair = f"{sources[0].label!r} and {other.label!r}"
         conflict = tokenizer_conflict([c.folder for c in (sources[0], other) if c.folder is not None])
