@@ -61,8 +61,8 @@ def companion_files(folder: Path) -> list[Path]:
 def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
     """(kind, folder) of each module after the transformer in a sentence-embedding model; none for other checkpoints.
 
-    A Normalize needs no folder, which version control drops where it is empty. Raises CheckpointError for a modules.json
-    that is no list of modules, or names a folder that is not inside.
+    A Normalize needs no folder, which version control drops where it is empty. Raises CheckpointError for a
+    modules.json that is no list of modules, or names a folder that is not inside.
     """
     if not (folder / MODULES).exists():
         return []
