@@ -1,6 +1,6 @@
 """Large numbers as people read them: 21.5 M parameters, 90.9 MB. Knows numbers; ignorant of what is counted."""
 
-PREFIXES = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+PREFIXES = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def count(number: float) -> str:

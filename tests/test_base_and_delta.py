@@ -68,8 +68,9 @@ def test_a_sparse_delta_on_a_base_is_a_member_too():
     same("applied", "merged")
 
 
-def test_another_vocabulary_is_matched_row_by_row():
-    """Rows of a LoRA on an embedding go where their tokens go."""
+def test_another_vocabulary_is_matched_row_by_row(monkeypatch):
+    """Rows of a LoRA on an embedding go where their tokens go; blocks of new rows have none."""
+    monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 48)
     edit(change=lambda tensors: tensors.update(embedding()))
     growkit.apply("base", ["lora"], "applied")
     wide = tiny.make("llama", vocab_size=70)

@@ -606,5 +606,5 @@ def test_ids_are_read_by_place(tmp_path):
                 stored[first : first + 10]
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(CheckpointError, match="no whole number"):
+    with pytest.raises(CheckpointError, match="a pipe and no file"):
         StoredIds(path, np.dtype("<u2"))

@@ -280,3 +280,36 @@ def unprefixed(tensors, prefix, heads):
     """A task model's tensors under the names of its body's file; what is beside the body keeps its own."""
     for name in [name for name in tensors if name not in heads]:
         tensors[name.removeprefix(prefix)] = tensors.pop(name)
+
+
+ENDS, COLUMNS, VALUES, DENSE = (
+    f"layers.0.self_attn.q_proj.weight.{p}" for p in ["row_ends", "columns", "values", "dense"]
+)
+UNSOUND = [  # what is done to the tensors of a sparse delta, part of the sentence
+    (lambda t: t.update({ENDS: t[ENDS] + 10**9}), f"tensor {ENDS!r} of 'skill/delta.safetensors' should grow from 0"),
+    (lambda t: t.update({ENDS: -t[ENDS]}), f"tensor {ENDS!r} of 'skill/delta.safetensors' should grow from 0"),
+    (lambda t: t.update({ENDS: t[ENDS].flip(0)}), f"tensor {ENDS!r} of 'skill/delta.safetensors' should grow from 0"),
+    (lambda t: t.update({COLUMNS: t[COLUMNS] + 24}), f"tensor {COLUMNS!r} of 'skill/delta.safetensors' should be from"),
+    (lambda t: t.update({COLUMNS: t[COLUMNS] - 24}), f"tensor {COLUMNS!r} of 'skill/delta.safetensors' should be from"),
+    (lambda t: t.update({ENDS: t[ENDS].int()}), "expected dense, or row_ends (int64), columns (int32) and values"),
+    (lambda t: t.update({VALUES: t[VALUES].int()}), "in a floating-point dtype; save the delta again"),
+    (lambda t: t.update({VALUES: t[VALUES][1:].clone()}), "expected dense, or row_ends (int64)"),
+    (lambda t: t.update({VALUES: t[VALUES][None].clone()}), "expected dense, or row_ends (int64)"),
+    (lambda t: t.update({ENDS: torch.tensor(3)}), "expected dense, or row_ends (int64)"),
+    (lambda t: t.pop(ENDS), "has columns, values of 'layers.0.self_attn.q_proj.weight'"),
+    (lambda t: t.pop(VALUES), "has columns, row_ends of 'layers.0.self_attn.q_proj.weight'"),
+    (lambda t: t.update({DENSE: torch.ones(24, 24)}), "has columns, dense, row_ends, values of"),
+    (lambda t: t.update({"norm.weight.dense": torch.ones(24, 24)}), "of shape [24, 24] and 'base' has [24]"),
+    (lambda t: t.update({"norm.weight.dense": torch.tensor(1.0)}), "of shape [] and 'base' has [24]"),
+    (lambda t: t.update({"other": torch.ones(2)}), "has other of ''"),
+    (lambda t: t.clear(), "holds no tensors: nothing was saved in its delta.safetensors"),
+]
+
+
+@pytest.mark.parametrize("change, says", cases(UNSOUND))
+def test_sparse_deltas_that_do_not_hold_together(here, change, says):
+    growkit.delta("base", "a", "skill", drop=0.9)
+    tensors = state("skill")
+    change(tensors)
+    save_file(tensors, "skill/delta.safetensors")
+    refused("apply", "base", "skill", "-o", "out", says=says, plan_shown=True)

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from loras import lora
+from loras import edit, lora
 from on_disk import state
 from refusing import refused
 
@@ -33,7 +33,9 @@ def adapter(folder, model, seed=0, dtype=torch.float64, before=lambda model: Non
     before(wrapped)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in wrapped.named_parameters():
-        if "lora_" in name or "modules_to_save" in name or (parameter.requires_grad and name.endswith("bias")):
+        if any(word in name for word in ("lora_", "modules_to_save", "trainable_tokens")) or (
+            parameter.requires_grad and name.endswith("bias")
+        ):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             size = parameter.data.abs().mean() if "magnitude" in name else 0.3
             parameter.data = (parameter.data + size * 0.3 * noise).to(dtype if "lora_" in name else parameter.dtype)
@@ -87,6 +89,8 @@ KINDS = {
     "biases": {"bias": "lora_only"},
     "all biases": {"bias": "all"},
     "modules saved whole": {"modules_to_save": ["lm_head", "embed_tokens"]},
+    "tokens": {"trainable_token_indices": [5, 3, 60]},
+    "tokens by module": {"trainable_token_indices": {"embed_tokens": [7, 2]}, "modules_to_save": ["input_layernorm"]},
     "norms saved whole": {"modules_to_save": ["input_layernorm"]},
 }
 
@@ -240,3 +244,31 @@ def test_experts_one_by_one_as_transformers_4_names_them():
 
 def stored_by_expert(folder="base"):
     return split_experts(FAMILIES["qwen2_moe"], state(folder))
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "mixtral", "qwen3_moe"])
+@pytest.mark.parametrize("targets", [["gate_up_proj", "down_proj"], ["down_proj"], ["gate_up_proj"]])
+def test_stacked_experts(family, targets):
+    model = base(family)
+    start = logits(model)
+    more = {"rank_pattern": {"experts.down_proj": 3}, "alpha_pattern": {r".*\.1\..*experts.gate_up_proj": 9}}
+    aimed = [f"mlp.experts.{name}" for name in targets]
+    expected = adapter("lora", model, target_modules=["q_proj"], target_parameters=aimed, **more)
+    assert tiny.relative(expected, applied("lora")) < 1e-10 < 1e-2 < tiny.relative(expected, start)
+
+
+def test_stacked_experts_of_other_shapes_are_refused():
+    model = base("qwen2_moe")
+    adapter("lora", model, target_modules=[], target_parameters=["mlp.experts.down_proj"])
+    growkit.apply("base", ["lora"], dry_run=True)
+    edit(r=2)
+    refused(
+        "apply",
+        "base",
+        "lora",
+        "-o",
+        "out",
+        says="target_parameters is none of gate_up_proj (experts, out, in) [4, 40, 24]",
+    )
+    edit(r=4, target_parameters=["mlp.experts.gate_up_proj"])
+    refused("apply", "base", "lora", "-o", "out", says="with its rank and target_parameters is none of")

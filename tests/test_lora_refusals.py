@@ -14,6 +14,7 @@ from refusing import cases, refused, run
 
 Q, EMBED, NORM = "model.layers.0.self_attn.q_proj", "model.embed_tokens", "model.norm"
 A, B = f"{PREFIX}{Q}.lora_A.weight", f"{PREFIX}{Q}.lora_B.weight"
+TOKENS = f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta"
 APPLY = ["apply", "base", "lora", "-o", "out"]
 
 
@@ -86,7 +87,10 @@ TENSORS = [  # what is done to the tensors, what to the config, part of the sent
     (new(f"{PREFIX}{Q}", 4), {}, NOT_PEFTS),
     (new(PREFIX + "weight", 4), {}, NOT_PEFTS),
     (new(f"{Q}.lora_A.weight", 4, 24), {}, NOT_PEFTS),
-    (new(f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta", 2, 24), {}, NOT_PEFTS),
+    (new(TOKENS, 2, 24), {}, "where trainable_token_indices and"),
+    (new(TOKENS, 2, 24), {"trainable_token_indices": [3, 61]}, "has rows of token 61, and 'base' has 61"),
+    (new(TOKENS, 2, 24), {"trainable_token_indices": [3]}, "has shape [2, 24] where trainable_token_indices and"),
+    (None, {"trainable_token_indices": {"a": "x"}}, "should give trainable_token_indices as token ids, or lists of"),
     (lambda t: lora_on(t, "model.layers.0.mlp.experts"), {}, "has no 'layers.0.mlp.experts.weight' that it would"),
     (lambda t: lora_on(t, "model.layers.7.self_attn.q_proj"), {}, "has no 'layers.7.self_attn.q_proj.weight' that"),
     (lambda t: lora_on(t, EMBED), {}, "and 'model.embed_tokens.weight' of 'base' is an embedding"),
@@ -98,7 +102,8 @@ TENSORS = [  # what is done to the tensors, what to the config, part of the sent
     (None, {"peft_type": "LOHA"}, "has peft_type 'LOHA'; of PEFT's adapters growkit adds LORA"),
     (None, {"init_lora_weights": "pissa"}, "it belongs to a base that its initialisation changed"),
     (None, {"alora_invocation_tokens": [1, 2]}, "has alora_invocation_tokens [1, 2]: it works from a phrase in the text"),
-    (None, {"target_parameters": ["experts.gate_up_proj"]}, "has target_parameters ['experts.gate_up_proj']: it changes"),
+    (None, {"target_parameters": "experts.gate_up_proj"}, "should give target_parameters as a list of text"),
+    (None, {"target_parameters": ["q_proj.weight"], "target_modules": None}, "PEFT would adapt no 'model.layers.0.self"),
 ]  # fmt: skip
 
 

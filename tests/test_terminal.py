@@ -25,6 +25,7 @@ from rich.table import Table
 import growkit
 from growkit.cli import app
 from growkit.cli.terminal import Terminal, Words, styled, visible
+from growkit.units import size
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 HOSTILE = "[red]x[/] [/]\x1b[2J\x1b]0;t\x07\u202e\u2066\r\n\x7f\x9b\u2028 :smile: \\[b]"
@@ -181,3 +182,18 @@ def test_an_interrupted_import_is_no_traceback(module, program, tmp_path):
         [sys.executable, *program, "inspect", "absent"], capture_output=True, text=True, env={"PYTHONPATH": path}
     )
     assert done.returncode == 130 and done.stderr == "growkit: interrupted\n" and not done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [(0, "0 B"), (999, "999 B"), (999.6, "1 kB"), (1_000, "1 kB"), (12_345_678, "12.3 MB"), (999_950_000, "1 GB")]
+    + [(747e9, "747 GB"), (2.5e12, "2.5 TB"), (10**30, "1000000000000 EB")],
+)
+def test_sizes_have_the_unit_that_shows_them(number, text):
+    """However little is free, it is said: no 0.0 GB."""
+    assert size(number) == text
+
+
+def test_nobody_else_makes_units():
+    for path in Path(growkit.__file__).parent.rglob("*.py"):
+        assert path.name == "units.py" or not re.search(r"/ ?1e9|/ ?10\*\*9|/ ?2\*\*30", path.read_text("utf-8")), path

@@ -19,7 +19,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 import growkit
-from growkit.checkpoint.source import read_json
+from growkit.checkpoint.small_files import read_json
 from growkit.maps.map_json import map_from_json
 from growkit.models.compare import collapse
 

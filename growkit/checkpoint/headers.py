@@ -7,14 +7,14 @@ believed: growkit reads rows by offset, so an offset that lies would be garbage 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 import torch
 
+from growkit.checkpoint.small_files import open_plain, reading
 from growkit.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
@@ -64,8 +64,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     Raises CheckpointError for a file that is missing, unreadable, truncated, or whose header is no valid safetensors
     header: duplicate names, unknown dtypes, sizes that do not match, overlaps, holes, misaligned or trailing bytes.
     """
-    with reading(path), open(path, "rb") as file:
-        size = os.path.getsize(path)
+    with open_plain(path) as file, reading(path):
+        size = os.fstat(file.fileno()).st_size
         if size < 8:
             raise _damaged(path, f"it has {size} bytes, too few for a header")
         length = int.from_bytes(file.read(8), "little")
@@ -115,15 +115,6 @@ def header_bytes(
     return len(text).to_bytes(8, "little") + text, {name: start + offset for name, offset in offsets.items()}
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Name the file that cannot be read, where the system says no more than why."""
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
-
-
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     entries: dict[str, object] = {}
     for key, value in pairs:
@@ -171,7 +162,7 @@ def _damaged(path: Path, what: str) -> CheckpointError:
 def file_hash(path: Path, stopped: Callable[[], bool] = lambda: False) -> str:
     """SHA-256 of a file, in hexadecimal; of what was read so far where `stopped` says so."""
     state, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
-    with reading(path), open(path, "rb", buffering=0) as file:
+    with open_plain(path) as file, reading(path):
         while not stopped() and (size := file.readinto(buffer)):
             state.update(buffer[:size])
     return state.hexdigest()

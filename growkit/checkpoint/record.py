@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.source import PROVENANCE, Checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.errors import CheckpointError
 from growkit.maps.exactness import Exactness
 from growkit.version import __version__

@@ -2,7 +2,6 @@
 ignorant of families and of what any tensor means.
 """
 
-import json
 import os
 import re
 import shlex
@@ -14,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from growkit.checkpoint.headers import StoredTensor, file_hash, read_header, reading
+from growkit.checkpoint.fields import Fields, MapOf, Text, checked
+from growkit.checkpoint.headers import StoredTensor, file_hash, read_header
+from growkit.checkpoint.small_files import open_descriptor, read_json, reading
 from growkit.checkpoint.system import read_at
 from growkit.errors import CheckpointError
 
@@ -23,6 +24,7 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # 
 UNFINISHED = "UNFINISHED"  # in a folder that growkit is making, or was when it was stopped
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FILES = (".safetensors", ".json", *PICKLES)  # endings that a hub id does not have, though it may have dots
+INDEX_FIELDS = Fields({"weight_map": MapOf(Text(called="the name of a file"))}, needed=("weight_map",))
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 CONVERT = (
     'python -c "import sys, transformers as t; kind = t.AutoConfig.from_pretrained(sys.argv[1]).architectures[0];'
@@ -67,7 +69,7 @@ class Checkpoint:
             self._read(tensor, view[place : place + count * width], tensor.offset + first * width)
             place += count * width
         if not buffer:
-            return torch.empty((len(rows), 0), dtype=tensor.dtype)
+            return torch.empty((len(rows), tensor.elements // _first(tensor)), dtype=tensor.dtype)
         return torch.frombuffer(buffer, dtype=tensor.dtype).view(len(rows), -1)
 
     def stretch(self, name: str, first: int, count: int, dtype: torch.dtype) -> Stretch | None:
@@ -101,9 +103,8 @@ class Checkpoint:
         """A descriptor of a tensor's file, for reading."""
         descriptor = self._files.get(tensor.path)
         if descriptor is None:
-            with reading(tensor.path):
-                # setdefault: two threads may get here at once, and the one that comes second must close its own
-                mine = os.open(tensor.path, os.O_RDONLY)
+            # setdefault: two threads may get here at once, and the one that comes second must close its own
+            mine = open_descriptor(tensor.path)
             descriptor = self._files.setdefault(tensor.path, mine)
             if descriptor != mine:
                 os.close(mine)
@@ -165,28 +166,12 @@ def open_state(path: Path) -> Checkpoint:
     return Checkpoint(label=str(path), tensors=read_header(path), config=None, folder=None)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CheckpointError where it is missing or is none."""
-    content = read_json_value(path)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{str(path)!r} should hold a JSON object, not a {type(content).__name__}")
-    return content
-
-
-def read_json_value(path: Path) -> Any:
-    """Any JSON value from a file. Raises CheckpointError where there is none."""
-    with reading(path):
-        text = path.read_bytes()
-    try:
-        return json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is no valid JSON ({error}); fetch it again") from None
-
-
 def _on_disk(path: Path, label: str) -> Checkpoint | None:
     """A folder or a file as a checkpoint; None where there is neither."""
-    if not path.is_dir() and not path.is_file():
+    if not path.exists():
         return None
+    if not path.is_dir() and not path.is_file():
+        os.close(open_descriptor(path))  # which says what it is
     folder = path if path.is_dir() else path.parent
     if (folder / UNFINISHED).exists():
         raise CheckpointError(
@@ -221,9 +206,7 @@ def _folder_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def _indexed_tensors(folder: Path) -> dict[str, StoredTensor]:
-    weight_map = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError(f"{str(folder / INDEX)!r} has no 'weight_map' from tensor names to file names")
+    weight_map = checked(read_json(folder / INDEX), INDEX_FIELDS, folder / INDEX, "fetch it again")["weight_map"]
     headers: dict[str, dict[str, StoredTensor]] = {}
     for file in sorted(set(weight_map.values())):
         if os.path.basename(file) != file or file in ("", ".", ".."):

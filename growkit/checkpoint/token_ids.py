@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.headers import reading
-from growkit.checkpoint.source import read_json
+from growkit.checkpoint.small_files import read_json, reading
 
 FAST, WORDS, PIECES, ADDED = "tokenizer.json", "vocab.txt", "vocab.json", "added_tokens.json"
 

@@ -21,6 +21,7 @@ from filelock import lock_descriptor
 from growkit.checkpoint.headers import header_bytes
 from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE, UNFINISHED
 from growkit.errors import RequestError
+from growkit.units import size
 
 Shape = tuple[int, ...]
 SPARE_BYTES = 64 << 20  # room asked for beyond the weights: tokenizer, metadata, the file system's own
@@ -44,12 +45,12 @@ def layout(
     shards: list[list[tuple[str, torch.dtype, Shape]]] = [[]]
     filled = 0
     for entry in tensors:
-        size = prod(entry[2]) * entry[1].itemsize
-        if shards[-1] and filled + size > shard_bytes:
+        taken = prod(entry[2]) * entry[1].itemsize
+        if shards[-1] and filled + taken > shard_bytes:
             shards.append([])
             filled = 0
         shards[-1].append(entry)
-        filled += size
+        filled += taken
     headers: dict[str, bytes] = {}
     slots: dict[str, Slot] = {}
     sizes: dict[str, int] = {}
@@ -130,7 +131,7 @@ def check_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if needed + SPARE_BYTES > free:
         raise RequestError(
-            f"{str(out)!r} needs {(needed + SPARE_BYTES) / 1e9:.2f} GB and {str(place)!r} has {free / 1e9:.2f} GB free;"
+            f"{str(out)!r} needs {size(needed + SPARE_BYTES)} and {str(place)!r} has {size(free)} free;"
             " make room or choose another disk with -o"
         )
 

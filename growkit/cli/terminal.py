@@ -42,7 +42,7 @@ class Terminal(Console):
         """Print a note; one that begins so is a warning."""
         warning = text.startswith("warning: ")
         mark = ("warning:", "yellow") if warning else ("note:", "dim")
-        self.say(mark, f" {text.removeprefix('warning: ')}")
+        self.print(styled(mark, f" {text.removeprefix('warning: ')}"))
 
 
 class Words(ProgressColumn):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from growkit.checkpoint.headers import reading
+from growkit.checkpoint.small_files import open_descriptor, reading
 from growkit.checkpoint.source import shorter
 from growkit.checkpoint.system import read_at
 from growkit.errors import CheckpointError
@@ -27,12 +27,11 @@ class StoredIds:
 
     def __init__(self, path: Path, dtype: np.dtype, offset: int = 0):
         self.path, self.dtype, self._offset = path, dtype, offset
-        with reading(path):
-            size = path.stat().st_size - offset
-            if not path.is_file() or size <= 0 or size % dtype.itemsize:
-                raise CheckpointError(f"{str(path)!r} holds no whole number of {dtype.name} tokens; make it again")
-            self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = open_descriptor(path)
         weakref.finalize(self, os.close, self._descriptor)
+        size = os.fstat(self._descriptor).st_size - offset
+        if size <= 0 or size % dtype.itemsize:
+            raise CheckpointError(f"{str(path)!r} holds no whole number of {dtype.name} tokens; make it again")
         self._length = size // dtype.itemsize
 
     def __len__(self) -> int:

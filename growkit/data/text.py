@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.headers import reading
+from growkit.checkpoint.small_files import reading
 from growkit.errors import RequestError
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")

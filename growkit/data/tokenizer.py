@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.companions import TOKENIZERS
-from growkit.checkpoint.source import HUB_ID, from_hub, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import HUB_ID, from_hub
 from growkit.data.tokens import META, TOKENIZER
 from growkit.errors import CheckpointError, RequestError, reason_of
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.companions import modules_conflict, tokenizer_conflict
-from growkit.checkpoint.source import Checkpoint, open_state, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
@@ -110,7 +111,8 @@ def _name_alike(sources: Sequence[Checkpoint]) -> None:
 
 
 def _check_beside(sources: Sequence[Checkpoint]) -> None:
-    """Refuse sources whose files beside the weights do not go together."""
+    """Refuse sources whose files beside the weights are unsound or do not go together."""
+    modules_conflict([source.folder for source in sources[:1]])
     for other in sources[1:]:
         pair = f"{sources[0].label!r} and {other.label!r}"
         conflict = tokenizer_conflict([c.folder for c in (sources[0], other) if c.folder is not None])

@@ -28,11 +28,13 @@ class LoraChange:
 
     base: str  # what the base stores it as
     copy: str = ""  # stands in the place of the base's tensor
+    tokens: tuple[int, ...] = ()  # the copy is of these rows alone, in this order
     a: str = ""
     b: str = ""
     bias: str = ""  # is added to a bias
     magnitude: str = ""
     scale: float = 1.0
+    expert: tuple[int, int, int] | None = None  # of A and B of all experts: which, of how many, B's first row for it
     across: bool = False  # outputs are columns: an embedding, or a matrix stored (in, out)
 
 
@@ -47,6 +49,7 @@ class LowRankDelta:
     def __post_init__(self) -> None:
         # blocks of a tensor are computed one after another, on two threads
         self._factors = lru_cache(maxsize=2)(self._read_factors)
+        self._stacked = lru_cache(maxsize=2)(self._whole)  # of all experts of a layer
         self._norms = lru_cache(maxsize=2)(self._read_norms)
 
     def delta(
@@ -75,7 +78,14 @@ class LowRankDelta:
 
     def _start(self, this: LoraChange, rows: np.ndarray, base: torch.Tensor) -> torch.Tensor:
         """The base's rows, or those that stand in their place, and what A and B add to them."""
-        start = self.stored.rows(this.copy, rows).to(base.dtype) if this.copy else base
+        start = base
+        if this.tokens:
+            start, places = base.clone(), {token: place for place, token in enumerate(this.tokens)}
+            there = [number for number, row in enumerate(rows.tolist()) if row in places]
+            from_file = np.array([places[int(rows[number])] for number in there], dtype=np.int64)
+            start[there] = self.stored.rows(this.copy, from_file).to(base.dtype)
+        elif this.copy:
+            start = self.stored.rows(this.copy, rows).to(base.dtype)
         return start + self._added(this, rows, base.dtype) if this.a or this.bias else start.clone()
 
     def _added(self, this: LoraChange, rows: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
@@ -86,6 +96,12 @@ class LowRankDelta:
 
     def _read_factors(self, this: LoraChange, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows, rank) and (rank, width) whose product is what A and B add."""
+        if this.expert is not None:
+            expert, experts, first = this.expert
+            rank = self.stored.tensors[this.a].shape[0] // experts
+            a = self.stored.rows(this.a, np.arange(expert * rank, (expert + 1) * rank)).to(dtype)
+            height = self.base.tensors[this.base].shape[0]
+            return self._stacked(this.b, dtype)[first : first + height, expert::experts], a
         a, b = self._whole(this.a, dtype), self._whole(this.b, dtype)
         return (a.T.contiguous(), b.T.contiguous()) if this.across else (b, a)
 

@@ -12,13 +12,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.source import ADAPTER_CONFIG, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import ADAPTER_CONFIG
 from growkit.errors import CheckpointError, RequestError
 
 READ = (
     "peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora", "lora_bias",
     "modules_to_save", "init_lora_weights", "target_modules", "exclude_modules", "layers_to_transform",
-    "layers_pattern", "ensure_weight_tying",
+    "layers_pattern", "ensure_weight_tying", "target_parameters",
+    "trainable_token_indices",
 )  # fmt: skip
 # which model it was, how it was trained, how it is held in memory; whether a matrix is stored (in, out), and which
 # biases were trained, is seen from the base and from the tensors. What configures an initialisation counts only with
@@ -35,8 +37,6 @@ REFUSED = {
     "layer_replication": "it repeats layers: grow the base first, and save the adapter without it",
     "megatron_config": "it is of Megatron's layers, divided among processes",
     "monteclora_config": "it draws at random in training and stores more than A and B",
-    "target_parameters": "it changes stacked parameters, such as all experts of a layer, rather than linear layers",
-    "trainable_token_indices": "it replaces rows of the embedding",
     "use_bdlora": "its A or B are block-diagonal",
     "use_qalora": "it belongs to weights that are quantised in groups",
 }
@@ -70,6 +70,13 @@ class LoraConfig:
         alpha, rank = self.alphas.get(pattern_for(tuple(self.alphas), module), self.alpha), self.rank_of(module)
         return alpha / rank**0.5 if self.rank_stabilised else alpha / rank
 
+    def tokens_of(self, module: str) -> tuple[int, ...]:
+        """The ids of the tokens whose rows of an embedding were trained (trainable_token_indices)."""
+        stated = self.content.get("trainable_token_indices") or []
+        if isinstance(stated, dict):
+            stated = next((ids for name, ids in stated.items() if _ends(module, [name])), [])
+        return tuple(stated)
+
     def adapts(self, module: str) -> bool:
         """Whether PEFT would put a LoRA on a module of this name. What a regular expression says is left to the file.
 
@@ -77,6 +84,8 @@ class LoraConfig:
         """
         targets, excluded = self.content.get("target_modules"), self.content.get("exclude_modules")
         if isinstance(excluded, list) and _ends(module, excluded):
+            return False
+        if targets is None and self.content.get("target_parameters"):
             return False
         if not isinstance(targets, list) or module in targets or self.content.get("ensure_weight_tying"):
             return True  # what PEFT ties goes along with what it is tied to
@@ -120,6 +129,12 @@ def read_lora_config(folder: Path) -> LoraConfig:
     for name in ("target_modules", "exclude_modules", "layers_pattern"):
         value = content.get(name)
         one(name, "text or a list of text", None, isinstance(value, str | None) or _texts(value))
+    aimed = content.get("target_parameters")
+    one("target_parameters", "a list of text", None, aimed is None or _texts(aimed))
+    tokens = content.get("trainable_token_indices")
+    lists = list(tokens.values()) if isinstance(tokens, dict) else [tokens or []]
+    sound = all(isinstance(each, list) and all(type(n) is int and n >= 0 for n in each) for each in lists)
+    one("trainable_token_indices", "token ids, or lists of them by module name", None, sound)
     layers = content.get("layers_to_transform")
     listed = layers if isinstance(layers, list) else [layers]
     one("layers_to_transform", "layer numbers", None, layers is None or all(type(n) is int for n in listed))

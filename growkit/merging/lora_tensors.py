@@ -11,10 +11,11 @@ import torch
 from growkit.checkpoint.source import ADAPTER, Checkpoint, open_state
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
-from growkit.growth.source_headers import FLOATS, Headers, architecture_of, is_tied
-from growkit.maps.notation import READ
+from growkit.growth.source_headers import FLOATS, Headers
 from growkit.merging.lora import LoraChange, LowRankDelta
+from growkit.merging.lora_base import LoraBase, is_saved, lora_base
 from growkit.merging.lora_config import LoraConfig, read_lora_config
+from growkit.merging.lora_experts import WRAPPED, expert_changes
 
 PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
@@ -29,6 +30,7 @@ PARTS = {  # how the names of what belongs to one module end, and what is meant
     ".base_layer.weight": "base_layer.weight",
     ".base_layer.bias": "base_layer.bias",
     ".lora_velora_embed": "of training alone",  # VeLoRA's, of its backward pass
+    ".token_adapter.trainable_tokens_delta": "tokens",
     ".weight": "weight",
     ".bias": "bias of its own",
 }
@@ -54,13 +56,19 @@ def open_lora(folder: Path, base: Checkpoint, headers: Headers, family: Family) 
     config = read_lora_config(folder)
     stored = open_state(folder / ADAPTER)
     modules = _modules(config, stored)
-    here = _base(headers, family)
+    here = lora_base(headers, family)
     changes: dict[str, LoraChange] = {}
     shared: dict[str, LoraChange] = {}  # stand in the base itself, wherever that uses them
     for module, parts in modules.items():
+        experts = expert_changes(config, stored, here, module, parts)
+        if experts:
+            changes |= experts
+            continue
         weight = _weight_change(config, stored, here, module, parts)
         if weight is not None:
             changes[here.stem(f"{module}.weight")] = weight
+        if "tokens" in parts:  # where head and embedding are one, PEFT trains them in both
+            shared[here.stem(f"{module}.weight")] = _token_change(config, stored, here, module, parts["tokens"])
         if "bias" in parts:
             changes[here.stem(f"{module}.bias")] = _bias_change(config, stored, here, module, parts)
         for kind, ending in (("weight", "weight"), ("bias of its own", "bias")):
@@ -68,81 +76,16 @@ def open_lora(folder: Path, base: Checkpoint, headers: Headers, family: Family) 
                 if part in parts:
                     stem = here.stem(f"{module}.{ending}")
                     copy = LoraChange(base=here.name(config.label, parts[part], stem), copy=parts[part])
-                    (changes if part == kind and _is_saved(config, module) else shared)[stem] = copy
+                    (changes if part == kind and is_saved(config, module) else shared)[stem] = copy
     untied = here.untie(changes, shared)
     for stem, copy in shared.items():
-        changes[stem] = replace(changes[stem], copy=copy.copy) if stem in changes else copy
+        changes[stem] = replace(changes[stem], copy=copy.copy, tokens=copy.tokens) if stem in changes else copy
     here.check_saved(config, changes)
-    shapes = {stem: stored.tensors[c.copy].shape if c.copy else headers.shapes[c.base] for stem, c in changes.items()}
+    whole = {stem: change.copy if not change.tokens else "" for stem, change in changes.items()}
+    shapes = {s: stored.tensors[whole[s]].shape if whole[s] else headers.shapes[c.base] for s, c in changes.items()}
     return OpenLora(
         LowRankDelta(stored, base, changes), {stem: _dtype(stored, c) for stem, c in changes.items()}, shapes, untied
     )
-
-
-@dataclass(frozen=True)
-class _Base:
-    """The base as an adapter sees it: by stems, a tied head among them."""
-
-    headers: Headers
-    family: Family
-    names: Mapping[str, str]  # stem -> the name it is stored under; a tied head is the embedding
-
-    def stem(self, name: str) -> str:
-        """A name in the adapter as a stem of the base's."""
-        stem = self.family.stem(name)
-        heads = [head for head in self.family.heads if head in self.names]
-        return heads[0] if stem in self.family.heads and heads else stem
-
-    def name(self, label: str, stored: str, stem: str) -> str:
-        """What the base stores a stem as. Raises RequestError where it does not."""
-        name = self.names.get(stem)
-        if name is None:
-            raise RequestError(
-                f"{label!r} has tensor {stored!r}, and {self.headers.label!r} has no {stem!r} that it would change; add"
-                " it to the base it was made from"
-            )
-        return name
-
-    def outputs(self, stem: str) -> tuple[bool, bool]:
-        """(whether a matrix reads what it multiplies, as a linear layer, whether its outputs are columns)."""
-        dimensions = self.family.axes_of(stem, architecture_of(self.family, self.headers))
-        linear = any(dimension.role == READ for dimension in dimensions)
-        return linear, not linear or dimensions[0].role == READ
-
-    def untie(self, changes: dict[str, LoraChange], shared: dict[str, LoraChange]) -> bool:
-        """Whether a tied head must be stored by itself, since the LoRA is on it or on the embedding alone.
-
-        What stands in the base itself stands in both.
-        """
-        if not is_tied(self.family, self.headers):
-            return False
-        head, embedding = self.stem(self.family.heads[0]), self.family.embedding
-        common = shared.pop(head, None) or shared.pop(embedding, None)
-        untied = head in changes or embedding in changes
-        if common is not None:
-            shared |= dict.fromkeys((head, embedding) if untied else (embedding,), common)
-        return untied
-
-    def check_saved(self, config: LoraConfig, changes: Mapping[str, LoraChange]) -> None:
-        """Raises CheckpointError for a module that was trained whole, says the config, and is not in the file."""
-        for stem in sorted({*self.names} - {*changes}):
-            if _is_saved(config, stem.rpartition(".")[0]):
-                raise CheckpointError(
-                    f"{config.label!r} has modules_to_save {[*config.saved]}, and does not hold {stem!r}; save it again"
-                )
-
-
-def _base(headers: Headers, family: Family) -> _Base:
-    names = {family.stem(name): name for name in headers.shapes if not family.is_buffer(name)}
-    if is_tied(family, headers) and not {*names} & {*family.heads}:
-        names[family.heads[0]] = names[family.embedding]
-    return _Base(headers, family, names)
-
-
-def _is_saved(config: LoraConfig, module: str) -> bool:
-    """Whether a module, or one that it is part of, was trained whole. As peft.utils.other._set_trainable."""
-    steps = module.split(".")
-    return any(".".join(steps[: end + 1]).endswith(name) for end in range(len(steps)) for name in config.saved)
 
 
 def _modules(config: LoraConfig, stored: Checkpoint) -> dict[str, dict[str, str]]:
@@ -152,7 +95,8 @@ def _modules(config: LoraConfig, stored: Checkpoint) -> dict[str, dict[str, str]
         inner = name.removeprefix(PREFIX)
         ending = max((e for e in PARTS if inner.endswith(e)), key=len, default="")
         module = inner.removesuffix(ending)
-        if not ending or not name.startswith(PREFIX) or not module or any(f".{i}" in f".{module}" for i in INNER):
+        bare = module.removesuffix(WRAPPED) if config.content.get("target_parameters") else module
+        if not ending or not name.startswith(PREFIX) or not module or any(f".{i}" in f".{bare}" for i in INNER):
             raise RequestError(
                 f"{config.label!r} has tensor {name!r}, which is not of a LoRA of linear layers or embeddings as PEFT"
                 " stores it, nor of a module saved whole"
@@ -167,7 +111,7 @@ def _modules(config: LoraConfig, stored: Checkpoint) -> dict[str, dict[str, str]
 
 
 def _weight_change(
-    config: LoraConfig, stored: Checkpoint, here: _Base, module: str, parts: Mapping[str, str]
+    config: LoraConfig, stored: Checkpoint, here: LoraBase, module: str, parts: Mapping[str, str]
 ) -> LoraChange | None:
     """What A and B, or those of an embedding, do to a module's weight; None where it has neither."""
     pairs = [pair for pair in (("a", "b"), ("rows", "width")) if set(pair) & parts.keys()]
@@ -217,7 +161,7 @@ def _weight_change(
 
 
 def _bias_change(
-    config: LoraConfig, stored: Checkpoint, here: _Base, module: str, parts: Mapping[str, str]
+    config: LoraConfig, stored: Checkpoint, here: LoraBase, module: str, parts: Mapping[str, str]
 ) -> LoraChange:
     stem = here.stem(f"{module}.bias")
     name = here.name(config.label, parts["bias"], stem)
@@ -225,6 +169,16 @@ def _bias_change(
         raise CheckpointError(f"{config.label!r} has {parts['bias']!r} and lora_bias false; save it again")
     _check_shape(config, stored, parts["bias"], here.headers.shapes[name], f"{name!r} of {here.headers.label!r}")
     return LoraChange(base=name, bias=parts["bias"], scale=config.scale_of(module))
+
+
+def _token_change(config: LoraConfig, stored: Checkpoint, here: LoraBase, module: str, name: str) -> LoraChange:
+    base = here.name(config.label, name, here.stem(f"{module}.weight"))
+    rows, width = here.headers.shapes[base]
+    tokens = config.tokens_of(module)
+    _check_shape(config, stored, name, (len(tokens), width), f"trainable_token_indices and {base!r}")
+    if any(token >= rows for token in tokens):
+        raise RequestError(f"{config.label!r} has rows of token {max(tokens)}, and {here.headers.label!r} has {rows}")
+    return LoraChange(base=base, copy=name, tokens=tokens)
 
 
 def _check_shape(config: LoraConfig, stored: Checkpoint, name: str, expected: tuple[int, ...], why: str) -> None:

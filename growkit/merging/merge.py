@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from growkit.checkpoint.companions import modules_conflict
 from growkit.checkpoint.folder import write_folder
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
@@ -117,6 +118,7 @@ def apply(base: Path_, deltas: Sequence[tuple[Path_, float]], out: Path_ | None,
     with ExitStack() as opened:
         checkpoint = open_source(base)
         opened.callback(checkpoint.close)
+        modules_conflict([checkpoint.folder])  # refuses a list of modules that is none
         headers = headers_of(checkpoint)
         family = family_named(headers.config.get("model_type"))
         skills: dict[str, Skill] = {}

@@ -9,17 +9,20 @@ model):
     STEM.values     (values,)    the values, already divided by 1 - p, in the dtype of the base's tensor
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from growkit.checkpoint.headers import StoredTensor
 from growkit.checkpoint.source import ADAPTER, Checkpoint, open_checkpoint, runs
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.growth.kin import names_of
-from growkit.growth.source_headers import Headers
+from growkit.growth.source_headers import FLOATS, Headers
 from growkit.merging.lora import LowRankDelta
 from growkit.merging.lora_tensors import open_lora
 from growkit.merging.merge_plan import Giver, MergedTensor
@@ -50,12 +53,19 @@ class SparseDelta:
         before = max(start - 1, 0)
         ends = self.stored.rows(f"{name}.row_ends", np.arange(before, stop)).flatten().numpy()
         ends = ends if start else np.concatenate([[0], ends])
+        if ends[0] < 0 or (np.diff(ends) < 0).any() or ends[-1] > self.stored.tensors[f"{name}.values"].elements:
+            raise self._unsound(f"{name}.row_ends", "should grow from 0 to the number of values")
         places = np.arange(ends[0], ends[-1])
         delta = torch.zeros(stop - start, width, dtype=dtype)
         of_row = torch.from_numpy(np.repeat(np.arange(stop - start), np.diff(ends)))
         columns = self.stored.rows(f"{name}.columns", places).flatten().long()
+        if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < width:
+            raise self._unsound(f"{name}.columns", f"should be from 0 to below {width}")
         delta[of_row, columns] = self.stored.rows(f"{name}.values", places).flatten().to(dtype)
         return delta
+
+    def _unsound(self, name: str, why: str) -> CheckpointError:
+        return CheckpointError(f"tensor {name!r} of {self.stored.label!r} {why}; save the delta again")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +117,32 @@ def open_skill(
 
 
 def _sparse(path: Path, stored: Checkpoint, base: Headers, family: Family) -> tuple[SparseDelta, dict, dict]:
+    """Raises CheckpointError for tensors that are no parts of a sparse delta, or do not belong together."""
     dtypes, shapes = {}, {}
     ours = names_of(family, base)
+    parts: dict[str, dict[str, StoredTensor]] = {}
     for name, tensor in stored.tensors.items():
         stem, _, part = name.rpartition(".")
-        if part in ("dense", "values"):
-            dtypes[stem] = tensor.dtype
-            shape = base.shapes.get(ours.get(stem, ""), ())
-            rows = tensor.shape[0] if part == "dense" else stored.tensors[f"{stem}.row_ends"].shape[0]
-            shapes[stem] = (rows, *shape[1:])
+        parts.setdefault(stem, {})[part] = tensor
+    for stem, there in parts.items():
+        held = there.get("dense", there.get("values"))
+        if held is None or held.dtype not in FLOATS or not (len(there) == 1 if "dense" in there else _is_csr(there)):
+            raise CheckpointError(
+                f"{str(path)!r} has {', '.join(sorted(there))} of {stem!r}: expected dense, or row_ends (int64), columns"
+                " (int32) and values of one length, in a floating-point dtype; save the delta again"
+            )
+        dtypes[stem] = held.dtype
+        rest = base.shapes.get(ours.get(stem, ""), ())[1:]
+        rows = (held if "dense" in there else there["row_ends"]).shape[:1]
+        shapes[stem] = held.shape if "dense" in there and held.elements != prod(rows + rest) else rows + rest
+    if not parts:
+        raise CheckpointError(f"{str(path)!r} holds no tensors: nothing was saved in its {SPARSE}")
     return SparseDelta(stored), dtypes, shapes
+
+
+def _is_csr(there: Mapping[str, StoredTensor]) -> bool:
+    """Whether these are the three parts of a matrix."""
+    if {*there} != {"row_ends", "columns", "values"} or any(len(tensor.shape) != 1 for tensor in there.values()):
+        return False
+    kinds = there["row_ends"].dtype, there["columns"].dtype
+    return kinds == (torch.int64, torch.int32) and there["columns"].shape == there["values"].shape

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from growkit.checkpoint.source import CONFIG, open_checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import CONFIG, open_checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import IGNORED, masked_window
 from growkit.data.measured import Measured, measured

@@ -11,7 +11,8 @@ import torch
 
 from growkit.checkpoint.folder import write_folder
 from growkit.checkpoint.record import model_card, record
-from growkit.checkpoint.source import CONFIG, HUB_ID, from_hub, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import CONFIG, HUB_ID, from_hub
 from growkit.checkpoint.writer import check_target
 from growkit.data.tokenizer import tokenizer_folder
 from growkit.errors import CheckpointError, RequestError, reason_of

@@ -94,8 +94,9 @@ def generation_settings(folder: Path) -> Any:
     try:
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
     except OSError:
-        more = {"config_file_name": CONFIG, "_from_model_config": True}
-        return GenerationConfig.from_pretrained(folder, local_files_only=True, **more)
+        return GenerationConfig.from_pretrained(
+            folder, local_files_only=True, config_file_name=CONFIG, _from_model_config=True
+        )
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.record import came_from_grown, promised
-from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
 from growkit.growth.plan import Plan
@@ -20,6 +21,7 @@ from growkit.maps.exactness import Exactness
 from growkit.maps.map_json import maps_from_json
 from growkit.models.compare import averaged, distance, on_one_footing
 from growkit.models.running import Results, loadable, sequences_for, tokenizer_of
+from growkit.units import size
 
 # largest difference over the largest value that rounding explains, by the dtype that is stored
 EXACT_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -158,7 +160,7 @@ def room_for(parameters: int, purpose: str, cure: str = "") -> str:
     available = _available_bytes()
     if needed <= available:
         return ""
-    return f"{purpose} needs about {needed / 1e9:.1f} GB of memory and {available / 1e9:.1f} GB are free{cure}"
+    return f"{purpose} needs about {size(needed)} of memory and {size(available)} are free{cure}"
 
 
 def _available_bytes() -> float:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from growkit.checkpoint.source import read_json
+from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.writer import sync, write_json
 from growkit.errors import CheckpointError, FailedError, RequestError
 from growkit.training.state_files import PLAN, Share, Written, own_share, read_state, state_of, write_plan, write_share
+from growkit.units import size
 
 TRAINER = "trainer.json"
 PICKLED = ".metadata"  # of PyTorch's distributed checkpoint
@@ -132,7 +133,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise RequestError(
-            f"--out {str(folder)!r}: its checkpoints and the result need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are"
+            f"--out {str(folder)!r}: its checkpoints and the result need about {size(needed)}, {size(free)} are"
             " free; make room, choose another disk, or a smaller --keep"
         )
 

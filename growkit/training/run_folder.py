@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from filelock import lock_descriptor
 
-from growkit.checkpoint.source import PROVENANCE, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import PROVENANCE
 from growkit.checkpoint.writer import sync, write_json
 from growkit.errors import RequestError
 from growkit.training.settings import Settings

@@ -19,7 +19,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from growkit.checkpoint.headers import header_bytes
-from growkit.checkpoint.source import Checkpoint, open_state, read_json
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.system import reserve, write_at
 from growkit.checkpoint.writer import sync, write_json
 from growkit.errors import CheckpointError

@@ -6,7 +6,7 @@ import warnings
 
 from torch.distributed.fsdp import FSDPModule
 
-from growkit.checkpoint.source import read_json
+from growkit.checkpoint.small_files import read_json
 from growkit.growth.optimizer import MULTIPLIERS, kept_state
 from growkit.training.blank import Blank
 from growkit.training.learners import Learners

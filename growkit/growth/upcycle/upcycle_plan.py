@@ -26,6 +26,7 @@ from growkit.growth.upcycle.sparse_config import sparse_config
 from growkit.growth.width.sizes import OPTIONS, odd_width_notes, read_sizes
 from growkit.maps.axis import identity
 from growkit.maps.exactness import Exactness
+from growkit.units import size
 
 ADAM_BYTES = 16  # a parameter in training: weight, gradient and two moments in float32
 
@@ -166,7 +167,7 @@ def _notes(mixture: Mixture, plan: Plan, wanted: Experts) -> list[str]:
         "routers are the centres of clusters of the text's hidden states, so that tokens that are alike take one expert"
         if wanted.router == "clusters"
         else f"routers are drawn from N(0, {ROUTER_STD}), so that tokens spread over the experts and these part in training",
-        f"training all of it with AdamW in float32 takes about {total * ADAM_BYTES / 1e9:,.3g} GB, {ADAM_BYTES} bytes a"
+        f"training all of it with AdamW in float32 takes about {size(total * ADAM_BYTES)}, {ADAM_BYTES} bytes a"
         " parameter, for the experts that rest as for those at work",
     ]
     if mixture.widths.shared and not wanted.shared:
@@ -179,6 +180,7 @@ def _notes(mixture: Mixture, plan: Plan, wanted: Experts) -> list[str]:
             "in bfloat16 two copies may tie (0.05 to 0.4 % of tokens where it was measured), and such a token takes slices of both: keep"
             " the router in float32"
         )
+    notes += [mixture.row.elsewhere] if mixture.row.elsewhere else []
     notes += odd_width_notes(mixture.sparse, plan.config, max(tensor.dtype.itemsize for tensor in plan.tensors))
     if wanted.top_k == 1:
         notes.append("the gate of a single expert is always 1, so the router learns nothing from the loss of the text")

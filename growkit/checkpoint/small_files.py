@@ -1,0 +1,114 @@
+"""Files of which nothing is believed: opened only where they are plain files, read only up to a size, and parsed to
+values that are bounded. Knows files and JSON; ignorant of what they say.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from growkit.errors import CheckpointError
+
+LARGEST = 256 << 20  # bytes of a file that is read whole; the largest tokenizers have some 40 MB
+DEEPEST = 64  # lists and objects in one another
+DIGITS = 100  # of a whole number; transformers writes 10^30 for "no limit"
+KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file that cannot be read, where the system says no more than why."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+
+
+def open_descriptor(path: Path) -> int:
+    """A descriptor of a plain file, for reading.
+
+    Raises CheckpointError for a pipe, which would wait for ever, a device, which may never end, and what cannot be
+    opened.
+    """
+    with reading(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would wait here
+        mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise CheckpointError(
+            f"{str(path)!r} is {KINDS.get(stat.S_IFMT(mode), 'something else')} and no file; give a file"
+        )
+    return descriptor
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """A plain file, opened for reading. Raises CheckpointError as open_descriptor does."""
+    return open(open_descriptor(path), "rb")
+
+
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """A small file whole. Raises CheckpointError for one that is no plain file, or has more than `largest` bytes."""
+    with open_plain(path) as file, reading(path):
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise CheckpointError(
+            f"{str(path)!r} has more than {largest:,} bytes, the most that such a file is read of; is it the right file?"
+        )
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CheckpointError where it is missing or is none."""
+    content = read_json_value(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{str(path)!r} should hold a JSON object, not a {type(content).__name__}")
+    return content
+
+
+def read_json_value(path: Path) -> Any:
+    """Any JSON value from a file. Raises CheckpointError where there is none that parse_json takes."""
+    try:
+        return parse_json(read_bytes(path))
+    except ValueError as error:
+        raise CheckpointError(f"{str(path)!r} is no valid JSON ({error}); fetch it again") from None
+
+
+def parse_json(text: bytes | str) -> Any:
+    """A JSON value of bounded depth, whose whole numbers are bounded too. Raises ValueError, in words, for others."""
+    try:
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = json.loads(text, parse_int=_whole)
+    except RecursionError:
+        raise ValueError(f"nested more than {DEEPEST} deep") from None
+    check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Refuse lists and objects nested too deep for what is done with them later. Raises ValueError."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [inner for outer in level for inner in _values(outer) if isinstance(inner, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"nested more than {DEEPEST} deep")
+
+
+def _values(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
