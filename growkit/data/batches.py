@@ -87,9 +87,9 @@ class BatchSource(Protocol):
 class Batches:
     """Windows of a token array in an order that is drawn anew for each epoch.
 
-    tokens: (tokens,), in memory or in a file. length: of a window. size: windows in a step, over all processes. masked: the mask token and the
-    vocabulary size for masked-language modelling, None for causal. source: the tag of the file they come from. Raises
-    RequestError for too few tokens.
+    tokens: (tokens,), in memory or in a file. length: of a window. size: windows in a step, over all processes. masked:
+    the mask token and the vocabulary size for masked-language modelling, None for causal. source: the tag of the file
+    they come from. Raises RequestError for too few tokens.
     """
 
     tokens: np.ndarray | StoredIds
