@@ -105,8 +105,8 @@ def merge(
 
     members: each a path, 'path:weight' or (path, weight). out: the folder to make; without it one in the current
     folder. method: a row of growkit.merging.methods.METHODS, each with its paper; drop, density, epsilon and gamma
-    belong to some of them. body: merge the base models alone, so that classes may differ; notes tell what was left. The same request with the same seed gives the same bytes, in whatever order members are
-    named.
+    belong to some of them. body: merge the base models alone, so that classes may differ; notes tell what was left.
+    The same request with the same seed gives the same bytes, in whatever order members are named.
 
     Returns a Merged: .folder and .plan, with dry_run only the plan. Raises CheckpointError or RequestError, having
     written nothing and touched nothing.

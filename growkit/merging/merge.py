@@ -71,7 +71,8 @@ def delta(
     PEFT.
 
     drop: DARE's p, the share of a sparse delta that is left out (None: nothing). rank: instead, a LoRA of the linear
-    layers; embeddings, head, norms and biases are left out of it. body: of the base models alone. Raises as `merge` does.
+    layers; embeddings, head, norms and biases are left out of it. body: of the base models alone. Raises as `merge`
+    does.
     """
     if save is None and (drop is not None or rank is not None):
         raise RequestError("--drop and --rank say how a delta is saved: say where with --save")

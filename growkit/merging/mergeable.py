@@ -56,7 +56,8 @@ def check_each(models: Sequence[Headers]) -> Family:
 def check_mergeable(family: Family, first: Headers, other: Headers, body: bool) -> list[str]:
     """Refuse a model that is no kin of the first, or whose tensors have other shapes; vocabularies may differ.
 
-    body: whether classes may differ, since their base models alone are merged, and no other tensors are there. Returns notes of settings on tokens, of which the result has the first's.
+    body: whether classes may differ, since their base models alone are merged, and no other tensors are there. Returns
+    notes of settings on tokens, of which the result has the first's.
     """
     check_kin(family, (first, other), BODIES if body else MERGED)
     pair, theirs = f"{first.label!r} and {other.label!r}", names_of(family, other)
