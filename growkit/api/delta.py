@@ -38,6 +38,9 @@ def delta(
             min=1,
         ),
     ] = None,
+    body: Annotated[
+        bool, Option(help="Measure and save the body that both share, whatever their heads.", panel=w.OUTPUT)
+    ] = False,
     seed: Annotated[int, Option(help="For what is dropped by chance.", panel=w.OUTPUT, metavar="S")] = 0,
     force: w.Force = False,
 ) -> "MeasuredDelta":
@@ -50,4 +53,4 @@ def delta(
     """
     from growkit.merging.merge import delta as measure
 
-    return measure(base, member, save, drop=drop, rank=rank, seed=seed, force=force)
+    return measure(base, member, save, drop=drop, rank=rank, body=body, seed=seed, force=force)

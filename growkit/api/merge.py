@@ -39,6 +39,9 @@ def merge(
             panel=WHAT,
         ),
     ] = "same",
+    body: Annotated[
+        bool, Option(help="Merge the body that all share, whatever their heads; the base's head stays.", panel=WHAT)
+    ] = False,
     method: Annotated[
         MergeMethod, Option(help="how deltas are thinned and made one.", panel=METHOD, metavar="METHOD")
     ] = "dare",
@@ -102,8 +105,8 @@ def merge(
 
     members: each a path, 'path:weight' or (path, weight). out: the folder to make; without it one in the current
     folder. method: a row of growkit.merging.methods.METHODS, each with its paper; drop, density, epsilon and gamma
-    belong to some of them. The same request with the same seed gives the same bytes, in whatever order members are
-    named.
+    belong to some of them. body: merge the base models alone, so that classes may differ; notes tell what was left.
+    The same request with the same seed gives the same bytes, in whatever order members are named.
 
     Returns a Merged: .folder and .plan, with dry_run only the plan. Raises CheckpointError or RequestError, having
     written nothing and touched nothing.
@@ -117,6 +120,7 @@ def merge(
     request = merge_request(
         tuple(weight for _, weight in named), base is not None, method, scale=scale, seed=seed, vocab=vocab,
         drop_vectors=drop_vectors, dtype=dtype_of(dtype), drop=drop, density=density, epsilon=epsilon, gamma=gamma,
+        body=body,
     )  # fmt: skip
     options = MergeOptions(
         shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,

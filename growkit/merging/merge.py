@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from growkit.checkpoint.companions import modules_conflict
@@ -57,13 +57,22 @@ class MeasuredDelta:
 
 
 def delta(
-    base: Path_, member: Path_, save: Path_ | None, *, drop: float | None, rank: int | None, seed: int, force: bool
+    base: Path_,
+    member: Path_,
+    save: Path_ | None,
+    *,
+    drop: float | None,
+    rank: int | None,
+    body: bool,
+    seed: int,
+    force: bool,
 ) -> MeasuredDelta:
     """Measure what a fine-tuned model changed of its base, and save it as a small file: sparse, or of low rank for
     PEFT.
 
     drop: DARE's p, the share of a sparse delta that is left out (None: nothing). rank: instead, a LoRA of the linear
-    layers; embeddings, head, norms and biases are left out of it. Raises as `merge` does.
+    layers; embeddings, head, norms and biases are left out of it. body: of the base models alone. Raises as `merge`
+    does.
     """
     if save is None and (drop is not None or rank is not None):
         raise RequestError("--drop and --rank say how a delta is saved: say where with --save")
@@ -71,10 +80,12 @@ def delta(
         raise RequestError("--drop makes a sparse delta and --rank a low-rank one; give one of them")
     if rank is not None and rank < 1:
         raise RequestError(f"--rank {rank} should be 1 or more")
-    request = merge_request((1.0,), True, "dare", drop=drop or 0.0, seed=seed)
+    request = merge_request((1.0,), True, "dare", drop=drop or 0.0, seed=seed, body=body)
     options = MergeOptions(force=force or save is None)
     with prepared_merge([member], base, save or Path("nowhere"), request, options) as ready:
-        merger, plan = ready.merger, ready.merger.plan
+        changed = tuple(tensor for tensor in ready.merger.plan.tensors if tensor.origins[0])
+        plan = replace(ready.merger.plan, tensors=changed)
+        merger = replace(ready.merger, plan=plan)
         if rank is not None and plan.family.is_moe:
             raise RequestError(
                 f"--rank {rank}: stock models hold a mixture's experts stacked, where PEFT's LoRA finds no linear"
@@ -96,7 +107,7 @@ def delta(
                 errors = save_low_rank(merger, folder, rank, str(base))
             measured = MeasuredDelta(report, Path(save), errors)
 
-        asked = {"drop": drop or 0.0, "rank": rank, "seed": seed}
+        asked = {"drop": drop or 0.0, "rank": rank, "seed": seed, **({"body": True} if body else {})}
         write_folder(
             Path(save),
             sources=ready.sources,

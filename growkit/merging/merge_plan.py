@@ -20,6 +20,7 @@ from growkit.growth.source_headers import Headers, architecture_of
 from growkit.maps.notation import READ
 from growkit.merging.mergeable import check_each, check_mergeable
 from growkit.merging.methods import MergeRequest
+from growkit.merging.taking_part import taking_part
 from growkit.merging.vocabulary import Vocabulary, differing_files, rows_of
 
 BLOCK_ELEMENTS = 1 << 18  # of a merged tensor at a time: float32 of a few members stay in the processor's cache
@@ -155,9 +156,10 @@ def merge_plan(
     models = [base_model, *members] if base_model is not None else list(members)
     first = models[0]
     family = check_each(models)
-    notes = [note for model in models for note in model.notes]
-    for other, vocabulary in zip(models[1:], vocabularies[1:]):
-        notes += check_mergeable(family, first, other)
+    parts, left = taking_part(family, models, base_model is not None, request.body)
+    notes = [*(note for model in models for note in model.notes), *left]
+    for other, vocabulary in zip(parts[1:], vocabularies[1:]):
+        notes += check_mergeable(family, parts[0], other, request.body)
         for file in differing_files(vocabularies[0], vocabulary)[:1]:
             notes.append(f"{other.label!r} has another {file} than {first.label!r}, whose files the result gets")
     rows = [rows_of(vocabularies[0], vocabulary, request.vocab) for vocabulary in vocabularies[-len(members) :]]
@@ -176,9 +178,9 @@ def merge_plan(
             names=names_of(family, model),
             dtypes=dtypes_of(family, model),
         )
-        for model, key, weight in zip(members, keys, request.weights)
+        for model, key, weight in zip(parts[-len(members) :], keys, request.weights)
     ]
-    return _plan("merge", first, base_model is not None, givers, rows, request, notes)
+    return _plan("merge", base_model or parts[0], base_model is not None, givers, rows, request, notes)
 
 
 def apply_plan(

@@ -96,7 +96,7 @@ class Merger:
         if way is not None and way.ranks is not None and not way.over_model:
             trims = [self._limits([tensor], number) if number in givers else () for number in range(len(self.members))]
         mix: Sequence[float] = ()
-        if consensus.mix is not None:
+        if consensus.mix is not None and givers:
             pairs = zip(self.deltas(tensor, 0), self.deltas(tensor, 1))
             mix = consensus.mix(pairs, [member.weight for member in self.plan.members])
 

@@ -73,6 +73,7 @@ class MergeRequest:
     vocab: str = "same"  # what becomes of vocabularies that differ
     vectors: bool = False  # whether chance may drop in tensors of one dimension too
     dtype: torch.dtype | None = None  # of what is written, None for the base's
+    body: bool = False  # whether base models alone are merged, whatever their heads
 
     @property
     def row(self) -> Method:
@@ -83,7 +84,7 @@ class MergeRequest:
         stated = {"method": self.method, **self.options, "scale": self.scale}
         stated |= {"seed": self.seed, "drop_vectors": self.vectors} if self.row.draws else {}
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        return {**stated, "vocab": self.vocab, "dtype": dtype}
+        return {**stated, "vocab": self.vocab, "dtype": dtype, **({"body": True} if self.body else {})}
 
 
 def merge_request(
@@ -99,6 +100,7 @@ def merge_request(
     density: float | None = None,
     epsilon: float | None = None,
     gamma: float | None = None,
+    body: bool = False,
 ) -> MergeRequest:
     """A request made whole. based: whether a base was given. drop, density, epsilon, gamma: options of some methods;
     None: the default.
@@ -134,7 +136,10 @@ def merge_request(
         raise RequestError(f"--vocab {vocab!r} is not one of {', '.join(VOCABULARIES)}")
     if vocab != "same" and not based:
         raise RequestError(f"--vocab {vocab} keeps the base's vocabulary: name the base with --base")
+    if body and not based:
+        raise RequestError("--body keeps the base's head: name the base with --base")
     return MergeRequest(
+        body=body,
         method=method,
         weights=weights,
         options=chosen,

@@ -155,7 +155,7 @@ def _twins(plan: MergePlan, base: Checkpoint | None, members: Sequence[Checkpoin
 
 
 def _same(one: Checkpoint, ours: Sequence[str], other: Checkpoint, theirs: Sequence[str]) -> bool:
-    return all(_same_tensor(one, other, *names) for names in zip(ours, theirs))
+    return all(_same_tensor(one, other, *names) for names in zip(ours, theirs) if all(names))
 
 
 def _same_tensor(one: Checkpoint, other: Checkpoint, name: str, theirs: str) -> bool:
