@@ -10,7 +10,7 @@ import tiny_runs
 import torch
 import transformers
 from comparing import embed
-from on_disk import edit_weights, fine_tune, state
+from on_disk import edit_weights, fine_tune, saved, state
 from refusing import refused, run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file, save_model
@@ -317,3 +317,22 @@ def test_sentence_models_of_several_releases_load_in_sentence_transformers():
         assert before.shape == (3, 24) and after.shape == (3, 48)
         assert (before @ before.T - after @ after.T).abs().max() < 1e-5, "unit lengths and angles stay"
         assert (before @ before.T).std() > 1e-3
+
+
+def test_adamw_state_and_state_dicts_may_have_the_first_words_too():
+    model, moments = saved("bert", Path("src"))
+    grown = growkit.widen("src", "wide", hidden=48, optimizer="src/adam.safetensors")
+    edit_weights(Path("src"), old_words)
+    growkit.widen("src", "wide-old", hidden=48, optimizer="src/adam.safetensors")
+    renamed = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in moments.items()}
+    assert renamed.keys() != moments.keys()
+    save_file(renamed, "src/old.safetensors")
+    growkit.widen("src", "wide-older", hidden=48, optimizer="src/old.safetensors")
+    state_of = [load_file(f"{name}/optimizer/optimizer.safetensors") for name in ("wide", "wide-old", "wide-older")]
+    for other in state_of[1:]:
+        assert state_of[0].keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in state_of[0].items())
+    tensors = dict(model.state_dict())
+    old_words(tensors)
+    new, _ = growkit.grow_state_dict(tensors, model.config, hidden=48)
+    assert all(torch.equal(new[name], tensor) for name, tensor in state("wide").items()) and grown.plan
