@@ -31,8 +31,8 @@ MAGIC: dict[int, tuple[int, np.dtype | None]] = {20240520: (1, UINT16), 20240801
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of one split. ids: (tokens,), read from the file each time. meta: what meta.json says of the dataset, {}
-    for a bare file.
+    """Token ids of one split. ids: (tokens,), read from the file each time. meta: what meta.json says of the dataset,
+    {} for a bare file.
     """
 
     path: Path
