@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -183,8 +184,8 @@ def _moved(checkpoint):
 NORM = "model.model.norm.weight"
 PARTS = {"part-00001-of-00001.safetensors": 1}
 DAMAGED = {
-    "another format": (_edited("plan.json", lambda plan: plan | {"format": 2}), "format 1"),
-    "no tensors": (_edited("plan.json", lambda plan: plan | {"tensors": []}), "format 1"),
+    "another format": (_edited("plan.json", lambda plan: plan | {"format": 2}), "format as one of 1, not 2"),
+    "no tensors": (_edited("plan.json", lambda plan: plan | {"tensors": []}), "tensors as an object"),
     "a tensor less": (_edited("plan.json", lambda p: p | {"tensors": _without(p["tensors"])}), "lacks"),
     "a tensor more": (
         _edited("plan.json", lambda p: p | {"tensors": p["tensors"] | {"x": _at()}}),
@@ -193,8 +194,14 @@ DAMAGED = {
     "another shape": (_edited("plan.json", lambda p: _with(p, _at(shape=[23]))), r"shape \[23\], not \[24\]"),
     "rows elsewhere": (_edited("plan.json", lambda p: _with(p, _at(parts=PARTS))), "from row 1 on"),
     "rows nowhere": (_edited("plan.json", lambda p: _with(p, _at(parts={}))), "0 rows"),
-    "a row below 0": (_edited("plan.json", lambda p: _with(p, _at(parts=dict.fromkeys(PARTS, -1)))), "does not say"),
-    "another folder": (_edited("plan.json", lambda p: _with(p, _at(parts={"../x.safetensors": 0}))), "does not say"),
+    "a row below 0": (
+        _edited("plan.json", lambda p: _with(p, _at(parts=dict.fromkeys(PARTS, -1)))),
+        "a whole number from 0, not -1",
+    ),
+    "another folder": (
+        _edited("plan.json", lambda p: _with(p, _at(parts={"../x.safetensors": 0}))),
+        "names '../x.safetensors', which",
+    ),
     "another file": (_moved, "does not exist"),
 }
 
@@ -226,6 +233,39 @@ def test_a_checkpoint_holds_what_is_asked_for_and_nothing_else(world):
         save_file(tensors | {NORM: changed}, state_files)
         with pytest.raises(CheckpointError, match="norm"):
             state.load(whole, learner.model, learner.optimizer)
+
+
+SAYS_OF_ITS_STEP = {  # trainer.json: what it should not say
+    "a step of text": ({"step": "3"}, "step as a whole number from 0, not '3'"),
+    "a step below 0": ({"step": -3}, "step as a whole number"),
+    "a step like 1e40": ({"step": 10**40}, "step as a whole number"),
+    "another step": ({"step": 2}, "is of step 2, not of step-00000003"),
+    "a stage of a longer run": ({"stage": 9}, "of a longer run"),
+    "no stage": ({"stage": KeyError}, "lacks 'stage'"),
+    "a flag that is a number": ({"overtaken": 1}, "overtaken as true or false, not 1"),
+    "flops that are none": ({"flops": float("nan")}, "flops as a finite number from 0, not nan"),
+    "seconds without end": ({"elapsed_s": float("inf")}, "elapsed_s as a finite number from 0, not inf"),
+    "tokens in a list": ({"tokens": [1]}, r"tokens as a whole number from 0, not \[1\]"),
+    "nothing but text": ("[" * 3000, "no valid JSON"),
+    "a list": ([], "a JSON object"),
+}
+
+
+def test_what_a_checkpoint_should_not_say_of_its_step(world):
+    """It is passed by with the reason in a note, for the one before."""
+    s = ask(world, "run", model="llama", steps=3, save_every=1)
+    pretrain.pretrain(s)
+    said = Path("run/checkpoints/step-00000003/trainer.json")
+    whole = json.loads(said.read_text())
+    for change, says in SAYS_OF_ITS_STEP.values():
+        if isinstance(change, dict):
+            changed = {key: value for key, value in (whole | change).items() if value is not KeyError}
+        said.write_text(change if isinstance(change, str) else json.dumps(changed if isinstance(change, dict) else []))
+        shutil.rmtree("run/final")
+        lines = []
+        pretrain.pretrain(s, True, lines.append)
+        assert re.search(f"^step-00000003 cannot be used, trying the one before: .*{says}", lines[0]["text"]), lines[0]
+        assert lines[1]["text"] == "resumed at step 2"
 
 
 @pytest.mark.parametrize("shard", ["all", "none"])

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from growkit.checkpoint.fields import Fields, Flag, Number, Whole, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.writer import sync, write_json
 from growkit.errors import CheckpointError, FailedError, RequestError
@@ -24,6 +25,17 @@ from growkit.training.state_files import PLAN, Share, Written, own_share, read_s
 from growkit.units import size
 
 TRAINER = "trainer.json"
+SCHEMA = Fields(
+    {
+        "step": Whole(),
+        "stage": Whole(),
+        "tokens": Whole(),
+        "overtaken": Flag(),
+        "flops": Number(0),
+        "elapsed_s": Number(0),
+    },
+    needed=("step", "stage", "tokens", "overtaken", "flops", "elapsed_s"),
+)
 PICKLED = ".metadata"  # of PyTorch's distributed checkpoint
 
 
@@ -147,7 +159,10 @@ def trainer_of(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint says of its run. Raises CheckpointError where that cannot be read, RequestError for one that
     holds pickles."""
     check_plain(checkpoint)
-    return read_json(checkpoint / TRAINER)
+    said = checked(read_json(checkpoint / TRAINER), SCHEMA, checkpoint / TRAINER)
+    if checkpoint.name != name_of(said["step"]):
+        raise CheckpointError(f"{str(checkpoint / TRAINER)!r} is of step {said['step']}, not of {checkpoint.name}")
+    return said
 
 
 def load(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
