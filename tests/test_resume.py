@@ -79,6 +79,18 @@ def test_killed_at_any_moment(world, schedule, moments):
     )
 
 
+def test_what_a_killed_growth_left_is_not_in_the_way(world):
+    """As where a run is killed while it clears away the stage that it has just made anew."""
+    s = ask(world, "run", "stackbert")
+    pretrain.pretrain(ask(world, "whole", "stackbert"))
+    assert ended(started(s, arm=killing(pretrain, "grow_stage", after=True))) == -KILL
+    for end in (".partial", ".replaced.partial"):
+        Path(f"run/stages/1{end}").mkdir()
+        Path(f"run/stages/1{end}/half").touch()
+    pretrain.pretrain(s, True)
+    assert curve("run") == curve("whole") and not list(Path("run/stages").glob("*.partial"))
+
+
 def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
     """The last that is said of it is said inside the unfinished folder; where that fails, nothing of the name is
     there."""

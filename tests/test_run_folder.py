@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import resource
 import shutil
+import signal
 import sys
 from functools import partial
 from itertools import count
@@ -13,7 +16,7 @@ import torch
 from processes import KILL, child, ended, pair
 from refusing import refused, run, tree
 from safetensors.torch import save_file
-from tiny_runs import ask, line, tokenizer
+from tiny_runs import ask, curve, line, tokenizer
 
 from growkit.checkpoint import stream
 from growkit.errors import RequestError
@@ -240,6 +243,35 @@ def test_a_folder_that_is_no_result_of_the_run_is_not_replaced(world, case):
     os.rename("run/final", "moved")
     assert pretrain.pretrain(s, True).step == 2 and Path("run/final/growkit.json").is_file()
     assert not Path("moved").is_symlink() or (world / "llama/model.safetensors").is_file()
+
+
+FULL = {  # the largest file that the disk takes, as a share of the largest of a whole run; how it ends, in what
+    "nothing": (0.0, 2, "cannot write into 'run'"),
+    "no checkpoint": (0.3, 1, "cannot write a checkpoint into 'run/checkpoints'"),
+    "no model": (0.55, 2, "could not write .*/run/stages/1'"),
+    "no larger model": (0.99, 1, "cannot write a checkpoint into 'run/checkpoints'"),
+}
+
+
+@pytest.mark.parametrize("case", FULL)
+def test_a_full_disk(world, case):
+    """One sentence, no result and nothing half made; with room the run goes on to the same end."""
+    share, code, says = FULL[case]
+    asked = line(world, "--schedule", "stackbert", "--to-layers", "6")
+    assert run(*asked, "--out", "whole").exit_code == 0
+    largest = max(path.stat().st_size for path in Path("whole").rglob("*"))
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * largest),) * 2)
+        result = run(*asked)
+        (sentence,) = (text for text in result.stderr.splitlines() if text.startswith("growkit: "))
+        found = re.search(f"{says}: File too large", sentence) and isinstance(result.exception, SystemExit)
+        return result.exit_code if found else print(sentence, file=sys.__stderr__) or 9
+
+    assert ended(child(work)) == code
+    assert Path("run").exists() and not Path("run/final").exists() and not list(Path("run").rglob("*.partial"))
+    assert run(*asked, "--resume", "auto").exit_code == 0 and curve("run") == curve("whole")
 
 
 def dies_at(number):

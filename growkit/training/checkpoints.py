@@ -50,6 +50,7 @@ class Saver:
         self.folder, self.keep = folder, keep
         self._pending: tuple[Future[list[Written]], int, dict[str, Any]] | None = None
         self._writer = ThreadPoolExecutor(1)
+        self._tidy()
         # the thread that writes talks to the other processes on a line of its own
         self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
@@ -90,6 +91,7 @@ class Saver:
             ended([self._pending[0]])
             self._pending = None
         self._writer.shutdown()
+        self._tidy()
 
     def _write(self, partial: Path, shares: Mapping[str, Share]) -> list[Written]:
         """Write what this process has; returns what all have written. Raises OSError, all processes together."""
@@ -117,6 +119,11 @@ class Saver:
         sync(self.folder)
         for old in checkpoints_in(self.folder)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _tidy(self) -> None:
+        """Give back the room of what was never finished."""
+        for unfinished in self.folder.glob("step-*.partial") if _is_first() else ():
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _partial(self, step: int) -> Path:
         return self.folder / (name_of(step) + ".partial")

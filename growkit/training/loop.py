@@ -148,6 +148,7 @@ class Run:
             if stages[following].layers is None:
                 self.stage_number = following
                 continue
+            self.saver.settle(wait=True)  # a growth that fails may cost no steps
             before, after = self.out / GROWN / f"{following}-before", self.out / GROWN / str(following)
             self.saved.export(self.student, before)
             stage = stages[following]

@@ -31,6 +31,7 @@ RUN, METRICS, BOARD, CHECKPOINTS, GROWN, FINAL = (
 )
 
 
+BEGINNING = f"{RUN}.partial"
 SCHEMA = Fields({"settings": Fields({})}, needed=("settings",))
 
 
@@ -133,6 +134,7 @@ class Held:
             if not standing.begun:
                 self._begin(settings)
         except OSError as error:
+            (self.out / BEGINNING).unlink(missing_ok=True)
             self.release()
             raise RequestError(f"cannot write into {str(self.out)!r}: {error.strerror or error}") from None
         except RequestError:
@@ -140,7 +142,7 @@ class Held:
             raise
 
     def _begin(self, settings: Settings) -> None:
-        partial = self.out / f"{RUN}.partial"
+        partial = self.out / BEGINNING
         said = {"growkit": __version__, "torch": torch.__version__, "settings": settings.to_json()}
         write_json(partial, said)
         sync(partial)
