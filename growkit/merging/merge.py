@@ -13,6 +13,7 @@ from growkit.families import family_named
 from growkit.growth.names import folder_for
 from growkit.growth.sources import headers_of, open_source
 from growkit.merging.base_and_delta import UNTIED, on_both, untied
+from growkit.merging.by_tensor import Number
 from growkit.merging.delta_sizes import DeltaReport, measure
 from growkit.merging.lora_file import save_low_rank
 from growkit.merging.merge_plan import MergePlan, apply_plan, keys_of
@@ -117,7 +118,7 @@ def delta(
         return measured
 
 
-def apply(base: Path_, deltas: Sequence[tuple[Path_, float]], out: Path_ | None, options: MergeOptions) -> Merged:
+def apply(base: Path_, deltas: Sequence[tuple[Path_, Number]], out: Path_ | None, options: MergeOptions) -> Merged:
     """Add stored deltas, each with its weight, to a base: theta = base + sum of weight * delta.
 
     deltas: folders of `delta` or of PEFT's LoRA. Raises as `merge` does.
