@@ -1,5 +1,5 @@
-"""YAML of which nothing is believed: plain values only, of bounded size, depth and number. Knows YAML; ignorant of what it
-says.
+"""YAML of which nothing is believed: plain values only, of bounded size, depth and number. Knows YAML; ignorant of what
+it says.
 """
 
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""Numbers that depend on the tensor, by layer and by name, as data: weights, shares, scales. Knows where a tensor stands;
-ignorant of what its number is for.
+"""Numbers that depend on the tensor, by layer and by name, as data: weights, shares, scales. Knows where a tensor
+stands; ignorant of what its number is for.
 
     0.5                                        the same for every tensor
     [0, 0.5, 1]                                a gradient: spread evenly over the layers, straight lines between
@@ -32,7 +32,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Part:
+class Stretched:
     """A number, or a gradient, and where it holds."""
 
     values: tuple[float, ...]
@@ -57,7 +57,7 @@ class Part:
 class ByTensor:
     """A number by tensor: the first part that says something of it, else `otherwise`."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Stretched, ...]
     otherwise: float = 0.0
 
     def at(self, place: Place) -> float:
@@ -112,9 +112,9 @@ def by_tensor(value: Any, what: str) -> Number:
     if isinstance(value, Mapping):
         if not value:
             raise RequestError(f"{what} is an empty table; write for example {{'self_attn': 0.5, '*': 1}}")
-        return ByTensor(tuple(Part(_values(inner, what), str(name)) for name, inner in value.items()))
+        return ByTensor(tuple(Stretched(_values(inner, what), str(name)) for name, inner in value.items()))
     values = _values(value, what)
-    return values[0] if not isinstance(value, Sequence) or isinstance(value, str) else ByTensor((Part(values),))
+    return values[0] if not isinstance(value, Sequence) or isinstance(value, str) else ByTensor((Stretched(values),))
 
 
 def _values(value: Any, what: str) -> tuple[float, ...]:

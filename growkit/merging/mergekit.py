@@ -1,5 +1,5 @@
-"""Recipes of mergekit, read: its YAML as a request of growkit's, and what will differ in value. Knows the keys of version
-0.1; ignorant of checkpoints and of arithmetic.
+"""Recipes of mergekit, read: its YAML as a request of growkit's, and what will differ in value. Knows the keys of
+version 0.1; ignorant of checkpoints and of arithmetic.
 
 What is not handled is refused by its key. Models are paths or hub ids, as everywhere, BASE+LORA too.
 """

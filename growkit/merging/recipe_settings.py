@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from growkit.errors import RequestError
-from growkit.merging.by_tensor import EVERY, ByTensor, Number, Part, by_tensor
+from growkit.merging.by_tensor import EVERY, ByTensor, Number, Stretched, by_tensor
 
 Settings = Mapping[str, Any]
 
@@ -29,12 +29,12 @@ def number_of(
 
     Raises RequestError for what is no number, and for one that is missing.
     """
-    parts: list[Part] = []
+    parts: list[Stretched] = []
     for span in spans:
         if model is not None and model not in span.models:
-            parts.append(Part((0.0,), EVERY, span.layers))
+            parts.append(Stretched((0.0,), EVERY, span.layers))
             continue
-        said: list[Part] = []
+        said: list[Stretched] = []
         for scope in ((span.models[model],) if model is not None else ()) + (span.settings, top):
             if key in scope:
                 said += _parts(scope[key], key, span.layers)
@@ -43,20 +43,20 @@ def number_of(
             raise RequestError(
                 f"the recipe lacks {key}{of}; give it under parameters, and after filters an entry without one"
             )
-        parts += said if default is None else [*said, Part((default,), EVERY, span.layers)]
+        parts += said if default is None else [*said, Stretched((default,), EVERY, span.layers)]
     only = parts[0]
     return (
         only.values[0] if only.name == EVERY and len(only.values) == 1 and len(spans) == 1 else ByTensor(tuple(parts))
     )
 
 
-def _parts(value: Any, key: str, layers: tuple[int, int] | None) -> list[Part]:
+def _parts(value: Any, key: str, layers: tuple[int, int] | None) -> list[Stretched]:
     """A setting: a number, a gradient, or entries of value and filter, of which the first that fits counts."""
     entries = value if isinstance(value, list) and any(isinstance(one, Mapping) for one in value) else [value]
     return [_part(entry, key, layers) for entry in entries]
 
 
-def _part(entry: Any, key: str, layers: tuple[int, int] | None) -> Part:
+def _part(entry: Any, key: str, layers: tuple[int, int] | None) -> Stretched:
     name = EVERY
     if isinstance(entry, Mapping):
         strange = next((other for other in entry if other not in ("filter", "value")), None)
@@ -66,7 +66,7 @@ def _part(entry: Any, key: str, layers: tuple[int, int] | None) -> Part:
             )
         name, entry = entry.get("filter") or EVERY, entry["value"]
     number = by_tensor(entry if not isinstance(entry, Mapping) else None, f"{key} in the recipe")
-    return Part(number.parts[0].values if isinstance(number, ByTensor) else (number,), str(name), layers)
+    return Stretched(number.parts[0].values if isinstance(number, ByTensor) else (number,), str(name), layers)
 
 
 def spans_of(recipe: Settings, allowed: Sequence[str]) -> list[Span]:
