@@ -36,7 +36,7 @@ def merge(
     recipe: Annotated[
         w.PathLike | None,
         Option(
-            help="A recipe in mergekit's YAML, instead of members, base and method; the plan says what differs in value.",
+            help="A recipe in mergekit's YAML, in place of members, base, method; its plan says what differs in value.",
             panel=WHAT,
             metavar="FILE.yml",
         ),
@@ -116,11 +116,11 @@ def merge(
 
         theta = base + scale * C({(w_t, S(theta_t - base))})
 
-    members: each a path, 'path:weight' or (path, weight), where a weight may be a gradient over the layers, [0, 1], or
-    by parts of tensors' names, {"self_attn": [0, 1], "*": 0.5}. recipe: a file of mergekit's. out: the folder to make;
-    without it one in the current folder. method: a row of growkit.merging.methods.METHODS, each with its paper; drop, density, epsilon and gamma
-    belong to some of them. body: merge the base models alone, so that classes may differ; notes tell what was left.
-    The same request with the same seed gives the same bytes, in whatever order members are named.
+    members: each a path, 'path:weight' or (path, weight). A weight may be a gradient over the layers, [0, 1], or depend
+    on tensors' names, {"self_attn": [0, 1], "*": 0.5}. recipe: a file of mergekit's. out: the folder to make; without
+    it one in the current folder. method: a row of growkit.merging.methods.METHODS, each with its paper; drop, density,
+    epsilon and gamma belong to some of them. body: merge the base models alone, so that classes may differ; notes tell
+    what was left. The same request with the same seed gives the same bytes, in whatever order members are named.
 
     Returns a Merged: .folder and .plan, with dry_run only the plan; of a recipe by passthrough a Grown, as stack.
     Raises CheckpointError or RequestError, having written nothing and touched nothing.
@@ -135,7 +135,8 @@ def merge(
                  "--gamma": gamma, "--drop-vectors": drop_vectors, "--scale": scale != 1, "--vocab": vocab != "same",
                  "--method": method != "dare", "--body": body}  # fmt: skip
         return _by_recipe(
-            Path(recipe), [name for name, value in given.items() if value is not None and value is not False], out, seed, dtype,
+            Path(recipe), [name for name, value in given.items() if not (value is None or value is False)], out, seed,
+            dtype,
             dict(shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
                  progress=progress, announce=announce),
         )  # fmt: skip
