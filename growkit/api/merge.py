@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from growkit import limits
 from growkit.api import words as w
 from growkit.api.option import Argument, Option, quiet
 from growkit.api.public import public
@@ -49,6 +50,7 @@ def merge(
             " Default 0.5.",
             panel=METHOD,
             metavar="P",
+            within=(0, 1),
         ),
     ] = None,
     density: Annotated[
@@ -58,6 +60,7 @@ def merge(
             " kept, 0.1.",
             panel=METHOD,
             metavar="D",
+            within=(0, 1),
         ),
     ] = None,
     epsilon: Annotated[
@@ -66,6 +69,7 @@ def merge(
             help="della: from density - E for the smallest of a row to density + E for the largest; default 0.07.",
             panel=METHOD,
             metavar="E",
+            within=(0, 1),
         ),
     ] = None,
     gamma: Annotated[
@@ -74,15 +78,21 @@ def merge(
             help="breadcrumbs: share of the largest of a tensor that is left out too; default 0.01.",
             panel=METHOD,
             metavar="G",
+            within=(0, 1),
         ),
     ] = None,
     scale: Annotated[
         float,
         Option(
-            help="What the merged delta is multiplied by before it is added to the base.", panel=METHOD, metavar="L"
+            help="What the merged delta is multiplied by before it is added to the base.",
+            panel=METHOD,
+            metavar="L",
+            within=(-limits.WEIGHT, limits.WEIGHT),
         ),
     ] = 1.0,
-    seed: Annotated[int, Option(help="For what is dropped by chance.", panel=METHOD, metavar="S")] = 0,
+    seed: Annotated[
+        int, Option(help="For what is dropped by chance.", panel=METHOD, metavar="S", within=limits.SEEDS)
+    ] = 0,
     drop_vectors: Annotated[
         bool, Option(help="Drop by chance in norms and biases too: few numbers, so much noise.", panel=METHOD)
     ] = False,

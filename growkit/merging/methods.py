@@ -9,17 +9,15 @@ which hold the functions that do it (growkit.merging.ways). Adding a method is a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 import torch
 
 from growkit.errors import RequestError
+from growkit.limits import WEIGHT
 from growkit.merging.ways import BAND, DROP, ELECT, ISO, MEAN, RANKED, SLERP, SUM, TOP, TSV, Consensus, Thinning
 
 VOCABULARIES = ("same", "base", "tokens")
-
-LARGEST = 3.4e38  # of float32, in which deltas are added
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +119,8 @@ def merge_request(
         raise RequestError(
             f"{method} merges what members have learned beyond a base: name the base with --base (without one: {free})"
         )
-    if not abs(scale) <= LARGEST or (scale != 1 and not based):
-        raise RequestError(
-            f"--scale {scale} should be a finite number that float32 holds, and 1 where there is no --base to scale"
-            " from"
-        )
+    if scale != 1 and not based:
+        raise RequestError(f"--scale {scale} should be 1 where there is no --base to scale from")
     if row.consensus.mix is not None and len(weights) != 2:
         raise RequestError(f"{method} goes from one model to another: name two members, not {len(weights)}")
     if row.consensus.relative and not sum(weights) > 0:
@@ -171,10 +166,20 @@ def parse_member(text: str, exists: bool) -> tuple[str, float]:
     name, colon, weight = text.rpartition(":")
     if exists or not colon:
         return text, 1.0
+    if not name:
+        raise RequestError(f"member {text!r} has no path; write it as PATH:0.5")
+    return name, weight_of(name, weight)
+
+
+def weight_of(name: object, weight: object) -> float:
+    """The weight of a member, from a number or its text. Raises RequestError for what is none, or beyond all reason."""
     try:
-        number = float(weight)
-    except ValueError:
+        number = float(weight)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
-    if not name or not isfinite(number):
-        raise RequestError(f"member {text!r} has weight {weight!r}, which is no number; write it as PATH:0.5")
-    return name, number
+    if not abs(number) <= WEIGHT:
+        raise RequestError(
+            f"member {str(name)!r} has weight {weight!r}, which is no number from {-WEIGHT:g} to {WEIGHT:g}; write it as"
+            " PATH:0.5"
+        )
+    return number

@@ -26,7 +26,7 @@ from growkit.growth.width.sizes import read_sizes
 from growkit.merging.base_and_delta import base_and_delta, open_member, paths_of
 from growkit.merging.merge_plan import MergePlan, keys_of, merge_plan
 from growkit.merging.merger import Deltas, FineTuned, Merger
-from growkit.merging.methods import MergeRequest, parse_member
+from growkit.merging.methods import MergeRequest, parse_member, weight_of
 from growkit.merging.vocabulary import Vocabulary
 
 Path_ = str | Path
@@ -58,7 +58,7 @@ class ReadyMerge:
 def weighted_path(member: Member) -> tuple[Path_, float]:
     """A member as (path, weight), from 'path:0.5', a path or a pair."""
     if isinstance(member, tuple):
-        return member[0], float(member[1])
+        return member[0], weight_of(*member)
     return parse_member(str(member), Path(member).exists())
 
 
