@@ -61,6 +61,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/widen_1b.py --work bench
 	$(RUN) examples/benchmarks/stack_1b.py --work bench $(PEER)
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
+	$(if $(PEER),$(RUN) examples/benchmarks/mergekit_values.py $(PEER))
 	$(RUN) examples/benchmarks/merge_1b.py --work bench $(PEER)
 
 clean:

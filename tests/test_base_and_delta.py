@@ -36,7 +36,7 @@ def same(one, other, most=1e-13):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_member_is_what_apply_writes(method, monkeypatch):
-    monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("growkit.merging.merged_tensor.BLOCK_ELEMENTS", 100)
     growkit.apply("base", ["lora"], "written/lora")  # an end of its name is what draws go by
     for member in ("base+lora", "written/lora"):
         growkit.merge(["a", f"{member}:0.5"], f"merged/{member}", base="base", method=method, seed=3)
@@ -70,7 +70,7 @@ def test_a_sparse_delta_on_a_base_is_a_member_too():
 
 def test_another_vocabulary_is_matched_row_by_row(monkeypatch):
     """Rows of a LoRA on an embedding go where their tokens go; blocks of new rows have none."""
-    monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 48)
+    monkeypatch.setattr("growkit.merging.merged_tensor.BLOCK_ELEMENTS", 48)
     edit(change=lambda tensors: tensors.update(embedding()))
     growkit.apply("base", ["lora"], "applied")
     wide = tiny.make("llama", vocab_size=70)

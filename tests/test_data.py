@@ -28,6 +28,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import growkit
 from growkit.data import encode, text, workers
 from growkit.data.batches import IGNORED, Batches
+from growkit.data.stored_ids import StoredIds
 from growkit.data.tokenize import validates
 from growkit.data.tokens import MAGIC, TokenWriter, open_tokens
 from growkit.errors import CheckpointError, GrowkitError, RequestError
@@ -82,7 +83,7 @@ def here(tmp_path, monkeypatch):
 
 
 def ids_of(path="data", split="train"):
-    return open_tokens(path, split).ids.tolist()
+    return open_tokens(path, split).ids[:].tolist()
 
 
 def test_dataset_by_hand(here):
@@ -472,7 +473,7 @@ def test_bare_files_of_every_flavour_read_back_equal(tmp_path):
     for name, content in flavours.items():
         (tmp_path / f"{name}.bin").write_bytes(content)
         tokens = open_tokens(tmp_path / f"{name}.bin")
-        assert np.array_equal(tokens.ids, ids) and len(tokens) == 1000 and tokens.text_bytes is None, name
+        assert np.array_equal(tokens.ids[:], ids) and len(tokens) == 1000 and tokens.text_bytes is None, name
 
 
 BARE = [
@@ -585,3 +586,25 @@ def test_too_few_tokens():
     with pytest.raises(RequestError, match="16 tokens make no window of 16; give more text or a smaller --seq-len"):
         batches(16)
     assert batches(17).windows == 1 and batches(16, masked=(0, 9)).windows == 1
+
+
+def test_ids_are_read_by_place(tmp_path):
+    """As an array has them; a file that becomes shorter, or is none, is a sentence."""
+    path = tmp_path / "ids.bin"
+    for dtype, offset in (("<u2", 0), ("<u4", 1024)):
+        ids = np.random.default_rng(0).integers(0, 1 << 16, 1000).astype(dtype)
+        path.write_bytes(bytes(offset) + ids.tobytes())
+        stored = StoredIds(path, np.dtype(dtype), offset)
+        assert len(stored) == 1000 and stored.max() == ids.max()
+        for first, last in ((0, 1), (0, 1000), (7, 400), (990, 2000), (5, 5), (1000, 1001)):
+            assert np.array_equal(stored[first:last], ids[first:last]) and stored[first:last].dtype == ids.dtype
+        assert np.array_equal(stored[:], ids) and np.array_equal(stored[-3:], ids[-3:])
+        os.truncate(path, offset + 500 * ids.itemsize - 1)
+        assert np.array_equal(stored[:499], ids[:499])
+        for first in (499, 700):
+            with pytest.raises(CheckpointError, match=r"ids\.bin' became shorter while it was read"):
+                stored[first : first + 10]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="a pipe and no file"):
+        StoredIds(path, np.dtype("<u2"))

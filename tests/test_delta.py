@@ -60,7 +60,7 @@ def test_the_safe_drop_rate_follows_the_size(tmp_path, size, safe):
 def test_a_sparse_delta_applied_is_the_merge(here, monkeypatch):
     growkit.delta("base", "a", "skill-a", drop=0.9, seed=4)
     growkit.delta("base", "b", "skill-b", drop=0.9, seed=4)
-    monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("growkit.merging.merged_tensor.BLOCK_ELEMENTS", 100)
     growkit.apply("base", ["skill-a", "skill-b:0.5"], "applied")
     growkit.merge(["a", "b:0.5"], "merged", base="base", drop=0.9, seed=4)
     applied, merged = state("applied"), state("merged")
@@ -117,7 +117,7 @@ def test_a_sparse_delta_is_read_and_hashed_once_and_its_bytes_are_the_naive_ones
     plan = growkit.merge(["a"], base="base", method="dare", drop=drop, seed=4, dry_run=True).plan
     planning = read.copy()  # whether a head is a copy of the embedding
     read.clear()
-    monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("growkit.merging.merged_tensor.BLOCK_ELEMENTS", 100)
     growkit.delta("base", "a", "skill", drop=drop, seed=4)
     assert read - planning == {(label, name): len(tensor) for label in ("base", "a") for name, tensor in base.items()}
     assert hashed == {f"{label}/model.safetensors": 1 for label in ("base", "a")}

@@ -98,7 +98,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tied", [False, True])
 def test_apply_adds_what_peft_computes(kind, tied, monkeypatch):
-    monkeypatch.setattr("growkit.merging.merge_plan.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("growkit.merging.merged_tensor.BLOCK_ELEMENTS", 100)
     monkeypatch.setattr("growkit.merging.lora.BLOCK_ELEMENTS", 100)
     model = base(tie_word_embeddings=tied)
     start = logits(model)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,18 @@ def test_killed_at_any_moment(world, schedule, moments):
     assert same(
         load_file("run/final/optimizer/optimizer.safetensors"), load_file("whole/final/optimizer/optimizer.safetensors")
     )
+
+
+def test_what_a_killed_growth_left_is_not_in_the_way(world):
+    """As where a run is killed while it clears away the stage that it has just made anew."""
+    s = ask(world, "run", "stackbert")
+    pretrain.pretrain(ask(world, "whole", "stackbert"))
+    assert ended(started(s, arm=killing(pretrain, "grow_stage", after=True))) == -KILL
+    for end in (".partial", ".replaced.partial"):
+        Path(f"run/stages/1{end}").mkdir()
+        Path(f"run/stages/1{end}/half").touch()
+    pretrain.pretrain(s, True)
+    assert curve("run") == curve("whole") and not list(Path("run/stages").glob("*.partial"))
 
 
 def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
@@ -183,8 +196,8 @@ def _moved(checkpoint):
 NORM = "model.model.norm.weight"
 PARTS = {"part-00001-of-00001.safetensors": 1}
 DAMAGED = {
-    "another format": (_edited("plan.json", lambda plan: plan | {"format": 2}), "format 1"),
-    "no tensors": (_edited("plan.json", lambda plan: plan | {"tensors": []}), "format 1"),
+    "another format": (_edited("plan.json", lambda plan: plan | {"format": 2}), "format as one of 1, not 2"),
+    "no tensors": (_edited("plan.json", lambda plan: plan | {"tensors": []}), "tensors as an object"),
     "a tensor less": (_edited("plan.json", lambda p: p | {"tensors": _without(p["tensors"])}), "lacks"),
     "a tensor more": (
         _edited("plan.json", lambda p: p | {"tensors": p["tensors"] | {"x": _at()}}),
@@ -193,8 +206,14 @@ DAMAGED = {
     "another shape": (_edited("plan.json", lambda p: _with(p, _at(shape=[23]))), r"shape \[23\], not \[24\]"),
     "rows elsewhere": (_edited("plan.json", lambda p: _with(p, _at(parts=PARTS))), "from row 1 on"),
     "rows nowhere": (_edited("plan.json", lambda p: _with(p, _at(parts={}))), "0 rows"),
-    "a row below 0": (_edited("plan.json", lambda p: _with(p, _at(parts=dict.fromkeys(PARTS, -1)))), "does not say"),
-    "another folder": (_edited("plan.json", lambda p: _with(p, _at(parts={"../x.safetensors": 0}))), "does not say"),
+    "a row below 0": (
+        _edited("plan.json", lambda p: _with(p, _at(parts=dict.fromkeys(PARTS, -1)))),
+        "a whole number from 0, not -1",
+    ),
+    "another folder": (
+        _edited("plan.json", lambda p: _with(p, _at(parts={"../x.safetensors": 0}))),
+        "names '../x.safetensors', which",
+    ),
     "another file": (_moved, "does not exist"),
 }
 
@@ -226,6 +245,39 @@ def test_a_checkpoint_holds_what_is_asked_for_and_nothing_else(world):
         save_file(tensors | {NORM: changed}, state_files)
         with pytest.raises(CheckpointError, match="norm"):
             state.load(whole, learner.model, learner.optimizer)
+
+
+SAYS_OF_ITS_STEP = {  # trainer.json: what it should not say
+    "a step of text": ({"step": "3"}, "step as a whole number from 0, not '3'"),
+    "a step below 0": ({"step": -3}, "step as a whole number"),
+    "a step like 1e40": ({"step": 10**40}, "step as a whole number"),
+    "another step": ({"step": 2}, "is of step 2, not of step-00000003"),
+    "a stage of a longer run": ({"stage": 9}, "of a longer run"),
+    "no stage": ({"stage": KeyError}, "lacks 'stage'"),
+    "a flag that is a number": ({"overtaken": 1}, "overtaken as true or false, not 1"),
+    "flops that are none": ({"flops": float("nan")}, "flops as a finite number from 0, not nan"),
+    "seconds without end": ({"elapsed_s": float("inf")}, "elapsed_s as a finite number from 0, not inf"),
+    "tokens in a list": ({"tokens": [1]}, r"tokens as a whole number from 0, not \[1\]"),
+    "nothing but text": ("[" * 3000, "no valid JSON"),
+    "a list": ([], "a JSON object"),
+}
+
+
+def test_what_a_checkpoint_should_not_say_of_its_step(world):
+    """It is passed by with the reason in a note, for the one before."""
+    s = ask(world, "run", model="llama", steps=3, save_every=1)
+    pretrain.pretrain(s)
+    said = Path("run/checkpoints/step-00000003/trainer.json")
+    whole = json.loads(said.read_text())
+    for change, says in SAYS_OF_ITS_STEP.values():
+        if isinstance(change, dict):
+            changed = {key: value for key, value in (whole | change).items() if value is not KeyError}
+        said.write_text(change if isinstance(change, str) else json.dumps(changed if isinstance(change, dict) else []))
+        shutil.rmtree("run/final")
+        lines = []
+        pretrain.pretrain(s, True, lines.append)
+        assert re.search(f"^step-00000003 cannot be used, trying the one before: .*{says}", lines[0]["text"]), lines[0]
+        assert lines[1]["text"] == "resumed at step 2"
 
 
 @pytest.mark.parametrize("shard", ["all", "none"])
@@ -306,6 +358,33 @@ def test_stopped_by_a_signal_and_gone_on_with_the_same_line(world):
     assert "save_every" not in refused(*started, "--batch-size", "8", "--lr", "0.5", *more, says=says)
     shorter = refused(*started, "--steps", "301", *more, says="steps 301 (was 300)")
     assert "other stages" in shorter
+
+
+def test_data_that_becomes_shorter_under_a_run(world):
+    """One sentence, not the end of the process; with the data back the run goes on."""
+    data = Path(shutil.copytree(world / "data", "data"), "train.bin")
+    asked, kept = line(world, "--data", "data", "--tokens", 12 * 64, "--save-every", "3"), data.read_bytes()
+    assert run(*asked, "--out", "whole").exit_code == 0
+
+    def shortened(step=loop.Run._one_step):
+        def steps(self):
+            step(self)
+            if self.step == 5:
+                os.truncate(data, 100)
+
+        loop.Run._one_step = steps
+
+    def work():
+        result = run(*asked)
+        Path("said").write_text(result.stderr)
+        return result.exit_code
+
+    assert ended(child(work, shortened)) == 2
+    sentence = Path("said").read_text().strip().splitlines()[-1]
+    assert "train.bin' became shorter while it was read" in sentence and not Path("run/final").exists()
+    refused(*asked, "--resume", "auto", says="train.bin")
+    data.write_bytes(kept)
+    assert run(*asked, "--resume", "auto").exit_code == 0 and curve("run") == curve("whole")
 
 
 # ---------------------------------------------------------------- saved while training goes on

@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
+import resource
 import shutil
+import signal
 import sys
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
+import torch
 from processes import KILL, child, ended, pair
 from refusing import refused, run, tree
-from tiny_runs import ask, line, tokenizer
+from safetensors.torch import save_file
+from tiny_runs import ask, curve, line, tokenizer
 
 from growkit.checkpoint import stream
 from growkit.errors import RequestError
@@ -116,6 +121,82 @@ def test_the_first_process_alone_looks(world):
     assert pair(lambda: pretrain.pretrain(s).step - 2, blind) == [0, 0]
 
 
+# ---------------------------------------------------------------- small files
+
+RATES = {  # lr_multipliers.json beside the checkpoint, and what is said of it
+    "a list": ([], "a JSON object"),
+    "nothing": ({}, "lacks 'multipliers'"),
+    "numbers": ({"multipliers": 5}, "multipliers as an object"),
+    "a number for a parameter": ({"multipliers": {"a": 2.0}}, "multipliers.'a' as an object, not 2.0"),
+    "text": ({"multipliers": {"a": {"lr": "2"}}}, "multipliers.'a'.lr as a finite number from 0 to 1e+09, not '2'"),
+    "below 0": ({"multipliers": {"a": {"eps": -1}}}, "eps as a finite number from 0"),
+    "not a number": ({"multipliers": {"a": {"weight_decay": float("nan")}}}, "weight_decay as a finite number"),
+    "too large": ({"multipliers": {"a": {"lr": 10**60}}}, "lr as a finite number from 0"),
+}
+
+
+@pytest.mark.parametrize("case", RATES)
+def test_multipliers_that_cannot_be(world, case):
+    """By a run and by a growth, which leave nothing."""
+    content, says = RATES[case]
+    shutil.copytree(world / "llama", "model")
+    Path("model/optimizer").mkdir()
+    save_file({}, "model/optimizer/optimizer.safetensors")
+    Path("model/lr_multipliers.json").write_text(json.dumps(content))
+    refused(*line(world, model=Path("model").resolve()), says=says)
+    state = "model/optimizer/optimizer.safetensors"
+    refused("widen", "model", "--hidden", "48", "--optimizer", state, "-o", "out", says=says)
+
+
+BEGINNINGS = {  # run.json
+    "a list": ([], "a JSON object"),
+    "nothing": ({}, "lacks 'settings'"),
+    "settings of text": ({"settings": "all"}, "settings as an object, not 'all'"),
+    "no settings": ({"settings": {}}, "lr 0.001 (was None)"),
+    "long settings": ({"settings": {"lr": "x" * 10**6}}, "lr 0.001 (was 'xxx"),
+    "hashes of text": ({"settings": {"hashes": "abc"}}, "other bytes in checkpoint, data, val"),
+}
+
+
+@pytest.mark.parametrize("case", BEGINNINGS)
+def test_a_beginning_that_cannot_be(world, case):
+    content, says = BEGINNINGS[case]
+    Path("run").mkdir()
+    Path("run/run.json").write_text(json.dumps(content))
+    assert len(refused(*line(world, "--resume", "auto"), says=says)) < 3000
+
+
+def test_other_data_and_other_multipliers_are_other_runs(world):
+    shutil.copytree(world / "llama", "model")
+    shutil.copytree(world / "data", "data")
+    asked = line(world, "--data", "data", "--tokens", "128", model=Path("model").resolve())
+    rates = {"multipliers": {"model.norm.weight": {"lr": 2.0}}}
+    Path("model/lr_multipliers.json").write_text(json.dumps(rates))
+    assert run(*asked).exit_code == 0
+    rates["multipliers"]["model.norm.weight"]["lr"] = 3.0
+    Path("model/lr_multipliers.json").write_text(json.dumps(rates))
+    refused(*asked, "--resume", "auto", says="other settings: other bytes in multipliers; give")
+    with open("data/train.bin", "r+b") as file:
+        file.write(b"\x3c")
+    refused(*asked, "--resume", "auto", says="other bytes in data, multipliers; give")
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(world):
+    """What only shows when the model is made: the same line, mended, begins it."""
+    model = Path(shutil.copytree(world / "llama", "model")).resolve()
+    for name, value, says in (
+        ("model.norm.weight.exp_avg", torch.ones(4, 6), "shape [4, 6]"),
+        ("nobody.exp_avg", torch.ones(4), "no state of a parameter"),
+    ):
+        save_file({name: value}, model / "optimizer.safetensors")
+        refused(*line(world, model=model), says=says)
+    Path("run").mkdir()
+    Path("run/log.txt").write_text("mine")
+    refused(*line(world, model=model), says="no state of a parameter")
+    (model / "optimizer.safetensors").unlink()
+    assert run(*line(world, "--tokens", "64", model=model)).exit_code == 0
+
+
 # ---------------------------------------------------------------- the result
 
 
@@ -162,6 +243,35 @@ def test_a_folder_that_is_no_result_of_the_run_is_not_replaced(world, case):
     os.rename("run/final", "moved")
     assert pretrain.pretrain(s, True).step == 2 and Path("run/final/growkit.json").is_file()
     assert not Path("moved").is_symlink() or (world / "llama/model.safetensors").is_file()
+
+
+FULL = {  # the largest file that the disk takes, as a share of the largest of a whole run; how it ends, in what
+    "nothing": (0.0, 2, "cannot write into 'run'"),
+    "no checkpoint": (0.3, 1, "cannot write a checkpoint into 'run/checkpoints'"),
+    "no model": (0.55, 2, "could not write .*/run/stages/1'"),
+    "no larger model": (0.99, 1, "cannot write a checkpoint into 'run/checkpoints'"),
+}
+
+
+@pytest.mark.parametrize("case", FULL)
+def test_a_full_disk(world, case):
+    """One sentence, no result and nothing half made; with room the run goes on to the same end."""
+    share, code, says = FULL[case]
+    asked = line(world, "--schedule", "stackbert", "--to-layers", "6")
+    assert run(*asked, "--out", "whole").exit_code == 0
+    largest = max(path.stat().st_size for path in Path("whole").rglob("*"))
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * largest),) * 2)
+        result = run(*asked)
+        (sentence,) = (text for text in result.stderr.splitlines() if text.startswith("growkit: "))
+        found = re.search(f"{says}: File too large", sentence) and isinstance(result.exception, SystemExit)
+        return result.exit_code if found else print(sentence, file=sys.__stderr__) or 9
+
+    assert ended(child(work)) == code
+    assert Path("run").exists() and not Path("run/final").exists() and not list(Path("run").rglob("*.partial"))
+    assert run(*asked, "--resume", "auto").exit_code == 0 and curve("run") == curve("whole")
 
 
 def dies_at(number):

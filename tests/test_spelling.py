@@ -9,7 +9,8 @@ import tiny
 import tiny_runs
 import torch
 import transformers
-from on_disk import edit_weights, fine_tune, state
+from comparing import embed
+from on_disk import edit_weights, fine_tune, saved, state
 from refusing import refused, run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file, save_model
@@ -111,13 +112,14 @@ def test_an_untied_head_that_shares_memory_has_both_names():
     assert {"lm_head.weight", "model.embed_tokens.weight"} <= state("wide").keys()
 
 
-def old_words(tensors):
+def old_words(tensors, copied=True):
     """BERT's first names: gamma and beta, and a copy of the head's bias."""
     for name in list(tensors):
         for old, new in (("gamma", "weight"), ("beta", "bias")):
             if name.endswith(f"LayerNorm.{new}"):
                 tensors[name.replace(f"LayerNorm.{new}", f"LayerNorm.{old}")] = tensors.pop(name)
-    tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].clone()
+    if copied:
+        tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].clone()
 
 
 @pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertForPreTraining"])
@@ -257,3 +259,80 @@ def test_a_mask_without_a_row_is_refused(world):
     asked = ("--out", "run", "--steps", "2", "--seq-len", "16", "--batch-size", "2")
     says = "masks are token 61 ('<hidden>'), and the embedding of 'bert' has 60 rows"
     refused("pretrain", "bert", "--data", world / "data", *asked, says=says)
+
+
+FIRST_WORDS = dict(word_embedding_dimension=24, pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
+POOLINGS = {  # of one meaning
+    "first": FIRST_WORDS | dict(pooling_mode_max_tokens=False, pooling_mode_mean_sqrt_len_tokens=False),
+    "fifth": dict(embedding_dimension=24, pooling_mode="cls", include_prompt=True),
+    "listed": dict(embedding_dimension=24, pooling_mode=["cls"]),
+}
+PLACES = {"first": "models", "fifth": "sentence_transformer.modules", "listed": "models"}
+
+
+def sentence_model(name, pooling, normalized=False, mode=None):
+    """A sentence model as some release wrote it. normalized: whether the folder of its Normalize is there."""
+    folder = Path(name)
+    tiny.make("bert", "BertModel", seed=len(name), dtype=torch.float32, vocab_size=400).save_pretrained(folder)
+    wrap(TOKENIZERS["bert"], unk_token="[UNK]", pad_token="[UNK]", sep_token="[SEP]").save_pretrained(folder)
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [
+        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.{PLACES[pooling]}.{kind}"}
+        for n, (kind, path) in enumerate(kinds.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps(POOLINGS[pooling] | (mode or {})))
+    if normalized:
+        (folder / "2_Normalize").mkdir()
+    return folder
+
+
+def test_sentence_models_of_several_releases_go_together():
+    """Poolings are compared by what they mean; a Normalize needs no folder."""
+    names = {"a": ("first", False), "bb": ("fifth", True), "ccc": ("listed", False)}
+    for name, (pooling, normalized) in names.items():
+        sentence_model(name, pooling, normalized)
+        grown = growkit.widen(name, f"{name}-wide", hidden=48, verify=True)
+        assert grown.report.ok
+        settings = json.loads(Path(f"{name}-wide/1_Pooling/config.json").read_text())
+        assert settings == {k: 48 if v == 24 else v for k, v in POOLINGS[pooling].items()}
+        assert Path(f"{name}-wide/2_Normalize").is_dir() == normalized
+    for first in names:
+        growkit.fuse([first, *(names.keys() - {first})], f"fused-{first}")
+        growkit.merge(["bb"], f"merged-{first}", base=first)
+    sentence_model("other", "fifth", mode={"pooling_mode": "mean"})
+    refused("merge", "other", "--base", "a", says="'a' and 'other' have different settings of their Pooling module")
+    shutil.rmtree("a/1_Pooling")
+    refused("widen", "a", "--hidden", "48", says="lists a Pooling module in '1_Pooling', which is not there")
+
+
+def test_sentence_models_of_several_releases_load_in_sentence_transformers():
+    pytest.importorskip("sentence_transformers")
+    texts = ["the wind blows over the hill", "a hill", "what was said was not heard"]
+    for name, pooling, normalized in (("a", "first", False), ("bb", "fifth", True)):
+        sentence_model(name, pooling, normalized)
+        growkit.widen(name, f"{name}-wide", hidden=48)
+        before, after = embed(name, texts), embed(f"{name}-wide", texts)
+        assert before.shape == (3, 24) and after.shape == (3, 48)
+        assert (before @ before.T - after @ after.T).abs().max() < 1e-5, "unit lengths and angles stay"
+        assert (before @ before.T).std() > 1e-3
+
+
+def test_adamw_state_and_state_dicts_may_have_the_first_words_too():
+    model, moments = saved("bert", Path("src"))
+    grown = growkit.widen("src", "wide", hidden=48, optimizer="src/adam.safetensors")
+    edit_weights(Path("src"), old_words)
+    growkit.widen("src", "wide-old", hidden=48, optimizer="src/adam.safetensors")
+    renamed = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in moments.items()}
+    assert renamed.keys() != moments.keys()
+    save_file(renamed, "src/old.safetensors")
+    growkit.widen("src", "wide-older", hidden=48, optimizer="src/old.safetensors")
+    state_of = [load_file(f"{name}/optimizer/optimizer.safetensors") for name in ("wide", "wide-old", "wide-older")]
+    for other in state_of[1:]:
+        assert state_of[0].keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in state_of[0].items())
+    tensors = dict(model.state_dict())
+    old_words(tensors)
+    new, _ = growkit.grow_state_dict(tensors, model.config, hidden=48)
+    assert all(torch.equal(new[name], tensor) for name, tensor in state("wide").items()) and grown.plan

@@ -387,14 +387,15 @@ def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
     set_rate(optimizer, 1e-2)
     step(first, optimizer, 1)
     saver = state.Saver(tmp_path, keep=2)
-    saver.begin(1, first, optimizer, {"note": 1})
+    trainer = {"stage": 0, "tokens": 64, "overtaken": False, "flops": 1e9, "elapsed_s": 0.5}
+    saver.begin(1, first, optimizer, trainer)
     saver.settle(wait=True)
     second = tiny.make("llama", dtype=torch.float32, seed=5)
     other = adamw(second, 0.1, (0.9, 0.95), 1e-8)
     set_rate(other, 1e-2)  # of a step, not of a state
     (checkpoint,) = state.checkpoints_in(tmp_path)
     state.load(checkpoint, second, other)
-    assert state.trainer_of(checkpoint) == {"note": 1, "step": 1}
+    assert state.trainer_of(checkpoint) == {**trainer, "step": 1}
     for depth in (3, 2, 1):
         mine, theirs = (moments(o, m) for o, m in ((optimizer, first), (other, second)))
         assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)

@@ -145,12 +145,45 @@ def test_every_tensor_is_the_dense_ones(family, request_):
             expected["model." + name.format(layer=layer)] = part * scale
     assert after.keys() == expected.keys() | routers | gates
     assert all(torch.equal(after[name], tensor) for name, tensor in expected.items())
-    assert all((after[name] == 0).all() for name in gates)
+    assert all((after[name] == 1e-20).all() for name in gates)
     for name in routers:
         rows = after[name].unflatten(0, (-1, slices))
         assert (rows == rows[:, :1]).all() and 0.01 < after[name].std() < 0.03
         assert len(rows[:, 0].unique(dim=0)) == request_["experts"] // slices, "copies must not tie"
     assert len({after[name].sum().item() for name in routers}) == 3, "each layer has a router of its own"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_shared_experts_gate_is_a_half_where_sigmoid_is_a_quotient_too(dtype):
+    """llama.cpp computes silu(x) / x, which for 0 is no number; in transformers it is as if it were 0, to the last bit
+    but in float16, where nothing smaller than 6e-8 is held."""
+    model = dense("qwen2")
+    plan = plan_of([model], dtype=str(dtype).removeprefix("torch."))
+    state = tensors_of(plan, [model])
+    gates = [name for name in state if "shared_expert_gate" in name]
+    assert len(gates) == 3 and all(state[name].dtype == dtype for name in gates)
+    hidden = torch.randn(500, 24, generator=torch.Generator().manual_seed(0))
+    x = hidden @ state[gates[0]].float().T
+    quotient, limit = torch.nn.functional.silu(x) / x, 0.0 if dtype != torch.float16 else 1e-6
+    assert quotient.isfinite().all() and (quotient - 0.5).abs().max() <= limit
+    assert (torch.nn.functional.silu(0 * x) / (0 * x)).isnan().all()
+    ids = tiny.tokens()
+    with tiny.float32_parts_in_double():
+        mixture = load(plan, state)
+        ours = logits(mixture, ids)
+        zeros = logits(load(plan, {n: t * 0 if n in gates else t for n, t in state.items()}), ids)
+    assert torch.equal(ours, zeros) if dtype != torch.float16 else tiny.relative(ours, zeros) < 1e-6
+
+
+@pytest.mark.parametrize("family", ROW)
+def test_what_another_runtime_cannot_do_is_in_the_plan_and_on_the_card(family, tmp_path):
+    tiny.make(family, dtype=torch.float32, **PLAIN.get(family, {})).save_pretrained(tmp_path / "src")
+    made = growkit.upcycle(tmp_path / "src", tmp_path / "out", experts=4)
+    told = (
+        any("llama.cpp" in note for note in made.plan.notes),
+        "llama.cpp" in (tmp_path / "out/README.md").read_text(),
+    )
+    assert told == (family == "qwen2",) * 2
 
 
 @pytest.mark.parametrize(("total", "expected"), [(1, (1, 1)), (2, (2, 1)), (4, (2, 2)), (8, (4, 2)), (16, (4, 4))])

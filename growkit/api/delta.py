@@ -42,6 +42,9 @@ def delta(
             within=(1, limits.AXIS),
         ),
     ] = None,
+    body: Annotated[
+        bool, Option(help="Measure and save the body that both share, whatever their heads.", panel=w.OUTPUT)
+    ] = False,
     seed: Annotated[
         int, Option(help="For what is dropped by chance.", panel=w.OUTPUT, metavar="S", within=limits.SEEDS)
     ] = 0,
@@ -56,4 +59,4 @@ def delta(
     """
     from growkit.merging.merge import delta as measure
 
-    return measure(base, member, save, drop=drop, rank=rank, seed=seed, force=force)
+    return measure(base, member, save, drop=drop, rank=rank, body=body, seed=seed, force=force)

@@ -3,8 +3,9 @@ of tensors' meaning.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.small_files import read_json, read_json_value, reading
@@ -27,6 +28,21 @@ MODULES = "modules.json"
 # in the order of how much each says; settings such as the longest input may differ
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
 POOLING_SIZES = ("word_embedding_dimension", "embedding_dimension")
+# sentence-transformers' first words for how tokens are pooled -> its words of today, in the order of what they put out
+POOLING_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_EMBEDDING = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+MODULE_DEFAULTS: dict[str, dict[str, Any]] = {  # settings that a module's config.json may leave out
+    "Pooling": {"include_prompt": True},
+    "Normalize": _EMBEDDING,
+    "Dense": {**_EMBEDDING, "use_residual": False},
+}
 
 
 def companion_files(folder: Path) -> list[Path]:
@@ -45,7 +61,8 @@ def companion_files(folder: Path) -> list[Path]:
 def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
     """(kind, folder) of each module after the transformer in a sentence-embedding model; none for other checkpoints.
 
-    Raises CheckpointError for a modules.json that is no list of modules or names a folder that is not inside.
+    A Normalize needs no folder, which version control drops where it is empty. Raises CheckpointError for a
+    modules.json that is no list of modules, or names a folder that is not inside.
     """
     if not (folder / MODULES).exists():
         return []
@@ -63,8 +80,11 @@ def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
                 f"{str(folder / MODULES)!r} has a {kind} module in {path!r}; growkit carries one Pooling, one Normalize"
                 " and one Dense in folders of their own, after the transformer"
             )
-        if (folder / path).is_dir():
-            modules.append((kind, folder / path))
+        if kind != "Normalize" and not (folder / path).is_dir():
+            raise CheckpointError(
+                f"{str(folder / MODULES)!r} lists a {kind} module in {path!r}, which is not there; fetch that folder too"
+            )
+        modules.append((kind, folder / path))
     return modules
 
 
@@ -85,7 +105,7 @@ def modules_conflict(folders: Sequence[Path | None]) -> str:
         settings = {}
         for kind, place in modules:
             stated = read_json(place / CONFIG) if (place / CONFIG).exists() else {}
-            settings[kind] = {k: v for k, v in stated.items() if k not in (*POOLING_SIZES, "in_features")}
+            settings[kind] = _meant(kind, stated)
         all_settings.append(settings)
     for other in all_settings[1:]:
         if list(all_settings[0]) != list(other):
@@ -96,11 +116,22 @@ def modules_conflict(folders: Sequence[Path | None]) -> str:
     return ""
 
 
+def _meant(kind: str, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's settings in the words of today, defaults filled in, sizes of the hidden axis left out."""
+    settings = {k: v for k, v in stated.items() if k not in (*POOLING_SIZES, "in_features", *POOLING_MODES)}
+    if kind == "Pooling":
+        modes = settings.get("pooling_mode") or [m for key, m in POOLING_MODES.items() if stated.get(key)] or "mean"
+        settings["pooling_mode"] = [modes] if isinstance(modes, str) else modes
+    return {**MODULE_DEFAULTS[kind], **settings}
+
+
 def copy_companions(source: Path, out: Path, hidden: tuple[int, int]) -> None:
     """Copy companions byte for byte; pooling settings get the new width."""
     for path in companion_files(source):
         _copy(path, out / path.name)
     for kind, folder in sentence_modules(source):
+        if not folder.is_dir():
+            continue
         (out / folder.name).mkdir()
         for path in companion_files(folder):
             _copy(path, out / folder.name / path.name)

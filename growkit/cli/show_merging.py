@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from growkit.cli import show
 from growkit.cli.show import bytes_bar, planned
 from growkit.cli.terminal import Terminal, err, out, print_json, styled
+from growkit.growth.plan import Plan
+from growkit.merging.by_tensor import in_words
 from growkit.merging.delta_sizes import THRESHOLDS
 from growkit.units import size
 
 if TYPE_CHECKING:
+    from growkit.growth.carry_out import Grown
     from growkit.merging.merge import MeasuredDelta, Merged
     from growkit.merging.merge_plan import MergePlan
 
@@ -24,17 +28,20 @@ if TYPE_CHECKING:
 def print_plan(todo: MergePlan, console: Terminal) -> None:
     """The tables of a plan."""
     request = todo.request
-    options = ", ".join(f"{name} {value:g}" for name, value in request.options.items())
+    options = ", ".join(f"{name} {value:g}" for name, value in request.options.items() if not request.by_member)
     seed = f"seed {request.seed}" if request.row.draws else ""
-    settings = ", ".join(part for part in (options, f"scale {request.scale:g}", seed, request.row.paper) if part)
+    settings = ", ".join(
+        part for part in (options, f"scale {in_words(request.scale)}", seed, request.row.paper) if part
+    )
     console.print(styled((request.method, "bold"), f"  {todo.family.model_type}, {settings}"))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "model", "weight", "weights on disk"):
         table.add_column(heading, justify="right" if heading.startswith("weight") else "left")
     if todo.base is not None:
         table.add_row("base", todo.base.label, "", "")
-    for member in todo.members:
-        table.add_row("member", member.label, f"{member.weight:g}", size(member.bytes))
+    for member, own in zip(todo.members, request.by_member or [{}] * len(todo.members)):
+        said = [in_words(member.weight), *(f"{name} {in_words(number)}" for name, number in own.items())]
+        table.add_row("member", member.label, ", ".join(said), size(member.bytes))
     console.print(table)
     if request.row.draws and not request.vectors:
         console.print("norms and biases are merged whole: nothing is dropped from them (--drop-vectors)", style="dim")
@@ -54,22 +61,30 @@ def print_plan(todo: MergePlan, console: Terminal) -> None:
 
 
 @contextmanager
-def writing(as_json: bool) -> Iterator[tuple[Callable[[MergePlan], None], Callable[[int], None]]]:
+def writing(as_json: bool) -> Iterator[tuple[Callable[[MergePlan | Plan], None], Callable[[int], None]]]:
     """(announce, progress) for a merge: the plan when it is known, then a bar of bytes written; silent for machines."""
     if as_json:
         yield (lambda _: None), (lambda _: None)
         return
     with bytes_bar("merging", err) as (begin, advance):
 
-        def announce(todo: MergePlan) -> None:
-            print_plan(todo, out)
+        def announce(todo: MergePlan | Plan) -> None:
+            _print_any(todo, out)
             begin(todo.bytes)
 
         yield announce, advance
 
 
-def merged(result: Merged, as_json: bool) -> None:
+def _print_any(todo: MergePlan | Plan, console: Terminal) -> None:
+    """The tables of a plan, which for a recipe by passthrough is a growth's."""
+    show.print_plan(todo, console) if isinstance(todo, Plan) else print_plan(todo, console)
+
+
+def merged(result: Merged | Grown, as_json: bool) -> None:
     """Where the result is; of a dry run its plan."""
+    if isinstance(result.plan, Plan):
+        show.grown(result, as_json)
+        return
     if result.dry_run:
         planned(result.plan, print_plan, as_json)
         return

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from growkit.data.stored_ids import StoredIds
 from growkit.errors import RequestError
 from growkit.operators.seeds import stable_seed
 
@@ -86,12 +87,12 @@ class BatchSource(Protocol):
 class Batches:
     """Windows of a token array in an order that is drawn anew for each epoch.
 
-    tokens: (tokens,). length: of a window. size: windows in a step, over all processes. masked: the mask token and the
-    vocabulary size for masked-language modelling, None for causal. source: the tag of the file they come from. Raises
-    RequestError for too few tokens.
+    tokens: (tokens,), in memory or in a file. length: of a window. size: windows in a step, over all processes. masked:
+    the mask token and the vocabulary size for masked-language modelling, None for causal. source: the tag of the file
+    they come from. Raises RequestError for too few tokens.
     """
 
-    tokens: np.ndarray
+    tokens: np.ndarray | StoredIds
     length: int
     size: int
     seed: int = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from growkit.data.encode import Encoding, encoding
+from growkit.data.stored_ids import StoredIds
 from growkit.data.text import documents, find_files
 from growkit.data.tokenizer import TextTokenizer
 from growkit.data.tokens import META, dtype_for, open_tokens
@@ -23,7 +24,7 @@ class Measured:
     mask: of the tokenizer that made them, where that is known.
     """
 
-    ids: np.ndarray
+    ids: np.ndarray | StoredIds
     split: str | None
     text_bytes: int | None
     counted: str

@@ -16,6 +16,7 @@ import numpy as np
 
 from growkit.checkpoint.small_files import read_json, reading
 from growkit.checkpoint.source import UNFINISHED
+from growkit.data.stored_ids import StoredIds
 from growkit.errors import CheckpointError
 
 META = "meta.json"
@@ -30,12 +31,12 @@ MAGIC: dict[int, tuple[int, np.dtype | None]] = {20240520: (1, UINT16), 20240801
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of one split. ids: (tokens,), a memmap. meta: what meta.json says of the dataset, {} for a bare
-    file.
+    """Token ids of one split. ids: (tokens,), read from the file each time. meta: what meta.json says of the dataset,
+    {} for a bare file.
     """
 
     path: Path
-    ids: np.ndarray
+    ids: StoredIds
     meta: dict[str, Any]
     split: str
 
@@ -82,13 +83,13 @@ def open_tokens(data: str | Path, split: str = "train") -> Tokens:
         beginning = stream.read(16)
     header = np.frombuffer(beginning[: len(beginning) // 4 * 4], "<i4")
     if not len(header) or int(header[0]) not in MAGIC:
-        return Tokens(path, _map(path, UINT16, 0), {}, split)
+        return Tokens(path, StoredIds(path, UINT16), {}, split)
     version, dtype = MAGIC[int(header[0])]
     if len(header) < 4 or header[1] != version or (dtype is None and header[3] not in (2, 4)):
         raise CheckpointError(f"{str(path)!r} has the magic {header[0]} but not the header that goes with it")
     if dtype is None:
         dtype = UINT32 if header[3] == UINT32.itemsize else UINT16
-    ids = _map(path, dtype, HEADER_BYTES)
+    ids = StoredIds(path, dtype, HEADER_BYTES)
     if len(ids) != header[2]:
         raise CheckpointError(
             f"{str(path)!r} has {len(ids)} tokens, its header says {header[2]}; fetch or make it again"
@@ -108,21 +109,13 @@ def _open_dataset(folder: Path, split: str) -> Tokens:
     if not isinstance(splits.get(split), dict):
         more = "; growkit tokenize makes val with --val-fraction or --val" if split == "val" else ""
         raise CheckpointError(f"{str(folder)!r} has no split {split!r}; it has {' and '.join(splits)}{more}")
-    ids = _map(folder / f"{split}.bin", UINT16 if meta["dtype"] == "uint16" else UINT32, 0)
+    ids = StoredIds(folder / f"{split}.bin", UINT16 if meta["dtype"] == "uint16" else UINT32)
     if len(ids) != splits[split].get("tokens"):
         raise CheckpointError(
             f"{str(folder / f'{split}.bin')!r} has {len(ids)} tokens, {META} says {splits[split].get('tokens')};"
             " make the dataset again"
         )
     return Tokens(folder / f"{split}.bin", ids, meta, split)
-
-
-def _map(path: Path, dtype: np.dtype, offset: int) -> np.ndarray:
-    with reading(path):
-        size = path.stat().st_size - offset
-        if size <= 0 or size % dtype.itemsize:
-            raise CheckpointError(f"{str(path)!r} holds no whole number of {dtype.name} tokens; make it again")
-        return np.memmap(path, dtype, "r", offset)
 
 
 class TokenWriter:

@@ -38,6 +38,7 @@ class Upcycling:
     shared_gate: str = ""  # template of what weighs the shared expert
     all_layers: bool = False  # every layer must have experts
     one_window: bool = False  # its sliding window, if any, is that of all layers
+    elsewhere: str = ""  # what another runtime computes otherwise; "": nothing is known
     unlike: tuple[str, ...] = ()  # dense classes whose counterpart has its layers under other names
 
 
@@ -92,6 +93,11 @@ ROWS = (
         shared=_block("mlp.shared_expert", *_PROJECTIONS),
         shared_gate="layers.{layer}.mlp.shared_expert_gate.weight",
         unlike=("Qwen2ForQuestionAnswering",),
+        elsewhere=(
+            "llama.cpp ignores norm_topk_prob in a qwen2_moe: it leaves the weights of the experts a token takes as the"
+            " router gives them, which add up to less than 1, so there it computes another function unless a token takes"
+            " all experts; serve it with transformers"
+        ),
         **_QWEN,
     ),
     Upcycling(

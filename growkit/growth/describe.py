@@ -7,6 +7,7 @@ from typing import Any
 
 from growkit.checkpoint.record import model_card, record, source_entries
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
+from growkit.families.upcycling import upcycling_of
 from growkit.growth.plan import Plan
 from growkit.maps.axis import AxisMap
 from growkit.maps.map_json import map_to_json
@@ -57,11 +58,13 @@ def growth_card(plan: Plan, names: Sequence[str]) -> str:
     active = plan.active_parameters()[1]
     at_work = f", of which {active:,} are active for one token" if active != after else ""
     request = json.dumps(plan.recipe.to_json(), ensure_ascii=False)
+    row = upcycling_of(plan.source, plan.family.model_type) if plan.recipe.experts is not None else None
+    elsewhere = f"Elsewhere: {row.elsewhere}.\n\n" if row is not None and row.elsewhere else ""
     return model_card(
         f"{' + '.join(names)}, {participle}",
         f"Grown by growkit {__version__} from {' and '.join(f'`{name}`' for name in names)}"
         f" ({plan.family.model_type}, {before:,} parameters) to {after:,} parameters{at_work}. {claim}\n\n"
-        f"| axis | from | to | how | function |\n|---|---|---|---|---|\n{rows}\n\n"
+        f"| axis | from | to | how | function |\n|---|---|---|---|---|\n{rows}\n\n{elsewhere}"
         f"Request: `{request}`. Maps, hashes of the source and exactness per axis: `{PROVENANCE}`.\n"
         f"Check it: `growkit verify SOURCE THIS_FOLDER`.",
     )

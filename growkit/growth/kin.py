@@ -27,8 +27,10 @@ class Kinship:
     passing: tuple[str, ...]  # settings may differ that have one of these words in their name
     names: Callable[[Family, Headers], Iterable[str]]  # what a model's tensors go by
     one_class: str  # ... and a ...; only models of one class ...
+    one_tensor: str  # only one ... has tensor ...
     one_size: Callable[[str], str]  # of an axis: ... have hidden 24 and 32...
     alike: str  # ... differ in layer_types...
+    any_head: bool = False  # classes may differ, and whether a head is tied: their base models alone go together
 
 
 def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> None:
@@ -38,14 +40,14 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> No
     for other in models[1:]:
         pair, theirs = f"{first.label!r} and {other.label!r}", read_sizes(family, other.config)
         classes = architecture_of(family, first), architecture_of(family, other)
-        if classes[0] != classes[1]:
+        if classes[0] != classes[1] and not kinship.any_head:
             raise RequestError(
                 f"{pair} are a {classes[0]} and a {classes[1]}; only models of one class {kinship.one_class}"
             )
         for axis in kinship.same:
             if sizes.get(axis) != theirs.get(axis):
                 raise RequestError(f"{pair} have {axis} {sizes[axis]} and {theirs[axis]}{kinship.one_size(axis)}")
-        if is_tied(family, first) != is_tied(family, other):
+        if is_tied(family, first) != is_tied(family, other) and not kinship.any_head:
             raise RequestError(f"{pair}: one has a tied head and one has not; save both alike first")
         key = disagreement(family, first.config, other.config, kinship.passing)
         if key is not None:
@@ -58,7 +60,7 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> No
             raise RequestError(f"{pair} differ in {key}{kinship.alike}")
         strange = {*kinship.names(family, first)} ^ {*kinship.names(family, other)}
         if strange:
-            raise RequestError(f"only one of {pair} has tensor {min(strange)!r}; save both from one class first")
+            raise RequestError(f"only one of {pair} has tensor {min(strange)!r}; {kinship.one_tensor}")
 
 
 def joined(same: tuple[str, ...]) -> Kinship:
@@ -68,6 +70,7 @@ def joined(same: tuple[str, ...]) -> Kinship:
         passing=PASSING,
         names=_in_first_layer,
         one_class="become one",
+        one_tensor="save both from one class first",
         one_size=lambda axis: f", which must be the same{_cure(axis)}",
         alike=": layers that become one must see alike; fuse models that agree",
     )

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.fields import Fields, MapOf, Number, checked
 from growkit.checkpoint.headers import StoredTensor
 from growkit.checkpoint.record import FORMAT
+from growkit.checkpoint.small_files import read_json
 from growkit.errors import CheckpointError
 from growkit.families.stacked import live_name
 from growkit.growth.dual_rules import dual_rule, rate_multipliers
@@ -22,6 +24,10 @@ from growkit.operators.rule import Rule, Selection, select
 
 # a folder in the result: some loaders read every .safetensors file that lies beside a model's own
 PLACE, OPTIMIZER, MULTIPLIERS = "optimizer", "optimizer.safetensors", "lr_multipliers.json"
+FACTOR = Number(0.0, 1e9)
+RATES = Fields(
+    {"multipliers": MapOf(Fields({"lr": FACTOR, "weight_decay": FACTOR, "eps": FACTOR}))}, needed=("multipliers",)
+)
 MOMENTS = {"exp_avg": 1, "exp_avg_sq": 2}
 Stored = Mapping[str, StoredTensor]
 
@@ -33,10 +39,20 @@ def kept_state(folder: Path | None) -> Path | None:
     return next((path for path in places if path.exists()), None)
 
 
+def kept_rates(folder: Path | None) -> Path | None:
+    """The file of learning-rate multipliers in a checkpoint's folder, None where there is none."""
+    return None if folder is None or not (folder / MULTIPLIERS).exists() else folder / MULTIPLIERS
+
+
 def rates_beside(state: Path) -> Path | None:
     """The file of learning-rate multipliers that goes with a file of state, None where there is none."""
-    folders = [state.parent, *([state.parent.parent] if state.parent.name == PLACE else [])]
-    return next((folder / MULTIPLIERS for folder in folders if (folder / MULTIPLIERS).exists()), None)
+    return kept_rates(state.parent) or (kept_rates(state.parent.parent) if state.parent.name == PLACE else None)
+
+
+def read_rates(file: Path | None) -> dict[str, dict[str, float]]:
+    """The multipliers that a file says, by parameter; none where there is no file. Raises CheckpointError for a file
+    that says anything else."""
+    return {} if file is None else checked(read_json(file), RATES, file)["multipliers"]
 
 
 def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan, ...]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.companions import modules_conflict, tokenizer_conflict
-from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import check_target
@@ -18,7 +17,7 @@ from growkit.families import family_named
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.like import with_sizes
 from growkit.growth.names import default_name, folder_for
-from growkit.growth.optimizer import optimizer_tensors, rates_beside
+from growkit.growth.optimizer import optimizer_tensors, rates_beside, read_rates
 from growkit.growth.plan import Plan
 from growkit.growth.request import Recipe
 from growkit.growth.sources import headers_of, open_source, split_stored
@@ -97,7 +96,7 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         rates = []
         if stored:
             optimizer_tensors(todo, [state.tensors for state in stored])  # refuses what does not belong
-            rates = [_rates(Path(state)) for state in states]
+            rates = [read_rates(rates_beside(Path(state))) for state in states]
         yield Prepared(
             sources=checkpoints, states=stored, rates=rates, plan=todo, folder=folder, options=options
         )  # fmt: skip
@@ -111,7 +110,8 @@ def _name_alike(sources: Sequence[Checkpoint]) -> None:
 
 
 def _check_beside(sources: Sequence[Checkpoint]) -> None:
-    """Refuse sources whose files beside the weights do not go together."""
+    """Refuse sources whose files beside the weights are unsound or do not go together."""
+    modules_conflict([source.folder for source in sources[:1]])
     for other in sources[1:]:
         pair = f"{sources[0].label!r} and {other.label!r}"
         conflict = tokenizer_conflict([c.folder for c in (sources[0], other) if c.folder is not None])
@@ -126,10 +126,3 @@ def _paths(optimizer: Path_ | Sequence[Path_] | None) -> list[Path_]:
     if optimizer is None:
         return []
     return [optimizer] if isinstance(optimizer, str | Path) else list(optimizer)
-
-
-def _rates(state: Path) -> dict[str, Any]:
-    """The learning-rate multipliers that lie beside an optimizer state, by parameter."""
-    path = rates_beside(state)
-    multipliers = None if path is None else read_json(path).get("multipliers")
-    return multipliers if isinstance(multipliers, dict) else {}

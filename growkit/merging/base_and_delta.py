@@ -14,7 +14,8 @@ from growkit.families import Family, family_named
 from growkit.growth.kin import names_of, stem_of
 from growkit.growth.source_headers import Headers
 from growkit.growth.sources import head_and_embedding, headers_of, open_source
-from growkit.merging.merge_plan import Giver, check_fits
+from growkit.merging.merge_plan import check_fits
+from growkit.merging.merged_tensor import Giver
 from growkit.merging.stored_deltas import Skill, open_skill
 
 UNTIED = (

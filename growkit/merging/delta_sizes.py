@@ -17,7 +17,7 @@ import torch
 from growkit.checkpoint.stream import is_finite, kind_of
 from growkit.errors import CheckpointError
 from growkit.growth.source_headers import architecture_of
-from growkit.merging.merge_plan import MergedTensor
+from growkit.merging.merged_tensor import MergedTensor
 from growkit.merging.merger import Merger
 from growkit.merging.operators.select import magnitude_bits
 

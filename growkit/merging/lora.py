@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from growkit.checkpoint.source import Checkpoint
-from growkit.merging.merge_plan import BLOCK_ELEMENTS, MergedTensor
+from growkit.merging.merged_tensor import BLOCK_ELEMENTS, MergedTensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from growkit.checkpoint.companions import modules_conflict
 from growkit.checkpoint.folder import write_folder
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
@@ -12,6 +13,7 @@ from growkit.families import family_named
 from growkit.growth.names import folder_for
 from growkit.growth.sources import headers_of, open_source
 from growkit.merging.base_and_delta import UNTIED, on_both, untied
+from growkit.merging.by_tensor import Number
 from growkit.merging.delta_sizes import DeltaReport, measure
 from growkit.merging.lora_file import save_low_rank
 from growkit.merging.merge_plan import MergePlan, apply_plan, keys_of
@@ -56,13 +58,22 @@ class MeasuredDelta:
 
 
 def delta(
-    base: Path_, member: Path_, save: Path_ | None, *, drop: float | None, rank: int | None, seed: int, force: bool
+    base: Path_,
+    member: Path_,
+    save: Path_ | None,
+    *,
+    drop: float | None,
+    rank: int | None,
+    body: bool,
+    seed: int,
+    force: bool,
 ) -> MeasuredDelta:
     """Measure what a fine-tuned model changed of its base, and save it as a small file: sparse, or of low rank for
     PEFT.
 
     drop: DARE's p, the share of a sparse delta that is left out (None: nothing). rank: instead, a LoRA of the linear
-    layers; embeddings, head, norms and biases are left out of it. Raises as `merge` does.
+    layers; embeddings, head, norms and biases are left out of it. body: of the base models alone. Raises as `merge`
+    does.
     """
     if save is None and (drop is not None or rank is not None):
         raise RequestError("--drop and --rank say how a delta is saved: say where with --save")
@@ -70,10 +81,12 @@ def delta(
         raise RequestError("--drop makes a sparse delta and --rank a low-rank one; give one of them")
     if rank is not None and rank < 1:
         raise RequestError(f"--rank {rank} should be 1 or more")
-    request = merge_request((1.0,), True, "dare", drop=drop or 0.0, seed=seed)
+    request = merge_request((1.0,), True, "dare", drop=drop or 0.0, seed=seed, body=body)
     options = MergeOptions(force=force or save is None)
     with prepared_merge([member], base, save or Path("nowhere"), request, options) as ready:
-        merger, plan = ready.merger, ready.merger.plan
+        changed = tuple(tensor for tensor in ready.merger.plan.tensors if tensor.origins[0])
+        plan = replace(ready.merger.plan, tensors=changed)
+        merger = replace(ready.merger, plan=plan)
         if rank is not None and plan.family.is_moe:
             raise RequestError(
                 f"--rank {rank}: stock models hold a mixture's experts stacked, where PEFT's LoRA finds no linear"
@@ -95,7 +108,7 @@ def delta(
                 errors = save_low_rank(merger, folder, rank, str(base))
             measured = MeasuredDelta(report, Path(save), errors)
 
-        asked = {"drop": drop or 0.0, "rank": rank, "seed": seed}
+        asked = {"drop": drop or 0.0, "rank": rank, "seed": seed, **({"body": True} if body else {})}
         write_folder(
             Path(save),
             sources=ready.sources,
@@ -105,7 +118,7 @@ def delta(
         return measured
 
 
-def apply(base: Path_, deltas: Sequence[tuple[Path_, float]], out: Path_ | None, options: MergeOptions) -> Merged:
+def apply(base: Path_, deltas: Sequence[tuple[Path_, Number]], out: Path_ | None, options: MergeOptions) -> Merged:
     """Add stored deltas, each with its weight, to a base: theta = base + sum of weight * delta.
 
     deltas: folders of `delta` or of PEFT's LoRA. Raises as `merge` does.
@@ -117,6 +130,7 @@ def apply(base: Path_, deltas: Sequence[tuple[Path_, float]], out: Path_ | None,
     with ExitStack() as opened:
         checkpoint = open_source(base)
         opened.callback(checkpoint.close)
+        modules_conflict([checkpoint.folder])  # refuses a list of modules that is none
         headers = headers_of(checkpoint)
         family = family_named(headers.config.get("model_type"))
         skills: dict[str, Skill] = {}

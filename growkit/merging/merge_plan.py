@@ -2,75 +2,27 @@
 between models that are merged; ignorant of values and of files.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import reduce
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
-import torch
 
 from growkit.checkpoint.record import FORMAT
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
 from growkit.growth.kin import bytes_of, dtypes_of, names_of, stem_of
 from growkit.growth.plan import PROCESS_BYTES
-from growkit.growth.source_headers import Headers, architecture_of
-from growkit.maps.notation import READ
+from growkit.growth.source_headers import Headers
+from growkit.growth.width.sizes import read_sizes
 from growkit.merging.mergeable import check_each, check_mergeable
+from growkit.merging.merged_tensor import Giver, MergedTensor, merged_tensor
 from growkit.merging.methods import MergeRequest
+from growkit.merging.taking_part import taking_part
 from growkit.merging.vocabulary import Vocabulary, differing_files, rows_of
 
-BLOCK_ELEMENTS = 1 << 18  # of a merged tensor at a time: float32 of a few members stay in the processor's cache
 IN_FLIGHT = 3  # blocks being computed or waiting for it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Giver:
-    """A member as the plan sees it."""
-
-    label: str  # what a person calls it
-    key: str  # what draws for it go by: see `keys_of`
-    weight: float
-    bytes: int
-    names: Mapping[str, str]  # stem -> the name it stores that tensor under
-    dtypes: Mapping[str, torch.dtype]  # stem -> dtype
-    shapes: Mapping[str, tuple[int, ...]] = field(
-        default_factory=dict
-    )  # stem -> shape, of a stored delta, to be checked
-
-    def to_json(self) -> dict[str, Any]:
-        """The member as plain data."""
-        return {"label": self.label, "name": self.key, "weight": self.weight, "bytes": self.bytes}
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergedTensor:
-    """One tensor of the result."""
-
-    names: tuple[str, ...]  # several where a copy of a tied embedding is stored
-    stem: str  # what its draws go by
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    compute: torch.dtype  # what it is computed in
-    base: str  # its name in the base, "" without one
-    origins: tuple[str, ...]  # its name in each member, "" where that has none
-    rows: tuple[np.ndarray | None, ...]  # of each member, its row for each row; None: the same ones
-    whole: bool  # a matrix that subspace methods see whole
-
-    @property
-    def height(self) -> int:
-        """Rows, as a checkpoint gives them: the first dimension."""
-        return self.shape[0] if self.shape else 1
-
-    @property
-    def width(self) -> int:
-        return prod(self.shape[1:])
-
-    @property
-    def block_rows(self) -> int:
-        return self.height if self.whole else max(1, BLOCK_ELEMENTS // max(1, self.width))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +107,10 @@ def merge_plan(
     models = [base_model, *members] if base_model is not None else list(members)
     first = models[0]
     family = check_each(models)
-    notes = [note for model in models for note in model.notes]
-    for other, vocabulary in zip(models[1:], vocabularies[1:]):
-        notes += check_mergeable(family, first, other)
+    parts, left = taking_part(family, models, base_model is not None, request.body)
+    notes = [*(note for model in models for note in model.notes), *left]
+    for other, vocabulary in zip(parts[1:], vocabularies[1:]):
+        notes += check_mergeable(family, parts[0], other, request.body)
         for file in differing_files(vocabularies[0], vocabulary)[:1]:
             notes.append(f"{other.label!r} has another {file} than {first.label!r}, whose files the result gets")
     rows = [rows_of(vocabularies[0], vocabulary, request.vocab) for vocabulary in vocabularies[-len(members) :]]
@@ -176,9 +129,9 @@ def merge_plan(
             names=names_of(family, model),
             dtypes=dtypes_of(family, model),
         )
-        for model, key, weight in zip(members, keys, request.weights)
+        for model, key, weight in zip(parts[-len(members) :], keys, request.weights)
     ]
-    return _plan("merge", first, base_model is not None, givers, rows, request, notes)
+    return _plan("merge", base_model or parts[0], base_model is not None, givers, rows, request, notes)
 
 
 def apply_plan(
@@ -219,12 +172,18 @@ def _plan(
     order = sorted(range(len(givers)), key=lambda number: givers[number].key)
     members = tuple(givers[number] for number in order)
     matched = tuple(rows[number] for number in order)
+    by_member = tuple(request.by_member[number] for number in order) if request.by_member else ()
+    request = replace(request, weights=tuple(member.weight for member in members), by_member=by_member)
     names: dict[str, list[str]] = {}
     for name in first.shapes:
         if not family.is_buffer(name):
             names.setdefault(stem_of(family, first, name), []).append(name)
+    layers = read_sizes(family, first.config)["layer"]
+    if request.layers not in (None, layers):
+        raise RequestError(f"the recipe's slices make {request.layers} layers and {first.label!r} has {layers}")
     tensors = tuple(
-        _tensor(family, first, based, stem, tuple(stored), members, matched, request) for stem, stored in names.items()
+        merged_tensor(family, first, based, layers, stem, tuple(stored), members, matched, request)
+        for stem, stored in names.items()
     )
     config = dict(first.config)
     if first.head_is_copy is False:
@@ -232,7 +191,6 @@ def _plan(
     dtypes = {tensor.dtype for tensor in tensors}
     if len(dtypes) == 1 and dtypes != {first.dtypes[name] for stored in names.values() for name in stored}:
         config["torch_dtype" if "torch_dtype" in config else "dtype"] = str(*dtypes).removeprefix("torch.")
-    request = replace(request, weights=tuple(member.weight for member in members))
     base_bytes = bytes_of(family, first) if based else 0
     return MergePlan(
         command=command,
@@ -244,36 +202,5 @@ def _plan(
         config=config,
         source_bytes=base_bytes + sum(member.bytes for member in members),
         changed={key: value for key, value in config.items() if first.config.get(key) != value},
-        notes=tuple(dict.fromkeys(notes)),
-    )
-
-
-def _tensor(
-    family: Family,
-    first: Headers,
-    based: bool,
-    stem: str,
-    names: tuple[str, ...],
-    members: Sequence[Giver],
-    rows: Sequence[np.ndarray | None],
-    request: MergeRequest,
-) -> MergedTensor:
-    """One tensor of the result."""
-    dimensions = family.axes_of(names[0], architecture_of(family, first))
-    by_token = dimensions[0].axes == ("vocab",)
-    shape = first.shapes[names[0]]
-    stored = [member.dtypes[stem] for member in members if stem in member.dtypes]
-    dtype = request.dtype or (first.dtypes[names[0]] if based else reduce(torch.promote_types, stored))
-    wide = torch.float64 in (dtype, first.dtypes[names[0]], *stored)
-    return MergedTensor(
-        names=names,
-        stem=stem,
-        shape=shape,
-        dtype=dtype,
-        compute=torch.float64 if wide else torch.float32,
-        base=names[0] if based else "",
-        origins=tuple(member.names.get(stem, "") for member in members),
-        rows=tuple(matched if by_token else None for matched in rows),
-        # TSV and Iso-C are for what maps one space to another; rows of tokens and of positions are no such thing
-        whole=request.row.whole and len(shape) == 2 and any(d.role == READ for d in dimensions) and not by_token,
+        notes=tuple(dict.fromkeys((*request.notes, *notes))),
     )

@@ -3,6 +3,7 @@ weights asks of them; ignorant of values, of vocabularies and of methods.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from growkit.errors import RequestError
 from growkit.families import Family
@@ -14,14 +15,18 @@ from growkit.maps.axis import identity
 from growkit.maps.notation import BASE, SIZED, base
 
 TOKENS = "token_id"  # settings such as eos_token_id, which members may differ in
+HEADS = ("label", "problem_type", "finetuning_task")  # of heads: what they are called and trained on
+BY_BODY = "with --body (body=True) the body that all share is merged, and the base's head stays"
 MERGED = Kinship(
     same=(*OPTIONS, "layer"),
-    passing=(*PASSING, TOKENS),
+    passing=(*PASSING, TOKENS, *HEADS),
     names=names_of,
-    one_class="can be merged",
+    one_class=f"can be merged whole; {BY_BODY}",
+    one_tensor=f"save both from one class first; {BY_BODY}",
     one_size=lambda _: "; only models fine-tuned from one base, of the same sizes, can be merged",
     alike="; only models whose layers see alike can be merged",
 )
+BODIES = replace(MERGED, any_head=True)
 
 
 def check_each(models: Sequence[Headers]) -> Family:
@@ -48,18 +53,20 @@ def check_each(models: Sequence[Headers]) -> Family:
     return family
 
 
-def check_mergeable(family: Family, first: Headers, other: Headers) -> list[str]:
+def check_mergeable(family: Family, first: Headers, other: Headers, body: bool) -> list[str]:
     """Refuse a model that is no kin of the first, or whose tensors have other shapes; vocabularies may differ.
 
-    Returns notes of settings on tokens, of which the result has the first's.
+    body: whether classes may differ, since their base models alone are merged, and no other tensors are there. Returns
+    notes of settings on tokens, of which the result has the first's.
     """
-    check_kin(family, (first, other), MERGED)
+    check_kin(family, (first, other), BODIES if body else MERGED)
     pair, theirs = f"{first.label!r} and {other.label!r}", names_of(family, other)
     for stem, name in names_of(family, first).items():
         rows = family.axes_of(name, architecture_of(family, first))[0].axes == ("vocab",)
         shapes = first.shapes[name], other.shapes[theirs[stem]]
         if shapes[0][rows:] != shapes[1][rows:]:
-            raise RequestError(f"{pair} have tensor {name!r} as {list(shapes[0])} and {list(shapes[1])}")
+            cure = "" if body else f"; {BY_BODY}"
+            raise RequestError(f"{pair} have tensor {name!r} as {list(shapes[0])} and {list(shapes[1])}{cure}")
     tokens = sorted(key for key in {*first.config, *other.config} if TOKENS in key)
     return [
         f"{pair} have {key} {first.config.get(key)!r} and {other.config.get(key)!r}; the result has the first's"

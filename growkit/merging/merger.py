@@ -17,11 +17,12 @@ import torch
 
 from growkit.checkpoint.stream import Source, is_finite, kind_of
 from growkit.errors import CheckpointError
-from growkit.merging.merge_plan import MergedTensor, MergePlan
+from growkit.merging.merge_plan import MergePlan
+from growkit.merging.merged_tensor import MergedTensor
 from growkit.merging.methods import MergeRequest
 from growkit.merging.operators.consensus import Weighted
 from growkit.merging.operators.select import kth_largest
-from growkit.merging.ways import Known
+from growkit.merging.ways import Known, Options
 from growkit.operators.streams import draws
 
 
@@ -55,16 +56,23 @@ class FineTuned:
 
 
 def thin(
-    delta: torch.Tensor, tensor: MergedTensor, key: str, start: int, request: MergeRequest, limits: Sequence[float]
+    delta: torch.Tensor,
+    tensor: MergedTensor,
+    key: str,
+    start: int,
+    request: MergeRequest,
+    options: Options,
+    limits: Sequence[float],
 ) -> torch.Tensor:
-    """A delta with what the method leaves out set to 0, in place. limits: the magnitudes at the ranks it must know."""
+    """A delta with what the method leaves out set to 0, in place. options: this member's, of the method. limits: the
+    magnitudes at the ranks it must know."""
     way, vector = request.row.sparsify, len(tensor.shape) < 2
-    if way is None or way.idle(request.options) or (way.draws and vector and not request.vectors):
+    if way is None or way.idle(options) or (way.draws and vector and not request.vectors):
         return delta
-    known = Known(request.options, limits)
+    known = Known(options, limits)
     if way.draws:
         chances = draws(request.seed, f"{tensor.stem}/{key}", start * tensor.width, delta.numel())
-        known = Known(request.options, limits, chances)
+        known = Known(options, limits, chances)
     return way.apply(delta.view(1, -1) if vector else delta, known).view(delta.shape)
 
 
@@ -77,11 +85,10 @@ class Merger:
     members: Sequence[Deltas]
     allow_nonfinite: bool = False
 
-    @property
-    def active(self) -> list[int]:
-        """Members that have any weight; on the great circle both count."""
+    def givers(self, tensor: MergedTensor) -> list[int]:
+        """Members that have the tensor, and any weight in it; on the great circle both count."""
         both = self.plan.request.row.consensus.mix is not None
-        return [number for number, member in enumerate(self.plan.members) if both or member.weight != 0]
+        return [n for n, weight in enumerate(tensor.weights) if tensor.origins[n] and (both or weight != 0)]
 
     def blocks(
         self, tensor: MergedTensor, trims: Sequence[Sequence[float]]
@@ -92,13 +99,13 @@ class Merger:
         """
         request = self.plan.request
         way, consensus = request.row.sparsify, request.row.consensus
-        givers = [number for number in self.active if tensor.origins[number]]
+        givers = self.givers(tensor)
         if way is not None and way.ranks is not None and not way.over_model:
             trims = [self._limits([tensor], number) if number in givers else () for number in range(len(self.members))]
         mix: Sequence[float] = ()
-        if consensus.mix is not None:
+        if consensus.mix is not None and givers:
             pairs = zip(self.deltas(tensor, 0), self.deltas(tensor, 1))
-            mix = consensus.mix(pairs, [member.weight for member in self.plan.members])
+            mix = consensus.mix(pairs, tensor.weights)
 
         def block(start: int) -> torch.Tensor:
             stop = min(start + tensor.block_rows, tensor.height)
@@ -112,14 +119,14 @@ class Merger:
                 for place, number in enumerate(givers):
                     delta = self._delta(tensor, number, start, stop, base)
                     key = self.plan.members[number].key
-                    weight = mix[place] if mix else self.plan.members[number].weight
-                    yield weight, thin(delta, tensor, key, start, request, trims[number])
+                    weight = mix[place] if mix else tensor.weights[number]
+                    yield weight, thin(delta, tensor, key, start, request, tensor.options[number], trims[number])
 
             if tensor.whole and consensus.join_whole is not None:
                 merged = consensus.join_whole(deltas(), len(givers))
             else:
                 merged = consensus.join(deltas())
-            result = (merged if base is None else base.add_(merged, alpha=request.scale)).to(tensor.dtype)
+            result = (merged if base is None else base.add_(merged, alpha=tensor.scale)).to(tensor.dtype)
             return self._checked(result, tensor, start, stop)
 
         for start in range(0, tensor.height, tensor.block_rows):
@@ -131,7 +138,8 @@ class Merger:
         way, none = request.row.sparsify, [()] * len(self.members)
         if way is None or way.ranks is None or not way.over_model or way.idle(request.options):
             return list(none)
-        return [self._limits(self.plan.tensors, number) if number in self.active else () for number in range(len(none))]
+        active = {number for tensor in self.plan.tensors for number in self.givers(tensor)}
+        return [self._limits(self.plan.tensors, number) if number in active else () for number in range(len(none))]
 
     def _limits(self, tensors: Sequence[MergedTensor], number: int) -> Sequence[float]:
         """The magnitudes at the ranks that a thinning must know, of one member's deltas of these tensors."""
@@ -141,7 +149,8 @@ class Merger:
         )
         own = [tensor for tensor in tensors if tensor.origins[number]]
         dtype = max((tensor.compute for tensor in own), key=lambda dtype: dtype.itemsize)
-        ranks = request.row.sparsify.ranks(sum(prod(tensor.shape) for tensor in own), request.options)
+        options = request.options if request.row.sparsify.over_model else tensors[0].options[number]
+        ranks = request.row.sparsify.ranks(sum(prod(tensor.shape) for tensor in own), options)
         return kth_largest(lambda: (d.to(dtype) for t in own for d in self.deltas(t, number)), ranks, dtype)
 
     def deltas(self, tensor: MergedTensor, number: int) -> Iterator[torch.Tensor]:
@@ -175,7 +184,7 @@ class Merger:
         stored = self._base_rows(tensor, start, stop)
         blocks = [] if stored is None else [(self.plan.first, stored)]
         base = None if stored is None else torch.zeros(stored.shape, dtype=tensor.compute)
-        for number in (number for number in self.active if tensor.origins[number]):
+        for number in self.givers(tensor):
             blocks.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
         for label, block in blocks:
             if not is_finite(block):

@@ -8,14 +8,30 @@ which hold the functions that do it (growkit.merging.ways). Adding a method is a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import torch
 
 from growkit.errors import RequestError
-from growkit.limits import WEIGHT
-from growkit.merging.ways import BAND, DROP, ELECT, ISO, MEAN, RANKED, SLERP, SUM, TOP, TSV, Consensus, Thinning
+from growkit.merging.by_tensor import Number, plain
+from growkit.merging.ways import (
+    BAND,
+    DROP,
+    ELECT,
+    ISO,
+    MEAN,
+    NORMALISED,
+    RANKED,
+    SLERP,
+    SUM,
+    TOP,
+    TSV,
+    Consensus,
+    Thinning,
+)
 
 VOCABULARIES = ("same", "base", "tokens")
 
@@ -64,28 +80,45 @@ class MergeRequest:
     """What was asked for, with defaults filled in."""
 
     method: str
-    weights: tuple[float, ...]  # of the members, in their order
+    weights: tuple[Number, ...]  # of the members, in their order
     options: Mapping[str, float]  # of the method
-    scale: float = 1.0  # lambda
+    by_member: tuple[Mapping[str, Number], ...] = ()  # options of each member beside those; none where all have them
+    scale: Number = 1.0  # lambda
+    normalize: bool | None = None  # whether a sum is divided by the weights; None: as the method says
+    trim: str = "model"  # among whose elements ranks are taken that the method takes over the model, or "tensor"
     seed: int = 0
     vocab: str = "same"  # what becomes of vocabularies that differ
     vectors: bool = False  # whether chance may drop in tensors of one dimension too
     dtype: torch.dtype | None = None  # of what is written, None for the base's
+    layers: int | None = None  # that the models must have; None: as many as they have
+    notes: tuple[str, ...] = ()  # what is to be said of it
+    body: bool = False  # whether base models alone are merged, whatever their heads
 
-    @property
+    @cached_property
     def row(self) -> Method:
-        return METHODS[self.method]
+        """The method, as this request has it."""
+        method = METHODS[self.method]
+        thinning, consensus = method.sparsify, method.consensus
+        if self.trim == "tensor" and thinning is not None:
+            thinning = replace(thinning, over_model=False)
+        if self.normalize is not None:
+            consensus = next(pair[self.normalize] for pair in NORMALISED if consensus in pair)
+        return replace(method, sparsify=thinning, consensus=consensus)
 
     def to_json(self) -> dict[str, Any]:
         """The request as plain data, for provenance."""
-        stated = {"method": self.method, **self.options, "scale": self.scale}
+        stated = {"method": self.method, **self.options, "scale": plain(self.scale)}
+        if self.by_member:
+            stated["by_member"] = [{key: plain(number) for key, number in own.items()} for own in self.by_member]
+        stated |= {"normalize": self.normalize} if self.normalize is not None else {}
+        stated |= {"trim": self.trim} if self.trim != "model" else {}
         stated |= {"seed": self.seed, "drop_vectors": self.vectors} if self.row.draws else {}
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        return {**stated, "vocab": self.vocab, "dtype": dtype}
+        return {**stated, "vocab": self.vocab, "dtype": dtype, **({"body": True} if self.body else {})}
 
 
 def merge_request(
-    weights: tuple[float, ...],
+    weights: tuple[Number, ...],
     based: bool,
     method: str = "dare",
     scale: float = 1.0,
@@ -97,6 +130,7 @@ def merge_request(
     density: float | None = None,
     epsilon: float | None = None,
     gamma: float | None = None,
+    body: bool = False,
 ) -> MergeRequest:
     """A request made whole. based: whether a base was given. drop, density, epsilon, gamma: options of some methods;
     None: the default.
@@ -113,7 +147,7 @@ def merge_request(
             takers = ", ".join(other for other, taking in METHODS.items() if name in taking.options)
             raise RequestError(f"--{name} is for {takers}, not for {method}")
     chosen = {**row.options, **given}
-    _check_numbers(chosen)
+    check_options(chosen)
     if row.needs_base and not based:
         free = " and ".join(name for name, other in METHODS.items() if not other.needs_base)
         raise RequestError(
@@ -123,13 +157,17 @@ def merge_request(
         raise RequestError(f"--scale {scale} should be 1 where there is no --base to scale from")
     if row.consensus.mix is not None and len(weights) != 2:
         raise RequestError(f"{method} goes from one model to another: name two members, not {len(weights)}")
-    if row.consensus.relative and not sum(weights) > 0:
-        raise RequestError(f"the weights of {method} add up to {sum(weights):g}; they should add up to more than 0")
+    fixed = [weight for weight in weights if isinstance(weight, int | float)]
+    if row.consensus.relative and len(fixed) == len(weights) and not sum(fixed) > 0:
+        raise RequestError(f"the weights of {method} add up to {sum(fixed):g}; they should add up to more than 0")
     if vocab not in VOCABULARIES:
         raise RequestError(f"--vocab {vocab!r} is not one of {', '.join(VOCABULARIES)}")
     if vocab != "same" and not based:
         raise RequestError(f"--vocab {vocab} keeps the base's vocabulary: name the base with --base")
+    if body and not based:
+        raise RequestError("--body keeps the base's head: name the base with --base")
     return MergeRequest(
+        body=body,
         method=method,
         weights=weights,
         options=chosen,
@@ -141,7 +179,8 @@ def merge_request(
     )
 
 
-def _check_numbers(options: Mapping[str, float]) -> None:
+def check_options(options: Mapping[str, float]) -> None:
+    """Raises RequestError for shares and chances out of range."""
     drop, density = options.get("drop", 0.0), options.get("density", 1.0)
     if not 0 <= drop < 1:
         raise RequestError(f"--drop {drop:g} should be from 0 (drop nothing) to below 1 (drop everything)")
@@ -166,20 +205,10 @@ def parse_member(text: str, exists: bool) -> tuple[str, float]:
     name, colon, weight = text.rpartition(":")
     if exists or not colon:
         return text, 1.0
-    if not name:
-        raise RequestError(f"member {text!r} has no path; write it as PATH:0.5")
-    return name, weight_of(name, weight)
-
-
-def weight_of(name: object, weight: object) -> float:
-    """The weight of a member, from a number or its text. Raises RequestError for what is none, or beyond all reason."""
     try:
-        number = float(weight)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+        number = float(weight)
+    except ValueError:
         number = float("nan")
-    if not abs(number) <= WEIGHT:
-        raise RequestError(
-            f"member {str(name)!r} has weight {weight!r}, which is no number from {-WEIGHT:g} to {WEIGHT:g}; write it as"
-            " PATH:0.5"
-        )
-    return number
+    if not name or not isfinite(number):
+        raise RequestError(f"member {text!r} has weight {weight!r}, which is no number; write it as PATH:0.5")
+    return name, number

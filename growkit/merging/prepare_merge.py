@@ -24,13 +24,14 @@ from growkit.growth.source_headers import Headers
 from growkit.growth.sources import headers_of
 from growkit.growth.width.sizes import read_sizes
 from growkit.merging.base_and_delta import base_and_delta, open_member, paths_of
+from growkit.merging.by_tensor import Number, Spelling, by_tensor
 from growkit.merging.merge_plan import MergePlan, keys_of, merge_plan
 from growkit.merging.merger import Deltas, FineTuned, Merger
-from growkit.merging.methods import MergeRequest, parse_member, weight_of
+from growkit.merging.methods import MergeRequest, parse_member
 from growkit.merging.vocabulary import Vocabulary
 
 Path_ = str | Path
-Member = Path_ | tuple[Path_, float]
+Member = Path_ | tuple[Path_, Spelling]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +56,10 @@ class ReadyMerge:
     folder: Path
 
 
-def weighted_path(member: Member) -> tuple[Path_, float]:
+def weighted_path(member: Member) -> tuple[Path_, Number]:
     """A member as (path, weight), from 'path:0.5', a path or a pair."""
     if isinstance(member, tuple):
-        return member[0], weight_of(*member)
+        return member[0], by_tensor(member[1], f"the weight of {str(member[0])!r}")
     return parse_member(str(member), Path(member).exists())
 
 
@@ -71,7 +72,7 @@ def path_parts(source: Path_) -> tuple[str, ...]:
     return path.resolve().parts if path.exists() else tuple(str(source).split("/"))
 
 
-def weighted_paths(members: Sequence[Member]) -> list[tuple[Path_, float]]:
+def weighted_paths(members: Sequence[Member]) -> list[tuple[Path_, Number]]:
     """Members as (path, weight). Raises RequestError where there are none, and for a weight that is no number."""
     if not members:
         raise RequestError("nothing to merge: name the members, such as M1 M2:0.5")
@@ -155,7 +156,7 @@ def _twins(plan: MergePlan, base: Checkpoint | None, members: Sequence[Checkpoin
 
 
 def _same(one: Checkpoint, ours: Sequence[str], other: Checkpoint, theirs: Sequence[str]) -> bool:
-    return all(_same_tensor(one, other, *names) for names in zip(ours, theirs))
+    return all(_same_tensor(one, other, *names) for names in zip(ours, theirs) if all(names))
 
 
 def _same_tensor(one: Checkpoint, other: Checkpoint, name: str, theirs: str) -> bool:

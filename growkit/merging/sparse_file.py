@@ -19,7 +19,7 @@ from growkit.checkpoint.source import Stretch
 from growkit.checkpoint.stream import write_blocks
 from growkit.checkpoint.system import write_at
 from growkit.checkpoint.writer import Shape, layout
-from growkit.merging.merge_plan import MergedTensor
+from growkit.merging.merged_tensor import MergedTensor
 from growkit.merging.merger import Merger, thin
 from growkit.merging.stored_deltas import SPARSE
 
@@ -71,7 +71,7 @@ class SparseFile:
     def add(self, tensor: MergedTensor, start: int, delta: torch.Tensor) -> None:
         """Thin a block of rows [start, start + rows), in place, and spool it."""
         plan = self.merger.plan
-        delta = thin(delta, tensor, plan.members[0].key, start, plan.request, ())
+        delta = thin(delta, tensor, plan.members[0].key, start, plan.request, tensor.options[0], ())
         stored = delta.to(tensor.dtype)
         self._dense.append(stored)  # as it is: zeros may be -0.0, which a sparse form could not give back
         if len(tensor.shape) > 1:

@@ -23,9 +23,10 @@ from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.growth.kin import names_of
 from growkit.growth.source_headers import FLOATS, Headers
+from growkit.merging.by_tensor import Number
 from growkit.merging.lora import LowRankDelta
 from growkit.merging.lora_tensors import open_lora
-from growkit.merging.merge_plan import Giver, MergedTensor
+from growkit.merging.merged_tensor import Giver, MergedTensor
 
 SPARSE, PICKLED = "delta.safetensors", "adapter_model.bin"
 
@@ -79,7 +80,7 @@ class Skill:
 
 
 def open_skill(
-    path: Path, base: Checkpoint, headers: Headers, family: Family, key: str = "", weight: float = 1.0
+    path: Path, base: Checkpoint, headers: Headers, family: Family, key: str = "", weight: Number = 1.0
 ) -> Skill:
     """Open a stored delta. headers: of the base.
 

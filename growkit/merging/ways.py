@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from growkit.merging.operators.consensus import Weighted, elect, weighted_mean, weighted_sum
+from growkit.merging.operators.consensus import Weighted, elect, elect_sum, weighted_mean, weighted_sum
 from growkit.merging.operators.sparsify import drop, drop_by_rank, keep_band, keep_top
 from growkit.merging.operators.subspace import iso_c, slerp_weights, tsv
 
@@ -83,6 +83,8 @@ BAND = Thinning(apply=lambda delta, known: keep_band(delta, known.limits[0], kno
 SUM = Consensus(join=weighted_sum)
 MEAN = Consensus(join=weighted_mean, relative=True)
 ELECT = Consensus(join=elect)
+ELECT_SUM = Consensus(join=elect_sum)
+NORMALISED = ((SUM, MEAN), (ELECT_SUM, ELECT))  # of one way, as a sum and divided by the weights
 SLERP = Consensus(join=weighted_sum, mix=slerp_weights, relative=True)
 TSV = Consensus(join=weighted_mean, join_whole=tsv)
 ISO = Consensus(join=weighted_mean, join_whole=lambda deltas, _: iso_c(deltas))

@@ -14,6 +14,7 @@ from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.stream import Progress, write_blocks
 from growkit.checkpoint.writer import Slot
 from growkit.maps.exactness import Exactness
+from growkit.merging.by_tensor import in_words, plain
 from growkit.merging.merge_plan import MergePlan
 from growkit.merging.merger import Merger
 from growkit.version import __version__
@@ -63,7 +64,7 @@ def describe(
 ) -> dict[str, Any]:
     """What growkit.json says of a merge or a delta: the request, and every source with its part, weight and hashes."""
     parts: list[dict[str, Any]] = [{"part": "base"}] if plan.base is not None else []
-    parts += [{"part": "member", "weight": member.weight, "drawn_as": member.key} for member in plan.members]
+    parts += [{"part": "member", "weight": plain(member.weight), "drawn_as": member.key} for member in plan.members]
     return record(
         command,
         family=plan.family.model_type,
@@ -77,7 +78,7 @@ def describe(
 
 def merge_card(plan: MergePlan) -> str:
     """A short README.md for the result."""
-    rows = "\n".join(f"| {member.key} | {member.weight:g} |" for member in plan.members)
+    rows = "\n".join(f"| {member.key} | {in_words(member.weight)} |" for member in plan.members)
     based = f"on the base `{plan.base.label}`" if plan.base is not None else "without a base"
     paper = f" ({plan.request.row.paper})" if plan.request.row.paper else ""
     return model_card(

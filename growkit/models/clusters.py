@@ -38,9 +38,7 @@ def with_clusters(plan: Plan, source: Checkpoint) -> Plan:
     routers = {
         name: (layer, tensor.draw)
         for name, tensor in ((tensor.name, tensor) for tensor in plan.tensors)
-        if isinstance(tensor.draw, Fill)
-        and tensor.draw.std
-        and (layer := plan.result_family.layer_of(name)) is not None
+        if isinstance(tensor.draw, Fill) and (layer := plan.result_family.layer_of(name)) is not None
     }
     states = hidden_states(source, plan, experts.text, [layer for layer, _ in routers.values()])
     given = {}

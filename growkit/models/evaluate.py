@@ -21,6 +21,7 @@ from growkit.checkpoint.source import CONFIG, open_checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import IGNORED, masked_window
 from growkit.data.measured import Measured, measured
+from growkit.data.stored_ids import StoredIds
 from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_folder
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
@@ -175,7 +176,7 @@ def _loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor, causal: bool) 
 
 
 def _inputs_labels(
-    ids: np.ndarray, windows: Windows, number: int, mask: int | None, vocabulary: int
+    ids: np.ndarray | StoredIds, windows: Windows, number: int, mask: int | None, vocabulary: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(input, labels) of a window, (context,) int64."""
     start, count = windows.place(number)

@@ -18,7 +18,7 @@ Moments = tuple[float, float]  # mean and standard deviation
 
 @dataclass(frozen=True)
 class Fill:
-    """A whole tensor from N(0, std), or of zeros where std is 0; each drawn row stands `repeat` times in succession."""
+    """A whole tensor from N(0, std); each drawn row stands `repeat` times in succession."""
 
     shape: tuple[int, int]
     std: float

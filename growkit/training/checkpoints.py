@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from growkit.checkpoint.fields import Fields, Flag, Number, Whole, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.writer import sync, write_json
 from growkit.errors import CheckpointError, FailedError, RequestError
@@ -24,6 +25,17 @@ from growkit.training.state_files import PLAN, Share, Written, own_share, read_s
 from growkit.units import size
 
 TRAINER = "trainer.json"
+SCHEMA = Fields(
+    {
+        "step": Whole(),
+        "stage": Whole(),
+        "tokens": Whole(),
+        "overtaken": Flag(),
+        "flops": Number(0),
+        "elapsed_s": Number(0),
+    },
+    needed=("step", "stage", "tokens", "overtaken", "flops", "elapsed_s"),
+)
 PICKLED = ".metadata"  # of PyTorch's distributed checkpoint
 
 
@@ -38,6 +50,7 @@ class Saver:
         self.folder, self.keep = folder, keep
         self._pending: tuple[Future[list[Written]], int, dict[str, Any]] | None = None
         self._writer = ThreadPoolExecutor(1)
+        self._tidy()
         # the thread that writes talks to the other processes on a line of its own
         self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
 
@@ -78,6 +91,7 @@ class Saver:
             ended([self._pending[0]])
             self._pending = None
         self._writer.shutdown()
+        self._tidy()
 
     def _write(self, partial: Path, shares: Mapping[str, Share]) -> list[Written]:
         """Write what this process has; returns what all have written. Raises OSError, all processes together."""
@@ -105,6 +119,11 @@ class Saver:
         sync(self.folder)
         for old in checkpoints_in(self.folder)[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _tidy(self) -> None:
+        """Give back the room of what was never finished."""
+        for unfinished in self.folder.glob("step-*.partial") if _is_first() else ():
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def _partial(self, step: int) -> Path:
         return self.folder / (name_of(step) + ".partial")
@@ -147,7 +166,10 @@ def trainer_of(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint says of its run. Raises CheckpointError where that cannot be read, RequestError for one that
     holds pickles."""
     check_plain(checkpoint)
-    return read_json(checkpoint / TRAINER)
+    said = checked(read_json(checkpoint / TRAINER), SCHEMA, checkpoint / TRAINER)
+    if checkpoint.name != name_of(said["step"]):
+        raise CheckpointError(f"{str(checkpoint / TRAINER)!r} is of step {said['step']}, not of {checkpoint.name}")
+    return said
 
 
 def load(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

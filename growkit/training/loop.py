@@ -16,7 +16,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from growkit.data.batches import Ahead, Batch, BatchSource
-from growkit.errors import CheckpointError, FailedError
+from growkit.errors import CheckpointError, FailedError, GrowkitError
 from growkit.operators.seeds import stable_seed
 from growkit.training import checkpoints as state
 from growkit.training.blank import Blank
@@ -58,6 +58,7 @@ class Run:
     say: Say
     finished: bool = False  # its result is there already
     release: Callable[[], object] = lambda: None  # lets others into its folder
+    forget: Callable[[], object] = lambda: None  # takes its folder back
     told: bool = False
     stopped: bool = False
     begun: bool = False
@@ -79,8 +80,12 @@ class Run:
         pinned = self.machine.device.type == "cuda"
         self.batches = Ahead(self.train, self.machine.rank * share, share, pinned)
         self.saver = state.Saver(self.out / CHECKPOINTS, s.keep)
-        if not (resume and self._resume()):
-            self._begin_stage(0)
+        try:
+            if not (resume and self._resume()):
+                self._begin_stage(0)
+        except GrowkitError:
+            self.forget()
+            raise
         self.begun = True
 
     def go(self, resume: bool = False) -> Student:
@@ -121,11 +126,13 @@ class Run:
         for checkpoint in reversed(state.checkpoints_in(self.out / CHECKPOINTS)):
             try:
                 trainer = state.trainer_of(checkpoint)
+                if trainer["step"] > self.settings.steps or trainer["stage"] >= len(self.settings.stages):
+                    raise CheckpointError("it is of a longer run")
                 self._begin_stage(trainer["stage"])
                 state.load(checkpoint, self.student.model, self.student.optimizer)
                 self.step, self.tokens, self.overtaken = trainer["step"], trainer["tokens"], trainer["overtaken"]
                 self.flops, self.seconds = trainer["flops"], trainer["elapsed_s"]
-            except (CheckpointError, KeyError) as error:
+            except CheckpointError as error:
                 self.say({"kind": "note", "text": f"{checkpoint.name} cannot be used, trying the one before: {error}"})
                 continue
             self.say({"kind": "note", "text": f"resumed at step {self.step}"})
@@ -141,6 +148,7 @@ class Run:
             if stages[following].layers is None:
                 self.stage_number = following
                 continue
+            self.saver.settle(wait=True)  # a growth that fails may cost no steps
             before, after = self.out / GROWN / f"{following}-before", self.out / GROWN / str(following)
             self.saved.export(self.student, before)
             stage = stages[following]

@@ -77,6 +77,7 @@ def open_run(
         say=_diary(ready, watch),
         finished=ready.standing.finished,
         release=held.release,
+        forget=held.forget,
     )
 
 

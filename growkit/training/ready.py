@@ -16,6 +16,7 @@ from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
 from growkit.errors import RequestError
 from growkit.families import family_named
+from growkit.growth.optimizer import kept_rates
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
@@ -67,7 +68,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
-    _check_tokens(splits, machine.agreed(lambda: [int(tokens.ids.max()) for tokens in splits]), source, config)
+    _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
     teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
     if teacher is not None:
         teacher.check(config, train)
@@ -121,7 +122,9 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
 
 def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
+    rates = kept_rates(source.folder)
     return {
+        **({} if rates is None else {"multipliers": file_hash(rates)}),
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),

@@ -3,14 +3,17 @@ ignorant of what a run computes.
 """
 
 import os
+import shutil
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from filelock import lock_descriptor
 
+from growkit.checkpoint.fields import Fields, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE
 from growkit.checkpoint.writer import sync, write_json
@@ -26,6 +29,10 @@ RUN, METRICS, BOARD, CHECKPOINTS, GROWN, FINAL = (
     "stages",
     "final",
 )
+
+
+BEGINNING = f"{RUN}.partial"
+SCHEMA = Fields({"settings": Fields({})}, needed=("settings",))
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def look(settings: Settings, resume: bool) -> Standing:
         if strange is not None:
             raise RequestError(f"{str(strange)!r} is there, but no {RUN}: no run made it; choose another --out")
         return Standing(begun=False, finished=False)
-    different = settings.differences(read_json(out / RUN).get("settings", {}))
+    different = settings.differences(checked(read_json(out / RUN), SCHEMA, out / RUN)["settings"])
     if different:
         raise RequestError(
             f"{str(out)!r} was begun with other settings: {'; '.join(different)}; give the old ones, or another --out"
@@ -94,10 +101,20 @@ class Held:
     def __init__(self, out: Path):
         self.out = out
         self._close: Callable[[], object] = lambda: None
+        self._began = False
 
     def release(self) -> None:
         """Let others into the folder."""
         self._close()
+
+    def forget(self) -> None:
+        """Take back what `take` began: the model could not be made, so there is no run."""
+        if self._began:
+            self._began = False
+            (self.out / RUN).unlink()
+            shutil.rmtree(self.out / BOARD, ignore_errors=True)
+            with suppress(OSError):  # somebody's own files are in it
+                self.out.rmdir()
 
     def take(self, settings: Settings, standing: Standing) -> None:
         """Make the folder where it is missing, hold it, and begin its run where it has none. standing: what was seen.
@@ -117,6 +134,7 @@ class Held:
             if not standing.begun:
                 self._begin(settings)
         except OSError as error:
+            (self.out / BEGINNING).unlink(missing_ok=True)
             self.release()
             raise RequestError(f"cannot write into {str(self.out)!r}: {error.strerror or error}") from None
         except RequestError:
@@ -124,8 +142,9 @@ class Held:
             raise
 
     def _begin(self, settings: Settings) -> None:
-        partial = self.out / f"{RUN}.partial"
+        partial = self.out / BEGINNING
         said = {"growkit": __version__, "torch": torch.__version__, "settings": settings.to_json()}
         write_json(partial, said)
         sync(partial)
         os.replace(partial, self.out / RUN)
+        self._began = True

@@ -80,11 +80,16 @@ def write_together(
     What a killed run left of it goes, even what it was about to name: in the folder of a run nothing is anybody else's.
     """
     if machine.is_first:
-        for end in (".partial", ".replaced.partial"):
-            shutil.rmtree(folder.with_name(folder.name + end), ignore_errors=True)
+        clear_left(folder)
         write_folder(folder, fill=fill, beside=beside, record=None if record is None else lambda _: record())
     else:
         fill(folder)  # they only send: where to is the first one's to know
+
+
+def clear_left(folder: Path) -> None:
+    """Remove what a killed run left of a folder, whose name it has not got yet."""
+    for end in (".partial", ".replaced.partial"):
+        shutil.rmtree(folder.with_name(folder.name + end), ignore_errors=True)
 
 
 def state_class(model: Any) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
 from growkit.training.machine import SHARDS
 from growkit.training.objective import ALPHAS
@@ -95,10 +96,14 @@ class Settings:
         # where validation decides how long a teacher teaches, its steps are part of what is computed
         free = set(FREE) - ({"eval_every"} if self.teacher_until == "overtaken" else set())
         different = [key for key in now if key not in free and now[key] != recorded.get(key)]
-        return [
-            "other stages" if key == "stages" else f"{key} {now[key]!r} (was {recorded.get(key)!r})"
-            for key in different
-        ]
+        words = {"stages": "other stages", "hashes": f"other bytes in {self._changed(recorded.get('hashes'))}"}
+        return [words.get(key, f"{key} {now[key]!r} (was {shown(recorded.get(key))})") for key in different]
+
+    def _changed(self, recorded: Any) -> str:
+        """Which of the files that a run reads are others than those on record."""
+        before = recorded if isinstance(recorded, dict) else {}
+        names = sorted(self.hashes.keys() | before.keys())
+        return ", ".join(shown(name)[1:-1] for name in names if self.hashes.get(name) != before.get(name))
 
 
 def check(settings: Settings, world: int, positions: int | None) -> None:

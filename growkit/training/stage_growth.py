@@ -18,7 +18,7 @@ from growkit.growth.prepare import Options
 from growkit.growth.request import Recipe, stack_recipe
 from growkit.growth.source_headers import Headers
 from growkit.training.blank import blank_model
-from growkit.training.saved import kept_tensors, state_class
+from growkit.training.saved import clear_left, kept_tensors, state_class
 from growkit.training.sharing import stored_parts
 from growkit.training.stages import Stage
 
@@ -42,7 +42,8 @@ def check_growth(source: Checkpoint, stages: Sequence[Stage]) -> None:
 
 
 def grow_stage(before: Path, after: Path, stage: Stage) -> None:
-    """Stack a model between two stages, its optimizer state along with it."""
+    """Stack a model between two stages, its optimizer state along with it; what a killed run left of that goes."""
+    clear_left(after)
     carry_out([before], after, _recipe(stage), Options(optimizer=kept_state(before), force=True))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
+from growkit.checkpoint.fields import Fields, ListOf, MapOf, OneOf, Whole, checked, shown
 from growkit.checkpoint.headers import header_bytes
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import Checkpoint, open_state
@@ -29,6 +30,8 @@ from growkit.training.sharing import own_rows
 
 PLAN, FORMAT = "plan.json", 1
 PART = re.compile(r"part-\d{5}-of-\d{5}\.safetensors")
+WHERE = Fields({"shape": ListOf(Whole()), "parts": MapOf(Whole())}, needed=("shape", "parts"))
+SCHEMA = Fields({"format": OneOf([FORMAT]), "tensors": MapOf(WHERE)}, needed=("format", "tensors"))
 Shape = tuple[int, ...]
 
 
@@ -141,16 +144,10 @@ class Planned:
 
 def read_plan(folder: Path) -> dict[str, Planned]:
     """What plan.json says, by tensor. Raises CheckpointError where it is none."""
-    content = read_json(folder / PLAN)
-    tensors = content.get("tensors")
-    if content.get("format") != FORMAT or not isinstance(tensors, dict):
-        raise CheckpointError(f"{str(folder / PLAN)!r} is no plan of format {FORMAT}")
-    for name, entry in tensors.items():
-        shape, parts = (entry.get("shape"), entry.get("parts")) if isinstance(entry, dict) else (None, None)
-        known = isinstance(shape, list) and isinstance(parts, dict) and all(map(PART.fullmatch, parts))
-        numbers = [*(shape or ()), *(parts or {}).values()] if known else [None]
-        if not all(type(number) is int and number >= 0 for number in numbers):
-            raise CheckpointError(f"{str(folder / PLAN)!r} does not say where rows of {name!r} lie")
+    tensors = checked(read_json(folder / PLAN), SCHEMA, folder / PLAN)["tensors"]
+    for file in {file for entry in tensors.values() for file in entry["parts"]}:
+        if not PART.fullmatch(file):
+            raise CheckpointError(f"{str(folder / PLAN)!r} names {shown(file)}, which no process writes")
     return {name: Planned(tuple(entry["shape"]), entry["parts"]) for name, entry in tensors.items()}
 
 

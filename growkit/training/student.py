@@ -6,8 +6,7 @@ import warnings
 
 from torch.distributed.fsdp import FSDPModule
 
-from growkit.checkpoint.small_files import read_json
-from growkit.growth.optimizer import MULTIPLIERS, kept_state
+from growkit.growth.optimizer import kept_rates, kept_state, read_rates
 from growkit.training.blank import Blank
 from growkit.training.learners import Learners
 from growkit.training.machine import Machine
@@ -40,10 +39,9 @@ class Student:
         self.model = machine.spread(model, layers, s.shard)
         give_memory(self.model, machine.device)
         blank.fill()
-        rates, moments = None if folder is None else folder / MULTIPLIERS, kept_state(folder)
-        self.multipliers = (read_json(rates).get("multipliers") if rates and rates.exists() else None) or {}
+        self.multipliers = read_rates(kept_rates(folder))
         self.optimizer = adamw(self.model, s.weight_decay, (s.beta1, s.beta2), s.eps, self.multipliers)
-        if moments is not None:
+        if (moments := kept_state(folder)) is not None:
             load_state(self.optimizer, self.model, moments)
 
     def settle(self) -> None:

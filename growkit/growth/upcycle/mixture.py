@@ -5,7 +5,8 @@ Experts that are copies of one feed-forward layer compute it again whatever the 
 experts a token takes sum to 1 (sparse upcycling, arXiv 2212.05055). Finer experts are slices of a copy: the router's
 rows are equal for all slices of a copy, so that a token takes whole copies, and as each slice then has 1/G of the gate,
 the linear tensors carry a factor of G (virtual groups, arXiv 2410.07524). Beside a shared expert, whose gate starts at
-sigmoid(0), the linear tensors of the shared one carry 2. Several fine-tuned models become experts in turn, everything
+sigmoid(0), the linear tensors of the shared one carry 2. (That gate is not quite 0: where a runtime computes sigmoid(x)
+as silu(x) / x, as llama.cpp does, 0 would be no number.) Several fine-tuned models become experts in turn, everything
 else is their mean (Branch-Train-MiX, arXiv 2403.07816).
 """
 
@@ -26,8 +27,10 @@ from growkit.growth.upcycle.experts import ROUTER_STD, Widths, factors
 from growkit.growth.width.sizes import Sizes
 from growkit.maps.axis import AxisMap, axis_map, identity
 from growkit.maps.notation import WORDS, base
-from growkit.operators.draws import Fill, Redraw, any_units
+from growkit.operators.draws import Fill, Given, Redraw, any_units
 from growkit.operators.rule import Selection, rule_of
+
+GATE = 1e-20  # entries of a shared expert's gate: sigmoid of what it makes is 1/2 to the last bit, in float64 too
 
 
 @dataclass(kw_only=True)
@@ -114,8 +117,8 @@ class Mixture:
         if self.row.shared is not None:
             names = FeedForward(*map(at, self.row.shared))
             plans += self._block(dense, names, None, 0, w.shared, 2, (None, None, None))
-            gate = Fill((1, hidden), 0.0)
-            plans.append(TensorPlan(name=at(self.row.shared_gate), shape=gate.shape, dtype=dtype, parts=(), draw=gate))
+            gate = Given(torch.full((1, hidden), _next_to_nothing(dtype), dtype=torch.float64))
+            plans.append(TensorPlan(name=at(self.row.shared_gate), shape=(1, hidden), dtype=dtype, parts=(), draw=gate))
         return plans
 
     def _draws(self, expert: str) -> tuple[Redraw | None, ...]:
@@ -181,6 +184,12 @@ class Mixture:
 
     def _dtype_of(self, name: str) -> torch.dtype:
         return self.dtype or reduce(torch.promote_types, [source.dtypes[name] for source in self.sources])
+
+
+def _next_to_nothing(dtype: torch.dtype) -> float:
+    """GATE, or the least number above 0 that a dtype holds."""
+    limits = torch.finfo(dtype)
+    return max(GATE, limits.tiny * limits.eps)
 
 
 @lru_cache(maxsize=256)

@@ -180,6 +180,7 @@ def _notes(mixture: Mixture, plan: Plan, wanted: Experts) -> list[str]:
             "in bfloat16 two copies may tie (0.05 to 0.4 % of tokens where it was measured), and such a token takes slices of both: keep"
             " the router in float32"
         )
+    notes += [mixture.row.elsewhere] if mixture.row.elsewhere else []
     notes += odd_width_notes(mixture.sparse, plan.config, max(tensor.dtype.itemsize for tensor in plan.tensors))
     if wanted.top_k == 1:
         notes.append("the gate of a single expert is always 1, so the router learns nothing from the loss of the text")

@@ -36,6 +36,17 @@ def elect(deltas: Weighted) -> torch.Tensor:
 
     Where the sum is exactly 0 nobody is elected and the result is 0.
     """
+    total, weights = _elected(deltas)
+    return total.div_(weights.clamp_(min=torch.finfo(weights.dtype).tiny))
+
+
+def elect_sum(deltas: Weighted) -> torch.Tensor:
+    """As elect, with the sum of those that have the elected sign in place of their mean."""
+    return _elected(deltas)[0]
+
+
+def _elected(deltas: Weighted) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of those that have the elected sign, and of their weights."""
     weighted = [(abs(weight), delta.mul_(weight)) for weight, delta in deltas]
     sign = torch.stack([delta for _, delta in weighted]).sum(dim=0).sign_()
     total, weights = torch.zeros_like(sign), torch.zeros_like(sign)
@@ -43,4 +54,4 @@ def elect(deltas: Weighted) -> torch.Tensor:
         agrees = (delta * sign > 0).to(delta.dtype)
         total.addcmul_(delta, agrees)
         weights.add_(agrees, alpha=weight)
-    return total.div_(weights.clamp_(min=torch.finfo(weights.dtype).tiny))
+    return total, weights
