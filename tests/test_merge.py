@@ -337,8 +337,8 @@ REFUSED = [
     (["a", "--base", "nosuch"], "'nosuch' does not exist"),
     (["a", "b", "--method", "average", "--vocab", "base"], "name the base with --base"),
     (["a", "--base", "base", "--dtype", "int8"], "--dtype 'int8' is not one of"),
-    (["a", "--base", "base", "--scale", "nan"], "--scale nan should be from -1000000.0 to 1000000.0"),
-    (["a", "--base", "base", "--scale", "1e300"], "--scale 1e+300 should be from -1000000.0"),
+    (["a", "--base", "base", "--scale", "nan"], "--scale nan should be from -1e+06 to 1e+06"),
+    (["a", "--base", "base", "--scale", "1e300"], "--scale 1e+300 should be from -1e+06"),
 ]
 
 

@@ -41,8 +41,10 @@ class Option:
         assert self.within is not None, f"{flag} is a number without a range"
         least, most = self.within
         if not least <= value <= most:
-            shown = "a number of more than 30 digits" if isinstance(value, int) and abs(value) >= 10**30 else value
-            raise RequestError(f"{flag} {shown} should be from {least} to {most}")
+            if isinstance(value, int) and abs(value) >= 10**30:
+                raise RequestError(f"{flag} has more than 30 digits; it should be from {least} to {most}")
+            shown, low, high = (value, least, most) if whole else (f"{number:g}" for number in (value, least, most))
+            raise RequestError(f"{flag} {shown} should be from {low} to {high}")
 
 
 def number_of(annotation: Any) -> type | None:
