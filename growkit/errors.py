@@ -32,6 +32,12 @@ def reason_of(error: Exception) -> str:
     return text.splitlines()[0]
 
 
+def ran_out(error: Exception) -> bool:
+    """Whether an error says that there was not enough memory: Python's own, or PyTorch's of the CPU or of a GPU."""
+    torchs = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and torchs)
+
+
 class ProofInterrupted(KeyboardInterrupt):
     """Ctrl-C while a result was being proved, which is there all the same.
 

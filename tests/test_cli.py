@@ -281,7 +281,13 @@ def test_options_that_do_not_parse(src, options):
 
 
 def test_sizes_beyond_all_reason(src):
-    refused("widen", "src", "--hidden", 24 * 10**30, says="--hidden 24000000000000000000000000000000")
+    refused(
+        "widen",
+        "src",
+        "--hidden",
+        24 * 10**30,
+        says="--hidden has more than 30 digits; it should be from 1 to 16777216",
+    )
 
 
 SIZES = [

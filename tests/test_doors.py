@@ -16,8 +16,8 @@ import typer
 from refusing import run, tree
 
 import growkit
-from growkit import api
-from growkit.api.option import SAME, Argument, Callback, Option
+from growkit import api, errors
+from growkit.api.option import SAME, Argument, Callback, Option, number_of
 from growkit.api.public import public
 from growkit.cli import app
 from growkit.cli.commands import SHORT, kind_of
@@ -92,8 +92,38 @@ def test_command_takes_what_its_function_takes(name):
             assert taken[key].default == parameter.default, key
             assert getattr(option, "command_default", SAME) is SAME, key
         if isinstance(option, Option):
-            assert (info.rich_help_panel, info.min, info.max) == (option.panel, option.min, option.max), key
+            assert (info.rich_help_panel, info.min, info.max) == (option.panel, None, None), key
             assert set(option.flags or [f"--{key.replace('_', '-')}"]) <= set(written.opts), key
+
+
+NUMBERS = [
+    (name, key, option, kind)
+    for name, door in FUNCTIONS.items()
+    for key, p in parameters(door).items()
+    if isinstance(option := said(p), Option) and (kind := number_of(get_args(p.annotation)[0]))
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "option", "kind"), NUMBERS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_number_has_a_range_which_commands_and_functions_share(name, key, option, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    least, most = option.within
+    assert least < most and float("-inf") < least and most < float("inf")
+    needed = {p.name: "absent" for p in parameters(FUNCTIONS[name]).values() if p.default is p.empty}
+    wrong = [least - 1, most * 2 + 1, 10**30, -(10**30)] + ([float("nan"), float("inf")] if kind is float else [])
+    for value in (kind(number) for number in wrong):
+        with pytest.raises(errors.RequestError, match="should be from") as refusal:
+            FUNCTIONS[name](**needed, **{key: value})
+        arguments = [f"--{n}=absent" for n in needed if isinstance(said(parameters(FUNCTIONS[name])[n]), Option)]
+        line = [name, *["absent"] * (len(needed) - len(arguments)), *arguments]
+        result = run(*line, f"{option.flag(key)}={value}")
+        assert result.exit_code == 2 and result.stderr == f"growkit: {refusal.value}\n", result.stderr
+    for value in (True, "1", [1]) + ((1.5,) if kind is int else ()):
+        with pytest.raises(errors.RequestError, match="number, not"):
+            FUNCTIONS[name](**needed, **{key: value})
+    assert not list(tmp_path.iterdir())
 
 
 def test_flags_that_switch_off():

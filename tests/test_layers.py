@@ -11,7 +11,7 @@ import growkit
 
 ROOT = Path(growkit.__file__).parent
 FLOORS = [
-    {"errors", "units", "version"},
+    {"errors", "limits", "units", "version"},
     {"maps"},
     {"families", "operators"},
     {"checkpoint", "reports"},

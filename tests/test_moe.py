@@ -198,7 +198,7 @@ REFUSED = [  # family of a, its settings, options, part of the sentence
     ("llama", dict(attention_bias=True), "", "tensor 'model.layers.0.self_attn.k_proj.bias' of 'a' has no place in a mixtral"),
     ("llama", dict(mlp_bias=True), "", "has no place in a mixtral, which knows no such bias"),
     ("mistral", {}, "--experts 1", "--experts 1 is a dense model with a router"),
-    ("mistral", {}, "--experts 0", "--experts should be a positive whole number, not 0"),
+    ("mistral", {}, "--experts 0", "--experts 0 should be from 1 to 4096"),
     ("mistral", {}, "--experts 4 --top-k 5", "--top-k 5 is more than --experts 4"),
     ("mistral", {}, "--experts 6 --granularity 4", "--experts 6 is no multiple of --granularity 4"),
     ("mistral", {}, "--granularity 4", "--top-k 2 is no multiple of --granularity 4: a token takes all slices"),

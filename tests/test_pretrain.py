@@ -428,3 +428,21 @@ def test_what_is_no_language_model(world):
             model = Path(name).resolve()
             assert name in refused(*line(world, *more, model=model), says="has no language-model head")
             refused(*line(world, "--teacher", name, *more), says=f"'{name}'")
+
+
+def test_the_longest_run_is_foretold_at_once(world, tmp_path, monkeypatch):
+    """A billion steps, of which an eighth have prefixes that chance chooses: told of the first ones."""
+    monkeypatch.chdir(tmp_path)
+    told = {}
+    for steps in (10_000, 10**9):
+        result = run(*line(world, "--schedule", "two-stage", "--steps", steps, "--dry-run", "--json"))
+        assert result.exit_code == 0, result.output
+        told[steps] = json.loads(result.stdout)
+    short, long = told.values()
+    assert (
+        long["tokens"] == 10**5 * short["tokens"] and long["stages"][1]["flops"] == 10**5 * short["stages"][1]["flops"]
+    )
+    assert long["stages"][0]["flops"] == pytest.approx(10**5 * short["stages"][0]["flops"], rel=0.05)
+    refused(
+        *line(world, "--steps", 10**15, "--dry-run"), says="--steps 1000000000000000 should be from 1 to 1000000000"
+    )

@@ -197,7 +197,7 @@ def test_place_that_may_not_be_written(src, monkeypatch):
 
 def test_disk_that_is_too_small(src, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
-    refused(*WIDEN, "-o", "out", says="0 B free; make room or choose another disk with -o", plan_shown=True)
+    refused(*WIDEN, "-o", "out", says="1 MB free; make room or choose another disk with -o", plan_shown=True)
 
 
 @pytest.mark.parametrize("writes", [0, 1, 7])

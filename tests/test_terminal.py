@@ -197,3 +197,21 @@ def test_sizes_have_the_unit_that_shows_them(number, text):
 def test_nobody_else_makes_units():
     for path in Path(growkit.__file__).parent.rglob("*.py"):
         assert path.name == "units.py" or not re.search(r"/ ?1e9|/ ?10\*\*9|/ ?2\*\*30", path.read_text("utf-8")), path
+
+
+def test_too_little_memory_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def greedy(*_):
+        return torch.empty(1 << 55)
+
+    def mistaken(*_):
+        raise RuntimeError("a mistake of ours")
+
+    for name, work, code in (("init", greedy, 2), ("init", mistaken, 1)):
+        monkeypatch.setattr(f"growkit.models.{name}._config_and_folder", work)
+        result = run(name, "absent", "-o", "out")
+        assert result.exit_code == code
+    assert isinstance(result.exception, RuntimeError)  # ours to mend, so it is not hidden
+    monkeypatch.setattr("growkit.models.init._config_and_folder", greedy)
+    assert run("init", "absent", "-o", "out").stderr.startswith("growkit: not enough memory (can't allocate")

@@ -13,7 +13,7 @@ from growkit.data.batches import IGNORED, Ahead, Batches, batch_of, masked_windo
 from growkit.errors import CheckpointError, RequestError
 from growkit.training import checkpoints as state
 from growkit.training import objective
-from growkit.training.machine import BYTES, Machine, shard_size
+from growkit.training.machine import BYTES, Machine, shard_size, this_machine
 from growkit.training.objective import Predicted, Teaching, is_masked, learn, losses, total_loss
 from growkit.training.optim import adamw, load_state, moments, rate, set_rate
 from growkit.training.prefix import layers_of, submodel
@@ -428,3 +428,18 @@ def test_states_of_another_model_are_refused(tmp_path):
     save_file({f"{norm}.step": torch.tensor([7.0])}, tmp_path / "state.safetensors")
     load_state(optimizer, model, tmp_path / "state.safetensors")
     assert moments(optimizer, model)[f"{norm}.step"] == 7  # some write it with shape [1]
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
+@pytest.mark.parametrize("value", ["x", "", "-1", "1.5", "10000000000", "\u0661", "2 "])
+def test_an_environment_that_torchrun_did_not_set(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RequestError, match=f"the environment has {name} .* where a whole number from . to "):
+        this_machine("cpu", "float32")
+
+
+def test_processes_that_do_not_find_each_other(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(RequestError, match="start them with torchrun, or unset WORLD_SIZE"):
+        this_machine("cpu", "float32")

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated
 
+from growkit import limits
 from growkit.api import words as w
 from growkit.api.option import Argument, Option
 from growkit.api.public import public
@@ -26,7 +27,10 @@ def delta(
     drop: Annotated[
         float | None,
         Option(
-            help="Save a sparse delta thinned as DARE does; default nothing is dropped.", panel=w.OUTPUT, metavar="P"
+            help="Save a sparse delta thinned as DARE does; default nothing is dropped.",
+            panel=w.OUTPUT,
+            metavar="P",
+            within=(0, 1),
         ),
     ] = None,
     rank: Annotated[
@@ -35,13 +39,15 @@ def delta(
             help="Save the linear layers' deltas as a LoRA of rank R that PEFT loads.",
             panel=w.OUTPUT,
             metavar="R",
-            min=1,
+            within=(1, limits.AXIS),
         ),
     ] = None,
     body: Annotated[
         bool, Option(help="Measure and save the body that both share, whatever their heads.", panel=w.OUTPUT)
     ] = False,
-    seed: Annotated[int, Option(help="For what is dropped by chance.", panel=w.OUTPUT, metavar="S")] = 0,
+    seed: Annotated[
+        int, Option(help="For what is dropped by chance.", panel=w.OUTPUT, metavar="S", within=limits.SEEDS)
+    ] = 0,
     force: w.Force = False,
 ) -> "MeasuredDelta":
     """Show how large and how redundant a fine-tuned model's changes are, and save them as a small file.

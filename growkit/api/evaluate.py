@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from growkit import limits
 from growkit.api import words as w
 from growkit.api.option import Callback, Option
 from growkit.api.public import public
@@ -32,7 +33,12 @@ def evaluate(
     split: Annotated[Literal["train", "val"], Option(help="Which part of a dataset.")] = "val",
     context: Annotated[
         int | None,
-        Option(help="Tokens in a window; default the model's positions, at most 1024.", panel=None, metavar="N", min=1),
+        Option(
+            help="Tokens in a window; default the model's positions, at most 1024.",
+            panel=None,
+            metavar="N",
+            within=(1, limits.AXIS),
+        ),
     ] = None,
     stride: Annotated[
         int | None,
@@ -40,16 +46,26 @@ def evaluate(
             help="Tokens from a window to the next; default the context. Fewer give each token more context.",
             panel=None,
             metavar="N",
-            min=1,
+            within=(1, limits.AXIS),
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        Option(help="Windows at a time; default what takes 256 MB of logits.", panel=None, metavar="N", min=1),
+        Option(
+            help="Windows at a time; default what takes 256 MB of logits.",
+            panel=None,
+            metavar="N",
+            within=(1, limits.BATCH),
+        ),
     ] = None,
     limit: Annotated[
         int | None,
-        Option(help="Predict about so many tokens, spread evenly over the data.", panel=None, metavar="TOKENS", min=1),
+        Option(
+            help="Predict about so many tokens, spread evenly over the data.",
+            panel=None,
+            metavar="TOKENS",
+            within=(1, limits.TOKENS),
+        ),
     ] = None,
     device: Annotated[w.Device, Option(help="Where to compute.")] = "auto",
     text_key: Annotated[

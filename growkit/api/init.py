@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated
 
+from growkit import limits
 from growkit.api import words as w
 from growkit.api.option import Argument, Option
 from growkit.api.public import public
@@ -19,7 +20,7 @@ def init(
     config: Config,
     out: w.Folder,
     *,
-    seed: Annotated[int, Option(help="For the weights.", panel=None, metavar="S")] = 0,
+    seed: Annotated[int, Option(help="For the weights.", panel=None, metavar="S", within=limits.SEEDS)] = 0,
     dtype: Annotated[
         w.DtypeName | None, Option(help="what is stored; default as the config says.", panel=None, metavar="TYPE")
     ] = None,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from growkit import limits
 from growkit.api import words as w
 from growkit.api.growing import grown
 from growkit.api.option import Argument, Option, quiet
@@ -65,6 +66,7 @@ def merge(
             " Default 0.5.",
             panel=METHOD,
             metavar="P",
+            within=(0, 1),
         ),
     ] = None,
     density: Annotated[
@@ -74,6 +76,7 @@ def merge(
             " kept, 0.1.",
             panel=METHOD,
             metavar="D",
+            within=(0, 1),
         ),
     ] = None,
     epsilon: Annotated[
@@ -82,6 +85,7 @@ def merge(
             help="della: from density - E for the smallest of a row to density + E for the largest; default 0.07.",
             panel=METHOD,
             metavar="E",
+            within=(0, 1),
         ),
     ] = None,
     gamma: Annotated[
@@ -90,15 +94,21 @@ def merge(
             help="breadcrumbs: share of the largest of a tensor that is left out too; default 0.01.",
             panel=METHOD,
             metavar="G",
+            within=(0, 1),
         ),
     ] = None,
     scale: Annotated[
         float,
         Option(
-            help="What the merged delta is multiplied by before it is added to the base.", panel=METHOD, metavar="L"
+            help="What the merged delta is multiplied by before it is added to the base.",
+            panel=METHOD,
+            metavar="L",
+            within=(-limits.WEIGHT, limits.WEIGHT),
         ),
     ] = 1.0,
-    seed: Annotated[int, Option(help="For what is dropped by chance.", panel=METHOD, metavar="S")] = 0,
+    seed: Annotated[
+        int, Option(help="For what is dropped by chance.", panel=METHOD, metavar="S", within=limits.SEEDS)
+    ] = 0,
     drop_vectors: Annotated[
         bool, Option(help="Drop by chance in norms and biases too: few numbers, so much noise.", panel=METHOD)
     ] = False,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
+from growkit import limits
 from growkit.api import words as w
 from growkit.api.option import Argument, Callback, Option, quiet
 from growkit.api.public import public
@@ -36,23 +37,44 @@ def pretrain(
     data: Data,
     out: Out,
     *,
-    steps: Annotated[int | None, Option(help="Optimizer steps.", panel=RUN, metavar="N", min=1)] = None,
-    tokens: Annotated[int | None, Option(help="Instead: tokens to train on.", panel=RUN, metavar="N", min=1)] = None,
+    steps: Annotated[
+        int | None, Option(help="Optimizer steps.", panel=RUN, metavar="N", within=(1, limits.STEPS))
+    ] = None,
+    tokens: Annotated[
+        int | None, Option(help="Instead: tokens to train on.", panel=RUN, metavar="N", within=(1, limits.TOKENS))
+    ] = None,
     epochs: Annotated[
-        float | None, Option(help="Instead: times through the data.", panel=RUN, metavar="X", min=0)
+        float | None, Option(help="Instead: times through the data.", panel=RUN, metavar="X", within=(0, 1_000_000))
     ] = None,
     seq_len: Annotated[
         int | None,
-        Option(help="Tokens in a sequence; default 512, or the model's positions.", panel=RUN, metavar="N", min=1),
+        Option(
+            help="Tokens in a sequence; default 512, or the model's positions.",
+            panel=RUN,
+            metavar="N",
+            within=(1, limits.AXIS),
+        ),
     ] = None,
     batch_size: Annotated[
-        int, Option(help="Sequences in a step, over all processes and accumulation.", panel=RUN, metavar="N", min=1)
+        int,
+        Option(
+            help="Sequences in a step, over all processes and accumulation.",
+            panel=RUN,
+            metavar="N",
+            within=(1, limits.BATCH),
+        ),
     ] = 32,
     grad_accum: Annotated[
-        int, Option(help="Parts a process divides its share of a step into.", panel=RUN, metavar="N", min=1)
+        int,
+        Option(
+            help="Parts a process divides its share of a step into.", panel=RUN, metavar="N", within=(1, limits.BATCH)
+        ),
     ] = 1,
     seed: Annotated[
-        int, Option(help="For the order of the data, masks, prefixes and dropout.", panel=RUN, metavar="S")
+        int,
+        Option(
+            help="For the order of the data, masks, prefixes and dropout.", panel=RUN, metavar="S", within=limits.SEEDS
+        ),
     ] = 0,
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
@@ -81,18 +103,24 @@ def pretrain(
             help="two-stage: layers that learn in a step of the first stage; default a quarter.",
             panel=STAGES,
             metavar="L",
-            min=1,
+            within=(1, limits.LAYERS),
         ),
     ] = None,
     sub_steps: Annotated[
         int | None,
-        Option(help="two-stage: steps of the first stage; default an eighth.", panel=STAGES, metavar="N", min=0),
+        Option(
+            help="two-stage: steps of the first stage; default an eighth.",
+            panel=STAGES,
+            metavar="N",
+            within=(0, limits.STEPS),
+        ),
     ] = None,
     to_layers: Annotated[
-        int | None, Option(help="stackbert, mslt: layers at the end.", panel=STAGES, metavar="N", min=1)
+        int | None,
+        Option(help="stackbert, mslt: layers at the end.", panel=STAGES, metavar="N", within=(1, limits.LAYERS)),
     ] = None,
     stages: OwnStages = None,
-    lr: Annotated[float, Option(help="Peak learning rate.", panel=RATE, metavar="X", min=0)] = 3e-4,
+    lr: Annotated[float, Option(help="Peak learning rate.", panel=RATE, metavar="X", within=(0, 1e38))] = 3e-4,
     warmup: Annotated[
         int | None,
         Option(
@@ -100,44 +128,50 @@ def pretrain(
             " of the run.",
             panel=RATE,
             metavar="N",
-            min=0,
+            within=(0, limits.STEPS),
         ),
     ] = None,
     decay: Annotated[
         Literal["cosine", "linear", "wsd", "constant"], Option(help="how the rate falls.", panel=RATE, metavar="HOW")
     ] = "cosine",
     final_lr: Annotated[
-        float, Option(help="Share of the peak at the end.", panel=RATE, metavar="X", min=0, max=1)
+        float, Option(help="Share of the peak at the end.", panel=RATE, metavar="X", within=(0, 1))
     ] = 0.1,
     weight_decay: Annotated[
-        float, Option(help="Decoupled; none on norms and biases.", panel=RATE, metavar="X", min=0)
+        float, Option(help="Decoupled; none on norms and biases.", panel=RATE, metavar="X", within=(0, 1000))
     ] = 0.1,
     beta1: Annotated[
         float,
-        Option(help="AdamW: how much of the mean gradient stays in a step.", panel=RATE, metavar="B", min=0, max=1),
+        Option(help="AdamW: how much of the mean gradient stays in a step.", panel=RATE, metavar="B", within=(0, 1)),
     ] = 0.9,
     beta2: Annotated[
         float,
         Option(
-            help="AdamW: how much of the mean squared gradient stays in a step.", panel=RATE, metavar="B", min=0, max=1
+            help="AdamW: how much of the mean squared gradient stays in a step.", panel=RATE, metavar="B", within=(0, 1)
         ),
     ] = 0.95,
     eps: Annotated[
-        float, Option(help="AdamW: added to the root of the mean squared gradient.", panel=RATE, metavar="E", min=0)
+        float,
+        Option(help="AdamW: added to the root of the mean squared gradient.", panel=RATE, metavar="E", within=(0, 1)),
     ] = 1e-8,
-    clip: Annotated[float, Option(help="Largest norm of the gradient; 0: any.", panel=RATE, metavar="X", min=0)] = 1.0,
+    clip: Annotated[
+        float, Option(help="Largest norm of the gradient; 0: any.", panel=RATE, metavar="X", within=(0, 1e9))
+    ] = 1.0,
     teacher: Annotated[
         w.PathLike | None,
         Option(help="A smaller model that teaches at first (knowledge inheritance).", panel=TEACHER, metavar="CKPT"),
     ] = None,
     teacher_steps: Annotated[
-        int | None, Option(help="How long; default a third of the run.", panel=TEACHER, metavar="N", min=1)
+        int | None,
+        Option(help="How long; default a third of the run.", panel=TEACHER, metavar="N", within=(1, limits.STEPS)),
     ] = None,
     teacher_until: Annotated[
         Literal["steps", "overtaken"],
         Option(help="overtaken: end it when validation finds the model better.", panel=TEACHER),
     ] = "steps",
-    temperature: Annotated[float, Option(help="Of both distributions.", panel=TEACHER, metavar="T", min=0.01)] = 2.0,
+    temperature: Annotated[
+        float, Option(help="Of both distributions.", panel=TEACHER, metavar="T", within=(0.01, 1000))
+    ] = 2.0,
     alpha_schedule: Annotated[
         Literal["linear", "constant", "heaviside"],
         Option(help="how the teacher's weight falls.", panel=TEACHER, metavar="HOW"),
@@ -145,21 +179,34 @@ def pretrain(
     balance: Annotated[
         float | None,
         Option(
-            help="Weight of the load-balancing loss, Switch scale; default 0.01.", panel=EXPERTS, metavar="X", min=0
+            help="Weight of the load-balancing loss, Switch scale; default 0.01.",
+            panel=EXPERTS,
+            metavar="X",
+            within=(0, 1000),
         ),
     ] = None,
     router_z: Annotated[
-        float | None, Option(help="Weight of the router z-loss; default 0.001.", panel=EXPERTS, metavar="X", min=0)
+        float | None,
+        Option(help="Weight of the router z-loss; default 0.001.", panel=EXPERTS, metavar="X", within=(0, 1000)),
     ] = None,
     expert_dropout: Annotated[
-        float, Option(help="Dropout on the experts' hidden activation.", panel=EXPERTS, metavar="P", min=0, max=0.99)
+        float, Option(help="Dropout on the experts' hidden activation.", panel=EXPERTS, metavar="P", within=(0, 0.99))
     ] = 0.0,
-    eval_every: Annotated[int, Option(help="Steps between validations.", panel=KEEPING, metavar="N", min=1)] = 200,
-    eval_tokens: Annotated[int, Option(help="Validation tokens at most.", panel=KEEPING, metavar="N", min=1)] = 100_000,
-    save_every: Annotated[int, Option(help="Steps between checkpoints.", panel=KEEPING, metavar="N", min=1)] = 500,
-    keep: Annotated[int, Option(help="Checkpoints kept.", panel=KEEPING, metavar="K", min=1)] = 2,
+    eval_every: Annotated[
+        int, Option(help="Steps between validations.", panel=KEEPING, metavar="N", within=(1, limits.STEPS))
+    ] = 200,
+    eval_tokens: Annotated[
+        int, Option(help="Validation tokens at most.", panel=KEEPING, metavar="N", within=(1, limits.TOKENS))
+    ] = 100_000,
+    save_every: Annotated[
+        int, Option(help="Steps between checkpoints.", panel=KEEPING, metavar="N", within=(1, limits.STEPS))
+    ] = 500,
+    keep: Annotated[int, Option(help="Checkpoints kept.", panel=KEEPING, metavar="K", within=(1, limits.STEPS))] = 2,
     log_every: Annotated[
-        int, Option(help="Steps between lines where there is no terminal.", panel=KEEPING, metavar="N", min=1)
+        int,
+        Option(
+            help="Steps between lines where there is no terminal.", panel=KEEPING, metavar="N", within=(1, limits.STEPS)
+        ),
     ] = 10,
     tensorboard: Annotated[bool, Option(help="Write RUN/tensorboard too.", panel=KEEPING)] = False,
     dry_run: Annotated[

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from growkit import limits
 from growkit.api import words as w
 from growkit.api.option import Argument, Callback, Option
 from growkit.api.public import public
@@ -38,22 +39,31 @@ def tokenize(
     train_tokenizer: Annotated[
         int | None,
         Option(
-            help="Instead: a new byte-level BPE of N entries, trained on the training text.", panel=TEXT, metavar="N"
+            help="Instead: a new byte-level BPE of N entries, trained on the training text.",
+            panel=TEXT,
+            metavar="N",
+            within=(1, limits.AXIS),
         ),
     ] = None,
     text_key: Annotated[
         str, Option(help="Where JSON lines and parquet hold the text.", panel=TEXT, metavar="KEY")
     ] = "text",
     val_fraction: Annotated[
-        float, Option(help="Share of the documents that validate, drawn by the seed.", panel=SPLITS, metavar="F")
+        float,
+        Option(
+            help="Share of the documents that validate, drawn by the seed.", panel=SPLITS, metavar="F", within=(0, 1)
+        ),
     ] = 0.0,
     val: Annotated[
         w.PathLike | Sequence[w.PathLike] | None,
         Option(help="Instead: what validates; may be given several times.", panel=SPLITS, metavar="INPUT"),
     ] = None,
-    seed: Annotated[int, Option(help="For the documents that validate.", panel=SPLITS, metavar="S")] = 0,
+    seed: Annotated[
+        int, Option(help="For the documents that validate.", panel=SPLITS, metavar="S", within=limits.SEEDS)
+    ] = 0,
     workers: Annotated[
-        int | None, Option(help="Processes; default as many as there are cores.", panel=w.OUTPUT, metavar="N", min=1)
+        int | None,
+        Option(help="Processes; default as many as there are cores.", panel=w.OUTPUT, metavar="N", within=(1, 1024)),
     ] = None,
     force: Annotated[bool, Option(help="Replace a dataset that is there.", panel=w.OUTPUT)] = False,
     begin: Begin = _quiet,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from growkit import limits
 from growkit.api import words as w
 from growkit.api.growing import grown, several
 from growkit.api.option import Argument, Option, quiet
@@ -25,12 +26,19 @@ def upcycle(
     sources: Dense,
     out: w.Out = None,
     *,
-    experts: Annotated[int, Option(help="Experts of each layer, all in all.", panel=EXPERTS, metavar="N")] = 8,
-    top_k: Annotated[int, Option(help="Experts a token takes.", panel=EXPERTS, metavar="K")] = 2,
+    experts: Annotated[
+        int, Option(help="Experts of each layer, all in all.", panel=EXPERTS, metavar="N", within=(1, limits.EXPERTS))
+    ] = 8,
+    top_k: Annotated[
+        int, Option(help="Experts a token takes.", panel=EXPERTS, metavar="K", within=(1, limits.EXPERTS))
+    ] = 2,
     granularity: Annotated[
         int,
         Option(
-            help="Slices of each copy, every one an expert; N and K are multiples of it.", panel=EXPERTS, metavar="G"
+            help="Slices of each copy, every one an expert; N and K are multiples of it.",
+            panel=EXPERTS,
+            metavar="G",
+            within=(1, limits.EXPERTS),
         ),
     ] = 1,
     shared: Annotated[

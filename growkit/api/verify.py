@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from growkit import limits
 from growkit.api import words as w
 from growkit.api.option import Argument, Option
 from growkit.api.public import public
@@ -31,10 +32,12 @@ def verify(
             help="Largest difference over the largest value; default by exactness and dtype.",
             panel=None,
             metavar="X",
-            min=0,
+            within=(0, 1e9),
         ),
     ] = None,
-    seed: Annotated[int, Option(help="For the random tokens and the masks.", panel=None, metavar="S")] = 0,
+    seed: Annotated[
+        int, Option(help="For the random tokens and the masks.", panel=None, metavar="S", within=limits.SEEDS)
+    ] = 0,
     family: w.FamilyName = None,
     source_heads: w.SourceHeads = None,
 ) -> "Verification":

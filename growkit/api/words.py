@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from growkit import limits
 from growkit.api.option import Argument, Callback, Option
 
 if TYPE_CHECKING:
@@ -25,32 +26,46 @@ Checkpoint = Annotated[PathLike, Argument("A folder, a .safetensors file or a hu
 Hidden = Annotated[
     int | None,
     Option(
-        help="Width of the residual stream; alone, heads and ffn follow in proportion.", panel=SIZES, metavar="N", min=1
+        help="Width of the residual stream; alone, heads and ffn follow in proportion.",
+        panel=SIZES,
+        metavar="N",
+        within=(1, limits.AXIS),
     ),
 ]
-Heads = Annotated[int | None, Option(help="Query heads.", panel=SIZES, metavar="N", min=1)]
-KvHeads = Annotated[int | None, Option(help="Key-value heads.", panel=SIZES, metavar="N", min=1)]
-HeadDim = Annotated[int | None, Option(help="Slots of one head.", panel=SIZES, metavar="N", min=1)]
-Ffn = Annotated[int | None, Option(help="Inner width of the feed-forward layers.", panel=SIZES, metavar="N", min=1)]
+Heads = Annotated[int | None, Option(help="Query heads.", panel=SIZES, metavar="N", within=(1, limits.AXIS))]
+KvHeads = Annotated[int | None, Option(help="Key-value heads.", panel=SIZES, metavar="N", within=(1, limits.AXIS))]
+HeadDim = Annotated[int | None, Option(help="Slots of one head.", panel=SIZES, metavar="N", within=(1, limits.AXIS))]
+Ffn = Annotated[
+    int | None,
+    Option(help="Inner width of the feed-forward layers.", panel=SIZES, metavar="N", within=(1, limits.AXIS)),
+]
 
-Layers = Annotated[int | None, Option(help="Number of layers.", panel=DEPTH, metavar="N", min=1)]
+Layers = Annotated[int | None, Option(help="Number of layers.", panel=DEPTH, metavar="N", within=(1, limits.LAYERS))]
 DepthHow = Annotated[DepthMethod, Option(help="which layer each new one copies.", panel=DEPTH, metavar="METHOD")]
 Overlap = Annotated[
     int | None,
-    Option(help="solar: layers left out of each run; N is 2 x (source - M).", panel=DEPTH, metavar="M", min=0),
+    Option(
+        help="solar: layers left out of each run; N is 2 x (source - M).",
+        panel=DEPTH,
+        metavar="M",
+        within=(0, limits.LAYERS),
+    ),
 ]
 After = Annotated[
     str | Sequence[int] | None,
     Option(help="identity: the layers, from 1, that a new one follows.", panel=DEPTH, metavar="I,J,..."),
 ]
-Every = Annotated[int | None, Option(help="identity: a new layer after every K-th.", panel=DEPTH, metavar="K", min=1)]
+Every = Annotated[
+    int | None,
+    Option(help="identity: a new layer after every K-th.", panel=DEPTH, metavar="K", within=(1, limits.LAYERS)),
+]
 Block = Annotated[
     int | None,
     Option(
         help="top, middle: how many layers are repeated; default what is missing, at most half.",
         panel=DEPTH,
         metavar="B",
-        min=1,
+        within=(1, limits.LAYERS),
     ),
 ]
 Slices = Annotated[
@@ -73,9 +88,12 @@ Noise = Annotated[
         help="How unevenly read copies are split, 0 to below 1; their sum stays. Default 0.5 for fpi, else 0.",
         panel=HOW,
         metavar="X",
+        within=(0, 1),
     ),
 ]
-Seed = Annotated[int, Option(help="For everything that is drawn at random.", panel=HOW, metavar="S")]
+Seed = Annotated[
+    int, Option(help="For everything that is drawn at random.", panel=HOW, metavar="S", within=limits.SEEDS)
+]
 Dtype = Annotated[DtypeName | None, Option(help="what is stored; default as the source.", panel=HOW, metavar="TYPE")]
 Optimizer = Annotated[
     PathLike | Sequence[PathLike] | None,
@@ -105,7 +123,9 @@ Verify = Annotated[
     Option(help="Prove the result at the end, where it fits in memory.", panel=OUTPUT, command_default=True),
 ]
 FamilyName = Annotated[str | None, Option(help="Its family, such as llama.", panel=SOURCE, metavar="NAME")]
-SourceHeads = Annotated[int | None, Option(help="Its number of query heads.", panel=SOURCE, metavar="N", min=1)]
+SourceHeads = Annotated[
+    int | None, Option(help="Its number of query heads.", panel=SOURCE, metavar="N", within=(1, limits.AXIS))
+]
 
 Device = Literal["auto", "cpu", "cuda"]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from growkit.errors import FailedError, GrowkitError
+from growkit.errors import FailedError, GrowkitError, ran_out, reason_of
 from growkit.version import __version__
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -75,8 +75,14 @@ def people_errors(interrupted: str = "interrupted", as_json: bool = False) -> It
         yield
     except BrokenPipeError:
         raise  # whoever read the output has seen enough
-    except (GrowkitError, OSError, MemoryError) as error:
-        reason = f"not enough memory ({error})" if isinstance(error, MemoryError) else str(error)
+    except (GrowkitError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error, GrowkitError) and not ran_out(error):
+            raise
+        reason = (
+            f"not enough memory ({reason_of(error).rpartition('DefaultCPUAllocator: ')[2]})"
+            if ran_out(error)
+            else str(error)
+        )
         code = FAILED if isinstance(error, FailedError) else REFUSED
         told(reason, code, as_json)
         raise typer.Exit(code) from None

@@ -86,7 +86,6 @@ def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
         info = typer.Argument(metavar=declared.metavar, help=_escaped(declared.help), show_default=shown)
         default = None if declared.may_lack else default
     else:
-        more = {key: value for key, value in (("min", declared.min), ("max", declared.max)) if value is not None}
         text, metavar = declared.help, declared.metavar
         if choices and len("|".join(choices)) <= SHORT:
             metavar = "|".join(choices)
@@ -94,7 +93,7 @@ def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
             text = f"{', '.join(choices[:-1])} or {choices[-1]}: {text}"
         info = typer.Option(
             *_flags(parameter.name, declared, kind, default), rich_help_panel=declared.panel, metavar=metavar,
-            help=_escaped(text), show_default=shown, **more,
+            help=_escaped(text), show_default=shown,
         )  # fmt: skip
     lacks = (default is None and parameter.default is not parameter.empty) or getattr(declared, "may_lack", False)
     annotation: Any = Optional[kind] if lacks else kind
@@ -109,7 +108,7 @@ def _flags(name: str, declared: Option, kind: Any, default: Any) -> tuple[str, .
     """How an option is written. One that can be switched off has a second flag for that."""
     if declared.flags:
         return declared.flags
-    flag = "--" + name.replace("_", "-")
+    flag = declared.flag(name)
     return (f"{flag}/--no-{flag[2:]}",) if kind is bool and default is not False else (flag,)
 
 

@@ -35,8 +35,6 @@ from growkit.merging.ways import (
 
 VOCABULARIES = ("same", "base", "tokens")
 
-LARGEST = 3.4e38  # of float32, in which deltas are added
-
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -155,11 +153,8 @@ def merge_request(
         raise RequestError(
             f"{method} merges what members have learned beyond a base: name the base with --base (without one: {free})"
         )
-    if not abs(scale) <= LARGEST or (scale != 1 and not based):
-        raise RequestError(
-            f"--scale {scale} should be a finite number that float32 holds, and 1 where there is no --base to scale"
-            " from"
-        )
+    if scale != 1 and not based:
+        raise RequestError(f"--scale {scale} should be 1 where there is no --base to scale from")
     if row.consensus.mix is not None and len(weights) != 2:
         raise RequestError(f"{method} goes from one model to another: name two members, not {len(weights)}")
     fixed = [weight for weight in weights if isinstance(weight, int | float)]

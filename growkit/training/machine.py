@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from growkit.errors import GrowkitError, RequestError
+from growkit.errors import GrowkitError, RequestError, reason_of
 
 # peak bfloat16 operations per second of dense matrix products, by what CUDA calls the device
 PEAKS = {"H200 NVL": 836e12, "H100 NVL": 836e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}
 SHARDS = ("auto", "none", "node", "all")
 PATIENCE = timedelta(days=7)  # how long processes wait while the first reads, grows or writes a whole model
 T = TypeVar("T")
+MOST = 1 << 20  # processes
 BYTES = 18  # per parameter: weight, gradient and two moments in float32, the weight in bfloat16
 
 
@@ -87,7 +88,7 @@ class Machine:
         """How many copies of a model of `parameters` there are over all processes. Raises RequestError as shard_size
         does."""
         memory = torch.cuda.get_device_properties(self.device).total_memory if self.device.type == "cuda" else None
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        local = stated("LOCAL_WORLD_SIZE", 1, 1, self.world)
         return self.world // shard_size(shard, self.world, local, parameters, memory)
 
     def spread(self, model: torch.nn.Module, layers: Sequence[torch.nn.Module], shard: str = "auto") -> torch.nn.Module:
@@ -144,6 +145,18 @@ def shard_size(shard: str, world: int, local: int, parameters: int, memory: int 
     return size
 
 
+def stated(name: str, default: int, least: int, most: int) -> int:
+    """A number that torchrun states in the environment, or the default. Raises RequestError for what is none."""
+    text = os.environ.get(name, str(default))
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+    if not least <= number <= most:
+        raise RequestError(
+            f"the environment has {name} {text!r} where a whole number from {least} to {most} is expected; start with"
+            f" torchrun, which sets it, or unset it"
+        )
+    return number
+
+
 def this_machine(device: str, precision: str) -> Machine:
     """The device that was asked for, or the best there is; joins the other processes where torchrun started several.
 
@@ -157,13 +170,20 @@ def this_machine(device: str, precision: str) -> Machine:
         raise RequestError(
             "--device cuda: PyTorch finds no GPU here; use --device cpu, or install a CUDA build of torch"
         )
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    world = stated("WORLD_SIZE", 1, 1, MOST)
+    rank = stated("RANK", 0, 0, world - 1)
     place = torch.device(device)
     if device == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        place = torch.device("cuda", stated("LOCAL_RANK", 0, 0, torch.cuda.device_count() - 1))
         torch.cuda.set_device(place)
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")  # saving needs the CPU
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")  # saving needs the CPU
+        except (ValueError, RuntimeError) as error:
+            raise RequestError(
+                f"WORLD_SIZE is {world}, but the processes do not find each other: {reason_of(error)}; start them with"
+                " torchrun, or unset WORLD_SIZE"
+            ) from None
     wanted = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(precision)
     best = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     line = dist.new_group(backend="gloo", timeout=PATIENCE) if world > 1 else None

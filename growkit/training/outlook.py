@@ -14,6 +14,8 @@ from growkit.training.ready import prepare
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage
 
+STEPS = 100_000  # of a stage of prefixes that are looked at one by one; a longer one is like its beginning
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
@@ -73,9 +75,11 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
 
 
 def _stage(stage: Stage, model: Any, layers: int, s: Settings, first: int) -> dict[str, Any]:
-    prefixes = Counter(stage.prefix(layers, s.seed, step) for step in range(first, first + stage.steps))
-    tokens, steps = s.batch_size * s.seq_len, max(1, stage.steps)
-    flops = sum(count * step_flops(model, tokens, s.seq_len, *prefix) for prefix, count in prefixes.items())
+    steps = max(1, min(stage.steps, STEPS if stage.sub_layers is not None else 1))  # else every step is as the first
+    prefixes = Counter(stage.prefix(layers, s.seed, step) for step in range(first, first + steps))
+    tokens = s.batch_size * s.seq_len
+    once = sum(count * step_flops(model, tokens, s.seq_len, *prefix) for prefix, count in prefixes.items())
+    flops = once * stage.steps / steps
     depth, trained = (sum(count * prefix[side] for prefix, count in prefixes.items()) / steps for side in (0, 1))
     return {
         "name": stage.name, "steps": stage.steps, "layers": layers, "depth": depth, "trained": trained, "flops": flops,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from growkit.errors import RequestError
 from growkit.families.upcycling import Upcycling
 from growkit.growth.request import Experts
-from growkit.growth.width.sizes import LARGEST, Sizes
+from growkit.growth.width.sizes import Sizes
 
 ROUTER_STD = 0.02  # of a drawn router: after an RMSNorm its logits then have a deviation of about 0.02 * sqrt(hidden)
 SHARES = {"noise": 0.1, "drop": 0.5}
@@ -77,9 +77,6 @@ def widths_of(experts: Experts, row: Upcycling, sizes: Sizes) -> Widths:
 
     A shared expert takes half of the units, the routed experts are copies of the other half.
     """
-    for option, number in (("experts", experts.count), ("top-k", experts.top_k), ("granularity", experts.granularity)):
-        if type(number) is not int or not 1 <= number <= LARGEST:
-            raise RequestError(f"--{option} should be a positive whole number, not {number!r}")
     if experts.count < 2:
         raise RequestError("--experts 1 is a dense model with a router; give 2 or more")
     if experts.top_k > experts.count:

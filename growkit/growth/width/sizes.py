@@ -10,6 +10,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.families.keys import key_names, keys_to_read
 from growkit.growth.width.rotary import rotary_size
+from growkit.limits import AXIS
 from growkit.maps.notation import SIZED
 
 OPTIONS = {
@@ -20,7 +21,6 @@ OPTIONS = {
     "ffn": "--ffn",
 }
 FOLLOWERS = ("shared_ffn", "dense_ffn")  # widths that keep their ratio to the experts' one, ffn
-LARGEST = 1 << 24  # of any axis: far beyond every model, far below what would exhaust memory
 
 Sizes = dict[str, int]
 
@@ -37,7 +37,7 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
             value = family.defaults.get(key) if key not in config else value
             if axis not in (*SIZED, "layer") or (value is None and axis in ("head_dim", "kv_head", "ffn")):
                 continue
-            if type(value) is not int or not 1 <= value <= LARGEST:
+            if type(value) is not int or not 1 <= value <= AXIS:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
             if sizes.setdefault(axis, value) != value:
                 raise CheckpointError(
@@ -73,11 +73,6 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
             raise RequestError(f"{family.model_type} has no kv heads of their own; use --heads")
         if size < old[axis]:
             raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
-    for axis, size in asked.items():
-        if type(size) is not int:
-            raise RequestError(f"{OPTIONS[axis]} should be a whole number, not {size!r}")
-        if size > LARGEST:
-            raise RequestError(f"{OPTIONS[axis]} {size} is more than growkit plans for, {LARGEST}")
     resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden
 
     def attempt(values: Mapping[str, int]) -> Sizes | str:
