@@ -1,5 +1,5 @@
-"""What a result says of itself: growkit.json and the model card. Knows how both are written and read back; ignorant of
-plans and of weights.
+"""What a result says of itself: growkit.json. Knows how it is written and read back; ignorant of plans and of
+weights.
 """
 
 import json
@@ -82,12 +82,6 @@ def record_text(content: Mapping[str, Any]) -> str:
     maps = ",\n".join(f"    {json.dumps(axis)}: {json.dumps(entry)}" for axis, entry in content["maps"].items())
     rest = json.dumps({key: value for key, value in content.items() if key != "maps"}, indent=2, ensure_ascii=False)
     return rest.removesuffix("\n}") + f',\n  "maps": {{\n{maps}\n  }}\n}}\n'
-
-
-def model_card(title: str, text: str, tags: Sequence[str] = ("growkit",)) -> str:
-    """README.md of a result, with the lines on top that the hub reads."""
-    listed = "".join(f"- {tag}\n" for tag in tags)
-    return f"---\nlibrary_name: transformers\ntags:\n{listed}---\n\n# {title}\n\n{text}\n"
 
 
 def came_from_grown(provenance: Mapping[str, Any]) -> bool:

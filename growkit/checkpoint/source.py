@@ -25,6 +25,7 @@ UNFINISHED = "UNFINISHED"  # in a folder that growkit is making, or was when it 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FILES = (".safetensors", ".json", *PICKLES)  # endings that a hub id does not have, though it may have dots
 INDEX_FIELDS = Fields({"weight_map": MapOf(Text(called="the name of a file"))}, needed=("weight_map",))
+OF_MODEL = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md")  # what is fetched from the hub
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 CONVERT = (
     'python -c "import sys, transformers as t; kind = t.AutoConfig.from_pretrained(sys.argv[1]).architectures[0];'
@@ -250,7 +251,7 @@ def _adapter(folder: Path, label: str) -> CheckpointError:
     )
 
 
-def from_hub(name: str, patterns: tuple[str, ...] = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")) -> str:
+def from_hub(name: str, patterns: tuple[str, ...] = OF_MODEL) -> str:
     """The folder of a hub id's files. Raises CheckpointError where they cannot be had."""
     from huggingface_hub import snapshot_download  # comes with transformers; slow to import, so only here
 

@@ -5,7 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from growkit.checkpoint.record import model_card, record, source_entries
+from growkit.checkpoint.card import FINE_TUNE, MERGE, model_card
+from growkit.checkpoint.record import record, source_entries
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.families.upcycling import upcycling_of
 from growkit.growth.plan import Plan
@@ -37,8 +38,9 @@ def _changed_maps(maps: Mapping[str, AxisMap], layers: AxisMap) -> dict[str, Axi
     return {axis: m for axis, m in sorted({**maps, "layer": layers}.items()) if not m.is_identity}
 
 
-def growth_card(plan: Plan, names: Sequence[str]) -> str:
+def growth_card(plan: Plan, sources: Sequence[Checkpoint]) -> str:
     """A short README.md for the result."""
+    names = [source.name for source in sources]
     before, after = plan.parameters()
     rows = "\n".join(
         f"| {a.axis} | {a.old} | {a.new} | {a.how} | {a.exactness} |" for a in plan.axes if a.how != "kept"
@@ -67,4 +69,6 @@ def growth_card(plan: Plan, names: Sequence[str]) -> str:
         f"| axis | from | to | how | function |\n|---|---|---|---|---|\n{rows}\n\n{elsewhere}"
         f"Request: `{request}`. Maps, hashes of the source and exactness per axis: `{PROVENANCE}`.\n"
         f"Check it: `growkit verify SOURCE THIS_FOLDER`.",
+        sources=sources,
+        relation=MERGE if len({*names}) > 1 else FINE_TUNE,
     )

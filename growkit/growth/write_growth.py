@@ -75,7 +75,7 @@ def write_checkpoint(
         # only the model is ever divided: one folder has one index
         weights=[files(jobs[0], shard_bytes), *map(files, jobs[1:])],
         record=lambda hashes: describe(plan, sources, hashes),
-        card=growth_card(plan, [source.name for source in sources]),
+        card=growth_card(plan, sources),
         config=plan.config,
     )
 

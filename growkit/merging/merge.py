@@ -15,6 +15,7 @@ from growkit.growth.sources import headers_of, open_source
 from growkit.merging.base_and_delta import UNTIED, on_both, untied
 from growkit.merging.by_tensor import Number
 from growkit.merging.delta_sizes import DeltaReport, measure
+from growkit.merging.kept_files import givers_of, kept_notes
 from growkit.merging.lora_file import save_low_rank
 from growkit.merging.merge_plan import MergePlan, apply_plan, keys_of
 from growkit.merging.merger import Merger
@@ -22,7 +23,7 @@ from growkit.merging.methods import MergeRequest, merge_request
 from growkit.merging.prepare_merge import MergeOptions, Path_, path_parts, prepared_merge
 from growkit.merging.sparse_file import SparseFile
 from growkit.merging.stored_deltas import Skill, open_skill
-from growkit.merging.write_merge import describe, write_merged
+from growkit.merging.write_merge import describe, lora_card, write_merged
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,13 @@ def merge(
     Raises CheckpointError or RequestError, having written nothing and touched nothing.
     """
     with prepared_merge(members, base, out, request, options) as ready:
+        plan = ready.merger.plan
+        kept = kept_notes(givers_of(ready.first, ready.sources[plan.base is not None :]), plan.first)
+        merger = replace(ready.merger, plan=replace(plan, notes=(*plan.notes, *kept)))
         if not options.dry_run:
-            options.announce(ready.merger.plan)
-            write_merged(ready.merger, ready.first, ready.sources, ready.folder, options.shard_bytes, options.progress)
-        return Merged(ready.folder, ready.merger.plan, options.dry_run)
+            options.announce(merger.plan)
+            write_merged(merger, ready.first, ready.sources, ready.folder, options.shard_bytes, options.progress)
+        return Merged(ready.folder, merger.plan, options.dry_run)
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def delta(
             sources=ready.sources,
             fill=fill,
             record=lambda hashes: describe(plan, "delta", asked, ready.sources, hashes),
+            card=None if rank is None else lora_card(plan, ready.sources, rank),
         )
         return measured
 

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.card import ADAPTER, FINE_TUNE, MERGE, model_card
 from growkit.checkpoint.folder import WeightFiles, beside, write_folder
-from growkit.checkpoint.record import model_card, record, source_entries
+from growkit.checkpoint.record import record, source_entries
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.stream import Progress, write_blocks
 from growkit.checkpoint.writer import Slot
 from growkit.maps.exactness import Exactness
 from growkit.merging.by_tensor import in_words, plain
+from growkit.merging.kept_files import givers_of, keep
 from growkit.merging.merge_plan import MergePlan
 from growkit.merging.merger import Merger
 from growkit.version import __version__
@@ -42,15 +44,17 @@ def write_merged(
         )
         write_blocks(work, folder, headers, slots, sizes, progress)
 
+    given = givers_of(first, sources[plan.base is not None :]) if plan.command == "merge" else {}
     entries = [(name, tensor.dtype, tensor.shape) for tensor in plan.tensors for name in tensor.names]
     hidden = plan.config[plan.family.keys("hidden")[0]]
     write_folder(
         out,
         sources=sources,
+        fill=lambda folder: keep(given, folder),
         beside=beside(first, hidden, hidden),
         weights=[WeightFiles(tensors=entries, write=write, largest=shard_bytes)],
         record=lambda hashes: describe(plan, plan.command, plan.request.to_json(), sources, hashes),
-        card=merge_card(plan),
+        card=merge_card(plan, sources),
         config=plan.config,
     )
 
@@ -76,8 +80,24 @@ def describe(
     )
 
 
-def merge_card(plan: MergePlan) -> str:
-    """A short README.md for the result."""
+def lora_card(plan: MergePlan, sources: Sequence[Checkpoint], rank: int) -> str:
+    """A short README.md for a delta of low rank. sources: the base and the fine-tuned model."""
+    base, member = sources
+    return model_card(
+        f"{member.name} less {base.name}, rank {rank}",
+        f"What `{member.name}` changed of `{base.name}` in its linear layers, as a LoRA made by growkit {__version__} by"
+        f" singular value decomposition ({plan.family.model_type}). Changes of embeddings, head, norms and biases are not"
+        f" in it. Hashes of both models: `{PROVENANCE}`.",
+        sources=sources,
+        bases=[base],
+        relation=ADAPTER,
+        tags=("growkit", "lora"),
+        library="peft",
+    )
+
+
+def merge_card(plan: MergePlan, sources: Sequence[Checkpoint]) -> str:
+    """A short README.md for the result. sources: the base, where there is one, then the plan's members."""
     rows = "\n".join(f"| {member.key} | {in_words(member.weight)} |" for member in plan.members)
     based = f"on the base `{plan.base.label}`" if plan.base is not None else "without a base"
     paper = f" ({plan.request.row.paper})" if plan.request.row.paper else ""
@@ -87,5 +107,7 @@ def merge_card(plan: MergePlan) -> str:
         f" {plan.parameters:,} parameters. A merge computes a new function; measure it.\n\n"
         f"| member | weight |\n|---|---|\n{rows}\n\n"
         f"Request: `{json.dumps(plan.request.to_json(), ensure_ascii=False)}`. Hashes of all sources: `{PROVENANCE}`.",
+        sources=sources if plan.command == "merge" else sources[:1],
+        relation=MERGE if plan.command == "merge" else FINE_TUNE,
         tags=("growkit", "merge"),
     )

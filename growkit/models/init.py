@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from growkit.checkpoint.card import model_card
 from growkit.checkpoint.folder import write_folder
-from growkit.checkpoint.record import model_card, record
+from growkit.checkpoint.record import record
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import CONFIG, HUB_ID, from_hub
 from growkit.checkpoint.writer import check_target

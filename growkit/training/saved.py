@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 import torch
 
+from growkit.checkpoint.card import model_card
 from growkit.checkpoint.folder import Beside, beside, write_folder
 from growkit.checkpoint.headers import header_bytes
 from growkit.checkpoint.record import FORMAT
-from growkit.checkpoint.source import Checkpoint
+from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.writer import Slot, layout, write_index, write_json
 from growkit.families import family_named
 from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, PLACE
@@ -21,6 +22,7 @@ from growkit.training.machine import Machine
 from growkit.training.optim import moments
 from growkit.training.sharing import stored_parts, write_tensors
 from growkit.training.student import Student
+from growkit.version import __version__
 
 SHARD_BYTES = 50 * 10**9  # of a weight file at most, as transformers has it
 Record = Callable[[], Mapping[str, Any]]  # what growkit.json says of a run's result
@@ -56,7 +58,8 @@ class WholeModel:
             write_moments(student, partial)
 
         hidden = model.config.hidden_size
-        write_together(student.machine, folder, fill, beside(self.origin, hidden, hidden), record)
+        card = None if record is None else trained_card(self.origin)
+        write_together(student.machine, folder, fill, beside(self.origin, hidden, hidden), record, card)
 
     def _begin(self, student: Student, folder: Path) -> None:
         model: Any = student.model
@@ -74,6 +77,7 @@ def write_together(
     fill: Callable[[Path], None],
     beside: Beside | None = None,
     record: Record | None = None,
+    card: str | None = None,
 ) -> None:
     """Make a folder of what all processes hold: the first one makes it, all call `fill` with the place to write to.
 
@@ -81,9 +85,19 @@ def write_together(
     """
     if machine.is_first:
         clear_left(folder)
-        write_folder(folder, fill=fill, beside=beside, record=None if record is None else lambda _: record())
+        write_folder(folder, fill=fill, beside=beside, record=None if record is None else lambda _: record(), card=card)
     else:
         fill(folder)  # they only send: where to is the first one's to know
+
+
+def trained_card(origin: Checkpoint) -> str:
+    """A short README.md for the result of a run that began with a checkpoint."""
+    return model_card(
+        f"{origin.name}, trained on",
+        f"Trained by growkit {__version__}, from `{origin.name}`. The whole request, and hashes of the checkpoint it began"
+        f" with: `{PROVENANCE}`. AdamW's state lies in `{PLACE}/`, for growing and training it on.",
+        sources=[origin],
+    )
 
 
 def clear_left(folder: Path) -> None:
