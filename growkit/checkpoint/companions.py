@@ -53,7 +53,7 @@ def companion_files(folder: Path) -> list[Path]:
             for path in sorted(folder.iterdir())
             if path.is_file()
             and path.name not in OWN
-            and not path.name.endswith(".index.json")
+            and ".index." not in path.name  # of weights, under whatever variant
             and (path.suffix in SUFFIXES or path.name.upper().startswith(LICENSES))
         ]
 

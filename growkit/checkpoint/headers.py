@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from growkit.checkpoint.small_files import open_plain, reading
+from growkit.checkpoint.small_files import POINTER, check_fetched, open_plain, reading
 from growkit.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
@@ -68,6 +68,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         size = os.fstat(file.fileno()).st_size
         if size < 8:
             raise _damaged(path, f"it has {size} bytes, too few for a header")
+        check_fetched(path, file.peek(len(POINTER)))
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
             raise _damaged(path, f"its header should have {length} bytes, where {MAX_HEADER_BYTES} is the most allowed")

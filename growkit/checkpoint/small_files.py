@@ -16,6 +16,7 @@ from growkit.errors import CheckpointError
 LARGEST = 256 << 20  # bytes of a file that is read whole; the largest tokenizers have some 40 MB
 DEEPEST = 64  # lists and objects in one another
 DIGITS = 100  # of a whole number; transformers writes 10^30 for "no limit"
+POINTER = b"version https://git-lfs"  # what Git leaves in the place of a large file that was not fetched
 KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
@@ -56,6 +57,14 @@ def open_plain(path: Path) -> BufferedReader:
     return open(open_descriptor(path), "rb")
 
 
+def check_fetched(path: Path, start: bytes) -> None:
+    """Refuse what stands for a file: its first bytes are those of a pointer of Git LFS. Raises CheckpointError."""
+    if start.startswith(POINTER):
+        raise CheckpointError(
+            f"{str(path)!r} is a pointer of Git LFS, not the file itself; fetch it with git lfs pull, or from the hub"
+        )
+
+
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     """A small file whole. Raises CheckpointError for one that is no plain file, or has more than `largest` bytes."""
     with open_plain(path) as file, reading(path):
@@ -64,6 +73,7 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
         raise CheckpointError(
             f"{str(path)!r} has more than {largest:,} bytes, the most that such a file is read of; is it the right file?"
         )
+    check_fetched(path, content)
     return content
 
 

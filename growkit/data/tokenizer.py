@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.companions import TOKENIZERS
-from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.small_files import POINTER, check_fetched, open_plain, read_json
 from growkit.checkpoint.source import HUB_ID, from_hub
 from growkit.data.tokens import META, TOKENIZER
 from growkit.errors import CheckpointError, RequestError, reason_of
@@ -73,6 +73,9 @@ def stock_tokenizer(folder: Path) -> Any:
     """
     import transformers
 
+    for stored in (folder / name for name in TOKENIZERS if (folder / name).is_file()):
+        with open_plain(stored) as file:
+            check_fetched(stored, file.peek(len(POINTER)))
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
     name = settings.get("tokenizer_class")
     if settings.get("auto_map") and isinstance(name, str) and not hasattr(transformers, name.removesuffix("Fast")):

@@ -49,6 +49,12 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> No
                 raise RequestError(f"{pair} have {axis} {sizes[axis]} and {theirs[axis]}{kinship.one_size(axis)}")
         if is_tied(family, first) != is_tied(family, other) and not kinship.any_head:
             raise RequestError(f"{pair}: one has a tied head and one has not; save both alike first")
+        labels = [labels_of(model) for model in (first, other)]
+        if labels[0] != labels[1] and not kinship.any_head:
+            raise RequestError(
+                f"{pair} tell {labels[0]} and {labels[1]} labels apart; only classifiers of the same labels"
+                f" {kinship.one_class}"
+            )
         key = disagreement(family, first.config, other.config, kinship.passing)
         if key is not None:
             raise RequestError(
@@ -61,6 +67,12 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> No
         strange = {*kinship.names(family, first)} ^ {*kinship.names(family, other)}
         if strange:
             raise RequestError(f"only one of {pair} has tensor {min(strange)!r}; {kinship.one_tensor}")
+
+
+def labels_of(model: Headers) -> int | None:
+    """How many labels a classifier tells apart, by its stored head; None for what is none."""
+    heads = ("classifier.weight", "score.weight", "classifier.out_proj.weight", "qa_outputs.weight")
+    return next((model.shapes[name][0] for name in heads if len(model.shapes.get(name, ())) == 2), None)
 
 
 def joined(same: tuple[str, ...]) -> Kinship:

@@ -2,6 +2,7 @@
 twice. Knows families' names; ignorant of values.
 """
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -11,15 +12,21 @@ from growkit.families import Family
 from growkit.families.naming import name_of_today
 
 Stored = Mapping[str, StoredTensor]
+WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DistributedDataParallel", "_fsdp_wrapped_module.": "FSDP"}
+STRIP = (
+    "python -c \"import sys; from safetensors.torch import load_file, save_file; save_file({name.replace(sys.argv[3], ''):"
+    " tensor for name, tensor in load_file(sys.argv[1]).items()}, sys.argv[2], {'format': 'pt'})\""
+)
 
 
 def names_of_today(tensors: Stored) -> dict[str, StoredTensor]:
     """Tensors by their names of today, each also by the other names that its file says it has.
 
-    Raises CheckpointError for two that have one name.
+    Raises CheckpointError for two that have one name, and for names of a model that another module wrapped.
     """
     named: dict[str, StoredTensor] = {}
     for stored, tensor in tensors.items():
+        _check_unwrapped(stored, tensor)
         for place, name in enumerate((stored, *tensor.aliases)):
             own = name_of_today(name)
             if own not in named:
@@ -30,6 +37,16 @@ def names_of_today(tensors: Stored) -> dict[str, StoredTensor]:
                     " the checkpoint again"
                 )
     return named
+
+
+def _check_unwrapped(stored: str, tensor: StoredTensor) -> None:
+    """Stock models do not have such names, so a result that kept them would not load."""
+    for prefix, wrapper in WRAPPERS.items():
+        if stored.startswith(prefix) or f".{prefix}" in stored:
+            raise CheckpointError(
+                f"{str(tensor.path)!r} has tensor {stored!r}: it was saved from a model that {wrapper} wrapped; save the"
+                f" model inside, or strip {prefix!r} with {STRIP} {shlex.quote(str(tensor.path))} NEW.safetensors {prefix}"
+            )
 
 
 def without_copies(

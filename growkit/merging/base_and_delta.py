@@ -102,6 +102,7 @@ def open_member(member: str | Path) -> Checkpoint:
         config=base.config,
         folder=base.folder,
         inferred=base.inferred,
+        notes=base.notes,
         base=base,
         skill=skill,
         stems={name: stem for name, stem in by_stem.items() if stem in skill.giver.names},

@@ -11,8 +11,8 @@ from growkit.errors import RequestError
 
 NONE = -1  # in a map of rows: the member has no such row
 CHOICES = (
-    "with --vocab base the result keeps the base's vocabulary and rows are matched by token id, with --vocab tokens by"
-    " token"
+    "growkit merge joins them with --vocab base, which keeps the base's vocabulary and matches rows by token id, or with"
+    " --vocab tokens, which matches by token"
 )
 
 
