@@ -135,7 +135,10 @@ def expected(client: str, python: str, folder: Path, model: str) -> np.ndarray:
     loaded = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     if client == "lm_eval":
         tokenizer = AutoTokenizer.from_pretrained(path)
-        tokens = [0, *tokenizer(TEXT, add_special_tokens=False)["input_ids"]]  # it begins with the end of the text before
+        tokens = [
+            0,
+            *tokenizer(TEXT, add_special_tokens=False)["input_ids"],
+        ]  # it begins with the end of the text before
         with torch.no_grad():
             said = loaded(torch.tensor([tokens[:-1]])).logits[0].log_softmax(-1)
         return said.gather(1, torch.tensor(tokens[1:])[:, None]).sum().numpy().reshape(1)
