@@ -72,6 +72,7 @@ def make(folder: Path) -> None:
         (folder / f"texts/{number}.txt").write_text("\n".join(f"{TEXT} Line {number * line}." for line in range(20)))
     growkit.tokenize([str(folder / "texts")], folder / "data", train_tokenizer=300, val_fraction=0.1)
     tokenizer = AutoTokenizer.from_pretrained(folder / "data/tokenizer")
+    tokenizer.unk_token = tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)  # ctranslate2 asks for one
     vocabulary = dict(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0)
     sources = {
         "llama-0": transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA, **vocabulary)),
