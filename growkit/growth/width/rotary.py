@@ -116,6 +116,20 @@ def write_rotary(family: Family, config: dict[str, Any], edits: Mapping[str, Any
         home = next((d for d in places if THETA in d), config)
         for place, key in entries or [(home, own[0] if own and home is config else general)]:
             place[key] = value
+    if edits and isinstance(config.get("rope_parameters"), dict):
+        _state_at_top(family, config)
+
+
+def _state_at_top(family: Family, config: dict[str, Any]) -> None:
+    """Write rotary settings beside the others too, where transformers 4 reads them; it knows no rope_parameters.
+
+    Not under a rope type of its own, whose other settings transformers 4 would not find either.
+    """
+    stated = config["rope_parameters"]
+    if rope_value(config, ("rope_type", "type"), "default") == "default":
+        for name in (THETA, FRACTION):
+            if name in stated:
+                config[_keys(family, name)[-1]] = stated[name]
 
 
 def state_theta(config: dict[str, Any], family: Family) -> None:
