@@ -48,10 +48,11 @@ def test_strings_finds_a_family():
         ("bert", {"max_position_embeddings": 512, "pad_token_id": 1}, 512),
         ("roberta", {"max_position_embeddings": 514, "pad_token_id": 1}, 512),
         ("roberta", {"max_position_embeddings": 514, "pad_token_id": 7}, 506),
-        ("roberta", {"max_position_embeddings": 514}, 513),
+        ("roberta", {"max_position_embeddings": 514}, 512),  # the class's padding token is 1
         ("opt", {"max_position_embeddings": 2048}, 2048),
         ("gpt2", {"n_positions": 1024}, 1024),
-        ("llama", {}, None),
+        ("llama", {}, 2048),  # the class's
+        ("llama", {"max_position_embeddings": None}, None),
     ],
 )
 def test_longest_sequence(family, config, longest):

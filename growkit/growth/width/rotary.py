@@ -13,7 +13,6 @@ from growkit.maps.heads import HeadSlots, copied_slots, kept_slots, normed_rotar
 
 DICTIONARIES = ("rope_parameters", "rope_scaling")  # where a config has rotary settings, if not beside the others
 THETA, FRACTION = "rope_theta", "partial_rotary_factor"
-USUAL_THETA = 10000.0  # where a config is silent
 BY_EITHER, BY_THETA = ("default", "linear", "llama3"), ("yarn",)  # rope types whose slots move by index too, or not
 
 
@@ -65,7 +64,7 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
     """
     if size == target:
         return kept_slots(size), {}
-    stated = {key: config.get(key, family.defaults.get(key)) for key in family.score_keys}
+    stated = {key: family.value(config, key) for key in family.score_keys}
     fixed = any(stated[key] is not None and value in (None, stated[key]) for key, value in family.score_keys.items())
     score = 1.0 if fixed else float(np.sqrt(target / size))
     rotary = rotary_size(family, config, size)
@@ -87,7 +86,8 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
             )
         return normed_rotary_slots(size, target, score), {}
     slots = rotary_slots(size, target, score, by_index=target % size == 0 and kind in BY_EITHER)
-    theta = rope_value(config, _keys(family, THETA), USUAL_THETA)
+    assert family.rotary is not None, "a head all of whose slots turn"
+    theta = rope_value(config, _keys(family, THETA), family.rotary.base)
     return slots, {} if slots.rope_power == 1.0 else {THETA: float(theta) ** slots.rope_power}
 
 
@@ -133,9 +133,12 @@ def _state_at_top(family: Family, config: dict[str, Any]) -> None:
                 config[_keys(family, name)[-1]] = stated[name]
 
 
-def state_theta(config: dict[str, Any]) -> None:
-    """Write the rotary base where either generation of transformers looks for it: classes fill in different ones."""
-    theta = rope_value(config, (THETA,), None)
-    config[THETA] = USUAL_THETA if theta is None else theta
+def state_theta(config: dict[str, Any], family: Family) -> None:
+    """Write the rotary base where either generation of transformers looks for it: classes fill in different ones.
+
+    family: of the model that the rotary settings are of.
+    """
+    assert family.rotary is not None, "only asked of families with rotary positions"
+    config[THETA] = rope_value(config, _keys(family, THETA), family.rotary.base)
     if isinstance(config.get("rope_parameters"), dict):
         config["rope_parameters"].setdefault(THETA, config[THETA])
