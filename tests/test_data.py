@@ -294,6 +294,11 @@ def test_trained_tokenizer(here):
     assert isinstance(tokenizer, transformers.PreTrainedTokenizerFast)
     assert len(tokenizer) == 300 == made.meta["vocab_size"] and tokenizer.eos_token_id == made.meta["eos_id"]
     assert tokenizer.mask_token_id == made.meta["mask_id"] and not made.notes
+    # what transformers 4 needs: a class that it has, and a length that fits in 32 bits
+    settings = json.loads(Path("data/tokenizer/tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast" and settings["model_max_length"] == 2**20
+    assert tokenizer.unk_token == tokenizer.pad_token == tokenizer.eos_token
+    assert tokenizer("a", padding="max_length", max_length=4)["attention_mask"] == [1, 0, 0, 0]
     shown = tokenizer.decode(ids_of(split="val")).split(tokenizer.eos_token)[:-1]
     originals = [path.read_text("utf-8") for path in sorted(Path("books").iterdir())]
     assert len(shown) == 2 and set(shown) < set(originals), "every byte comes back"

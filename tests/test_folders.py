@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,42 @@ def test_what_a_kill_leaves_while_it_is_cleared_is_still_told(tmp_path: Path, mo
     monkeypatch.setattr(Path, "unlink", remembered)
     with new_folder(tmp_path / "out") as folder:
         assert sorted(removed) == ["a", "z"] and [path.name for path in folder.iterdir()] == [UNFINISHED]
+
+
+def test_init_takes_no_link_out_of_its_source(tmp_path: Path) -> None:
+    source = save_tiny("llama", tmp_path / "src")
+    (tmp_path / "secret").write_text("{}")
+    (source / "tokenizer.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json' is a link out of its folder, to .*secret"):
+        growkit.init(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json"])
+def test_a_merge_takes_no_link_out_of_its_members(tmp_path: Path, name: str) -> None:
+    first, other = save_tiny("llama", tmp_path / "a"), save_tiny("llama", tmp_path / "b")
+    (tmp_path / "secret").write_text("{}")
+    (first / name).unlink(missing_ok=True)
+    (other / name).unlink(missing_ok=True)
+    (other / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match=rf"{name}' is a link out of its folder, to .*secret"):
+        growkit.merge([first, other], out=tmp_path / "out", method="average")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make_result", [growkit.init, partial(growkit.widen, hidden=48)])
+def test_chat_templates_with_names_come_along(tmp_path: Path, make_result: Callable[..., object]) -> None:
+    source = save_tiny("llama", tmp_path / "src")
+    templates = source / "additional_chat_templates"
+    templates.mkdir()
+    (templates / "rag.jinja").write_text("{{ documents }}")
+    make_result(source, tmp_path / "out")
+    assert (tmp_path / "out" / "additional_chat_templates" / "rag.jinja").read_text() == "{{ documents }}"
+    templates.rename(tmp_path / "elsewhere")
+    templates.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="additional_chat_templates' is a link out of its folder"):
+        make_result(source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "LICENSE", "config.json", "generation_config.json"])

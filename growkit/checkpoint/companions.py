@@ -25,6 +25,7 @@ OWN = (
     "trainer_state.json",
 )  # written anew or not of this model
 MODULES = "modules.json"
+TEMPLATES = "additional_chat_templates"  # a folder: the chat templates that have names
 # in the order of how much each says; settings such as the longest input may differ
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
 POOLING_SIZES = ("word_embedding_dimension", "embedding_dimension")
@@ -132,6 +133,7 @@ def copy_companions(source: Path, out: Path, hidden: tuple[int, int]) -> None:
     """Copy companions byte for byte; pooling settings get the new width."""
     for path in companion_files(source):
         _copy(path, out / path.name)
+    copy_templates(source, out)
     for kind, folder in sentence_modules(source):
         if not folder.is_dir():
             continue
@@ -146,6 +148,16 @@ def copy_companions(source: Path, out: Path, hidden: tuple[int, int]) -> None:
                 _copy(folder / CONFIG, out / folder.name / CONFIG)
             else:
                 write_json(out / folder.name / CONFIG, grown)
+
+
+def copy_templates(source: Path, out: Path) -> None:
+    """Copy the folder of chat templates that have names, where there is one."""
+    templates = source / TEMPLATES
+    if templates.is_dir():
+        check_inside(templates)
+        (out / TEMPLATES).mkdir()
+        for path in companion_files(templates):
+            _copy(path, out / TEMPLATES / path.name)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -12,13 +12,15 @@ from typing import Any
 from growkit.checkpoint.companions import TOKENIZERS
 from growkit.checkpoint.small_files import POINTER, check_fetched, open_plain, read_json
 from growkit.checkpoint.source import HUB_ID, from_hub
+from growkit.checkpoint.writer import write_json
 from growkit.data.tokens import META, TOKENIZER
 from growkit.errors import CheckpointError, RequestError, reason_of
 
 END, MASK = "<|endoftext|>", "<|mask|>"
-SETTINGS = "tokenizer_config.json"
+SETTINGS, STOCK_CLASS = "tokenizer_config.json", "PreTrainedTokenizerFast"
 OF_TOKENIZERS = ("*.json", "*.txt", "*.model", "*.jinja")  # what is fetched of a hub id
 LEAST = 256 + 2  # every byte, and the two special tokens
+LONGEST = 1 << 20  # tokens; a tokenizer does not know its model, and transformers would write 10^30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,8 @@ def check_entries(entries: int) -> None:
 def new_tokenizer(texts: Iterable[str], entries: int, folder: Path, workers: int) -> TextTokenizer:
     """A byte-level BPE of (at most) so many entries, saved in a folder as AutoTokenizer finds it.
 
-    The special tokens: an end of document, which is also beginning and unknown to nobody, and a mask for masked models.
+    The special tokens: an end of document, which also stands for a beginning, for padding and, as in GPT-2, for what is
+    unknown, though every byte is known; and a mask for masked models.
     """
     os.environ.setdefault("RAYON_NUM_THREADS", str(workers))  # the library reads it when it first needs threads
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -121,6 +124,11 @@ def new_tokenizer(texts: Iterable[str], entries: int, folder: Path, workers: int
         vocab_size=entries, special_tokens=[END, MASK], initial_alphabet=alphabet, show_progress=False
     )
     backend.train_from_iterator(iter(texts), trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=END, eos_token=END, mask_token=MASK)
+    stands_for = {f"{kind}_token": END for kind in ("bos", "eos", "unk", "pad")}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, mask_token=MASK, model_max_length=LONGEST, **stands_for
+    )
     tokenizer.save_pretrained(folder)
+    # transformers 5 writes a name that 4 does not have
+    write_json(folder / SETTINGS, {**read_json(folder / SETTINGS), "tokenizer_class": STOCK_CLASS})
     return _described(tokenizer, str(folder))

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from growkit.checkpoint.small_files import open_plain, read_json
+from growkit.checkpoint.small_files import check_inside, open_plain, read_json
 from growkit.checkpoint.source import Checkpoint
 from growkit.errors import CheckpointError
 
@@ -45,12 +45,14 @@ def keep(given: dict[str, Checkpoint], folder: Path) -> None:
 
 
 def _has(folder: Path, name: str) -> bool:
+    check_inside(folder / name)
     return (folder / name).is_file() or (name == TEMPLATE and bool(_template(folder)))
 
 
 def _template(folder: Path) -> str:
     """The chat template in an older place: a file of JSON, or the tokenizer's settings; "" where there is none."""
     for name in (OLD_TEMPLATE, TOKENIZER_CONFIG):
+        check_inside(folder / name)
         try:
             value = read_json(folder / name).get("chat_template") if (folder / name).is_file() else None
         except CheckpointError:

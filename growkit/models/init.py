@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.card import model_card
+from growkit.checkpoint.companions import copy_templates
 from growkit.checkpoint.folder import write_folder
 from growkit.checkpoint.record import record
-from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.small_files import check_inside, read_json
 from growkit.checkpoint.source import CONFIG, HUB_ID, from_hub
 from growkit.checkpoint.writer import check_target
 from growkit.data.tokenizer import tokenizer_folder
@@ -74,6 +75,8 @@ def init(
     with torch.device("meta"):
         parameters = sum(p.numel() for p in _built(model_class, settings, str(config)).parameters())
     companions = [path for path in sorted(beside.iterdir()) if _is_of_tokenizer(path)] if beside is not None else []
+    for path in companions:
+        check_inside(path)
 
     def fill(partial: Path) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -82,6 +85,8 @@ def init(
         model.save_pretrained(partial, max_shard_size=SHARD_SIZE)
         for path in companions:
             shutil.copyfile(path, partial / path.name)
+        if beside is not None:
+            copy_templates(beside, partial)
 
     architecture, request = model_class.__name__, {"config": Path(str(config)).name, "seed": seed, "dtype": name}
     write_folder(
