@@ -70,9 +70,20 @@ class Fuzz:
         before = tree()
         result = apart(line)
         after = tree()
-        wrong = result.pop("wrong") or broken(result["code"], result["stderr"], before, after)
+        wrong = result.pop("wrong") or broken(line, result, before, after)
         self.restore(after)
         return {"name": name, "line": " ".join(line), "file": file, "wrong": wrong, **result}
+
+    def unsound(self) -> list[tuple[str, str]]:
+        """The lines that read files which do not work where nothing is spoiled, and what they say; there should be none."""
+        os.chdir(self.here)
+        read = [(file, line) for cases in READ.values() for file, lines in cases for line in lines]
+        refusals = []
+        for file, line in [*read, *(("", line) for line in LINES.values())]:
+            result = apart(line.replace("{}", file.split("/")[0]).split())
+            self.restore(tree())
+            refusals += [(line, result["wrong"] or result["stderr"])] * (result["code"] != 0)
+        return refusals
 
     def restore(self, now: dict) -> None:
         """Put everything back as it was."""
@@ -100,15 +111,21 @@ def options_of(command: str) -> dict[str, tuple[str, ...]]:
     return options
 
 
-def broken(code: int, said: str, before: dict, after: dict) -> str:
+def broken(line: list[str], result: dict, before: dict, after: dict) -> str:
     """Which law a case broke; '' for none."""
+    code, said = result["code"], result["stderr"]
     if code not in (0, 1, 2):
         return f"exit code {code}"
-    lines = [line for line in said.splitlines() if line.startswith("growkit: ")]
-    if "Traceback" in said:
-        return "a traceback on standard error"
-    if code == 2 and len(lines) != 1:
-        return f"{len(lines)} sentences"
+    if "Traceback" in said + result["stdout"]:
+        return "a traceback"
+    if not (said + result["stdout"]).replace("\n", "").isprintable():
+        return "something that a terminal would obey"
+    if "--json" in line and (code != 1 or result["stdout"]):
+        content = json.loads(result["stdout"])
+        if code == 2 and (content.keys() != {"error", "exit"} or content["exit"] != 2 or said):
+            return "no error in JSON"
+    elif code == 2 and sum(sentence.startswith("growkit: ") for sentence in said.splitlines()) != 1:
+        return "not one sentence"
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     touched = {path for path in changed if path in before and path.split("/")[0] != "stopped"}
     if touched:
@@ -177,6 +194,7 @@ def main() -> None:
     torch.set_num_threads(1)  # threads do not survive a fork
     with tempfile.TemporaryDirectory() as folder:
         fuzz, codes, faults = Fuzz(Path(folder)), Counter(), []
+        assert asked.case or not (unsound := fuzz.unsound()), unsound
         for name in [asked.case] if asked.case else names(asked.seed, asked.cases, asked.only):
             found = fuzz.run(name)
             codes[found["code"]] += 1

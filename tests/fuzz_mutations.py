@@ -132,10 +132,8 @@ def safetensors(content: bytes, draw: Random) -> bytes:
         return content[: 8 + length] + data[:at] + value[: len(data) - at] + data[at + 16 :]
     entries = json.loads(header)
     names = sorted(set(entries) - {"__metadata__"})
-    if way < 0.5 and names:  # sound by itself, and something else than was meant
-        entries = renamed(entries, names, draw)
-    else:
-        entries = changed(entries, draw)
+    other = way < 0.5 and names  # sound by itself, and something else than was meant
+    entries = renamed(entries, names, draw) if other else changed(entries, draw)
     text = json.dumps(entries).encode("utf-8", "surrogatepass")
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + data

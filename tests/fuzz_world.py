@@ -12,7 +12,7 @@ from texts import EXCERPT, TOKENIZERS, wrap
 
 SMALL = dict(vocab_size=512, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
 LLAMA = dict(SMALL, num_key_value_heads=1, max_position_embeddings=64, attention_bias=False, mlp_bias=False)
-TRAIN = "--data data --seq-len 16 --batch-size 2 --eval-tokens 64 --save-every 2 --out"
+TRAIN = "--data data --seq-len 16 --batch-size 2 --eval-tokens 64 --eval-every 2 --save-every 2 --out"
 STAGES = '[[stage]]\nname = "first"\nsteps = 2\nsub_layers = 1\nlr = 0.5\n\n[[stage]]\nsteps = 2\nlayers = 4\ndepth = "top"\n'
 RECIPE = """merge_method: task_arithmetic
 base_model: src
@@ -54,7 +54,8 @@ def make_world(folder: Path) -> None:
     must("delta src tuned --save delta --drop 0.5")
     must("delta src tuned --save lora --rank 2")
     must(f"pretrain src {TRAIN} run --steps 4")
-    shutil.copytree("run", "stopped")
+    for copy in ("run2", "stopped"):
+        shutil.copytree("run", copy)
     for done in ("stopped/final", "stopped/checkpoints/step-00000004"):
         shutil.rmtree(done)
     metrics = Path("stopped/metrics.jsonl").read_text().splitlines()
@@ -123,18 +124,18 @@ TOKENS = [
     f"pretrain src {TRAIN} out --steps 1",
 ]
 TEXT = ["tokenize {} --tokenizer src --workers 1 -o out", "eval src --data {}", "verify src wide --text {}"]
-TRAINED = ["report {} run -o out", "report run {} -o out", "report run -o out --source {}"]
+TRAINED = ["report {} run2 -o out", "report run2 {} -o out", "report run2 -o out --source {}"]
 
 # kind -> [(file that is mutated, the command lines that read it)]; {} stands for its folder, or for itself where it has
 # none
 READ = {
     "config": [("src/config.json", GROW + RUN + MERGE), ("st/config.json", GROW[:2] + ["inspect {}", "init {} -o out"])],
-    "index": [("tuned/model.safetensors.index.json", [GROW[1], "inspect {}", "verify {} src", "delta src {}"])],
+    "index": [("tuned/model.safetensors.index.json", [GROW[1], "inspect {}", "verify {} tuned", "delta src {}"])],
     "header": [("src/model.safetensors", GROW + RUN[1:] + MERGE), ("st/model.safetensors", GROW[:2] + ["verify {} st"])],
     "delta": [("delta/delta.safetensors", APPLY), ("delta/growkit.json", APPLY)],
     "lora": [("lora/adapter_config.json", APPLY), ("lora/adapter_model.safetensors", APPLY)],
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],
-    "text": [(f"text.{ending}", TEXT) for ending in ("txt", "jsonl", "jsonl.gz", "parquet")],
+    "text": [(f"text.{end}", TEXT) for end in ("txt", "jsonl")] + [(f"text.{end}", TEXT[:2]) for end in ("jsonl.gz", "parquet")],
     "tokenizer": [
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
@@ -146,17 +147,18 @@ READ = {
         for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
     ],
     "generation": [("src/generation_config.json", [RUN[1], RUN[4], GROW[1], MERGE[0], "verify {} wide"])],
-    "provenance": [("wide/growkit.json", ["verify src {}", "inspect {}", "widen {} --hidden 48 -o out", "verify {}"])],
-    "card": [("wide/README.md", ["widen {} --hidden 48 -o out", "merge {} --base wide -o out", "apply {} delta --dry-run"])],
+    "provenance": [("wide/growkit.json", ["verify src {}", "inspect {}", "widen {} --hidden 48 -o out", "verify {} src"])],
+    "card": [("wide/README.md", ["widen {} --hidden 48 -o out", "merge {} --base wide -o out", "delta wide {}"])],
     "run": [(f"run/{name}", TRAINED) for name in ("metrics.jsonl", "run.json")],
     "resume": [
-        (f"stopped/{name}", [f"pretrain src {TRAIN} stopped --steps 4 --resume auto", "report stopped run -o out"])
+        (f"stopped/{name}", [f"pretrain src {TRAIN} stopped --steps 4 --resume auto", "report stopped run2 -o out"])
         for name in ("metrics.jsonl", "run.json", "checkpoints/step-00000002/trainer.json")
         + ("checkpoints/step-00000002/plan.json", "checkpoints/step-00000002/part-00001-of-00001.safetensors")
     ],
     "moments": [
-        ("run/final/lr_multipliers.json", [f"pretrain {{}} {TRAIN} out --steps 2", "widen {} --hidden 32 -o out --no-verify"]),
-        ("run/final/optimizer/optimizer.safetensors", ["widen run/final --hidden 32 -o out --no-verify"] * 2),
+        ("run/final/lr_multipliers.json", [f"pretrain run/final {TRAIN} out --steps 2", "widen run/final --hidden 32 -o out --no-verify"]),
+        ("run/final/optimizer/optimizer.safetensors", ["widen run/final --hidden 32 -o out --no-verify", f"pretrain run/final {TRAIN} out --steps 2"]
+            + ["stack run/final --layers 4 --optimizer {}/final/optimizer/optimizer.safetensors --dry-run"]),
     ],
 }  # fmt: skip
 
