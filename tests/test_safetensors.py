@@ -247,7 +247,7 @@ FOLDERS = [  # what is done to src, part of the sentence
     (only(), "'src' holds no checkpoint: expected model.safetensors or model.safetensors.index.json"),
     (only("a.safetensors", "b.safetensors"), "'src' has 2 safetensors files but neither model.safetensors nor"),
     (
-        only("config.json", "pytorch_model.bin"),
+        only("pytorch_model.bin"),
         "'src/pytorch_model.bin' is a pickle, which can run code when it is read",
     ),
     (text("modules.json", b'[{"type": "x.Pooling", "path": "../away"}]'), "has a Pooling module in '../away'"),

@@ -4,7 +4,6 @@ ignorant of families and of what any tensor means.
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,24 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from growkit.checkpoint.fields import Fields, MapOf, Text, checked
 from growkit.checkpoint.headers import StoredTensor, file_hash, read_header
-from growkit.checkpoint.small_files import open_descriptor, read_json, reading
+from growkit.checkpoint.new_folder import UNFINISHED
+from growkit.checkpoint.small_files import check_inside, open_descriptor, read_json, reading
 from growkit.checkpoint.system import read_at
+from growkit.checkpoint.weight_files import EXPLICIT, INDEX, PICKLES, SINGLE, pickled, tensors_of
 from growkit.errors import CheckpointError
 
-CONFIG, INDEX, SINGLE, PROVENANCE = "config.json", "model.safetensors.index.json", "model.safetensors", "growkit.json"
+CONFIG, PROVENANCE = "config.json", "growkit.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's two files
-UNFINISHED = "UNFINISHED"  # in a folder that growkit is making, or was when it was stopped
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FILES = (".safetensors", ".json", *PICKLES)  # endings that a hub id does not have, though it may have dots
-INDEX_FIELDS = Fields({"weight_map": MapOf(Text(called="the name of a file"))}, needed=("weight_map",))
 OF_MODEL = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md")  # what is fetched from the hub
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-CONVERT = (
-    'python -c "import sys, transformers as t; kind = t.AutoConfig.from_pretrained(sys.argv[1]).architectures[0];'
-    " getattr(t, kind).from_pretrained(sys.argv[1], dtype='auto').save_pretrained(sys.argv[2])\""
-)
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,8 @@ class Checkpoint:
     """Tensors with the config that explains them. Reading is by row and by offset; nothing is ever held.
 
     label: what a person calls it. folder: where its companion files lie, or None (a bare file: what lies beside it need
-    not belong to it). config: None where there is none; inferred: whether it was made up from names and shapes.
+    not belong to it). config: None where there is none; inferred: whether it was made up from names and shapes. notes:
+    what a person should know of how it was read.
     """
 
     label: str
@@ -56,6 +50,7 @@ class Checkpoint:
     config: dict[str, Any] | None
     folder: Path | None
     inferred: bool = False
+    notes: tuple[str, ...] = ()
     _files: dict[Path, int] = field(default_factory=dict, repr=False)
 
     def rows(self, name: str, rows: np.ndarray, columns_as_rows: bool = False) -> torch.Tensor:
@@ -179,63 +174,16 @@ def _on_disk(path: Path, label: str) -> Checkpoint | None:
             f"{label!r} is unfinished: growkit is at it, or was stopped; run what was to make it again"
         )
     if path.is_file() and path.suffix in PICKLES:
-        raise _pickle(path)
+        raise pickled(path)
     if (folder / ADAPTER_CONFIG).exists() and (path.is_dir() or (folder / CONFIG).exists()):
         raise _adapter(folder, label)
-    tensors = _folder_tensors(path) if path.is_dir() else read_header(path)
+    check_inside(folder / CONFIG)
     config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else None
+    # where the weights lie is of this folder, and of no result
+    explicit = config.pop(EXPLICIT, None) if config is not None else None
+    tensors, notes = tensors_of(path, explicit) if path.is_dir() else (read_header(path), ())
     bare = path.is_file() and config is None
-    return Checkpoint(label=label, tensors=tensors, config=config, folder=None if bare else folder)
-
-
-def _folder_tensors(folder: Path) -> dict[str, StoredTensor]:
-    if (folder / INDEX).exists():
-        return _indexed_tensors(folder)
-    if (folder / SINGLE).exists():
-        return read_header(folder / SINGLE)
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) == 1:
-        return read_header(files[0])
-    if files:
-        raise CheckpointError(
-            f"{str(folder)!r} has {len(files)} safetensors files but neither {SINGLE} nor {INDEX}; name the one you mean"
-        )
-    pickles = [path for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
-    if pickles:
-        raise _pickle(pickles[0])
-    raise CheckpointError(f"{str(folder)!r} holds no checkpoint: expected {SINGLE} or {INDEX}")
-
-
-def _indexed_tensors(folder: Path) -> dict[str, StoredTensor]:
-    weight_map = checked(read_json(folder / INDEX), INDEX_FIELDS, folder / INDEX, "fetch it again")["weight_map"]
-    headers: dict[str, dict[str, StoredTensor]] = {}
-    for file in sorted(set(weight_map.values())):
-        if os.path.basename(file) != file or file in ("", ".", ".."):
-            raise CheckpointError(f"{str(folder / INDEX)!r} points outside its folder, to {file!r}; refusing to follow")
-        if not (folder / file).is_file():
-            raise CheckpointError(
-                f"{str(folder / INDEX)!r} names {file!r}, which is not there; fetch the missing shard"
-            )
-        headers[file] = read_header(folder / file)
-    tensors: dict[str, StoredTensor] = {}
-    for file, header in headers.items():
-        for name, tensor in header.items():
-            if name in tensors:
-                raise CheckpointError(f"tensor {name!r} stands in {tensors[name].path.name!r} and again in {file!r}")
-            if weight_map.get(name) != file:
-                raise CheckpointError(f"tensor {name!r} is in {file!r} but the index says {weight_map.get(name)!r}")
-            tensors[name] = tensor
-    absent = sorted(set(weight_map) - set(tensors))
-    if absent:
-        raise CheckpointError(f"the index says {absent[0]!r} is in {weight_map[absent[0]]!r}, but it is not")
-    return tensors
-
-
-def _pickle(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{str(path)!r} is a pickle, which can run code when it is read; convert it once where you trust it: {CONVERT}"
-        f" {shlex.quote(str(path.parent))} NEW_FOLDER"
-    )
+    return Checkpoint(label=label, tensors=tensors, config=config, folder=None if bare else folder, notes=notes)
 
 
 def _adapter(folder: Path, label: str) -> CheckpointError:

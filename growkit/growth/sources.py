@@ -71,7 +71,7 @@ def headers_of(checkpoint: Checkpoint) -> Headers:
         dtypes={name: tensor.dtype for name, tensor in checkpoint.tensors.items()},
         config=checkpoint.config,
         head_is_copy=same,
-        notes=(INFERRED,) if checkpoint.inferred else (),
+        notes=(*checkpoint.notes, *((INFERRED,) if checkpoint.inferred else ())),
         origin="\n".join(str(path.resolve()) for path in checkpoint.files()),
     )
 

@@ -28,11 +28,13 @@ def write_merged(
     sources: Sequence[Checkpoint],
     out: Path,
     shard_bytes: int,
+    replace: bool = False,
     progress: Progress = lambda _: None,
 ) -> None:
     """Carry a merge out into a new folder. Raises GrowkitError and leaves nothing behind where that cannot be done.
 
     first: whose companions the result gets. sources: the base, where there is one, then the plan's members.
+    replace: whether what lies there may give way.
     """
     plan = merger.plan
 
@@ -46,7 +48,7 @@ def write_merged(
 
     given = givers_of(first, sources[plan.base is not None :]) if plan.command == "merge" else {}
     entries = [(name, tensor.dtype, tensor.shape) for tensor in plan.tensors for name in tensor.names]
-    hidden = plan.config[plan.family.keys("hidden")[0]]
+    hidden = plan.family.value(plan.config, plan.family.keys("hidden")[0])
     write_folder(
         out,
         sources=sources,
@@ -56,6 +58,7 @@ def write_merged(
         record=lambda hashes: describe(plan, plan.command, plan.request.to_json(), sources, hashes),
         card=merge_card(plan, sources),
         config=plan.config,
+        replace=replace,
     )
 
 

@@ -4,8 +4,7 @@ class and what transformers says unasked; ignorant of what a model is loaded for
 No code that lies beside a checkpoint, or that its config names, is ever run.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from growkit.checkpoint.source import CONFIG
 from growkit.errors import CheckpointError, reason_of
 from growkit.families import family_named
+from growkit.families.stock_config import hushed
 from growkit.growth.width.sizes import odd_width
 
 
@@ -97,19 +97,6 @@ def generation_settings(folder: Path) -> Any:
         return GenerationConfig.from_pretrained(
             folder, local_files_only=True, config_file_name=CONFIG, _from_model_config=True
         )
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Within the block transformers says nothing but errors: what it would warn of is told by the caller, or known."""
-    import transformers
-
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
 
 
 def experts_that_compute(model: Any, config: Mapping[str, Any], dtype: torch.dtype) -> Any:
