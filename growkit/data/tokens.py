@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from growkit.checkpoint.new_folder import UNFINISHED
 from growkit.checkpoint.small_files import read_json, reading
-from growkit.checkpoint.source import UNFINISHED
 from growkit.data.stored_ids import StoredIds
 from growkit.errors import CheckpointError
 
