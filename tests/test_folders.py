@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 import growkit
 from growkit.checkpoint.folder import write_folder
-from growkit.checkpoint.new_folder import UNFINISHED, new_folder
+from growkit.checkpoint.new_folder import UNFINISHED, contents, new_folder
 from growkit.checkpoint.source import open_checkpoint
 from growkit.errors import CheckpointError, RequestError
 from tests.tiny import make
@@ -44,30 +44,66 @@ def test_a_folder_that_changes_meanwhile_stays(tmp_path: Path, replace: bool) ->
     out.mkdir()
     (out / "old.txt").write_text("old")
     with pytest.raises(RequestError, match="made or changed by somebody else"):
-        write_folder(out, record=None, fill=lambda _: somebody_writes(out), replace=replace)
+        write_folder(
+            out, record=None, fill=lambda _: somebody_writes(out), replaces=contents(out) if replace else frozenset()
+        )
     assert set(tree(tmp_path)) == {"out/old.txt"} | ({"out/theirs.txt"} if replace else set())
 
 
 def test_what_may_give_way_does(tmp_path: Path) -> None:
     out = tmp_path / "out"
     somebody_writes(out)
-    write_folder(out, record=None, fill=lambda folder: (folder / "new").write_text("new") and None, replace=True)
+    write_folder(
+        out, record=None, fill=lambda folder: (folder / "new").write_text("new") and None, replaces=contents(out)
+    )
     assert tree(tmp_path) == {"out/new": b"new"}
 
 
-def test_init_replaces_nothing_that_came_after_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_its_owner_changes_meanwhile_stays(tmp_path: Path) -> None:
+    deep = tmp_path / "out" / "deep"
+    deep.mkdir(parents=True)
+    (deep / "notes").write_text("old")
+    before = contents(tmp_path / "out")
+    with pytest.raises(RequestError, match="made or changed by somebody else"):
+        write_folder(
+            tmp_path / "out", record=None, fill=lambda _: (deep / "notes").write_text("newer") and None, replaces=before
+        )
+    assert tree(tmp_path) == {"out/deep/notes": b"newer"}
+
+
+def test_what_changes_in_the_last_moment_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, rename = tmp_path / "out", os.rename
+    somebody_writes(out)
+    before = contents(out)
+
+    def and_somebody_writes(old: Path, new: Path) -> None:
+        if Path(old) == out:
+            (out / "more.txt").write_text("more")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", and_somebody_writes)
+    with pytest.raises(RequestError, match="made or changed by somebody else"):
+        write_folder(out, record=None, replaces=before)
+    assert tree(tmp_path) == {"out/theirs.txt": b"theirs", "out/more.txt": b"more"}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_init_replaces_nothing_that_came_after_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
     source, out = save_tiny("llama", tmp_path / "src"), tmp_path / "out"
     import growkit.models.init as module
 
     looked = module.check_target
 
-    def and_somebody_writes(*args: object, **named: object) -> None:
-        looked(*args, **named)  # type: ignore[arg-type]
+    def and_somebody_writes(*args: object, **named: object) -> object:
+        replaces = looked(*args, **named)  # type: ignore[arg-type]
         somebody_writes(out)
+        return replaces
 
     monkeypatch.setattr(module, "check_target", and_somebody_writes)
     with pytest.raises(RequestError, match="made or changed by somebody else"):
-        growkit.init(source / "config.json", out)
+        growkit.init(source / "config.json", out, force=force)
     assert tree(out) == {"theirs.txt": b"theirs"} and not (tmp_path / "out.partial").exists()
 
 

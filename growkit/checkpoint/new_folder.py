@@ -17,26 +17,27 @@ from filelock import lock_descriptor
 
 from growkit.errors import RequestError
 
+Contents = frozenset[tuple[str | int, ...]]
+NOTHING: Contents = frozenset()
 UNFINISHED = "UNFINISHED"  # in a folder that growkit is making, or was when it was stopped
 RUST_SAYS = re.compile(r"([^:()\"{}]+) \(os error \d+\)")
 
 
 @contextmanager
-def new_folder(out: Path, replace: bool = False) -> Iterator[Path]:
+def new_folder(out: Path, replaces: Contents = NOTHING) -> Iterator[Path]:
     """Yield OUT.partial to fill; when the block ends well it becomes OUT, else it goes.
 
-    replace: whether what lies there now may give way; what comes to lie there meanwhile never does. Raises RequestError
-    where that happens, where another process is writing the same output or the disk fails.
+    replaces: what lay there when somebody decided that it may give way; whatever has come or changed since never does.
+    Raises RequestError where that happened, where another process is writing the same output or the disk fails.
     """
     out = out.resolve()
     partial, replaced = _work_folders(out)
+    moved = False
     missing_parents = [parent for parent in out.parents if not parent.exists()]  # innermost first
     try:
         with _locked(out):
-            there = _stamp(out)
             try:
-                if there is not None and not replace:
-                    raise _taken(out)
+                _check_unchanged(out, out, replaces)
                 _clear(partial)  # what a stopped run left
                 _remove(replaced)
                 (partial / UNFINISHED).write_text("growkit was stopped while it made this folder: delete it\n")
@@ -45,13 +46,13 @@ def new_folder(out: Path, replace: bool = False) -> Iterator[Path]:
                     sync(path)
                 (partial / UNFINISHED).unlink()
                 sync(partial)
-                if _stamp(out) != there:
-                    raise _taken(out)
-                if there is not None:
+                if replaces and os.path.lexists(out):
                     os.rename(out, replaced)
-                os.rename(partial, out)  # fails where one that holds something came just now
+                    moved = True
+                    _check_unchanged(replaced, out, replaces)  # here nobody who knows its name changes it any more
+                _take_name(partial, out)
             except BaseException:
-                if replaced.exists() and not out.exists():
+                if moved and not os.path.lexists(out):
                     os.rename(replaced, out)
                 _remove(partial)
                 raise
@@ -72,12 +73,33 @@ def new_folder(out: Path, replace: bool = False) -> Iterator[Path]:
         raise
 
 
-def _stamp(out: Path) -> tuple[int, int, int] | None:
-    """What tells a folder from another, and from itself once something came into it; None for none or an empty one."""
-    if not out.is_dir() or not any(out.iterdir()):
-        return None
-    status = out.stat()
-    return status.st_dev, status.st_ino, status.st_mtime_ns
+def contents(folder: Path) -> Contents:
+    """What tells a folder from every other, and from itself once it has changed: its files, their sizes and times.
+    Nothing for what is not there or is empty. Raises OSError.
+    """
+    entries: set[tuple[str | int, ...]] = set()
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            state = os.lstat(os.path.join(place, name))
+            times = () if name in folders else (state.st_size, state.st_mtime_ns)
+            entries.add((os.path.relpath(os.path.join(place, name), folder), state.st_dev, state.st_ino, *times))
+    return frozenset(entries)
+
+
+def _check_unchanged(folder: Path, out: Path, replaces: Contents) -> None:
+    """Refuse to replace what nobody looked at. folder: where it lies; out: what it is called."""
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir() or contents(folder) - replaces):
+        raise _taken(out)
+
+
+def _take_name(partial: Path, out: Path) -> None:
+    """Raises RequestError where something has come just now: the system replaces nothing but an empty folder."""
+    try:
+        os.rename(partial, out)
+    except OSError:
+        if os.path.lexists(out):
+            raise _taken(out) from None
+        raise
 
 
 def _taken(out: Path) -> RequestError:

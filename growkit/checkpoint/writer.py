@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.headers import header_bytes
-from growkit.checkpoint.new_folder import check_work_folders
+from growkit.checkpoint.new_folder import NOTHING, Contents, check_work_folders, contents
 from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE
 from growkit.errors import RequestError
 from growkit.units import size
@@ -83,21 +83,22 @@ def check_target(
     force: bool,
     replaceable: Callable[[Path], bool] = is_checkpoint,
     kind: str = "checkpoint",
-) -> None:
+) -> Contents:
     """Refuse an output that would hurt: a source itself, a folder around or in it, something that is there, no place.
 
-    Raises RequestError; `force` allows replacing what is `replaceable`, said in a word to be of a kind, and only that.
+    Returns what is there now and may give way, for `new_folder`. Raises RequestError; `force` allows replacing what is
+    `replaceable`, said in a word to be of a kind, and only that.
     """
     try:
-        _check_target(out, sources, force, replaceable, kind)
+        return _check_target(out, sources, force, replaceable, kind)
     except OSError as error:
         raise RequestError(f"cannot write {str(out)!r}: {error.strerror or error}; choose another with -o") from None
 
 
 def _check_target(
     out: Path, sources: Sequence[Path], force: bool, replaceable: Callable[[Path], bool], kind: str
-) -> None:
-    target = out.resolve()
+) -> Contents:
+    replaces, target = NOTHING, out.resolve()
     for source in sources:
         origin = source.resolve()
         if target == origin or target in origin.parents:
@@ -110,6 +111,7 @@ def _check_target(
         if not force:
             raise RequestError(f"output {str(out)!r} exists; choose another with -o, or replace it with --force")
         here = target == Path.cwd() or target in Path.cwd().parents
+        replaces = NOTHING if here else contents(out)  # first, so that nothing comes in before it is judged
         why = "is or contains the current folder" if here else "" if replaceable(target) else f"is no {kind}"
         if why:
             raise RequestError(f"output {str(out)!r} {why}, so --force will not delete it; choose another with -o")
@@ -117,6 +119,7 @@ def _check_target(
     place = next(parent for parent in target.parents if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise RequestError(f"cannot write in {str(place)!r}; choose another output with -o")
+    return replaces
 
 
 def check_space(out: Path, needed: int) -> None:

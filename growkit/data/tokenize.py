@@ -67,7 +67,7 @@ def tokenize(
     folder = Path(out)
     named = [Path(name) for name in (*_listed(inputs), *_listed(val), *([tokenizer] if tokenizer is not None else []))]
     roots = [path for path in (*named, *train_files, *val_files) if path.exists()]
-    check_target(folder, list(dict.fromkeys(roots)), force, is_dataset, "dataset of growkit's alone")
+    replaces = check_target(folder, list(dict.fromkeys(roots)), force, is_dataset, "dataset of growkit's alone")
     sizes = [sum(path.stat().st_size for path in files) for files in (train_files, val_files)]
     most = workers or cores()
     vocabulary = None if tokenizer is None else open_tokenizer(tokenizer)
@@ -80,7 +80,7 @@ def tokenize(
         if "val" in splits:
             yield from (("val", text) for text in documents(val_files, text_key, advance))
 
-    with new_folder(folder, force) as partial:
+    with new_folder(folder, replaces) as partial:
         if vocabulary is None:
             texts = (text for _, text in pieces(["train"], begin("training a tokenizer", sizes[0])))
             vocabulary = new_tokenizer(texts, train_tokenizer or 0, partial / TOKENIZER, most)

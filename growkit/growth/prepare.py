@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.companions import modules_conflict, tokenizer_conflict
+from growkit.checkpoint.new_folder import Contents
 from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import check_target
@@ -53,6 +54,7 @@ class Prepared:
     rates: list[dict[str, Any]]
     plan: Plan
     folder: Path
+    replaces: Contents  # what lies there and may give way
     options: Options
 
 
@@ -94,13 +96,13 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
             Path(out) if out is not None else folder_for(sources, default_name([c.name for c in checkpoints], todo))
         )
         origins = [Path(origin) for origin in (*sources, *states) if Path(origin).exists()]
-        check_target(folder, origins, options.force)
+        replaces = check_target(folder, origins, options.force)
         rates = []
         if stored:
             optimizer_tensors(todo, [state.tensors for state in stored])  # refuses what does not belong
             rates = [read_rates(rates_beside(Path(state))) for state in states]
         yield Prepared(
-            sources=checkpoints, states=stored, rates=rates, plan=todo, folder=folder, options=options
+            sources=checkpoints, states=stored, rates=rates, plan=todo, folder=folder, replaces=replaces, options=options
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from growkit.checkpoint.companions import sentence_modules
 from growkit.checkpoint.folder import WeightFiles, beside, write_folder
+from growkit.checkpoint.new_folder import NOTHING, Contents
 from growkit.checkpoint.source import Checkpoint, open_checkpoint
 from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import SINGLE, Slot, write_json
@@ -40,13 +41,13 @@ def write_checkpoint(
     allow_nonfinite: bool = False,
     optimizers: Sequence[Checkpoint] = (),
     rates: Sequence[Mapping[str, Any]] = (),
-    replace_out: bool = False,
+    replaces: Contents = NOTHING,
     progress: Progress = lambda _: None,
 ) -> None:
     """Carry a plan out into a new folder. Raises GrowkitError and leaves nothing behind where that cannot be done.
 
     optimizers: AdamW state of each source, or none; rates: the learning-rate multipliers each source already has.
-    replace_out: whether what lies there may give way.
+    replaces: what lies there and may give way.
     """
     jobs = [Job(plan.tensors, sources), *_dense_jobs(plan, sources)]
     if optimizers:
@@ -79,7 +80,7 @@ def write_checkpoint(
         record=lambda hashes: describe(plan, sources, hashes),
         card=growth_card(plan, sources),
         config=plan.config,
-        replace=replace_out,
+        replaces=replaces,
     )
 
 

@@ -50,7 +50,7 @@ def merge(
         if not options.dry_run:
             options.announce(merger.plan)
             write_merged(
-                merger, ready.first, ready.sources, ready.folder, options.shard_bytes, options.force, options.progress
+                merger, ready.first, ready.sources, ready.folder, options.shard_bytes, ready.replaces, options.progress
             )
         return Merged(ready.folder, merger.plan, options.dry_run)
 
@@ -122,7 +122,7 @@ def delta(
             fill=fill,
             record=lambda hashes: describe(plan, "delta", asked, ready.sources, hashes),
             card=None if rank is None else lora_card(plan, ready.sources, rank),
-            replace=force,
+            replaces=ready.replaces,
         )
         return measured
 
@@ -160,10 +160,10 @@ def apply(base: Path_, deltas: Sequence[tuple[Path_, Number]], out: Path_ | None
             else folder_for([base], "+".join([checkpoint.name, *(k.split("/")[-1] for k in keys)]))
         )
         named = [Path(path) for path in (base, *(path for path, _ in deltas))]
-        check_target(folder, [path for path in named if path.exists()], options.force)
+        replaces = check_target(folder, [path for path in named if path.exists()], options.force)
         if not options.dry_run:
             options.announce(plan)
             merger = Merger(plan, checkpoint, [skills[key].member for key in order], options.allow_nonfinite)
             sources = [checkpoint, *(skills[key].stored for key in order)]
-            write_merged(merger, checkpoint, sources, folder, options.shard_bytes, options.force, options.progress)
+            write_merged(merger, checkpoint, sources, folder, options.shard_bytes, replaces, options.progress)
         return Merged(folder, plan, options.dry_run)

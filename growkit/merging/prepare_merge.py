@@ -12,6 +12,7 @@ import torch
 
 from growkit.checkpoint.companions import TOKENIZERS, modules_conflict, sentence_modules
 from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.new_folder import Contents
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.token_ids import token_ids
@@ -47,7 +48,7 @@ class MergeOptions:
     announce: Callable[[MergePlan], None] = lambda _: None  # called with the plan before anything is written
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReadyMerge:
     """All that is settled before a byte is written. sources: the base, where there is one, then the plan's members."""
 
@@ -55,6 +56,7 @@ class ReadyMerge:
     first: Checkpoint
     sources: list[Checkpoint]
     folder: Path
+    replaces: Contents  # what lies there and may give way
 
 
 def weighted_path(member: Member) -> tuple[Path_, Number]:
@@ -114,10 +116,12 @@ def prepared_merge(
             if out is not None
             else folder_for(paths, f"{'+'.join(c.name for c in opened[based:])}-{request.method}")
         )
-        check_target(folder, [place for path in paths for place in paths_of(path)], options.force)
+        replaces = check_target(folder, [place for path in paths for place in paths_of(path)], options.force)
         deltas: list[Deltas] = [FineTuned(source) for source in sources]
         merger = Merger(plan, opened[0] if based else None, deltas, options.allow_nonfinite)
-        yield ReadyMerge(merger, opened[0], [*opened[:based], *sources], folder)
+        yield ReadyMerge(
+            merger=merger, first=opened[0], sources=[*opened[:based], *sources], folder=folder, replaces=replaces
+        )
     finally:
         for checkpoint in opened:
             checkpoint.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 from growkit.checkpoint.card import ADAPTER, FINE_TUNE, MERGE, model_card
 from growkit.checkpoint.folder import WeightFiles, beside, write_folder
+from growkit.checkpoint.new_folder import NOTHING, Contents
 from growkit.checkpoint.record import record, source_entries
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.stream import Progress, write_blocks
@@ -28,13 +29,13 @@ def write_merged(
     sources: Sequence[Checkpoint],
     out: Path,
     shard_bytes: int,
-    replace: bool = False,
+    replaces: Contents = NOTHING,
     progress: Progress = lambda _: None,
 ) -> None:
     """Carry a merge out into a new folder. Raises GrowkitError and leaves nothing behind where that cannot be done.
 
     first: whose companions the result gets. sources: the base, where there is one, then the plan's members.
-    replace: whether what lies there may give way.
+    replaces: what lies there and may give way.
     """
     plan = merger.plan
 
@@ -58,7 +59,7 @@ def write_merged(
         record=lambda hashes: describe(plan, plan.command, plan.request.to_json(), sources, hashes),
         card=merge_card(plan, sources),
         config=plan.config,
-        replace=replace,
+        replaces=replaces,
     )
 
 

@@ -68,7 +68,7 @@ def init(
     """
     folder = Path(out)
     content, beside = _config_and_folder(config)
-    check_target(folder, [Path(config)] if Path(config).exists() else [], force)
+    replaces = check_target(folder, [Path(config)] if Path(config).exists() else [], force)
     name = dtype or str(content.get("dtype") or content.get("torch_dtype") or "float32").removeprefix("torch.")
     if name not in DTYPES:
         named = f"--dtype {dtype!r}" if dtype else f"dtype {name!r} in the config"
@@ -99,7 +99,7 @@ def init(
         room=parameters * DTYPES[name].itemsize,
         record=lambda _: record("init", architecture=architecture, request=request, sources=[]),
         card=_card(architecture, parameters, request),
-        replace=force,
+        replaces=replaces,
     )
     tokenizer = tokenizer_folder(folder) is not None
     return Initialised(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.new_folder import new_folder
+from growkit.checkpoint.new_folder import NOTHING, Contents, contents, new_folder
 from growkit.checkpoint.small_files import read_json
 from growkit.errors import CheckpointError, RequestError
 from growkit.reports.runs import Cost, Curve, ExpertLoads, check_comparable, read_run
@@ -140,7 +140,7 @@ def report(
     if not named:
         raise RequestError("no run to report on; name the --out folders of growkit pretrain")
     folder = Path(out)
-    _check_out(folder)
+    replaces = _check_out(folder)
     curves = [read_run(run) for run in named]
     _check_names(curves)
     for curve in curves:
@@ -156,7 +156,7 @@ def report(
             raise CheckpointError(f"{str(source.path)!r} has no training in it, so it cannot be counted as a source")
     base = next(curve for curve in curves if baseline is None or _is_among(baseline, [curve.path]))
     savings = _compare(curves, base, spent, folder)
-    return _write(savings, curves)
+    return _write(savings, curves, replaces)
 
 
 def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path) -> Savings:
@@ -214,9 +214,9 @@ def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path)
     )
 
 
-def _write(savings: Savings, curves: list[Curve]) -> Savings:
+def _write(savings: Savings, curves: list[Curve], replaces: Contents) -> Savings:
     """Draw and write, whole or not at all."""
-    with new_folder(savings.folder, replace=True) as folder:
+    with new_folder(savings.folder, replaces) as folder:
         try:
             from growkit.reports.picture import draw
         except ImportError:
@@ -233,12 +233,14 @@ def _json(savings: Savings) -> str:
     return json.dumps(savings.to_json(), indent=2) + "\n"
 
 
-def _check_out(folder: Path) -> None:
-    """Refuse to write into what is there and is no report. Raises RequestError."""
+def _check_out(folder: Path) -> Contents:
+    """What may give way to a report. Refuses to write into what is there and is no report. Raises RequestError."""
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"output {str(folder)!r} exists and is no folder; choose another --out")
+    replaces = contents(folder) if (folder / DATA).is_file() else NOTHING
     if folder.is_dir() and any(folder.iterdir()) and not _is_report(folder):
         raise RequestError(f"output {str(folder)!r} exists and is no report of growkit's; choose another --out")
+    return replaces
 
 
 def _is_report(folder: Path) -> bool:

@@ -13,6 +13,7 @@ import torch
 from growkit.checkpoint.card import model_card
 from growkit.checkpoint.folder import Beside, beside, write_folder
 from growkit.checkpoint.headers import header_bytes
+from growkit.checkpoint.new_folder import contents
 from growkit.checkpoint.record import FORMAT
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.checkpoint.writer import Slot, layout, write_index, write_json
@@ -91,7 +92,7 @@ def write_together(
             beside=beside,
             record=None if record is None else lambda _: record(),
             card=card,
-            replace=True,
+            replaces=contents(folder),
         )
     else:
         fill(folder)  # they only send: where to is the first one's to know
