@@ -37,7 +37,8 @@ def new_folder(out: Path, replaces: Contents = NOTHING) -> Iterator[Path]:
     try:
         with _locked(out):
             try:
-                _check_unchanged(out, out, replaces)
+                if contents(out) - replaces:
+                    raise _taken(out)
                 _clear(partial)  # what a stopped run left
                 _remove(replaced)
                 (partial / UNFINISHED).write_text("growkit was stopped while it made this folder: delete it\n")
