@@ -44,7 +44,7 @@ CONFIGS = [  # changes (KeyError: left out), part of the sentence
     ({"hidden_size": "24"}, "should give 'hidden_size' as a positive whole number, not '24'"),
     ({"hidden_size": KeyError}, "should give 'hidden_size' as a positive whole number, not None"),
     ({"hidden_size": 24.0}, "'hidden_size' as a positive whole number, not 24.0"),
-    ({"num_hidden_layers": True}, "'num_hidden_layers' as a positive whole number, not True"),
+    ({"num_hidden_layers": True}, "num_hidden_layers as a whole number from 1 to 10000, or null, not True"),
     ({"num_attention_heads": 0}, "'num_attention_heads' as a positive whole number, not 0"),
     ({"num_attention_heads": 3}, "3 heads for 2 kv heads, which does not divide"),
     ({"num_hidden_layers": 4}, "says 4 layers but 'src' has tensors of 3"),

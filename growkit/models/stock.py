@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.source import CONFIG
-from growkit.errors import CheckpointError, reason_of
+from growkit.errors import CheckpointError, ran_out, reason_of
 from growkit.families import family_named
 from growkit.growth.width.sizes import odd_width
 
@@ -110,6 +110,22 @@ def hushed() -> Iterator[None]:
         yield
     finally:
         transformers.logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def computing(name: str) -> Iterator[None]:
+    """Within the block a stock model of a class computes.
+
+    What its own code cannot do is a CheckpointError: transformers builds models of settings that it cannot run.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
+        if isinstance(error, RuntimeError) and ran_out(error):
+            raise
+        raise CheckpointError(
+            f"transformers cannot run the {name} that config.json describes ({reason_of(error)}); one of its settings is wrong"
+        ) from None
 
 
 def experts_that_compute(model: Any, config: Mapping[str, Any], dtype: torch.dtype) -> Any:

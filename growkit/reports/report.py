@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.small_files import read_json
 from growkit.errors import CheckpointError, RequestError
 from growkit.reports.runs import Cost, Curve, ExpertLoads, check_comparable, read_run
 from growkit.version import __version__
@@ -244,9 +245,8 @@ def _check_out(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"output {str(folder)!r} exists and is no folder; choose another --out")
     try:
-        content = json.loads((folder / DATA).read_bytes())
-        ours = isinstance(content, dict) and content.get("command") == "report"
-    except (OSError, ValueError, RecursionError):
+        ours = read_json(folder / DATA).get("command") == "report"
+    except CheckpointError:
         ours = False
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise RequestError(f"output {str(folder)!r} exists and is no report of growkit's; choose another --out")
