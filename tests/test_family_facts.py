@@ -48,10 +48,11 @@ def test_strings_finds_a_family():
         ("bert", {"max_position_embeddings": 512, "pad_token_id": 1}, 512),
         ("roberta", {"max_position_embeddings": 514, "pad_token_id": 1}, 512),
         ("roberta", {"max_position_embeddings": 514, "pad_token_id": 7}, 506),
-        ("roberta", {"max_position_embeddings": 514}, 513),
+        ("roberta", {"max_position_embeddings": 514}, 512),  # the class's padding token is 1
         ("opt", {"max_position_embeddings": 2048}, 2048),
         ("gpt2", {"n_positions": 1024}, 1024),
-        ("llama", {}, None),
+        ("llama", {}, 2048),  # the class's
+        ("llama", {"max_position_embeddings": None}, None),
     ],
 )
 def test_longest_sequence(family, config, longest):
@@ -98,6 +99,10 @@ def test_either_key_says_how_many_experts_and_they_must_agree():
         ("gpt_neox", ROPE, "partial_rotary_factor", ("rope_parameters", "partial_rotary_factor")),
         ("phi", {}, "partial_rotary_factor", ("partial_rotary_factor",)),
         ("llama", {}, "rope_theta", ("rope_theta",)),
+        ("gpt_neox", ROPE, "rope_theta", ("rotary_emb_base",)),  # and where transformers 4 reads it
+        ("gpt_neox", ROPE, "partial_rotary_factor", ("rotary_pct",)),
+        ("phi", ROPE, "partial_rotary_factor", ("partial_rotary_factor",)),
+        ("llama", ROPE, "rope_theta", ("rope_theta",)),
     ],
 )  # fmt: skip
 def test_rotary_settings_are_written_where_the_family_has_them(family, config, edit, where):
@@ -106,6 +111,14 @@ def test_rotary_settings_are_written_where_the_family_has_them(family, config, e
     for key in where:
         config = config[key]
     assert config == 0.5
+
+
+@pytest.mark.parametrize("kind", ["yarn", "llama3"])
+def test_a_scaled_base_is_not_stated_without_its_scale(kind):
+    """Transformers 4 finds no rope_parameters, so a base by itself would be another model's."""
+    config = {"rope_parameters": {"rope_theta": 1e4, "rope_type": kind, "factor": 2.0}}
+    write_rotary(family_named("llama"), config, {"rope_theta": 0.5})
+    assert config == {"rope_parameters": {"rope_theta": 0.5, "rope_type": kind, "factor": 2.0}}
 
 
 def test_a_tensor_of_more_than_two_dimensions_is_refused(monkeypatch):

@@ -48,7 +48,6 @@ OTHERS = [  # how b is made, part of the sentence
     (("llama", "LlamaModel"), {}, "are a LlamaForCausalLM and a LlamaModel"),
     (("llama",), dict(head_dim=8), "have head_dim 6 and 8"),
     (("llama",), dict(num_hidden_layers=2), "have layer 3 and 2"),
-    (("llama",), dict(tie_word_embeddings=True), "tied"),
     (("llama",), dict(num_key_value_heads=4), "2 and 1 query heads for each kv head"),
     (("llama",), dict(rope_parameters={"rope_type": "default", "rope_theta": 5000.0}), "have rope_parameters {"),
     (("llama",), dict(hidden_act="gelu"), "have hidden_act 'silu' and 'gelu'"),

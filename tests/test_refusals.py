@@ -42,7 +42,9 @@ CONFIGS = [  # changes (KeyError: left out), part of the sentence
     ({"model_type": KeyError}, "model_type None is not a family"),
     ({"model_type": ["llama"]}, "model_type ['llama'] is not a family"),
     ({"hidden_size": "24"}, "should give 'hidden_size' as a positive whole number, not '24'"),
-    ({"hidden_size": KeyError}, "should give 'hidden_size' as a positive whole number, not None"),
+    ({"hidden_size": None}, "should give 'hidden_size' as a positive whole number, not None"),
+    ({"vocab_size": KeyError}, "has shape [61, 24] but config.json says [32000, 24]"),  # as transformers would have it
+    ({"num_hidden_layers": KeyError}, "config.json says 32 layers but 'src' has tensors of 3"),
     ({"hidden_size": 24.0}, "'hidden_size' as a positive whole number, not 24.0"),
     ({"num_hidden_layers": True}, "num_hidden_layers as a whole number from 1 to 10000, or null, not True"),
     ({"num_attention_heads": 0}, "'num_attention_heads' as a positive whole number, not 0"),

@@ -1,5 +1,8 @@
 """The families growkit knows, by model_type. They know names and axes; ignorant of values, maps and files."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from growkit.errors import CheckpointError
 from growkit.families import bert, gpt, llama, moe
 from growkit.families.schema import Family
@@ -15,3 +18,9 @@ def family_named(model_type: object) -> Family:
             f"model_type {model_type!r} is not a family growkit knows; it knows {', '.join(sorted(FAMILIES))}"
         )
     return family
+
+
+def vocabulary_size(config: Mapping[str, Any]) -> int:
+    """How many rows the token embedding of a config's model has. Raises CheckpointError where it does not say so."""
+    family = family_named(config.get("model_type"))
+    return family.number(config, family.sizes["vocab"])

@@ -81,7 +81,9 @@ def llama_like(
     **facts: Any,
 ) -> Family:
     """A family that shares Llama's names and sizes; `sizes` of its own and `facts` are what sets it apart."""
+    defaults = {"head_dim": None, "num_key_value_heads": None, **facts.pop("defaults", {})}
     common: dict[str, Any] = dict(
+        defaults=defaults,
         norms=Norms(kind=RMS),
         rotary=Rotary(),
         own_head_dim=True,
@@ -108,9 +110,14 @@ def llama_like(
 _GEMMA: dict[str, Any] = dict(embedding_scaled=True, tied=True)
 
 LLAMA = llama_like("llama", "Llama", hidden_by_heads=True)
-MISTRAL = llama_like("mistral", "Mistral", defaults={"num_key_value_heads": 8})
+MISTRAL = llama_like("mistral", "Mistral", defaults={"num_key_value_heads": 8, "sliding_window": 4096})
 _WINDOW: dict[str, Any] = dict(windows=AttentionWindows(full_layers="max_window_layers"))
-_WINDOW_DEFAULTS = {"num_key_value_heads": 32, "max_window_layers": 28, "sliding_window": 4096}
+_WINDOW_DEFAULTS = {
+    "num_key_value_heads": 32,
+    "use_sliding_window": False,
+    "max_window_layers": 28,
+    "sliding_window": 4096,
+}
 QWEN2 = llama_like("qwen2", "Qwen2", switches={}, defaults=_WINDOW_DEFAULTS, **_WINDOW)
 QWEN3 = llama_like(
     "qwen3",
@@ -120,7 +127,13 @@ QWEN3 = llama_like(
     defaults={"head_dim": 128, **_WINDOW_DEFAULTS},
     **_WINDOW,
 )
-GEMMA = llama_like("gemma", "Gemma", norms=Norms(kind=RMS, gain_offset=1.0), defaults={"head_dim": 256}, **_GEMMA)
+GEMMA = llama_like(
+    "gemma",
+    "Gemma",
+    norms=Norms(kind=RMS, gain_offset=1.0),
+    defaults={"head_dim": 256, "num_key_value_heads": 16},
+    **_GEMMA,
+)
 GEMMA2 = llama_like(
     "gemma2",
     "Gemma2",
@@ -129,7 +142,13 @@ GEMMA2 = llama_like(
     score_keys={"query_pre_attn_scalar": None},
     norms=Norms(kind=RMS, gain_offset=1.0, branch=_AFTER_BLOCKS),
     windows=AttentionWindows(layer_cycle=("sliding_attention", "full_attention")),
-    defaults={"head_dim": 256, "query_pre_attn_scalar": 256},
+    defaults={
+        "head_dim": 256,
+        "num_key_value_heads": 4,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "final_logit_softcapping": 30.0,
+    },
     **_GEMMA,
 )
 OLMO2 = llama_like(

@@ -7,7 +7,7 @@ from typing import Any
 
 from growkit.families.keys import Either, Keys
 from growkit.families.llama import ATTENTION, HEAD_NORM, OUTSIDE, llama_like
-from growkit.families.schema import RMS, ExpertKeys, Family, Norms
+from growkit.families.schema import RMS, ExpertKeys, Family, Norms, Rotary
 
 _MIXTRAL = {
     "layers.{layer}.block_sparse_moe.gate.weight": "expert /hidden",
@@ -72,6 +72,7 @@ MIXTRAL = _moe(
     {"expert": "num_local_experts"},
     experts=ExpertKeys(top_k=_TOP_K, fused=_fused("block_sparse_moe", "w1", "w3", "w2")),
     hidden_by_heads=False,
+    rotary=Rotary(base=1e6),
     defaults={"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
 )
 QWEN2_MOE = _moe(
@@ -89,6 +90,8 @@ QWEN2_MOE = _moe(
         "shared_expert_intermediate_size": 5632,
         "intermediate_size": 5632,
         "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "use_sliding_window": False,
     },
 )
 QWEN3_MOE = _moe(
@@ -105,6 +108,8 @@ QWEN3_MOE = _moe(
         "moe_intermediate_size": 768,
         "intermediate_size": 6144,
         "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "use_sliding_window": False,
     },
 )
 

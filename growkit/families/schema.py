@@ -12,6 +12,7 @@ from typing import Any
 from growkit.errors import CheckpointError
 from growkit.families.keys import Keys, key_names
 from growkit.families.naming import TensorNames
+from growkit.families.stock_config import stock_value
 from growkit.maps.notation import parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
@@ -36,6 +37,7 @@ class Rotary:
     """Rotary positions."""
 
     fraction: float = 1.0  # the part of a head that turns, where the config is silent
+    base: float = 10000.0  # of the frequencies, where the config is silent
     # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
     fraction_key: str = "partial_rotary_factor"
     base_key: str = "rope_theta"
@@ -89,7 +91,9 @@ class Family(TensorNames):
         str, ...
     ] = ()  # config keys that make a layer compute by its number, so that it cannot stand elsewhere
     experts: ExpertKeys = ExpertKeys()
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # config values where the key is absent
+    # what transformers' config class fills in where a key is absent, for those that growth asks of every model; None:
+    # what follows from other sizes. Of any other key the class is asked
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
 
     @property
@@ -106,14 +110,23 @@ class Family(TensorNames):
         """All config keys of sizes; positions left out, which are a property of the text that was seen."""
         return frozenset(key for axis in self.sizes if axis != "position" for key in self.keys(axis))
 
+    def value(self, config: Mapping[str, Any], key: str) -> Any:
+        """What a config says under a key; where it has none, what transformers' config class says for it.
+
+        Raises CheckpointError where the class must be asked and does not take the config.
+        """
+        if key in config:
+            return config[key]
+        return self.defaults[key] if key in self.defaults else stock_value(self.model_type, config, key)
+
     def number(self, config: Mapping[str, Any], keys: Keys) -> int:
-        """A positive whole number that a config states under any of these keys, or the family's default.
+        """A positive whole number that a config states under any of these keys, or its class.
 
         Raises CheckpointError where it is none.
         """
         names = key_names(keys)
         stated = [config[name] for name in names if config.get(name) is not None]
-        value = stated[0] if stated else self.defaults.get(names[0])
+        value = stated[0] if stated else self.value({k: v for k, v in config.items() if k not in names}, names[0])
         if type(value) is not int or value < 1:
             raise CheckpointError(f"config.json should give {names[0]!r} as a positive whole number, not {value!r}")
         return value
@@ -123,9 +136,9 @@ class Family(TensorNames):
 
         RoBERTa counts positions from behind the padding token's id, so that many are never used.
         """
-        stated = config.get(self.keys("position")[0])
+        stated = self.value(config, self.keys("position")[0])
         after = self.positions.counted_after
-        return stated - ((config.get(after) or 0) + 1) if after and isinstance(stated, int) else stated
+        return stated - ((self.value(config, after) or 0) + 1) if after and isinstance(stated, int) else stated
 
     def is_sparse(self, config: Mapping[str, Any], layer: int) -> bool:
         """Whether a layer, counted from 0, has experts. Raises CheckpointError for a config that does not say it
@@ -134,7 +147,7 @@ class Family(TensorNames):
         keys = self.experts
         if not self.is_moe or not keys.sparse_step:
             return self.is_moe
-        dense = config.get(keys.dense_layers) or []
+        dense = self.value(config, keys.dense_layers) or []
         if not isinstance(dense, list):
             raise CheckpointError(f"config.json should list layers under {keys.dense_layers!r}, not {dense!r}")
         return layer not in dense and (layer + 1) % self.number(config, keys.sparse_step) == 0

@@ -77,7 +77,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     stated = [note for source in sources for note in source.notes]
     notes += odd_width_notes(family, config, max(tensor.dtype.itemsize for tensor in tensors))
-    if recipe.mode and config.get("final_logit_softcapping"):
+    if recipe.mode and config.get("final_logit_softcapping", family.defaults.get("final_logit_softcapping")):
         notes.append("logits are capped after they are averaged, not before")
     notes = [*dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
     return Plan(

@@ -22,6 +22,7 @@ from growkit.growth.plan import Plan
 from growkit.growth.request import Recipe
 from growkit.growth.sources import headers_of, open_source, split_stored
 from growkit.growth.stored_names import names_of_today, prefixed_like
+from growkit.growth.untied import tied_alike
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 
 SHARD_BYTES = 5_000_000_000
@@ -76,6 +77,7 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         for state in states:
             stored.append(open_state(Path(state)))
             opened.callback(stored[-1].close)
+        checkpoints = tied_alike(checkpoints)
         _name_alike(checkpoints)
         headers = [headers_of(checkpoint) for checkpoint in checkpoints]
         for moments, header in zip(stored, headers):

@@ -13,7 +13,8 @@ from growkit.checkpoint.source import Checkpoint, Stretch
 from growkit.families import Family, family_named
 from growkit.growth.kin import names_of, stem_of
 from growkit.growth.source_headers import Headers
-from growkit.growth.sources import head_and_embedding, headers_of, open_source
+from growkit.growth.sources import headers_of, open_source
+from growkit.growth.untied import untied
 from growkit.merging.merge_plan import check_fits
 from growkit.merging.merged_tensor import Giver
 from growkit.merging.stored_deltas import Skill, open_skill
@@ -109,18 +110,17 @@ def open_member(member: str | Path) -> Checkpoint:
     )
 
 
-def untied(checkpoint: Checkpoint, family: Family) -> Checkpoint:
-    """The same model with a head of its own, equal to the embedding."""
-    head, embedding = head_and_embedding(family, checkpoint.tensors)
-    assert embedding is not None and checkpoint.config is not None, "a tied head is tied to an embedding"
-    tensors = dict(checkpoint.tensors)
-    head = head or family.heads[0]
-    tensors.setdefault(head, replace(tensors[embedding], name=head))
-    bias = head.removesuffix("weight") + "bias"
-    of_parent = f"{head.rpartition('.')[0].rpartition('.')[0]}.bias"  # where BERT keeps the bias of a tied head
-    if family.knows(bias) and of_parent in tensors:
-        tensors.setdefault(bias, replace(tensors[of_parent], name=bias))
-    return replace(checkpoint, tensors=tensors, config={**checkpoint.config, "tie_word_embeddings": False})
+def untied_member(member: Checkpoint, family: Family) -> Checkpoint:
+    """`untied`, for a base with a delta on it too: what that changes of the embedding it changes of the head."""
+    if not isinstance(member, Adapted):
+        return untied(member, family)
+    base = untied(member.base, family)
+    assert base.config is not None, "as its base had one"
+    stems = dict(member.stems)
+    for name in {*base.tensors} - {*member.tensors}:
+        if family.stem(name) in family.heads and family.embedding in stems.values():
+            stems[name] = family.embedding
+    return replace(member, base=base, tensors=base.tensors, config=base.config, stems=stems)
 
 
 def on_both(skill: Skill, family: Family, headers: Headers) -> Giver:

@@ -19,7 +19,7 @@ TOKENIZER_CONFIG, GENERATION = "tokenizer_config.json", "generation_config.json"
 
 def givers_of(first: Checkpoint, members: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
     """Which member gives the chat template and the generation settings, by file; none where the first has its own."""
-    given = {}
+    given: dict[str, Checkpoint] = {}
     for name in (TEMPLATE, GENERATION):
         if first.folder is not None and not _has(first.folder, name):
             giver = next((m for m in members if m.folder is not None and _has(m.folder, name)), None)

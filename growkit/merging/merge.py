@@ -12,7 +12,8 @@ from growkit.errors import RequestError
 from growkit.families import family_named
 from growkit.growth.names import folder_for
 from growkit.growth.sources import headers_of, open_source
-from growkit.merging.base_and_delta import UNTIED, on_both, untied
+from growkit.growth.untied import untied
+from growkit.merging.base_and_delta import UNTIED, on_both
 from growkit.merging.by_tensor import Number
 from growkit.merging.delta_sizes import DeltaReport, measure
 from growkit.merging.kept_files import givers_of, kept_notes

@@ -22,8 +22,9 @@ from growkit.growth.names import folder_for
 from growkit.growth.prepare import SHARD_BYTES
 from growkit.growth.source_headers import Headers
 from growkit.growth.sources import headers_of
+from growkit.growth.untied import tied_alike
 from growkit.growth.width.sizes import read_sizes
-from growkit.merging.base_and_delta import base_and_delta, open_member, paths_of
+from growkit.merging.base_and_delta import base_and_delta, open_member, paths_of, untied_member
 from growkit.merging.by_tensor import Number, Spelling, by_tensor
 from growkit.merging.merge_plan import MergePlan, keys_of, merge_plan
 from growkit.merging.merger import Deltas, FineTuned, Merger
@@ -98,6 +99,8 @@ def prepared_merge(
     try:
         for path in paths:
             opened.append(open_member(path))
+        if not request.body:  # which leaves heads as they are
+            opened = tied_alike(opened, untied_member)
         headers = [headers_of(checkpoint) for checkpoint in opened]
         vocabularies = [_vocabulary(checkpoint, model) for checkpoint, model in zip(opened, headers)]
         based = base is not None

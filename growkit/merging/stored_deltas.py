@@ -22,7 +22,7 @@ from growkit.checkpoint.source import ADAPTER, Checkpoint, open_checkpoint, runs
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.growth.kin import names_of
-from growkit.growth.source_headers import FLOATS, Headers
+from growkit.growth.source_headers import FLOATS, Headers, is_tied
 from growkit.merging.by_tensor import Number
 from growkit.merging.lora import LowRankDelta
 from growkit.merging.lora_tensors import open_lora
@@ -91,7 +91,7 @@ def open_skill(
     if (path / SPARSE).is_file():
         stored = open_checkpoint(path / SPARSE)
         member: SparseDelta | LowRankDelta
-        member, dtypes, shapes = _sparse(path, stored, headers, family)
+        member, dtypes, shapes, untied = _sparse(path, stored, headers, family)
     elif (path / ADAPTER).is_file():
         lora = open_lora(path, base, headers, family)
         member, dtypes, shapes, untied = lora.member, lora.dtypes, lora.shapes, lora.untied
@@ -117,14 +117,19 @@ def open_skill(
     return Skill(giver=giver, member=member, stored=stored, untied=untied)
 
 
-def _sparse(path: Path, stored: Checkpoint, base: Headers, family: Family) -> tuple[SparseDelta, dict, dict]:
-    """Raises CheckpointError for tensors that are no parts of a sparse delta, or do not belong together."""
+def _sparse(path: Path, stored: Checkpoint, base: Headers, family: Family) -> tuple[SparseDelta, dict, dict, bool]:
+    """The last says whether it changes a head that is tied in the base. Raises CheckpointError for tensors that are no
+    parts of a sparse delta, or do not belong together.
+    """
     dtypes, shapes = {}, {}
-    ours = names_of(family, base)
+    ours = dict(names_of(family, base))
     parts: dict[str, dict[str, StoredTensor]] = {}
     for name, tensor in stored.tensors.items():
         stem, _, part = name.rpartition(".")
         parts.setdefault(stem, {})[part] = tensor
+    own = [stem for stem in parts if stem in family.heads] if is_tied(family, base) else []
+    if own:
+        ours |= dict.fromkeys(own, ours[family.embedding])  # where its head lies, before it has one of its own
     for stem, there in parts.items():
         held = there.get("dense", there.get("values"))
         if held is None or held.dtype not in FLOATS or not (len(there) == 1 if "dense" in there else _is_csr(there)):
@@ -138,7 +143,7 @@ def _sparse(path: Path, stored: Checkpoint, base: Headers, family: Family) -> tu
         shapes[stem] = held.shape if "dense" in there and held.elements != prod(rows + rest) else rows + rest
     if not parts:
         raise CheckpointError(f"{str(path)!r} holds no tensors: nothing was saved in its {SPARSE}")
-    return SparseDelta(stored), dtypes, shapes
+    return SparseDelta(stored), dtypes, shapes, bool(own)
 
 
 def _is_csr(there: Mapping[str, StoredTensor]) -> bool:

@@ -46,7 +46,7 @@ def write_merged(
 
     given = givers_of(first, sources[plan.base is not None :]) if plan.command == "merge" else {}
     entries = [(name, tensor.dtype, tensor.shape) for tensor in plan.tensors for name in tensor.names]
-    hidden = plan.config[plan.family.keys("hidden")[0]]
+    hidden = plan.family.value(plan.config, plan.family.keys("hidden")[0])
     write_folder(
         out,
         sources=sources,

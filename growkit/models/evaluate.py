@@ -24,7 +24,7 @@ from growkit.data.measured import Measured, measured
 from growkit.data.stored_ids import StoredIds
 from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_folder
 from growkit.errors import CheckpointError, RequestError
-from growkit.families import family_named
+from growkit.families import family_named, vocabulary_size
 from growkit.models.running import load_model, loadable, objective
 from growkit.models.stock import computing
 from growkit.operators.seeds import stable_seed
@@ -112,8 +112,7 @@ def evaluate(
         causal = objective(config, source.label)
         vocabulary = open_tokenizer(folder) if tokenizer_folder(folder) is not None else None
         text = measured(data, split, text_key, vocabulary, source.label)
-        family = family_named(config.get("model_type"))
-        size = family.number(config, family.sizes["vocab"])
+        size = vocabulary_size(config)
         mask = None if causal else _mask(text, vocabulary, source.label, size)
         length = _context(config, context, len(text.ids) - causal, str(data))
         windows = Windows(len(text.ids), length, _stride(stride, length, causal), causal)

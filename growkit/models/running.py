@@ -18,7 +18,7 @@ from growkit.checkpoint.token_ids import beyond_rows
 from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
-from growkit.families import family_named
+from growkit.families import family_named, vocabulary_size
 from growkit.families.naming import has_language_head
 from growkit.models.stock import computing, experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
@@ -60,7 +60,7 @@ class Results:
             for name, value in _outputs(model, inputs).items():
                 if name not in unsettled:
                     collected.setdefault(name, []).append(value[0].double())
-                    if value.shape[-1] == config.get("vocab_size") and value.dim() == 3:
+                    if value.shape[-1] == vocabulary_size(config) and value.dim() == 3:
                         self.vocabulary_output = name
             self.labels.append(labels)
         lacked = f"weights that the file lacks and transformers draws at random ({', '.join(missing[:3])})"
@@ -123,9 +123,9 @@ def sequences_for(
     model.
     """
     family = family_named(config.get("model_type"))
-    positions = config.get(family.keys("position")[0]) or longest
+    positions = family.value(config, family.keys("position")[0]) or longest
     length = max(1, min(longest, positions - SPARE, family.longest(config) or longest))
-    vocabulary = family.number(config, family.sizes["vocab"])
+    vocabulary = vocabulary_size(config)
     if text is None:
         stated = [config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")]
         special = {i for value in stated for i in (value if isinstance(value, list) else [value])}

@@ -14,6 +14,7 @@ import torch
 from growkit.checkpoint.source import CONFIG
 from growkit.errors import CheckpointError, ran_out, reason_of
 from growkit.families import family_named
+from growkit.families.stock_config import hushed
 from growkit.growth.width.sizes import odd_width
 
 
@@ -97,19 +98,6 @@ def generation_settings(folder: Path) -> Any:
         return GenerationConfig.from_pretrained(
             folder, local_files_only=True, config_file_name=CONFIG, _from_model_config=True
         )
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Within the block transformers says nothing but errors: what it would warn of is told by the caller, or known."""
-    import transformers
-
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
 
 
 @contextmanager

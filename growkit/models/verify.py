@@ -15,7 +15,7 @@ from growkit.checkpoint.record import came_from_grown, promised
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint
 from growkit.errors import CheckpointError, RequestError
-from growkit.families import family_named
+from growkit.families import family_named, vocabulary_size
 from growkit.growth.plan import Plan
 from growkit.growth.sources import open_source
 from growkit.maps.exactness import Exactness
@@ -136,9 +136,9 @@ def _check_comparable(config: dict[str, Any], first: dict[str, Any], sequences: 
     positions = family_named(config.get("model_type")).longest(config)
     if isinstance(positions, int) and any(len(sequence) > positions for sequence in sequences):
         raise CheckpointError(f"{label!r} has {positions} positions, fewer than the source; nothing to compare them on")
-    if config.get("vocab_size") != first.get("vocab_size"):
+    if vocabulary_size(config) != vocabulary_size(first):
         raise CheckpointError(
-            f"{label!r} has a vocabulary of {config.get('vocab_size')}, the source of {first.get('vocab_size')}; only"
+            f"{label!r} has a vocabulary of {vocabulary_size(config)}, the source of {vocabulary_size(first)}; only"
             " models of one vocabulary can be compared"
         )
 

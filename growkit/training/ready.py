@@ -15,7 +15,7 @@ from growkit.data.batches import Batches
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
 from growkit.errors import RequestError
-from growkit.families import family_named
+from growkit.families import family_named, vocabulary_size
 from growkit.growth.optimizer import kept_rates
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
@@ -75,7 +75,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     hashes = machine.agreed(lambda: _hashes(train, val, source))
     settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     standing = machine.agreed(lambda: look(settings, resume))
-    masked = None if causal else (_mask_token(source, config["vocab_size"]), config["vocab_size"])
+    masked = None if causal else (_mask_token(source, vocabulary_size(config)), vocabulary_size(config))
 
     def batches(tokens: Tokens) -> Batches:
         return Batches(
@@ -148,7 +148,7 @@ def _check_tokens(
     splits: Sequence[Tokens], largest_ids: Sequence[int], source: Checkpoint, config: dict[str, Any]
 ) -> None:
     """Refuse tokens that another tokenizer made, or that the model has no embeddings for."""
-    rows = config.get("vocab_size", 0)
+    rows = vocabulary_size(config)
     for tokens, largest in zip(splits, largest_ids):
         if largest >= rows:
             raise RequestError(

@@ -13,6 +13,7 @@ import torch
 from growkit.data.batches import Batch, BatchSource
 from growkit.data.tokens import Tokens
 from growkit.errors import GrowkitError, RequestError
+from growkit.families import vocabulary_size
 from growkit.growth.sources import open_source
 from growkit.models.running import is_causal, objective
 from growkit.training.blank import Blank, blank_model, check_trainable
@@ -68,10 +69,10 @@ class LiveTeacher:
         CheckpointError where its weights are quantised."""
         check_trainable(self._source)
         teacher, theirs, length = self._spec, self._source.config or {}, self._settings.seq_len
-        if theirs.get("vocab_size") != config.get("vocab_size"):
+        if vocabulary_size(theirs) != vocabulary_size(config):
             raise RequestError(
-                f"the teacher {teacher!r} has a vocabulary of {theirs.get('vocab_size')}, the model of"
-                f" {config.get('vocab_size')}; they must share one"
+                f"the teacher {teacher!r} has a vocabulary of {vocabulary_size(theirs)}, the model of"
+                f" {vocabulary_size(config)}; they must share one"
             )
         if objective(theirs, teacher) != is_causal(config):
             raise RequestError(

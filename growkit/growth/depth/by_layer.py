@@ -7,6 +7,7 @@ from typing import Any
 
 from growkit.errors import CheckpointError
 from growkit.families import Family
+from growkit.families.stock_config import stated_as
 from growkit.growth.depth.layers import place
 from growkit.maps.axis import AxisMap
 
@@ -41,7 +42,7 @@ def deepen_config(
     for source, count in zip(sources, old):
         _check(family, source, count)
     for key in family.keys("layer"):
-        config[key] = layers.new
+        config[stated_as(family.model_type, config, key)] = layers.new
     places = [place(number, old) for number in layers.index]
     for key in ENTRIES[1:]:
         stating = [source.get(key) is not None for source in sources]
@@ -85,18 +86,19 @@ def kinds_of_attention(family: Family, config: Mapping[str, Any], count: int) ->
         return list(config[TYPES])
     if family.windows.layer_cycle:
         return [family.windows.layer_cycle[number % len(family.windows.layer_cycle)] for number in range(count)]
-    window = config.get("sliding_window", family.defaults.get("sliding_window"))
-    if family.windows.full_layers and config.get("use_sliding_window") and window is not None:
-        first = config.get(family.windows.full_layers, family.defaults[family.windows.full_layers])
+    full = family.windows.full_layers
+    on = full and family.value(config, "use_sliding_window") and family.value(config, "sliding_window") is not None
+    if on:
+        first = family.value(config, full)
         return [FULL if number < first else SLIDING for number in range(count)]
     return [FULL] * count
 
 
 def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
     for key in family.by_number:
-        if config.get(key) and config.get(TYPES) is None:
+        if family.value(config, key) and config.get(TYPES) is None:
             raise CheckpointError(
-                f"config.json has {key} {config[key]!r}: a layer computes by its number, so it cannot stand elsewhere;"
+                f"config.json has {key} {family.value(config, key)!r}: a layer computes by its number, so it cannot stand elsewhere;"
                 f" {family.model_type} grows in depth without it"
             )
     if config.get("pruned_heads"):

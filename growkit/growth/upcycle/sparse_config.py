@@ -50,7 +50,7 @@ def sparse_config(
         config[sparse.experts.dense_layers] = [n for n in range(sizes["layer"]) if listed and n not in layers]
     if source.head_is_copy is False:
         config["tie_word_embeddings"] = False
-    state_theta(config)
+    state_theta(config, dense)
     kinds = kinds_of_attention(dense, source.config, sizes["layer"])
     if row.one_window:
         if len(set(kinds)) > 1:

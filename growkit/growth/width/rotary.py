@@ -13,7 +13,6 @@ from growkit.maps.heads import HeadSlots, copied_slots, kept_slots, normed_rotar
 
 DICTIONARIES = ("rope_parameters", "rope_scaling")  # where a config has rotary settings, if not beside the others
 THETA, FRACTION = "rope_theta", "partial_rotary_factor"
-USUAL_THETA = 10000.0  # where a config is silent
 BY_EITHER, BY_THETA = ("default", "linear", "llama3"), ("yarn",)  # rope types whose slots move by index too, or not
 
 
@@ -65,7 +64,7 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
     """
     if size == target:
         return kept_slots(size), {}
-    stated = {key: config.get(key, family.defaults.get(key)) for key in family.score_keys}
+    stated = {key: family.value(config, key) for key in family.score_keys}
     fixed = any(stated[key] is not None and value in (None, stated[key]) for key, value in family.score_keys.items())
     score = 1.0 if fixed else float(np.sqrt(target / size))
     rotary = rotary_size(family, config, size)
@@ -87,7 +86,7 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
             )
         return normed_rotary_slots(size, target, score), {}
     slots = rotary_slots(size, target, score, by_index=target % size == 0 and kind in BY_EITHER)
-    theta = rope_value(config, _keys(family, THETA), USUAL_THETA)
+    theta = rope_value(config, _keys(family, THETA), family.rotary.base)
     return slots, {} if slots.rope_power == 1.0 else {THETA: float(theta) ** slots.rope_power}
 
 
@@ -117,11 +116,28 @@ def write_rotary(family: Family, config: dict[str, Any], edits: Mapping[str, Any
         home = next((d for d in places if THETA in d), config)
         for place, key in entries or [(home, own[0] if own and home is config else general)]:
             place[key] = value
+    if edits and isinstance(config.get("rope_parameters"), dict):
+        _state_at_top(family, config)
 
 
-def state_theta(config: dict[str, Any]) -> None:
-    """Write the rotary base where either generation of transformers looks for it: classes fill in different ones."""
-    theta = rope_value(config, (THETA,), None)
-    config[THETA] = USUAL_THETA if theta is None else theta
+def _state_at_top(family: Family, config: dict[str, Any]) -> None:
+    """Write rotary settings beside the others too, where transformers 4 reads them; it knows no rope_parameters.
+
+    Not under a rope type of its own, whose other settings transformers 4 would not find either.
+    """
+    stated = config["rope_parameters"]
+    if rope_value(config, ("rope_type", "type"), "default") == "default":
+        for name in (THETA, FRACTION):
+            if name in stated:
+                config[_keys(family, name)[-1]] = stated[name]
+
+
+def state_theta(config: dict[str, Any], family: Family) -> None:
+    """Write the rotary base where either generation of transformers looks for it: classes fill in different ones.
+
+    family: of the model that the rotary settings are of.
+    """
+    assert family.rotary is not None, "only asked of families with rotary positions"
+    config[THETA] = rope_value(config, _keys(family, THETA), family.rotary.base)
     if isinstance(config.get("rope_parameters"), dict):
         config["rope_parameters"].setdefault(THETA, config[THETA])

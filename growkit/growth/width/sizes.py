@@ -9,6 +9,7 @@ from typing import Any
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.families.keys import key_names, keys_to_read
+from growkit.families.stock_config import stated_as
 from growkit.growth.width.rotary import rotary_size
 from growkit.limits import AXIS
 from growkit.maps.notation import SIZED
@@ -33,9 +34,10 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
     sizes: Sizes = {}
     for axis, keys in family.sizes.items():
         for key in keys_to_read(keys, config):
-            value = config.get(key)
-            value = family.defaults.get(key) if key not in config else value
-            if axis not in (*SIZED, "layer") or (value is None and axis in ("head_dim", "kv_head", "ffn")):
+            if axis not in (*SIZED, "layer"):
+                continue
+            value = family.value(config, key)
+            if value is None and axis in ("head_dim", "kv_head", "ffn"):
                 continue
             if type(value) is not int or not 1 <= value <= AXIS:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
@@ -195,11 +197,11 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
                 config.get(key) is None
                 and axis in implied
                 and implied[axis] == new[axis]
-                and key not in family.defaults
+                and family.defaults.get(key) is None
             ):
                 continue
             if axis in OPTIONS or axis in FOLLOWERS:
-                grown[key] = new[axis]
+                grown[key if key in family.defaults else stated_as(family.model_type, config, key)] = new[axis]
     return grown
 
 

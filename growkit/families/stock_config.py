@@ -1,0 +1,70 @@
+"""What transformers' own config class makes of a config.json: values of keys that are absent, and what it means. Knows
+config classes; ignorant of families and of files. The class is asked only where a config leaves something open, for
+importing it takes as long as importing torch.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+from growkit.errors import CheckpointError, reason_of
+
+# what stock models read of a config though its class has no such field
+READ_ANYWAY = ("head_dim", "is_causal")
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Within the block transformers says nothing but errors: what it would warn of is told by the caller, or known."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def stock_value(model_type: str, config: Mapping[str, Any], key: str) -> Any:
+    """What a key that a config does not have is to transformers: a default, or what follows from the others.
+
+    None where the class has no such key. Raises CheckpointError where transformers does not take the config.
+    """
+    return getattr(_as_stock(model_type, config), key, None)
+
+
+def stated_as(model_type: str, config: Mapping[str, Any], key: str) -> str:
+    """The key under which a config has what its class calls `key`: that one, or one that transformers takes for it."""
+    if key in config:
+        return key
+    names = getattr(_class_of(model_type), "attribute_map", {})
+    return next((name for name, meant in names.items() if meant == key and name in config), key)
+
+
+def meaning(model_type: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(every setting of the config class as this config has it, keys of the config that the class does not know).
+
+    Two configs mean the same where their settings are equal, whichever release wrote them. Raises CheckpointError
+    where transformers does not take the config.
+    """
+    stock = _as_stock(model_type, config)
+    known = {*type(stock)().to_dict(), *READ_ANYWAY}
+    settings = stock.to_dict()
+    extra = sorted(key for key in settings if key not in known)
+    return {key: settings.get(key) for key in sorted(known)}, extra
+
+
+def _class_of(model_type: str) -> Any:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type]
+
+
+def _as_stock(model_type: str, config: Mapping[str, Any]) -> Any:
+    try:
+        with hushed():
+            return _class_of(model_type)(**{k: v for k, v in deepcopy(dict(config)).items() if k != "model_type"})
+    except Exception as error:  # transformers raises many kinds; each means that it does not take this config
+        raise CheckpointError(f"transformers does not take this config.json: {reason_of(error)}") from None
