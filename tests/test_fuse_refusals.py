@@ -53,7 +53,6 @@ OTHERS = [  # how b is made, part of the sentence
     (("llama",), dict(hidden_act="gelu"), "have hidden_act 'silu' and 'gelu'"),
     (("llama",), dict(rms_norm_eps=1e-5), "have rms_norm_eps 1e-06 and 1e-05"),
     (("llama",), dict(mlp_bias=False), "have mlp_bias True and False"),
-    (("llama",), dict(max_position_embeddings=128), "have max_position_embeddings 64 and 128"),
 ]
 
 

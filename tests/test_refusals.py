@@ -54,6 +54,7 @@ CONFIGS = [  # changes (KeyError: left out), part of the sentence
     ({"intermediate_size": 44}, "down_proj.weight' has shape [24, 40] but config.json says [24, 44] (hidden x ffn)"),
     ({"vocab_size": 60}, "has shape [61, 24] but config.json says [60, 24] (vocab x hidden); one of them is wrong"),
     ({"quantization_config": {"quant_method": "gptq"}}, "is quantised (gptq); grow the full-precision one"),
+    ({"per_layer_config": {"0": {"sliding_window": 4}}}, "config.json has per_layer_config, settings of single layers"),
     ({"quantization_config": True}, "is quantised (quantised); grow the full-precision one"),
 ]
 

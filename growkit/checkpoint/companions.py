@@ -9,7 +9,7 @@ from typing import Any
 
 from growkit.checkpoint.fields import Fields, ListOf, Text
 from growkit.checkpoint.headers import file_hash
-from growkit.checkpoint.small_files import open_plain, read_json, read_json_value, reading
+from growkit.checkpoint.small_files import check_inside, open_plain, read_json, read_json_value, reading
 from growkit.checkpoint.source import ADAPTER_CONFIG, CONFIG, INDEX, PROVENANCE
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
@@ -50,7 +50,7 @@ MODULE_DEFAULTS: dict[str, dict[str, Any]] = {  # settings that a module's confi
 def companion_files(folder: Path) -> list[Path]:
     """Files that belong to a model but hold no weights and no sizes, to be copied byte for byte."""
     with reading(folder):
-        return [
+        files = [
             path
             for path in sorted(folder.iterdir())
             if path.is_file()
@@ -58,6 +58,9 @@ def companion_files(folder: Path) -> list[Path]:
             and ".index." not in path.name  # of weights, under whatever variant
             and (path.suffix in SUFFIXES or path.name.upper().startswith(LICENSES))
         ]
+    for path in files:
+        check_inside(path)
+    return files
 
 
 def sentence_modules(folder: Path) -> list[tuple[str, Path]]:

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.companions import copy_companions
+from growkit.checkpoint.new_folder import new_folder
 from growkit.checkpoint.record import record_text
 from growkit.checkpoint.source import CONFIG, PROVENANCE, SINGLE, Checkpoint
-from growkit.checkpoint.writer import Shape, Slot, check_space, layout, new_folder, write_index, write_json
+from growkit.checkpoint.writer import Shape, Slot, check_space, layout, write_index, write_json
 
 CARD = "README.md"
 Hashes = list[dict[str, str]]
@@ -55,19 +56,20 @@ def write_folder(
     room: int | None = None,
     card: str | None = None,
     config: Mapping[str, Any] | None = None,
+    replace: bool = False,
 ) -> None:
     """Make a folder that is there whole or not at all. Raises what a part raises, RequestError for a full disk.
 
     sources: are hashed in a thread beside the work; record: what growkit.json says, from the hashes of their files;
     None: a folder without one. fill: writes what is not streamed, before anything else is there. room: bytes it needs
     beside the weights, for which the disk is asked before; None: unknown. config: written last, for a folder without
-    one is no model to anyone.
+    one is no model to anyone. replace: whether what lies there may give way.
     """
     laid = [layout(list(files.tensors), files.largest, files.name) for files in weights]
     if laid or room is not None:
         check_space(out, (room or 0) + sum(sum(sizes.values()) for _, _, sizes in laid))
     stop = Event()
-    with new_folder(out) as folder, ThreadPoolExecutor(1) as pool, setting(stop):
+    with new_folder(out, replace) as folder, ThreadPoolExecutor(1) as pool, setting(stop):
         # reads the files once more, while the result is made
         hashes = pool.submit(lambda: [source.hashes(stop.is_set) for source in sources])
         fill(folder)

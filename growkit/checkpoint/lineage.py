@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.new_folder import UNFINISHED
 from growkit.checkpoint.record import record_of
 from growkit.checkpoint.small_files import read_json
-from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE, UNFINISHED
+from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE
 from growkit.errors import RequestError
 
 DEEPEST = 3  # folders below the current one that are looked into

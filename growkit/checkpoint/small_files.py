@@ -52,6 +52,25 @@ def open_descriptor(path: Path) -> int:
     return descriptor
 
 
+def check_inside(path: Path) -> None:
+    """Refuse a link that leaves its folder: what is copied into a result, or told of, is of the checkpoint alone.
+
+    The hub cache's links, from a snapshot into the blobs of the same repository, stay. Raises CheckpointError.
+    """
+    if not path.is_symlink():
+        return
+    target, folder = path.resolve(), path.parent.resolve()
+    repository = next((place.parent for place in (folder, *folder.parents) if place.name == "snapshots"), None)
+    cached = (
+        repository is not None and repository.name.startswith("models--") and repository / "blobs" in target.parents
+    )
+    if folder not in target.parents and not cached:
+        raise CheckpointError(
+            f"{str(path)!r} is a link out of its folder, to {str(target)!r}; put a copy of the file there if it belongs to"
+            " the model"
+        )
+
+
 def open_plain(path: Path) -> BufferedReader:
     """A plain file, opened for reading. Raises CheckpointError as open_descriptor does."""
     return open(open_descriptor(path), "rb")

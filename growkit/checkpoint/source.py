@@ -14,14 +14,14 @@ import torch
 
 from growkit.checkpoint.headers import StoredTensor, file_hash, read_header
 from growkit.checkpoint.model_config import read_model_config
-from growkit.checkpoint.small_files import open_descriptor, reading
+from growkit.checkpoint.new_folder import UNFINISHED
+from growkit.checkpoint.small_files import check_inside, open_descriptor, reading
 from growkit.checkpoint.system import read_at
 from growkit.checkpoint.weight_files import EXPLICIT, INDEX, PICKLES, SINGLE, pickled, tensors_of
 from growkit.errors import CheckpointError
 
 CONFIG, PROVENANCE = "config.json", "growkit.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's two files
-UNFINISHED = "UNFINISHED"  # in a folder that growkit is making, or was when it was stopped
 FILES = (".safetensors", ".json", *PICKLES)  # endings that a hub id does not have, though it may have dots
 OF_MODEL = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md")  # what is fetched from the hub
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -178,6 +178,7 @@ def _on_disk(path: Path, label: str) -> Checkpoint | None:
         raise pickled(path)
     if (folder / ADAPTER_CONFIG).exists() and (path.is_dir() or (folder / CONFIG).exists()):
         raise _adapter(folder, label)
+    check_inside(folder / CONFIG)
     config = read_model_config(folder / CONFIG) if (folder / CONFIG).exists() else None
     # where the weights lie is of this folder, and of no result
     explicit = config.pop(EXPLICIT, None) if config is not None else None

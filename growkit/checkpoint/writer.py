@@ -1,25 +1,19 @@
-"""A checkpoint as it is written: sized before, streamed, and there only when whole. Knows files; ignorant of meaning.
-
-Work happens in OUT.partial beside OUT, held by a lock. Everything is on disk before the folder gets its name, so a run
-that is killed leaves at most a folder that says what it is, by a file UNFINISHED in it, and that the next run clears
-away. A folder of that name without that file is somebody's own and stays.
-"""
+"""A checkpoint as it is written: sized before, and where its output may be. Knows files; ignorant of meaning."""
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import lock_descriptor
 
 from growkit.checkpoint.headers import header_bytes
-from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE, UNFINISHED
+from growkit.checkpoint.new_folder import check_work_folders
+from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE
 from growkit.errors import RequestError
 from growkit.units import size
 
@@ -119,7 +113,7 @@ def _check_target(
         why = "is or contains the current folder" if here else "" if replaceable(target) else f"is no {kind}"
         if why:
             raise RequestError(f"output {str(out)!r} {why}, so --force will not delete it; choose another with -o")
-    _check_work_folders(target, sources)
+    check_work_folders(target, sources)
     place = next(parent for parent in target.parents if parent.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise RequestError(f"cannot write in {str(place)!r}; choose another output with -o")
@@ -134,111 +128,3 @@ def check_space(out: Path, needed: int) -> None:
             f"{str(out)!r} needs {size(needed + SPARE_BYTES)} and {str(place)!r} has {size(free)} free;"
             " make room or choose another disk with -o"
         )
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Yield OUT.partial to fill; when the block ends well it becomes OUT, replacing what was there; else it goes.
-
-    Raises RequestError where another process is writing the same output or the disk fails.
-    """
-    out = out.resolve()
-    partial, replaced = _work_folders(out)
-    missing_parents = [parent for parent in out.parents if not parent.exists()]  # innermost first
-    try:
-        with _locked(out):
-            there = out.exists()
-            try:
-                _clear(partial)  # what a stopped run left
-                _remove(replaced)
-                (partial / UNFINISHED).write_text("growkit was stopped while it made this folder: delete it\n")
-                yield partial
-                for path in partial.rglob("*"):
-                    sync(path)
-                (partial / UNFINISHED).unlink()
-                sync(partial)
-                if there and out.exists():
-                    os.rename(out, replaced)
-                os.rename(partial, out)  # fails where there was no output and now is one that holds something
-            except BaseException:
-                if replaced.exists() and not out.exists():
-                    os.rename(replaced, out)
-                _remove(partial)
-                raise
-            with suppress(OSError):  # the result is there: what is left is tidying
-                sync(out.parent)
-                if replaced.exists():
-                    (replaced / UNFINISHED).write_text(
-                        "growkit has put a newer folder in the place of this: delete it\n"
-                    )
-                    _remove(replaced)
-    except BaseException as error:
-        for parent in missing_parents:
-            with suppress(OSError):  # not empty: somebody uses it
-                parent.rmdir()
-        if isinstance(error, OSError):
-            reason = error.strerror or error
-            raise RequestError(f"could not write {str(out)!r}: {reason}; nothing was kept") from None
-        raise
-
-
-def _work_folders(out: Path) -> tuple[Path, Path]:
-    """Where a result is made, and where what it replaces waits until it is there."""
-    return out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.replaced.partial")
-
-
-def _check_work_folders(out: Path, sources: Sequence[Path] = ()) -> None:
-    """Refuse to clear a folder that only looks like what a stopped run leaves, or that the source is in."""
-    for folder in _work_folders(out):
-        try:
-            os.lstat(folder)
-        except FileNotFoundError:
-            continue
-        plain = folder.is_dir() and not folder.is_symlink()
-        marked = plain and ((folder / UNFINISHED).exists() or not any(folder.iterdir()))
-        if not marked or any(folder in (source.resolve(), *source.resolve().parents) for source in sources):
-            raise RequestError(
-                f"{str(folder)!r} is in the way and may hold something of yours; move it, or choose another output with -o"
-            )
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Make the folder to work in and hold it against other processes; the lock ends with the process."""
-    partial, _ = _work_folders(out)
-    _check_work_folders(out)
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            mine = lock_descriptor(lock, blocking=False) and os.path.samestat(os.fstat(lock), os.stat(partial))
-        except FileNotFoundError:
-            mine = False  # finished by another since it was opened
-        except OSError:  # a file system without locks
-            with suppress(OSError):  # what holds something was there before
-                partial.rmdir()
-            raise
-        if not mine:
-            raise RequestError(f"another growkit is writing {str(out)!r}; wait for it or choose another with -o")
-        yield
-    finally:
-        os.close(lock)
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        _remove(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or a folder is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.new_folder import new_folder
 from growkit.checkpoint.system import cores
-from growkit.checkpoint.writer import check_target, new_folder, write_json
+from growkit.checkpoint.writer import check_target, write_json
 from growkit.data.encode import Encoding, encoding
 from growkit.data.text import Advance, documents, find_files
 from growkit.data.tokenizer import TextTokenizer, check_entries, new_tokenizer, open_tokenizer
@@ -79,7 +80,7 @@ def tokenize(
         if "val" in splits:
             yield from (("val", text) for text in documents(val_files, text_key, advance))
 
-    with new_folder(folder) as partial:
+    with new_folder(folder, force) as partial:
         if vocabulary is None:
             texts = (text for _, text in pieces(["train"], begin("training a tokenizer", sizes[0])))
             vocabulary = new_tokenizer(texts, train_tokenizer or 0, partial / TOKENIZER, most)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from growkit.checkpoint.fields import Fields, MapOf, Null, OneOf, Text, Whole, checked
+from growkit.checkpoint.new_folder import UNFINISHED
 from growkit.checkpoint.small_files import open_plain, read_json, reading
-from growkit.checkpoint.source import UNFINISHED
 from growkit.data.stored_ids import StoredIds
 from growkit.errors import CheckpointError
 

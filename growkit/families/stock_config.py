@@ -11,7 +11,7 @@ from typing import Any
 from growkit.errors import CheckpointError, reason_of
 
 # what stock models read of a config though its class has no such field
-READ_ANYWAY = ("head_dim", "is_causal")
+READ_ANYWAY = ("is_causal",)
 
 
 @contextmanager

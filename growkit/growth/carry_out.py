@@ -53,6 +53,7 @@ def carry_out(
             options.allow_nonfinite,
             ready.states,
             ready.rates,
+            options.force,
             options.progress,
         )
         return Grown(folder=ready.folder, plan=ready.plan)

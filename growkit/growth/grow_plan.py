@@ -63,7 +63,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         *experts,
         *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))),
     )
-    check_kin(family, sources, joined(alike))
+    stated = check_kin(family, sources, joined(alike))
     growths, config, lines, notes = _widths(family, sources, sizes, recipe)
     depths = [size["layer"] for size in sizes]
     # fused models share their layers; stacked ones have them one after another
@@ -75,7 +75,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     tensors = TensorPlans(sources=sources, growths=growths, layers=layers, depths=layered, recipe=recipe).plans()
     state_dtype(config, sources, recipe.dtype)
     members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
-    stated = [note for source in sources for note in source.notes]
+    stated = [note for source in sources for note in source.notes] + stated
     notes += odd_width_notes(family, config, max(tensor.dtype.itemsize for tensor in tensors))
     if recipe.mode and config.get("final_logit_softcapping", family.defaults.get("final_logit_softcapping")):
         notes.append("logits are capped after they are averaged, not before")

@@ -2,21 +2,19 @@
 must agree, and how a tensor is called in all of them; ignorant of values, of tokens and of what is made of the models.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
 
 from growkit.errors import RequestError
 from growkit.families import Family
-from growkit.growth.depth.by_layer import difference, is_by_layer
+from growkit.families.naming import has_language_head
+from growkit.growth.depth.by_layer import difference
+from growkit.growth.same_meaning import disagreement, remarks
 from growkit.growth.source_headers import Headers, architecture_of, is_tied
 from growkit.growth.width.sizes import OPTIONS, read_sizes
-
-# settings of training, loading or storing, which say nothing of the function that is computed
-PASSING = ("dropout", "pdrop", "initializer", "layerdrop", "cache", "_name_or_path", "transformers_version", "dtype")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,18 +22,21 @@ class Kinship:
     """What models must share to go together, and how a sentence ends that says where they do not."""
 
     same: tuple[str, ...]  # axes whose sizes must be equal; "layer" among them: layers must see alike, one by one
-    passing: tuple[str, ...]  # settings may differ that have one of these words in their name
     names: Callable[[Family, Headers], Iterable[str]]  # what a model's tensors go by
     one_class: str  # ... and a ...; only models of one class ...
     one_tensor: str  # only one ... has tensor ...
     one_size: Callable[[str], str]  # of an axis: ... have hidden 24 and 32...
     alike: str  # ... differ in layer_types...
+    labels: bool = True  # whether classifiers must call their labels alike
     any_head: bool = False  # classes may differ, and whether a head is tied: their base models alone go together
 
 
-def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> None:
-    """Refuse models of one family that are no kin of the first: class, sizes, tying, settings, tensors must agree."""
-    first = models[0]
+def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> list[str]:
+    """Refuse models of one family that are no kin of the first: class, sizes, tying, settings, tensors must agree.
+
+    Returns notes on settings that differ and need not agree.
+    """
+    first, notes = models[0], list[str]()
     sizes = read_sizes(family, first.config)
     for other in models[1:]:
         pair, theirs = f"{first.label!r} and {other.label!r}", read_sizes(family, other.config)
@@ -55,11 +56,11 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> No
                 f"{pair} tell {labels[0]} and {labels[1]} labels apart; only classifiers of the same labels"
                 f" {kinship.one_class}"
             )
-        key = disagreement(family, first.config, other.config, kinship.passing)
-        if key is not None:
+        unlike = disagreement(family, first.config, other.config, kinship.labels and not has_language_head(classes[0]))
+        if unlike is not None:
+            key, ours, others = unlike
             raise RequestError(
-                f"{pair} have {key} {first.config.get(key)!r} and {other.config.get(key)!r} in config.json, which must"
-                " agree; where that is one setting written in two ways, write it alike in both"
+                f"{pair} have {key} {ours!r} and {others!r} in config.json, as transformers reads it; these must agree"
             )
         key = difference(family, first.config, other.config, sizes["layer"]) if "layer" in kinship.same else None
         if key is not None:
@@ -67,6 +68,8 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> No
         strange = {*kinship.names(family, first)} ^ {*kinship.names(family, other)}
         if strange:
             raise RequestError(f"only one of {pair} has tensor {min(strange)!r}; {kinship.one_tensor}")
+        notes += remarks(family, pair, first.config, other.config)
+    return notes
 
 
 def labels_of(model: Headers) -> int | None:
@@ -79,7 +82,6 @@ def joined(same: tuple[str, ...]) -> Kinship:
     """What sources share that become one model, by growth: the sizes in `same` above all."""
     return Kinship(
         same=same,
-        passing=PASSING,
         names=_in_first_layer,
         one_class="become one",
         one_tensor="save both from one class first",
@@ -94,19 +96,6 @@ def _cure(axis: str) -> str:
     if axis == "layer":
         return "; deepen the other first, with growkit stack --method identity where that is exact"
     return f"; widen one first, with growkit widen {OPTIONS[axis]}" if axis != "head_dim" else ""
-
-
-def disagreement(
-    family: Family, one: Mapping[str, Any], other: Mapping[str, Any], passing: tuple[str, ...] = PASSING
-) -> str | None:
-    """The first setting that two configs do not share, sizes and what is passing left out."""
-    sizes = family.size_keys
-    for key in sorted({*one, *other}):
-        if key in sizes or is_by_layer(key) or key in ("model_type", "architectures", "tie_word_embeddings"):
-            continue
-        if not any(word in key for word in passing) and one.get(key) != other.get(key):
-            return key
-    return None
 
 
 def _in_first_layer(family: Family, headers: Headers) -> set[str]:

@@ -63,6 +63,10 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"this checkpoint is quantised ({method}); grow the full-precision one and quantise the result"
         )
+    if config.get("per_layer_config"):
+        raise CheckpointError(
+            "config.json has per_layer_config, settings of single layers, which growkit does not carry to others"
+        )
     if family.is_moe:
         taken, experts = family.number(config, family.experts.top_k), family.number(config, family.sizes["expert"])
         if taken > experts:

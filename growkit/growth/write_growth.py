@@ -40,11 +40,13 @@ def write_checkpoint(
     allow_nonfinite: bool = False,
     optimizers: Sequence[Checkpoint] = (),
     rates: Sequence[Mapping[str, Any]] = (),
+    replace_out: bool = False,
     progress: Progress = lambda _: None,
 ) -> None:
     """Carry a plan out into a new folder. Raises GrowkitError and leaves nothing behind where that cannot be done.
 
     optimizers: AdamW state of each source, or none; rates: the learning-rate multipliers each source already has.
+    replace_out: whether what lies there may give way.
     """
     jobs = [Job(plan.tensors, sources), *_dense_jobs(plan, sources)]
     if optimizers:
@@ -77,6 +79,7 @@ def write_checkpoint(
         record=lambda hashes: describe(plan, sources, hashes),
         card=growth_card(plan, sources),
         config=plan.config,
+        replace=replace_out,
     )
 
 

@@ -49,7 +49,9 @@ def merge(
         merger = replace(ready.merger, plan=replace(plan, notes=(*plan.notes, *kept)))
         if not options.dry_run:
             options.announce(merger.plan)
-            write_merged(merger, ready.first, ready.sources, ready.folder, options.shard_bytes, options.progress)
+            write_merged(
+                merger, ready.first, ready.sources, ready.folder, options.shard_bytes, options.force, options.progress
+            )
         return Merged(ready.folder, merger.plan, options.dry_run)
 
 
@@ -120,6 +122,7 @@ def delta(
             fill=fill,
             record=lambda hashes: describe(plan, "delta", asked, ready.sources, hashes),
             card=None if rank is None else lora_card(plan, ready.sources, rank),
+            replace=force,
         )
         return measured
 
@@ -162,5 +165,5 @@ def apply(base: Path_, deltas: Sequence[tuple[Path_, Number]], out: Path_ | None
             options.announce(plan)
             merger = Merger(plan, checkpoint, [skills[key].member for key in order], options.allow_nonfinite)
             sources = [checkpoint, *(skills[key].stored for key in order)]
-            write_merged(merger, checkpoint, sources, folder, options.shard_bytes, options.progress)
+            write_merged(merger, checkpoint, sources, folder, options.shard_bytes, options.force, options.progress)
         return Merged(folder, plan, options.dry_run)

@@ -7,19 +7,17 @@ from dataclasses import replace
 
 from growkit.errors import RequestError
 from growkit.families import Family
-from growkit.growth.kin import PASSING, Kinship, check_kin, names_of
+from growkit.growth.kin import Kinship, check_kin, names_of
 from growkit.growth.rules import Growth, check_shape
 from growkit.growth.source_headers import Headers, architecture_of, check_tensors, is_tied, one_family
 from growkit.growth.width.sizes import OPTIONS, read_sizes
 from growkit.maps.axis import identity
 from growkit.maps.notation import BASE, SIZED, base
 
-TOKENS = "token_id"  # settings such as eos_token_id, which members may differ in
-HEADS = ("label", "problem_type", "finetuning_task")  # of heads: what they are called and trained on
 BY_BODY = "with --body (body=True) the body that all share is merged, and the base's head stays"
 MERGED = Kinship(
     same=(*OPTIONS, "layer"),
-    passing=(*PASSING, TOKENS, *HEADS),
+    labels=False,
     names=names_of,
     one_class=f"can be merged whole; {BY_BODY}",
     one_tensor=f"save both from one class first; {BY_BODY}",
@@ -57,9 +55,9 @@ def check_mergeable(family: Family, first: Headers, other: Headers, body: bool) 
     """Refuse a model that is no kin of the first, or whose tensors have other shapes; vocabularies may differ.
 
     body: whether classes may differ, since their base models alone are merged, and no other tensors are there. Returns
-    notes of settings on tokens, of which the result has the first's.
+    notes on settings that differ and need not agree.
     """
-    check_kin(family, (first, other), BODIES if body else MERGED)
+    notes = check_kin(family, (first, other), BODIES if body else MERGED)
     pair, theirs = f"{first.label!r} and {other.label!r}", names_of(family, other)
     for stem, name in names_of(family, first).items():
         rows = family.axes_of(name, architecture_of(family, first))[0].axes == ("vocab",)
@@ -67,9 +65,4 @@ def check_mergeable(family: Family, first: Headers, other: Headers, body: bool) 
         if shapes[0][rows:] != shapes[1][rows:]:
             cure = "" if body else f"; {BY_BODY}"
             raise RequestError(f"{pair} have tensor {name!r} as {list(shapes[0])} and {list(shapes[1])}{cure}")
-    tokens = sorted(key for key in {*first.config, *other.config} if TOKENS in key)
-    return [
-        f"{pair} have {key} {first.config.get(key)!r} and {other.config.get(key)!r}; the result has the first's"
-        for key in tokens
-        if first.config.get(key) != other.config.get(key)
-    ]
+    return notes

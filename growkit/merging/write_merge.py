@@ -28,11 +28,13 @@ def write_merged(
     sources: Sequence[Checkpoint],
     out: Path,
     shard_bytes: int,
+    replace: bool = False,
     progress: Progress = lambda _: None,
 ) -> None:
     """Carry a merge out into a new folder. Raises GrowkitError and leaves nothing behind where that cannot be done.
 
     first: whose companions the result gets. sources: the base, where there is one, then the plan's members.
+    replace: whether what lies there may give way.
     """
     plan = merger.plan
 
@@ -56,6 +58,7 @@ def write_merged(
         record=lambda hashes: describe(plan, plan.command, plan.request.to_json(), sources, hashes),
         card=merge_card(plan, sources),
         config=plan.config,
+        replace=replace,
     )
 
 

@@ -90,6 +90,7 @@ def init(
         room=parameters * DTYPES[name].itemsize,
         record=lambda _: record("init", architecture=architecture, request=request, sources=[]),
         card=_card(architecture, parameters, request),
+        replace=force,
     )
     tokenizer = tokenizer_folder(folder) is not None
     return Initialised(

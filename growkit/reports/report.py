@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.new_folder import new_folder
 from growkit.checkpoint.small_files import read_json
 from growkit.errors import CheckpointError, RequestError
 from growkit.reports.runs import Cost, Curve, ExpertLoads, check_comparable, read_run
@@ -214,25 +215,17 @@ def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path)
 
 
 def _write(savings: Savings, curves: list[Curve]) -> Savings:
-    """Draw and write; report.json, which marks the folder as a report, comes first of all."""
-    picture = savings.folder / PICTURE
-    try:
-        savings.folder.mkdir(parents=True, exist_ok=True)
-        (savings.folder / DATA).write_text(_json(savings), "utf-8")
+    """Draw and write, whole or not at all."""
+    with new_folder(savings.folder, replace=True) as folder:
         try:
             from growkit.reports.picture import draw
         except ImportError:
-            picture.unlink(missing_ok=True)  # it would show other runs
             savings = replace(savings, notes=(*savings.notes, NO_PICTURE))
         else:
-            savings = replace(
-                savings,
-                picture=draw(curves, savings.baseline, savings.target, [run.added for run in savings.runs], picture),
-            )
-        (savings.folder / TEXT).write_text(savings.markdown(), "utf-8")
-        (savings.folder / DATA).write_text(_json(savings), "utf-8")
-    except OSError as error:
-        raise RequestError(f"cannot write {str(savings.folder)!r}: {error.strerror or error}") from None
+            draw(curves, savings.baseline, savings.target, [run.added for run in savings.runs], folder / PICTURE)
+            savings = replace(savings, picture=savings.folder / PICTURE)
+        (folder / TEXT).write_text(savings.markdown(), "utf-8")
+        (folder / DATA).write_text(_json(savings), "utf-8")
     return savings
 
 
@@ -244,12 +237,16 @@ def _check_out(folder: Path) -> None:
     """Refuse to write into what is there and is no report. Raises RequestError."""
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"output {str(folder)!r} exists and is no folder; choose another --out")
-    try:
-        ours = read_json(folder / DATA).get("command") == "report"
-    except CheckpointError:
-        ours = False
-    if folder.is_dir() and any(folder.iterdir()) and not ours:
+    if folder.is_dir() and any(folder.iterdir()) and not _is_report(folder):
         raise RequestError(f"output {str(folder)!r} exists and is no report of growkit's; choose another --out")
+
+
+def _is_report(folder: Path) -> bool:
+    """Whether a folder is a report and holds nothing else, so that a new one may take its place."""
+    if not (folder / DATA).is_file():
+        return False
+    own = {DATA, TEXT, PICTURE}
+    return read_json(folder / DATA).get("command") == "report" and {path.name for path in folder.iterdir()} <= own
 
 
 def _check_names(curves: list[Curve]) -> None:

@@ -18,8 +18,9 @@ import torch
 import torch.distributed as dist
 
 from growkit.checkpoint.fields import Fields, Flag, Number, Whole, checked
+from growkit.checkpoint.new_folder import sync
 from growkit.checkpoint.small_files import read_json
-from growkit.checkpoint.writer import sync, write_json
+from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError, FailedError, RequestError
 from growkit.training.state_files import PLAN, Share, Written, own_share, read_state, state_of, write_plan, write_share
 from growkit.units import size

@@ -14,9 +14,10 @@ import torch
 from filelock import lock_descriptor
 
 from growkit.checkpoint.fields import Fields, checked
+from growkit.checkpoint.new_folder import sync
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE
-from growkit.checkpoint.writer import sync, write_json
+from growkit.checkpoint.writer import write_json
 from growkit.errors import RequestError
 from growkit.training.settings import Settings
 from growkit.version import __version__

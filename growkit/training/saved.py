@@ -85,7 +85,14 @@ def write_together(
     """
     if machine.is_first:
         clear_left(folder)
-        write_folder(folder, fill=fill, beside=beside, record=None if record is None else lambda _: record(), card=card)
+        write_folder(
+            folder,
+            fill=fill,
+            beside=beside,
+            record=None if record is None else lambda _: record(),
+            card=card,
+            replace=True,
+        )
     else:
         fill(folder)  # they only send: where to is the first one's to know
 

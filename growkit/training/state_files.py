@@ -20,10 +20,11 @@ from torch.distributed.tensor import DTensor
 
 from growkit.checkpoint.fields import Fields, ListOf, MapOf, OneOf, Whole, checked, shown
 from growkit.checkpoint.headers import header_bytes
+from growkit.checkpoint.new_folder import sync
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.system import reserve, write_at
-from growkit.checkpoint.writer import sync, write_json
+from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 from growkit.training.optim import moments
 from growkit.training.sharing import own_rows

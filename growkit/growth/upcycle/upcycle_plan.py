@@ -43,7 +43,7 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     row, *_ = [upcycling_of(source.label, str(source.config.get("model_type"))) for source in sources]
     family = one_family(sources, "become the experts of one")
     sizes = [read_sizes(family, source.config) for source in sources]
-    check_kin(family, sources, joined(("vocab", *OPTIONS, "layer")))
+    kin = check_kin(family, sources, joined(("vocab", *OPTIONS, "layer")))
     _check_router(experts, len(sources))
     widths = widths_of(experts, row, sizes[0])
     copies = experts.count // widths.slices
@@ -93,7 +93,7 @@ def upcycle_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         tensors=mixture.plans(),
         config=config,
     )
-    stated = dict.fromkeys(note for source in sources for note in source.notes)
+    stated = dict.fromkeys([*(note for source in sources for note in source.notes), *kin])
     return replace(plan, notes=(*stated, *_notes(mixture, plan, experts)))
 
 

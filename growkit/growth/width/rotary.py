@@ -86,6 +86,7 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
             )
         return normed_rotary_slots(size, target, score), {}
     slots = rotary_slots(size, target, score, by_index=target % size == 0 and kind in BY_EITHER)
+    assert family.rotary is not None, "a head all of whose slots turn"
     theta = rope_value(config, _keys(family, THETA), family.rotary.base)
     return slots, {} if slots.rope_power == 1.0 else {THETA: float(theta) ** slots.rope_power}
 
