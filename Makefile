@@ -1,6 +1,7 @@
 # make demo   set up, train a small model on the embedded text, widen it, prove it (offline once set up)
 # make test   set up, run the whole suite
 # make check  lint, formatting, types      make fix   mend what can be mended      make bench   the benchmarks
+# make fuzz   thousands of spoiled inputs, each of which must end in one sentence
 # make docs   the pages as a site in site/, no broken link
 # make smoke PYTHON=python3.13   whether growkit works at all with another Python, in an environment of its own
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test smoke check fix docs bench clean
+.PHONY: demo test fuzz smoke check fix docs bench clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +22,13 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
+
+# inputs with something wrong in them, by the thousand: CASES=20000 SEED=7
+CASES ?= 3000
+SEED ?= 0
+
+fuzz: $(VENV)/.ready
+	$(RUN) tests/fuzz.py --cases $(CASES) --seed $(SEED)
 
 # without constraints: versions that fit one Python need not fit another
 smoke:

@@ -11,7 +11,7 @@ torch.set_num_threads(1)
 settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 # what several test files need: let a failed assertion in it say as much as one in a test
-pytest.register_assert_rewrite("comparing", "halting", "on_disk", "refusing", "texts", "tiny", "tiny_runs")
+pytest.register_assert_rewrite("comparing", "fuzz", "halting", "on_disk", "refusing", "texts", "tiny", "tiny_runs")
 
 
 @pytest.fixture(scope="session")

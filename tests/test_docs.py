@@ -30,7 +30,7 @@ from growkit.training.stages import SCHEDULES
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, README = ROOT / "docs", ROOT / "README.md"
 EXCERPT = ROOT / "examples" / "text" / "excerpt.txt"
-TOP = [README, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "AGENTS", "CHANGELOG"))]
+TOP = [README, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "AGENTS", "CHANGELOG", "SECURITY"))]
 PAGES = [*TOP, *sorted(DOCS.glob("*.md"))]
 NAMED = [README, *(DOCS / f"{name}.md" for name in ("wider-and-deeper", "mixtures", "merging", "data", "training"))]
 
@@ -182,6 +182,16 @@ def test_the_readme_is_a_face():
 def test_the_changes_begin_with_this_version():
     found = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
     assert found and found[1] == growkit.__version__
+
+
+def test_each_promise_names_a_test_that_is_there():
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "Promise" not in line]
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)`(?: \(`(\w+)`\))?", row)
+        assert named, row
+        for file, words in named:
+            assert f"{words}" in (ROOT / "tests" / file).read_text("utf-8"), (file, words)
 
 
 def anchors(page: Path) -> set[str]:

@@ -280,7 +280,8 @@ INITS = [
     (lambda: None, "nosuch", "'nosuch' does not exist; give a config.json, a checkpoint or a hub id"),
     (lambda: None, "text", "'text' has no config.json; give one"),
     (lambda: put("a.json", "{"), "a.json", "'a.json' is no valid JSON"),
-    (lambda: edit("gpt2/config.json", architectures=None), "gpt2", "names no class: give it 'architectures'"),
+    (lambda: edit("gpt2/config.json", architectures=None, model_type="t5"), "gpt2", "names no class, and transformers has no language model of model_type 't5'"),
+    (lambda: edit("gpt2/config.json", architectures=5), "gpt2", "should list a class name under 'architectures', not 5"),
     (lambda: edit("gpt2/config.json", architectures=["Yeti"]), "gpt2", "names class 'Yeti', which transformers does not have"),
     (lambda: edit("gpt2/config.json", architectures=["load_tf"]), "gpt2", "names class 'load_tf'"),
     (lambda: edit("gpt2/config.json", architectures=["LlamaForCausalLM"]), "gpt2", "has model_type 'gpt2', but its class LlamaForCausalLM is of 'llama'"),
@@ -297,6 +298,23 @@ INITS = [
 def test_config_that_makes_no_model(here, prepare, args, says):
     prepare()
     refused("init", *args.split(), "-o", "out", says=says)
+
+
+@pytest.mark.parametrize("family", tiny.CONFIGS)
+def test_init_from_a_config_without_a_class(tmp_path, monkeypatch, family):
+    monkeypatch.chdir(tmp_path)
+    kind, sizes = tiny.CONFIGS[family]
+    Path("config.json").write_text(json.dumps({**kind(**sizes).to_dict(), "architectures": None}))
+    result = run("init", "config.json", "-o", "out")
+    assert result.exit_code == 0 and f"names no class: it is a {tiny.language_model(family)}" in " ".join(
+        result.stdout.split()
+    )
+    assert json.loads(Path("out/config.json").read_text())["architectures"] == [tiny.language_model(family)]
+    if family == "bert":
+        made = growkit.init("out", "decoder")
+        assert made.architecture == "BertForMaskedLM" and not made.notes
+        edit("config.json", is_decoder=True)
+        assert growkit.init("config.json", "decoder", force=True).architecture == "BertLMHeadModel"
 
 
 def test_init_does_not_overwrite_its_config(here):

@@ -277,7 +277,15 @@ def test_vocabularies_that_differ_need_a_word(tmp_path, monkeypatch):
     fine_tune(tmp_path, "")
     fine_tune(tmp_path / "more", "a", vocab_size=63)
     Path("more/a").rename("a")
-    refused("merge", "a", "--base", "base", "-o", "out", says="have vocabularies of 61 and 63; with --vocab base")
+    refused(
+        "merge",
+        "a",
+        "--base",
+        "base",
+        "-o",
+        "out",
+        says="have vocabularies of 61 and 63; growkit merge joins them with --vocab base",
+    )
     growkit.merge(["a"], "out", base="base", method="task-arithmetic", vocab="base")
     name = "model.embed_tokens.weight"
     assert torch.allclose(state("out")[name], state("a")[name][:61], rtol=0, atol=1e-13)

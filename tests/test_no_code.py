@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +130,25 @@ def test_what_opens_configs_models_and_tokenizers_is_in_two_files():
     code = {(name, trust) for _, name, trust in calls if "Auto" in name or name.startswith("model_class.from")}
     assert len(code) == 3 and {trust for _, trust in code} == {"False"}
     assert "True" not in {trust for _, _, trust in calls}
+
+
+def test_what_lies_in_the_current_folder_is_no_module(tmp_path):
+    """Neither the command nor its worker processes take the first module they need from here."""
+    modules = ("queue", "json", "pickle", "threading", "struct", "signal", "multiprocessing", "tokenizers", "numpy")
+    for module in modules:
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w').close(); raise SystemExit(9)\n")
+    (tmp_path / "texts").mkdir()
+    for number in range(8):
+        (tmp_path / "texts" / f"{number}.txt").write_text(EXCERPT.read_text("utf-8")[:3000], "utf-8")
+    line = ["growkit", "tokenize", "texts", "--train-tokenizer", "300", "--out", "data", "--workers", "2"]
+    # as the installed command begins: the folder of the command is its first place, not the current one
+    program = f"import sys; sys.path.remove(''); sys.argv = {line!r}; from growkit.__main__ import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(growkit.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "data" / "train.bin").stat().st_size and not (tmp_path / "RAN").exists()

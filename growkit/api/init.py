@@ -29,7 +29,8 @@ def init(
     """Make a checkpoint with random weights: the model from scratch that growing is compared with.
 
     The weights are those that transformers gives a new model; the same seed gives the same bytes. config: its class is
-    the first of `architectures`. out: the folder to make. Needs memory for the whole model in float32.
+    the first of `architectures`, or its family's language model where it names none. out: the folder to make. Needs
+    memory for the whole model in float32.
 
     Returns an Initialised: .folder, .parameters and more. Raises RequestError or CheckpointError, having written
     nothing.

@@ -81,6 +81,7 @@ def initialised(checkpoint: Initialised, as_json: bool) -> None:
     out.print(
         f"{checkpoint.architecture}, {checkpoint.parameters:,} parameters, {checkpoint.dtype}, seed {checkpoint.seed}"
     )
+    _notes(checkpoint.notes)
     if not checkpoint.tokenizer:
         _notes(["it has no tokenizer: give a checkpoint that has one, or copy the files of one into it"])
     out.say(("wrote", "bold"), f" {checkpoint.folder}")

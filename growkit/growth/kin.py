@@ -58,9 +58,9 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> li
             )
         unlike = disagreement(family, first.config, other.config, kinship.labels and not has_language_head(classes[0]))
         if unlike is not None:
-            key, ours, others = unlike
+            setting, ours, others = unlike
             raise RequestError(
-                f"{pair} have {key} {ours!r} and {others!r} in config.json, as transformers reads it; these must agree"
+                f"{pair} have {setting} {ours!r} and {others!r} in config.json, as transformers reads it; these must agree"
             )
         key = difference(family, first.config, other.config, sizes["layer"]) if "layer" in kinship.same else None
         if key is not None:

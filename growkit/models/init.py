@@ -47,6 +47,7 @@ class Initialised:
     dtype: str
     seed: int
     tokenizer: bool
+    notes: tuple[str, ...] = ()  # what was taken for granted
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain data."""
@@ -60,8 +61,9 @@ def init(
     bytes.
 
     config: a config.json, a checkpoint (its config; tokenizer files are copied along) or a hub id; the class is the
-    first of its `architectures`. dtype: what to store, float32 where neither it nor the config says. Needs memory for
-    the whole model in float32. Raises RequestError or CheckpointError, having written nothing.
+    first of its `architectures`, or its family's language model where it names none. dtype: what to store, float32
+    where neither it nor the config says. Needs memory for the whole model in float32. Raises RequestError or
+    CheckpointError, having written nothing.
     """
     folder = Path(out)
     content, beside = _config_and_folder(config)
@@ -70,7 +72,9 @@ def init(
     if name not in DTYPES:
         named = f"--dtype {dtype!r}" if dtype else f"dtype {name!r} in the config"
         raise RequestError(f"{named} is not one of {', '.join(DTYPES)}; give one with --dtype")
-    model_class, settings = _class_of(content, str(config))
+    named = _named_class(content, str(config))
+    model_class, settings = _class_of({**content, "architectures": [named]}, str(config))
+    notes = () if content.get("architectures") else (f"its config names no class: it is a {named}, a language model",)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in _built(model_class, settings, str(config)).parameters())
     companions = [path for path in sorted(beside.iterdir()) if _is_of_tokenizer(path)] if beside is not None else []
@@ -94,8 +98,34 @@ def init(
     )
     tokenizer = tokenizer_folder(folder) is not None
     return Initialised(
-        folder=folder, architecture=architecture, parameters=parameters, dtype=name, seed=seed, tokenizer=tokenizer
-    )
+        folder=folder, architecture=architecture, parameters=parameters, dtype=name, seed=seed, tokenizer=tokenizer,
+        notes=notes,
+    )  # fmt: skip
+
+
+def _named_class(content: dict[str, Any], label: str) -> str:
+    """The class a config names; for one that names none its family's language model, which fills in masked tokens
+    where it is an encoder's. Raises CheckpointError where there is no such.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    stated, kind = content.get("architectures"), content.get("model_type")
+    if stated:
+        if not isinstance(stated, list) or not isinstance(stated[0], str):
+            raise CheckpointError(
+                f"the config of {label!r} should list a class name under 'architectures', not {stated!r}"
+            )
+        return stated[0]
+    kinds = [auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
+    if content.get("is_decoder"):
+        kinds.reverse()
+    found = [table[kind] for table in kinds if isinstance(kind, str) and kind in table]
+    if not found:
+        raise CheckpointError(
+            f"the config of {label!r} names no class, and transformers has no language model of model_type {kind!r};"
+            " give it 'architectures', such as LlamaForCausalLM"
+        )
+    return str(found[0])
 
 
 def _class_of(content: dict[str, Any], label: str) -> tuple[Any, Any]:
@@ -104,12 +134,7 @@ def _class_of(content: dict[str, Any], label: str) -> tuple[Any, Any]:
 
     transformers.logging.disable_progress_bar()
 
-    stated = content.get("architectures")
-    name = stated[0] if isinstance(stated, list) and stated and isinstance(stated[0], str) else None
-    if name is None:
-        raise CheckpointError(
-            f"the config of {label!r} names no class: give it 'architectures', such as LlamaForCausalLM"
-        )
+    name = content["architectures"][0]
     if content.get("quantization_config"):
         raise CheckpointError(f"the config of {label!r} is of a quantised model; remove its quantization_config")
     model_class = getattr(transformers, name, None)
