@@ -172,7 +172,10 @@ def test_help_is_no_error():
     assert "Usage" in run().output
 
 
-INTERRUPTING = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+# what runs in the background hears no Ctrl-C, and neither do its children, until they say that they do
+INTERRUPTING = (
+    "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\n"
+)
 
 
 @pytest.mark.parametrize("module", ["typer", "torch"])
