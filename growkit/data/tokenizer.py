@@ -12,9 +12,11 @@ from typing import Any
 from growkit.checkpoint.companions import TOKENIZERS
 from growkit.checkpoint.small_files import POINTER, check_fetched, open_plain, read_json
 from growkit.checkpoint.source import HUB_ID, from_hub
+from growkit.checkpoint.token_ids import token_ids
 from growkit.checkpoint.writer import write_json
 from growkit.data.tokens import META, TOKENIZER
 from growkit.errors import CheckpointError, RequestError, reason_of
+from growkit.limits import AXIS
 
 END, MASK = "<|endoftext|>", "<|mask|>"
 SETTINGS, STOCK_CLASS = "tokenizer_config.json", "PreTrainedTokenizerFast"
@@ -78,6 +80,9 @@ def stock_tokenizer(folder: Path) -> Any:
     for stored in (folder / name for name in TOKENIZERS if (folder / name).is_file()):
         with open_plain(stored) as file:
             check_fetched(stored, file.peek(len(POINTER)))
+    token, largest = max((token_ids(folder) or {"": 0}).items(), key=lambda entry: entry[1], default=("", 0))
+    if largest > AXIS:  # the library walks through all numbers up to it
+        raise CheckpointError(f"its token {token!r} has the id {largest}, where {AXIS} is the most allowed")
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
     name = settings.get("tokenizer_class")
     if settings.get("auto_map") and isinstance(name, str) and not hasattr(transformers, name.removesuffix("Fast")):
