@@ -7,9 +7,15 @@ these into exit codes.
 
 from typing import Any
 
+LONGEST = 1500  # characters of a sentence: names and values in files may have any length
+
 
 class GrowkitError(Exception):
-    """A request or an input that growkit refuses, in one sentence for people (exit code 2)."""
+    """A request or an input that growkit refuses, in one sentence for people (exit code 2); cut where that is long."""
+
+    def __init__(self, sentence: str = ""):
+        cut = len(sentence) - LONGEST
+        super().__init__(sentence if cut <= 0 else f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}")
 
 
 class FailedError(GrowkitError):

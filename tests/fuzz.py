@@ -90,15 +90,15 @@ class Fuzz:
         for path in sorted(now.keys() | self.pristine.keys(), reverse=True):
             if now.get(path) != self.pristine.get(path):
                 place = Path(path)
+                if place.is_symlink() or (place.exists() and not place.is_dir()):
+                    place.unlink()
+                elif place.is_dir() and self.pristine.get(path) != "folder":
+                    shutil.rmtree(place)
                 if path in self.pristine and self.pristine[path] != "folder":
                     place.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(self.copy / path, place)
                 elif path in self.pristine:
                     place.mkdir(exist_ok=True, parents=True)
-                elif place.is_dir() and not place.is_symlink():
-                    shutil.rmtree(place)
-                elif place.is_symlink() or place.exists():
-                    place.unlink()
 
 
 def options_of(command: str) -> dict[str, tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """Ways to spoil a file or a line of options, drawn from a generator of random numbers: the same numbers, the same harm."""
 
 import json
+import os
 import struct
 from pathlib import Path
 from random import Random
@@ -195,5 +196,16 @@ def with_options(line: list[str], options: dict[str, tuple[str, ...]], draw: Ran
 
 
 def spoil(path: Path, draw: Random) -> None:
-    """Change a file for the worse."""
-    path.write_bytes(spoiled(path.name, path.read_bytes(), draw))
+    """Change a file for the worse, or put something that is no file in its place."""
+    content = path.read_bytes()
+    if draw.random() < 0.08:
+        path.unlink()
+        ways = (path.mkdir, lambda: os.mkfifo(path), lambda: None, lambda: path.symlink_to(path.name))
+        ways += (
+            lambda: path.symlink_to("/dev/zero"),
+            lambda: path.symlink_to("/etc/hostname"),
+            lambda: path.symlink_to(".."),
+        )
+        draw.choice(ways)()
+    else:
+        path.write_bytes(spoiled(path.name, content, draw))

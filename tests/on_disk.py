@@ -82,3 +82,13 @@ def state(folder):
     for path in Path(folder).glob("*.safetensors"):
         tensors |= load_file(path)
     return tensors
+
+
+def old_words(tensors, copied=True):
+    """BERT's first names: gamma and beta, and a copy of the head's bias."""
+    for name in list(tensors):
+        for old, new in (("gamma", "weight"), ("beta", "bias")):
+            if name.endswith(f"LayerNorm.{new}"):
+                tensors[name.replace(f"LayerNorm.{new}", f"LayerNorm.{old}")] = tensors.pop(name)
+    if copied:
+        tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].clone()

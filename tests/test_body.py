@@ -9,9 +9,8 @@ import pytest
 import tiny
 import torch
 import transformers
-from on_disk import edit_config, edit_weights, state
+from on_disk import edit_config, edit_weights, old_words, state
 from refusing import refused
-from test_spelling import old_words
 
 import growkit
 from growkit.families import FAMILIES

@@ -497,8 +497,8 @@ def test_damaged_bare_files(tmp_path, content, says):
 
 METAS = [
     ({"format": 2}, "is no dataset: it has no meta.json of format 1"),
-    ({"dtype": "float64"}, "is no dataset"),
-    ({"splits": []}, "is no dataset"),
+    ({"dtype": "float64"}, "data/meta.json' should have dtype as one of uint16, uint32, not 'float64'"),
+    ({"splits": []}, "data/meta.json' should have splits as an object"),
     ({"splits": {"train": {"tokens": 3}}}, "tokens, meta.json says 3; make the dataset again"),
 ]
 

@@ -11,7 +11,7 @@ import growkit
 
 ROOT = Path(growkit.__file__).parent
 FLOORS = [
-    {"errors", "limits", "units", "version"},
+    {"errors", "limits", "units", "version", "visible"},
     {"maps"},
     {"families", "operators"},
     {"checkpoint"},

@@ -237,7 +237,6 @@ SEVERAL = [  # family of b, its settings, options, part of the sentence
     ("mistral", dict(vocab_size=67), "", "have vocab 61 and 67"),
     ("mistral", dict(num_hidden_layers=2), "", "have layer 3 and 2"),
     ("mistral", dict(rms_norm_eps=1e-5), "", "have rms_norm_eps 1e-06 and 1e-05"),
-    ("mistral", dict(tie_word_embeddings=True), "", "tied"),
     ("mistral", {}, "--experts 7", "7 copies of a feed-forward layer cannot be dealt out evenly to 2 models; let --experts be a multiple of 2"),
     ("mistral", {}, "--router clusters --text a/config.json", "--router clusters takes one source"),
 ]  # fmt: skip

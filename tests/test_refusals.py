@@ -17,7 +17,7 @@ from on_disk import checkpoint, edit_config, edit_weights, thesis
 from refusing import cases, refused, run, tree
 from safetensors.torch import load_file, save_file
 
-from growkit.checkpoint import writer
+from growkit.checkpoint import new_folder
 
 UP = "model.layers.1.mlp.up_proj.weight"
 WIDEN = ["widen", "src", "--hidden", "48", "--no-verify"]
@@ -46,7 +46,7 @@ CONFIGS = [  # changes (KeyError: left out), part of the sentence
     ({"vocab_size": KeyError}, "has shape [61, 24] but config.json says [32000, 24]"),  # as transformers would have it
     ({"num_hidden_layers": KeyError}, "config.json says 32 layers but 'src' has tensors of 3"),
     ({"hidden_size": 24.0}, "'hidden_size' as a positive whole number, not 24.0"),
-    ({"num_hidden_layers": True}, "'num_hidden_layers' as a positive whole number, not True"),
+    ({"num_hidden_layers": True}, "num_hidden_layers as a whole number from 1 to 10000, or null, not True"),
     ({"num_attention_heads": 0}, "'num_attention_heads' as a positive whole number, not 0"),
     ({"num_attention_heads": 3}, "3 heads for 2 kv heads, which does not divide"),
     ({"num_hidden_layers": 4}, "says 4 layers but 'src' has tensors of 3"),
@@ -238,7 +238,7 @@ def test_what_appears_under_the_name_while_work_goes_on_is_not_deleted(src, monk
     real = os.posix_fallocate
     monkeypatch.setattr(os, "posix_fallocate", lambda *args: (Path("out").exists() or thesis("out"), real(*args)))
     result = run(*WIDEN, "-o", "out")
-    assert result.exit_code == 2 and "Directory not empty" in result.stderr
+    assert result.exit_code == 2 and "made or changed by somebody else meanwhile" in result.stderr
     assert os.listdir("out") == ["thesis.txt"] and not Path("out.partial").exists()
 
 
@@ -250,7 +250,7 @@ def test_a_folder_that_another_run_finishes_while_this_one_takes_its_lock(src, m
             thesis("out.partial")
         return lock_descriptor(descriptor, blocking=blocking)
 
-    monkeypatch.setattr(writer, "lock_descriptor", lock_late)
+    monkeypatch.setattr(new_folder, "lock_descriptor", lock_late)
     result = run(*WIDEN, "-o", "out")
     assert result.exit_code == 2 and "another growkit is writing" in result.stderr
     assert not os.listdir("out") and Path("out.partial/thesis.txt").exists() == again
@@ -260,7 +260,7 @@ def test_file_system_without_locks(src, monkeypatch):
     def lockless(descriptor, blocking):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(writer, "lock_descriptor", lockless)
+    monkeypatch.setattr(new_folder, "lock_descriptor", lockless)
     refused(*WIDEN, "-o", "out", says="out': No locks available; nothing was kept", plan_shown=True)
 
 

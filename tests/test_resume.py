@@ -115,7 +115,7 @@ def test_a_result_is_whole_before_it_has_its_name(world, monkeypatch):
     (folders,) = there
     assert list(folders) == ["final.partial"], "nobody sees a part of it under the name"
     whole = {path.name for path in Path("run/final").iterdir()}
-    assert {*folders["final.partial"]} == whole - {"growkit.json"} | {"UNFINISHED"}
+    assert {*folders["final.partial"]} == whole - {"growkit.json", "README.md"} | {"UNFINISHED"}
     assert {"optimizer", "lr_multipliers.json", "growkit.json", "config.json"} < whole
 
 

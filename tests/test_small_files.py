@@ -17,7 +17,7 @@ TEXTS: list[tuple[bytes, str]] = [
     (b"[]", "should hold a JSON object, not a list"),
     (b'{"n": 1' + b"0" * 400 + b"}", "a number of 401 digits"),
     (b'{"n": ' + b"[" * 3000 + b"]" * 3000 + b"}", "nested more than"),
-    (b'{"n": ' + b'{"n": ' * 70 + b"1" + b"}" * 71, "nested more than"),
+    (b'{"n": ' + b'{"n": ' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 2), "nested more than"),
 ]
 
 

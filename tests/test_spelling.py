@@ -10,7 +10,7 @@ import tiny_runs
 import torch
 import transformers
 from comparing import embed
-from on_disk import edit_weights, fine_tune, saved, state
+from on_disk import edit_weights, fine_tune, old_words, saved, state
 from refusing import refused, run
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file, save_model
@@ -110,16 +110,6 @@ def test_an_untied_head_that_shares_memory_has_both_names():
     assert len(load_file("stock/model.safetensors")) == len(open_source("stock").tensors) - 1
     growkit.widen("stock", "wide", hidden=48)
     assert {"lm_head.weight", "model.embed_tokens.weight"} <= state("wide").keys()
-
-
-def old_words(tensors, copied=True):
-    """BERT's first names: gamma and beta, and a copy of the head's bias."""
-    for name in list(tensors):
-        for old, new in (("gamma", "weight"), ("beta", "bias")):
-            if name.endswith(f"LayerNorm.{new}"):
-                tensors[name.replace(f"LayerNorm.{new}", f"LayerNorm.{old}")] = tensors.pop(name)
-    if copied:
-        tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].clone()
 
 
 @pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertForPreTraining"])

@@ -24,8 +24,9 @@ from rich.table import Table
 
 import growkit
 from growkit.cli import app
-from growkit.cli.terminal import Terminal, Words, styled, visible
+from growkit.cli.terminal import Terminal, Words, styled
 from growkit.units import size
+from growkit.visible import visible
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 HOSTILE = "[red]x[/] [/]\x1b[2J\x1b]0;t\x07\u202e\u2066\r\n\x7f\x9b\u2028 :smile: \\[b]"
@@ -132,6 +133,8 @@ def test_the_names_of_folders_are_shown_whole(command, models, tmp_path, monkeyp
     text = result.stdout + result.stderr
     assert text.replace("\n", "").isprintable()
     assert visible(NAME) in text.replace("\n", " ")
+    for card in Path().glob("*o/**/README.md"):
+        assert card.read_text("utf-8").replace("\n", "").isprintable() and visible(NAME) in card.read_text("utf-8")
 
 
 def test_a_run_in_a_folder_named_like_markup_ends_well(models, tmp_path, monkeypatch):
@@ -169,7 +172,10 @@ def test_help_is_no_error():
     assert "Usage" in run().output
 
 
-INTERRUPTING = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+# what runs in the background hears no Ctrl-C, and neither do its children, until they say that they do
+INTERRUPTING = (
+    "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\n"
+)
 
 
 @pytest.mark.parametrize("module", ["typer", "torch"])

@@ -340,7 +340,7 @@ STRANGE += ["steps=1\nwarmup=-1", "steps=1\nlr=-1.0", "steps=1\nname=5"]
 @pytest.mark.parametrize("text", STRANGE)
 def test_stages_that_are_none(text, tmp_path):
     (tmp_path / "s.toml").write_text(text if text in ("stage=1", "[[") else f"[[stage]]\n{text}\n")
-    with pytest.raises(RequestError, match=r"s\.toml"):
+    with pytest.raises(CheckpointError, match=r"s\.toml"):
         read_stages(tmp_path / "s.toml")
 
 

@@ -14,6 +14,7 @@ from growkit.checkpoint.small_files import read_bytes
 from growkit.checkpoint.source import HUB_ID, Checkpoint
 from growkit.checkpoint.yaml_text import LARGEST_YAML, parse_yaml
 from growkit.errors import CheckpointError
+from growkit.visible import visible
 
 CARD = "README.md"
 FINE_TUNE, MERGE, ADAPTER = "finetune", "merge", "adapter"  # base_model_relation, as the hub defines it
@@ -43,7 +44,8 @@ def model_card(
     head = _head(cards, based, relation, tags, library)
     front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=1000)
     words = " ".join(title.split())
-    return f"---\n{front}---\n\n# {words}\n\n{text}\n{_licences(sources, cards) if 'license' not in head else ''}"
+    shown = "\n".join(visible(line) for line in f"# {words}\n\n{text}".split("\n"))
+    return f"---\n{front}---\n\n{shown}\n{_licences(sources, cards) if 'license' not in head else ''}"
 
 
 def read_card(folder: Path | None) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.small_files import check_inside, read_json, read_json_value, reading
+from growkit.checkpoint.fields import Fields, ListOf, Text
+from growkit.checkpoint.small_files import check_inside, open_plain, read_json, read_json_value, reading
 from growkit.checkpoint.source import ADAPTER_CONFIG, CONFIG, INDEX, PROVENANCE
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
@@ -24,6 +25,7 @@ OWN = (
     "trainer_state.json",
 )  # written anew or not of this model
 MODULES = "modules.json"
+MODULE = Fields({"type": Text(), "path": Text()}, needed=("type", "path"))
 # in the order of how much each says; settings such as the longest input may differ
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
 POOLING_SIZES = ("word_embedding_dimension", "embedding_dimension")
@@ -68,10 +70,10 @@ def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
     """
     if not (folder / MODULES).exists():
         return []
-    try:
-        entries = [(str(m["type"]).rsplit(".", 1)[-1], str(m["path"])) for m in read_json_value(folder / MODULES)]
-    except (TypeError, KeyError):
-        raise CheckpointError(f"{str(folder / MODULES)!r} is no list of modules with 'type' and 'path'") from None
+    content = read_json_value(folder / MODULES)
+    if ListOf(MODULE).fault(content):
+        raise CheckpointError(f"{str(folder / MODULES)!r} is no list of modules with 'type' and 'path'")
+    entries = [(entry["type"].rsplit(".", 1)[-1], entry["path"]) for entry in content]
     modules: list[tuple[str, Path]] = []
     for kind, path in entries:
         if kind == "Transformer" and path == "":
@@ -139,7 +141,5 @@ def copy_companions(source: Path, out: Path, hidden: tuple[int, int]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with reading(source):
-        original = open(source, "rb")  # noqa: SIM115 - what fails here is the source, what fails below the output
-    with original, open(target, "wb") as copy:
+    with open_plain(source) as original, open(target, "wb") as copy:
         shutil.copyfileobj(original, copy)

@@ -127,6 +127,22 @@ class Null(FieldKind):
 
 
 @dataclass(frozen=True)
+class AnyOf(FieldKind):
+    """One of several kinds; what is within it is held to the first kind that takes it."""
+
+    kinds: Sequence[FieldKind]
+
+    def _words(self) -> str:
+        return " or ".join(kind.wanted for kind in self.kinds)
+
+    def _accepts(self, value: Any) -> bool:
+        return any(kind._accepts(value) for kind in self.kinds)
+
+    def _within(self, value: Any) -> Fault | None:
+        return next(kind for kind in self.kinds if kind._accepts(value))._within(value)
+
+
+@dataclass(frozen=True)
 class ListOf(FieldKind):
     """A list of one kind."""
 

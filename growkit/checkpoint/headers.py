@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from growkit.checkpoint.small_files import POINTER, check_fetched, open_plain, reading
+from growkit.checkpoint.small_files import POINTER, check_fetched, open_plain, parse_json, reading
 from growkit.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
@@ -76,8 +76,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             raise _damaged(path, f"its header should have {length} bytes but the file has {size}; it is truncated")
         text = file.read(length)
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = parse_json(text, twice=False)
+    except ValueError as error:
         raise _damaged(path, f"its header is no valid JSON ({error})") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no JSON object")
@@ -114,15 +114,6 @@ def header_bytes(
     text += b" " * (-len(text) % 8)  # data starts at a multiple of 8, as the format asks
     start = 8 + len(text)
     return len(text).to_bytes(8, "little") + text, {name: start + offset for name, offset in offsets.items()}
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    entries: dict[str, object] = {}
-    for key, value in pairs:
-        if key in entries:
-            raise ValueError(f"key {key!r} stands there twice")
-        entries[key] = value
-    return entries
 
 
 def _aliases(metadata: object, header: dict[str, object]) -> dict[str, tuple[str, ...]]:

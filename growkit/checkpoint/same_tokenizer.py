@@ -11,6 +11,7 @@ from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.small_files import POINTER, check_fetched, open_plain, read_json
 from growkit.checkpoint.token_ids import FAST, token_ids
 from growkit.errors import CheckpointError, reason_of
+from growkit.limits import AXIS
 
 SETTINGS = "tokenizer_config.json"
 PROBE = (
@@ -39,6 +40,9 @@ def stock_tokenizer(folder: Path) -> Any:
     for stored in (folder / name for name in TOKENIZERS if (folder / name).is_file()):
         with open_plain(stored) as file:
             check_fetched(stored, file.peek(len(POINTER)))
+    token, largest = max((token_ids(folder) or {"": 0}).items(), key=lambda entry: entry[1], default=("", 0))
+    if largest > AXIS:  # the library walks through all numbers up to it
+        raise CheckpointError(f"its token {token!r} has the id {largest}, where {AXIS} is the most allowed")
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
     name = settings.get("tokenizer_class")
     if settings.get("auto_map") and isinstance(name, str) and not hasattr(transformers, name.removesuffix("Fast")):

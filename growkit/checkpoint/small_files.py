@@ -14,7 +14,7 @@ from typing import Any
 from growkit.errors import CheckpointError
 
 LARGEST = 256 << 20  # bytes of a file that is read whole; the largest tokenizers have some 40 MB
-DEEPEST = 64  # lists and objects in one another
+DEEPEST = 200  # lists and objects in one another; a growkit.json holds its sources' within it
 DIGITS = 100  # of a whole number; transformers writes 10^30 for "no limit"
 POINTER = b"version https://git-lfs"  # what Git leaves in the place of a large file that was not fetched
 KINDS = {
@@ -112,14 +112,22 @@ def read_json_value(path: Path) -> Any:
         raise CheckpointError(f"{str(path)!r} is no valid JSON ({error}); fetch it again") from None
 
 
-def parse_json(text: bytes | str) -> Any:
-    """A JSON value of bounded depth, whose whole numbers are bounded too. Raises ValueError, in words, for others."""
+def parse_json(text: bytes | str, twice: bool = True) -> Any:
+    """A JSON value of bounded depth, whose whole numbers are bounded too, and whose text is whole characters.
+
+    twice: whether an object may have one key twice; the last one counts. Raises ValueError, in words, for others.
+    """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = json.loads(text, parse_int=_whole)
+        value = json.loads(text, parse_int=_whole, object_pairs_hook=None if twice else _unique)
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} deep") from None
     check_depth(value)
+    if "\\ud" in text or "\\uD" in text:  # an escape that may be half a character, which no file can hold again
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("half a character: a lone surrogate") from None
     return value
 
 
@@ -135,6 +143,15 @@ def check_depth(value: Any) -> None:
 
 def _values(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in entries:
+            raise ValueError(f"key {key!r} stands there twice")
+        entries[key] = value
+    return entries
 
 
 def _whole(digits: str) -> int:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from growkit.checkpoint.headers import StoredTensor, file_hash, read_header
+from growkit.checkpoint.model_config import read_model_config
 from growkit.checkpoint.new_folder import UNFINISHED
-from growkit.checkpoint.small_files import check_inside, open_descriptor, read_json, reading
+from growkit.checkpoint.small_files import check_inside, open_descriptor, reading
 from growkit.checkpoint.system import read_at
 from growkit.checkpoint.weight_files import EXPLICIT, INDEX, PICKLES, SINGLE, pickled, tensors_of
 from growkit.errors import CheckpointError
@@ -146,13 +147,13 @@ def read_config(source: str | Path) -> dict[str, Any] | None:
     """
     path = Path(source)
     if path.suffix == ".json":
-        return read_json(path)
+        return read_model_config(path)
     if not path.exists():
         if not HUB_ID.fullmatch(str(source)):
             raise CheckpointError(f"{str(source)!r} does not exist; give a config.json, a checkpoint or a hub id")
         path = Path(from_hub(str(source), (CONFIG,)))
     config = (path if path.is_dir() else path.parent) / CONFIG
-    return read_json(config) if config.exists() else None
+    return read_model_config(config) if config.exists() else None
 
 
 def open_state(path: Path) -> Checkpoint:
@@ -178,10 +179,12 @@ def _on_disk(path: Path, label: str) -> Checkpoint | None:
     if (folder / ADAPTER_CONFIG).exists() and (path.is_dir() or (folder / CONFIG).exists()):
         raise _adapter(folder, label)
     check_inside(folder / CONFIG)
-    config = read_json(folder / CONFIG) if (folder / CONFIG).exists() else None
+    config = read_model_config(folder / CONFIG) if (folder / CONFIG).exists() else None
     # where the weights lie is of this folder, and of no result
     explicit = config.pop(EXPLICIT, None) if config is not None else None
     tensors, notes = tensors_of(path, explicit) if path.is_dir() else (read_header(path), ())
+    if config is not None and not tensors:
+        raise CheckpointError(f"{label!r} holds no tensors; fetch or save it again")
     bare = path.is_file() and config is None
     return Checkpoint(label=label, tensors=tensors, config=config, folder=None if bare else folder, notes=notes)
 

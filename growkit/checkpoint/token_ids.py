@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.small_files import read_json, reading
+from growkit.checkpoint.small_files import read_bytes, read_json
 
 FAST, WORDS, PIECES, ADDED = "tokenizer.json", "vocab.txt", "vocab.json", "added_tokens.json"
 
@@ -21,8 +21,7 @@ def token_ids(folder: Path | None) -> dict[str, int] | None:
         added = read_json(folder / ADDED) if (folder / ADDED).is_file() else {}
         return _whole({**read_json(folder / PIECES), **added})
     if (folder / WORDS).is_file():
-        with reading(folder / WORDS):
-            lines = (folder / WORDS).read_text("utf-8", errors="replace").split("\n")
+        lines = read_bytes(folder / WORDS).decode("utf-8", errors="replace").split("\n")
         return {line.rstrip("\r"): number for number, line in enumerate(lines) if line}
     return None
 
@@ -48,12 +47,12 @@ def _fast(content: dict[str, Any]) -> dict[str, int] | None:
     model = content.get("model")
     entries = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(entries, list):  # Unigram: [token, score], the id is the place
-        entries = {entry[0]: number for number, entry in enumerate(entries) if isinstance(entry, list) and entry}
+        entries = {str(entry[0]): number for number, entry in enumerate(entries) if isinstance(entry, list) and entry}
     added = content.get("added_tokens") or []
     if not isinstance(entries, dict) or not isinstance(added, list):
         return None
     return _whole(
-        {**entries, **{a["content"]: a["id"] for a in added if isinstance(a, dict) and {"content", "id"} <= {*a}}}
+        {**entries, **{str(a["content"]): a["id"] for a in added if isinstance(a, dict) and {"content", "id"} <= {*a}}}
     )
 
 

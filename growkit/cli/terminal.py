@@ -13,10 +13,7 @@ from rich.progress import ProgressColumn, Task
 from rich.table import Column
 from rich.text import Text
 
-
-def visible(text: str) -> str:
-    """Text with everything that a terminal would not show as it is written as repr writes it: \\x1b, \\n, \\u202e."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+from growkit.visible import visible
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:

@@ -16,6 +16,7 @@ from multiprocessing import current_process
 from typing import Any, NamedTuple, TypeVar
 
 from growkit.data.workers import WorkerPool, environment, worker_pool
+from growkit.errors import CheckpointError, reason_of
 
 KNOWN_PIECES, LONGEST_KNOWN = 400_000, 64  # pieces kept at once, and their length: some 100 MB
 # what splits text for BPE besides ByteLevel's own (GPT-2's): cl100k and Llama 3, Qwen 2
@@ -36,6 +37,11 @@ UNCOMPOSED = re.compile(
 BETWEEN_BLANKS = re.compile(r"[^ \n\r\t]+")  # BERT's splits at blanks and drops them
 
 Tag = TypeVar("Tag")
+
+
+def unencodable(error: Exception) -> CheckpointError:
+    """What to say where a tokenizer loads and cannot encode."""
+    return CheckpointError(f"the tokenizer cannot encode this text ({reason_of(error)}); is it whole?")
 
 
 class Encoding(NamedTuple):
@@ -100,7 +106,10 @@ class Encoder:
         return not any(start in text for start in self._added)
 
     def _encodings(self, texts: list[str]) -> list[Any]:
-        return self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        try:
+            return self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the library raises no kind of its own
+            raise unencodable(error) from None
 
     def _ids(self, piece: str) -> bytes:
         return self._stored(self._encodings([piece])[0])

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.small_files import reading
+from growkit.checkpoint.small_files import LARGEST, open_plain, reading
 from growkit.errors import RequestError
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
@@ -37,7 +37,7 @@ def find_files(inputs: Sequence[str | Path]) -> list[Path]:
     by_path: dict[Path, Path] = {}
     for name in inputs:
         path = Path(name)
-        if path.is_file():
+        if path.exists() and not path.is_dir():
             if not path.name.endswith(SUFFIXES):
                 raise RequestError(f"{str(name)!r} is no text that growkit reads: {', '.join(SUFFIXES)}")
             files = [path]
@@ -90,9 +90,7 @@ def _plain(path: Path, _key: str, advance: Advance) -> Iterator[str]:
     it.
     """
     decoder, rest, place = codecs.getincrementaldecoder("utf-8")(), "", 0
-    with reading(path):
-        stream = open(path, "rb")  # noqa: SIM115 - what fails in here is the file, what fails below is not
-    with stream:
+    with open_plain(path) as stream:
         cuts = os.fstat(stream.fileno()).st_size > WHOLE
         while True:
             with reading(path):
@@ -124,19 +122,19 @@ def _document_end(text: str) -> int:
 
 
 def _json_lines(path: Path, key: str, advance: Advance) -> Iterator[str]:
-    with reading(path):
-        raw = open(path, "rb")  # noqa: SIM115
-    with raw:
+    with open_plain(path) as raw:
         lines: Any = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
         number = reported = 0
         while True:
             try:
-                line = lines.readline()
+                line = lines.readline(LARGEST + 1)
             except (EOFError, zlib.error, OSError) as error:
                 if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
                     raise RequestError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
                 raise RequestError(f"{str(path)!r} is no sound gzip file ({error}); fetch it again") from None
             number += 1
+            if len(line) > LARGEST:
+                raise RequestError(f"line {number} of {str(path)!r} has more than {LARGEST:,} bytes; is it JSON lines?")
             if not line or not number % PROGRESS_LINES:
                 advance(raw.tell() - reported)
                 reported = raw.tell()
@@ -184,7 +182,7 @@ def _parquet(path: Path, key: str, advance: Advance) -> Iterator[str]:
         raise RequestError(f"reading {str(path)!r} needs pyarrow: pip install 'growkit[parquet]'") from None
     number, size = 0, path.stat().st_size
     try:
-        with parquet.ParquetFile(path) as table:
+        with open_plain(path) as raw, parquet.ParquetFile(raw) as table:
             if key not in table.schema_arrow.names:
                 raise _no_key(key, table.schema_arrow.names, "every row", path)
             rows = max(1, table.metadata.num_rows)

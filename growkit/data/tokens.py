@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from growkit.checkpoint.fields import Fields, MapOf, Null, OneOf, Text, Whole, checked
 from growkit.checkpoint.new_folder import UNFINISHED
-from growkit.checkpoint.small_files import read_json, reading
+from growkit.checkpoint.small_files import open_plain, read_json, reading
 from growkit.data.stored_ids import StoredIds
 from growkit.errors import CheckpointError
 
@@ -23,8 +24,21 @@ META = "meta.json"
 TOKENIZER = "tokenizer"  # the folder in a dataset that holds a tokenizer trained on it
 SPLITS = ("train", "val")
 FORMAT = 1
+MOST_IDS = 1 << 32  # that uint32 holds
 UINT16, UINT32 = np.dtype("<u2"), np.dtype("<u4")
 HEADER_BYTES = 4 * 256  # int32: magic, version, number of tokens, and for AutoModel bytes per token
+SPLIT = Fields({"tokens": Whole(1), "documents": Whole(), "text_bytes": Null(Whole())}, needed=("tokens",))
+META_FIELDS = Fields(
+    {
+        "dtype": OneOf(("uint16", "uint32")),
+        "vocab_size": Whole(1, MOST_IDS),
+        "eos_id": Null(Whole(0, MOST_IDS)),
+        "mask_id": Null(Whole(0, MOST_IDS)),
+        "tokenizer": Null(Text()),
+        "splits": MapOf(SPLIT),
+    },
+    needed=("dtype", "splits"),
+)
 # -> version, dtype (None: the header says)
 MAGIC: dict[int, tuple[int, np.dtype | None]] = {20240520: (1, UINT16), 20240801: (7, UINT32), 278895051: (1, None)}
 
@@ -75,11 +89,11 @@ def open_tokens(data: str | Path, split: str = "train") -> Tokens:
     path = Path(data)
     if path.is_dir():
         return _open_dataset(path, split)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(
             f"{str(path)!r} does not exist; give a dataset folder of growkit tokenize, or a .bin file of tokens"
         )
-    with reading(path), open(path, "rb") as stream:
+    with open_plain(path) as stream, reading(path):
         beginning = stream.read(16)
     header = np.frombuffer(beginning[: len(beginning) // 4 * 4], "<i4")
     if not len(header) or int(header[0]) not in MAGIC:
@@ -100,19 +114,19 @@ def open_tokens(data: str | Path, split: str = "train") -> Tokens:
 def _open_dataset(folder: Path, split: str) -> Tokens:
     if (folder / UNFINISHED).exists():
         raise CheckpointError(f"{str(folder)!r} is unfinished: growkit is at it, or was stopped; make it again")
-    meta = read_json(folder / META) if (folder / META).is_file() else {}
-    splits = meta.get("splits")
-    if meta.get("format") != FORMAT or not isinstance(splits, dict) or meta.get("dtype") not in ("uint16", "uint32"):
+    meta = read_json(folder / META) if (folder / META).exists() else {}
+    if meta.get("format") != FORMAT:
         raise CheckpointError(
             f"{str(folder)!r} is no dataset: it has no {META} of format {FORMAT}; make one with growkit tokenize"
         )
-    if not isinstance(splits.get(split), dict):
+    splits = checked(meta, META_FIELDS, folder / META, "make the dataset again")["splits"]
+    if split not in splits:
         more = "; growkit tokenize makes val with --val-fraction or --val" if split == "val" else ""
         raise CheckpointError(f"{str(folder)!r} has no split {split!r}; it has {' and '.join(splits)}{more}")
     ids = StoredIds(folder / f"{split}.bin", UINT16 if meta["dtype"] == "uint16" else UINT32)
-    if len(ids) != splits[split].get("tokens"):
+    if len(ids) != splits[split]["tokens"]:
         raise CheckpointError(
-            f"{str(folder / f'{split}.bin')!r} has {len(ids)} tokens, {META} says {splits[split].get('tokens')};"
+            f"{str(folder / f'{split}.bin')!r} has {len(ids)} tokens, {META} says {splits[split]['tokens']};"
             " make the dataset again"
         )
     return Tokens(folder / f"{split}.bin", ids, meta, split)

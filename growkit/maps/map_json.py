@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from growkit.errors import CheckpointError
+from growkit.limits import AXIS
 from growkit.maps.axis import FREE, GATHER, AxisMap, axis_map
 from growkit.maps.notation import READ, WRITE
 
@@ -36,7 +37,9 @@ def maps_from_json(content: Any) -> dict[str, AxisMap]:
 def map_from_json(entry: Mapping[str, Any]) -> AxisMap:
     """The inverse of map_to_json, for the roles it keeps. Raises CheckpointError for what is no such map."""
     try:
-        runs = entry["runs"]
+        runs, sizes = entry["runs"], (entry["old"], entry["new"])
+        if not all(type(size) is int and 0 < size <= AXIS for size in sizes):
+            raise ValueError(f"sizes {sizes}")
         sound = all(first >= 0 and length >= 0 and first + length <= entry["old"] for first, length, *_ in runs)
         if not sound or sum(run[1] for run in runs) != entry["new"]:
             raise ValueError("its runs leave the axis")

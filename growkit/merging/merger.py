@@ -118,6 +118,8 @@ class Merger:
             def deltas() -> Weighted:
                 for place, number in enumerate(givers):
                     delta = self._delta(tensor, number, start, stop, base)
+                    if tensor.whole and not is_finite(delta):
+                        raise self._not_finite(tensor, start, stop, delta)
                     key = self.plan.members[number].key
                     weight = mix[place] if mix else tensor.weights[number]
                     yield weight, thin(delta, tensor, key, start, request, tensor.options[number], trims[number])
@@ -188,10 +190,12 @@ class Merger:
             blocks.append((self.plan.members[number].label, self._delta(tensor, number, start, stop, base)))
         for label, block in blocks:
             if not is_finite(block):
-                return CheckpointError(
-                    f"tensor {tensor.names[0]!r} of {label!r} holds {kind_of(block)}: pass --allow-nonfinite to merge"
-                    " it as it is"
+                cure = (
+                    ", which has no singular values; choose another --method"
+                    if tensor.whole
+                    else ": pass --allow-nonfinite to merge it as it is"
                 )
+                return CheckpointError(f"tensor {tensor.names[0]!r} of {label!r} holds {kind_of(block)}{cure}")
         dtype = str(tensor.dtype).removeprefix("torch.")
         return CheckpointError(
             f"tensor {tensor.names[0]!r} holds {kind_of(result)} once merged: its values do not fit {dtype}; choose"

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.model_config import read_model_config
 from growkit.checkpoint.source import CONFIG, Checkpoint
 from growkit.errors import RequestError
 from growkit.families.upcycling import upcycling_of
@@ -58,7 +58,7 @@ def hidden_states(source: Checkpoint, plan: Plan, text: str, layers: list[int]) 
     row = upcycling_of(source.label, plan.family.model_type)
     states: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
     with loadable(source) as folder:
-        config = read_json(folder / CONFIG)
+        config = read_model_config(folder / CONFIG)
         sequences = sequences_for(config, tokenizer_of(folder), text, plan.recipe.seed, source.label, SEQUENCES, LENGTH)
         model, _ = load_model(config, folder, torch.float32)
         wanted = {row.norm.format(layer=layer): layer for layer in layers}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.model_config import read_model_config
 from growkit.checkpoint.source import CONFIG, open_checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import IGNORED, masked_window
@@ -26,6 +26,7 @@ from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_fold
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named, vocabulary_size
 from growkit.models.running import load_model, loadable, objective
+from growkit.models.stock import computing
 from growkit.operators.seeds import stable_seed
 
 CONTEXT = 1024  # where the model has more positions
@@ -107,12 +108,12 @@ def evaluate(
     source = open_checkpoint(checkpoint)
     source.close()
     with loadable(source) as folder:
-        config = read_json(folder / CONFIG)
+        config = read_model_config(folder / CONFIG)
         causal = objective(config, source.label)
         vocabulary = open_tokenizer(folder) if tokenizer_folder(folder) is not None else None
         text = measured(data, split, text_key, vocabulary, source.label)
         size = vocabulary_size(config)
-        mask = None if causal else _mask(text, vocabulary, source.label)
+        mask = None if causal else _mask(text, vocabulary, source.label, size)
         length = _context(config, context, len(text.ids) - causal, str(data))
         windows = Windows(len(text.ids), length, _stride(stride, length, causal), causal)
         count = len(windows) if limit is None else min(len(windows), math.ceil(limit / windows.stride))
@@ -162,7 +163,7 @@ def evaluate(
 
 def _loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor, causal: bool) -> tuple[float, int, int]:
     """(sum of nats, how many were guessed, how many count) of (rows, length) inputs and labels."""
-    with torch.no_grad():
+    with torch.no_grad(), computing(type(model).__name__):
         more = {} if causal else {"attention_mask": torch.ones_like(inputs)}
         output = model(input_ids=inputs, **more)
         scores = output["logits"] if "logits" in output else output["prediction_logits"]
@@ -188,10 +189,12 @@ def _inputs_labels(
     return piece[:-1], labels
 
 
-def _mask(text: Measured, vocabulary: TextTokenizer | None, label: str) -> int:
+def _mask(text: Measured, vocabulary: TextTokenizer | None, label: str, rows: int) -> int:
     mask = vocabulary.mask if vocabulary is not None else text.mask
     if mask is None:
         raise CheckpointError(f"{label!r} is a masked language model, and its tokenizer has no mask token")
+    if mask >= rows:
+        raise CheckpointError(beyond_rows("masks are", mask, None, label, rows))
     return mask
 
 

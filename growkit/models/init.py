@@ -11,8 +11,8 @@ import torch
 
 from growkit.checkpoint.card import model_card
 from growkit.checkpoint.folder import write_folder
+from growkit.checkpoint.model_config import read_model_config
 from growkit.checkpoint.record import record
-from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import CONFIG, HUB_ID, from_hub
 from growkit.checkpoint.writer import check_target
 from growkit.data.tokenizer import tokenizer_folder
@@ -168,7 +168,7 @@ def _config_and_folder(source: str | Path) -> tuple[dict[str, Any], Path | None]
     """The config of a checkpoint or by itself, and the checkpoint's folder; None for a config.json by itself."""
     path = Path(source)
     if path.suffix == ".json" and not path.is_dir():
-        return read_json(path), None
+        return read_model_config(path), None
     if not path.exists():
         if not HUB_ID.fullmatch(str(source)):
             raise CheckpointError(f"{str(source)!r} does not exist; give a config.json, a checkpoint or a hub id")
@@ -176,7 +176,7 @@ def _config_and_folder(source: str | Path) -> tuple[dict[str, Any], Path | None]
     folder = path if path.is_dir() else path.parent
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{str(source)!r} has no {CONFIG}; give one, a checkpoint or a hub id")
-    return read_json(folder / CONFIG), folder
+    return read_model_config(folder / CONFIG), folder
 
 
 def _is_of_tokenizer(path: Path) -> bool:

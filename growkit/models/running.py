@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 
+from growkit.checkpoint.small_files import read_bytes
 from growkit.checkpoint.source import CONFIG, Checkpoint
 from growkit.checkpoint.token_ids import beyond_rows
+from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
 from growkit.families.naming import has_language_head
-from growkit.models.stock import experts_that_compute, stock_class, stock_model
+from growkit.models.stock import computing, experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
 
 SEQUENCES, LENGTH = 8, 64
@@ -131,10 +133,13 @@ def sequences_for(
         draws = torch.randint(len(allowed), (sequences, length), generator=generator(seed, "verify"))
         return list(allowed[draws])
     try:
-        content = Path(text).read_text("utf-8")
-    except (OSError, ValueError) as error:
+        content = read_bytes(Path(text)).decode("utf-8")
+    except ValueError as error:
         raise RequestError(f"cannot read text from {str(text)!r}: {error}") from None
-    ids = tokenizer(content[:2_000_000], add_special_tokens=False, verbose=False)["input_ids"]
+    try:
+        ids = tokenizer(content[:2_000_000], add_special_tokens=False, verbose=False)["input_ids"]
+    except Exception as error:  # the tokenizers library raises many kinds
+        raise unencodable(error) from None
     if len(ids) < 2:
         raise RequestError(f"{str(text)!r} is too short: it makes {len(ids)} tokens")
     largest = max(ids)
@@ -184,7 +189,7 @@ def objective(config: dict[str, Any], label: str) -> bool:
 
 def _outputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """What a model puts out for one sequence (length,), by name: numbers alone, (1, ...) each."""
-    with torch.no_grad():
+    with torch.no_grad(), computing(type(model).__name__):
         output = model(input_ids=ids[None], attention_mask=torch.ones_like(ids[None]))
     return {
         name: value

@@ -4,14 +4,15 @@ class and what transformers says unasked; ignorant of what a model is loaded for
 No code that lies beside a checkpoint, or that its config names, is ever run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from growkit.checkpoint.source import CONFIG
-from growkit.errors import CheckpointError, reason_of
+from growkit.errors import CheckpointError, ran_out, reason_of
 from growkit.families import family_named
 from growkit.families.stock_config import hushed
 from growkit.growth.width.sizes import odd_width
@@ -97,6 +98,22 @@ def generation_settings(folder: Path) -> Any:
         return GenerationConfig.from_pretrained(
             folder, local_files_only=True, config_file_name=CONFIG, _from_model_config=True
         )
+
+
+@contextmanager
+def computing(name: str) -> Iterator[None]:
+    """Within the block a stock model of a class computes.
+
+    What its own code cannot do is a CheckpointError: transformers builds models of settings that it cannot run.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError) as error:
+        if isinstance(error, RuntimeError) and ran_out(error):
+            raise
+        raise CheckpointError(
+            f"transformers cannot run the {name} that config.json describes ({reason_of(error)}); one of its settings is wrong"
+        ) from None
 
 
 def experts_that_compute(model: Any, config: Mapping[str, Any], dtype: torch.dtype) -> Any:

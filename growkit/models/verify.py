@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from growkit.checkpoint.model_config import read_model_config
 from growkit.checkpoint.record import came_from_grown, promised
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import CONFIG, PROVENANCE, Checkpoint, open_checkpoint
@@ -115,13 +116,13 @@ def _run(
 ) -> tuple[list[Results], Results, list[torch.Tensor]]:
     """What sources and result make of the same tokens, and these: sequences that fit the first source."""
     with loadable(befores[0]) as folder:
-        config = read_json(folder / CONFIG)
+        config = read_model_config(folder / CONFIG)
         tokenizer = tokenizer_of(folder) if text is not None else None
         sequences = sequences_for(config, tokenizer, text, seed, befores[0].label)
 
     def run(checkpoint: Checkpoint, settled: bool) -> Results:
         with loadable(checkpoint) as folder:
-            own = read_json(folder / CONFIG)
+            own = read_model_config(folder / CONFIG)
             _check_comparable(own, config, sequences, checkpoint.label)
             dtype = torch.float64 if double else torch.float32
             return Results(own, folder, dtype, sequences, tokenizer, seed, settled)

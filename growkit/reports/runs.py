@@ -2,17 +2,37 @@
 what is made of them, and of torch.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from growkit.checkpoint.fields import Fields, ListOf, Null, Number, Text, Whole, checked
+from growkit.checkpoint.small_files import parse_json, read_bytes, read_json
 from growkit.errors import CheckpointError, RequestError
+from growkit.limits import STEPS
 
 METRICS, RUN = "metrics.jsonl", "run.json"
 # settings that decide what a validation loss is a loss on
 MEASURE = ("seq_len", "eval_tokens")
+
+
+LARGEST = 4 << 30  # bytes of a metrics.jsonl
+CURE = "mend it or take it out"
+LINE = Fields({"kind": Text()}, needed=("kind",))
+POINT = Fields(
+    {
+        "step": Whole(0, STEPS),
+        "loss": Number(-1e9, 1e9),
+        "flops": Number(0.0, 1e40),
+        "elapsed_s": Number(0.0, 1e12),
+        "expert_load": ListOf(ListOf(Number(0.0, 1e9), least=2)),
+        "router_entropy": ListOf(Number(0.0, 1e9)),
+        "dead_experts": ListOf(ListOf(Whole())),
+    },
+    needed=("step", "loss", "flops", "elapsed_s"),
+)
+RUN_FIELDS = Fields({"settings": Null(Fields({"steps": Null(Whole(0, STEPS)), "hashes": Null(Fields({}))}))})
 
 
 class Cost(NamedTuple):
@@ -90,71 +110,59 @@ def read_run(path: str | Path) -> Curve:
     metrics = folder / METRICS
     if not metrics.is_file():
         raise CheckpointError(f"{str(path)!r} has no {METRICS}: nothing was trained in it yet")
-    try:
-        lines = metrics.read_bytes().split(b"\n")
-        content = json.loads((folder / RUN).read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"cannot read {str(error.filename)!r}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(folder / RUN)!r} is no valid JSON ({error})") from None
+    lines = read_bytes(metrics, LARGEST).split(b"\n")
+    content = checked(read_json(folder / RUN), RUN_FIELDS, folder / RUN)
     curves: dict[str, list[Point]] = {"train": [], "val": []}
+    experts = None
     for number, line in enumerate(lines, start=1):
-        read = _point(line, f"line {number} of {str(metrics)!r}") if line.strip() else None
+        read = _read_line(line, f"line {number} of {str(metrics)!r}") if line.strip() else None
         if read is None:
             continue
-        kind, point = read
+        kind, point, routed = read
+        experts = routed or experts
         # a resumed run has been here before, and what it says now counts: its steps tell, which otherwise only rise
         restarted = kind == "train" and curves["train"] and curves["train"][-1].step >= point.step
         for points in curves.values() if restarted else [curves[kind]]:
             while points and points[-1].step >= point.step:
                 points.pop()
         curves[kind].append(point)
-    settings = content.get("settings") if isinstance(content, dict) else None
-    settings = settings if isinstance(settings, dict) else {}
     name = folder.name if folder.name not in ("", "..") else folder.resolve().name
     return Curve(
         name=name,
         path=folder,
         train=tuple(curves["train"]),
         val=tuple(curves["val"]),
-        settings=settings,
-        experts=_experts(lines),
+        settings=content.get("settings") or {},
+        experts=experts,
     )
 
 
-def _experts(lines: list[bytes]) -> ExpertLoads | None:
-    """What the last validation that speaks of experts says of them."""
-    for line in reversed(lines):
-        metrics = json.loads(line) if b'"expert_load"' in line else {}
-        loads, entropies = metrics.get("expert_load"), metrics.get("router_entropy")
-        if loads and entropies:
-            every = [load for row in loads for load in row]
-            undecided = math.log(len(loads[0]))
-            spread = sum(entropies) / len(entropies) / undecided
-            return ExpertLoads(max(every), min(every), len(metrics.get("dead_experts", [])), spread)
-    return None
-
-
-def _point(line: bytes, where: str) -> tuple[str, Point] | None:
-    """(kind, point) of a line of metrics; None for a line that holds no loss."""
+def _read_line(line: bytes, where: str) -> tuple[str, Point, ExpertLoads | None] | None:
+    """(kind, point, what it says of experts) of a line of metrics; None for a line that holds no loss."""
     try:
-        metrics = json.loads(line)
-    except (ValueError, RecursionError):
+        content = parse_json(line)
+    except ValueError:
         raise CheckpointError(f"{where} is no valid JSON; mend it or take it out") from None
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("kind"), str):
-        raise CheckpointError(f"{where} says no kind; mend it or take it out")
+    metrics = checked(content, LINE, where, CURE)
     if metrics["kind"] not in ("train", "val"):
         return None
-    step = metrics.get("step")
-    if type(step) is not int or step < 0:
-        raise CheckpointError(f"{where} should have a step, a whole number from 0; it has {step!r}")
-    numbers = []
-    for key in ("loss", "flops", "elapsed_s"):
-        number: Any = metrics.get(key)
-        if type(number) not in (int, float) or not math.isfinite(number) or (key != "loss" and number < 0):
-            raise CheckpointError(f"{where} should have {key}, a finite number; it has {number!r}")
-        numbers.append(float(number))
-    return metrics["kind"], Point(step, numbers[0], Cost(*numbers[1:]))
+    metrics = checked(metrics, POINT, where, CURE)
+    return metrics["kind"], Point(metrics["step"], float(metrics["loss"]), _cost(metrics)), _experts(metrics)
+
+
+def _cost(metrics: dict[str, Any]) -> Cost:
+    return Cost(float(metrics["flops"]), float(metrics["elapsed_s"]))
+
+
+def _experts(metrics: dict[str, Any]) -> ExpertLoads | None:
+    """What a line says of experts; None where it does not speak of them."""
+    loads, entropies = metrics.get("expert_load"), metrics.get("router_entropy")
+    if not loads or not entropies:
+        return None
+    every = [load for row in loads for load in row]
+    undecided = math.log(len(loads[0]))
+    spread = sum(entropies) / len(entropies) / undecided
+    return ExpertLoads(max(every), min(every), len(metrics.get("dead_experts", [])), spread)
 
 
 def check_comparable(curves: list[Curve]) -> None:

@@ -6,18 +6,24 @@ StackBERT and MSLT are rows of one table.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from growkit.errors import RequestError
+from growkit.checkpoint.fields import Fields, ListOf, Number, OneOf, Text, Whole, checked
+from growkit.checkpoint.small_files import read_bytes
+from growkit.errors import CheckpointError, RequestError
 from growkit.growth.depth.layers import METHODS
+from growkit.limits import LAYERS, STEPS
 from growkit.operators.seeds import stable_seed
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+MOST = 1000  # stages of a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,38 +127,41 @@ SCHEDULES: dict[str, Callable[..., tuple[Stage, ...]]] = {
 }
 
 
+COUNT = Whole(1, LAYERS)
+STAGE = Fields(
+    {
+        "name": Text(r"[\s\S]{1,200}", "text of at most 200 characters"),
+        "steps": Whole(1, STEPS),
+        "sub_layers": COUNT,
+        "train_top": COUNT,
+        "layers": COUNT,
+        "depth": OneOf(tuple(METHODS)),
+        "lr": Number(1e-12, 1e12),
+        "warmup": Whole(0, STEPS),
+    },
+    needed=("steps",),
+)
+FILE = Fields({"stage": ListOf(Fields({}), least=1, most=MOST)}, needed=("stage",))
+
+
 def read_stages(path: str | Path) -> tuple[Stage, ...]:
-    """Stages from a TOML file of [[stage]] tables with Stage's fields. Raises RequestError for what is none."""
+    """Stages from a TOML file of [[stage]] tables with Stage's fields. Raises CheckpointError for what is none."""
+    file = Path(path)
     try:
-        tables = tomllib.loads(Path(path).read_text("utf-8")).get("stage")
-    except (OSError, ValueError) as error:
-        raise RequestError(f"cannot read stages from {str(path)!r}: {error}") from None
-    if not isinstance(tables, list) or not tables:
-        raise RequestError(f"{str(path)!r} has no [[stage]] tables; write one for each stage, with name and steps")
-    known = {field.name: field for field in fields(Stage)}
+        content = tomllib.loads(read_bytes(file).decode("utf-8"))
+    except RecursionError:
+        raise CheckpointError(f"cannot read stages from {str(path)!r}: it is nested too deep") from None
+    except ValueError as error:
+        raise CheckpointError(f"cannot read stages from {str(path)!r}: {error}") from None
+    tables = checked(content, FILE, file, "write one [[stage]] for each, with name and steps")["stage"]
     stages = []
     for number, table in enumerate(tables, start=1):
-        strange = [key for key in table if key not in known]
+        where = f"{str(path)!r}, stage {number}"
+        strange = [key for key in table if key not in STAGE.kinds]
         if strange:
-            raise RequestError(f"{str(path)!r}, stage {number}: {strange[0]!r} is none of {', '.join(known)}")
-        stage = {"name": f"stage {number}", **table}
-        _check_stage(f"{str(path)!r}, stage {number}", stage)
-        stages.append(Stage(**stage))
+            raise CheckpointError(f"{where}: {strange[0]!r} is none of {', '.join(STAGE.kinds)}")
+        stages.append(Stage(**{"name": f"stage {number}", **checked(table, STAGE, where, "mend it")}))
     return tuple(stages)
-
-
-def _check_stage(where: str, stage: dict[str, Any]) -> None:
-    """Refuse values that no stage can have."""
-    for key, least in (("steps", 1), ("sub_layers", 1), ("train_top", 1), ("layers", 1), ("warmup", 0)):
-        value = stage.get(key)
-        if (value is not None or key == "steps") and (type(value) is not int or value < least):
-            raise RequestError(f"{where}: {key} should be a whole number from {least}, not {value!r}")
-    if type(stage.get("lr", 1.0)) not in (int, float) or not 0 < stage.get("lr", 1.0) < float("inf"):
-        raise RequestError(f"{where}: lr should be a factor above 0, not {stage['lr']!r}")
-    if stage.get("depth", "stack") not in METHODS:
-        raise RequestError(f"{where}: depth {stage['depth']!r} is not one of {', '.join(METHODS)}")
-    if not isinstance(stage["name"], str):
-        raise RequestError(f"{where}: name should be text, not {stage['name']!r}")
 
 
 def _target(layers: int, to_layers: int | None) -> int:
