@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.companions import TOKENIZERS
-from growkit.checkpoint.same_tokenizer import stock_tokenizer
+from growkit.checkpoint.same_tokenizer import SETTINGS, stock_tokenizer
+from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import HUB_ID, from_hub
 from growkit.checkpoint.writer import write_json
 from growkit.data.tokens import META, TOKENIZER
 from growkit.errors import CheckpointError, RequestError, reason_of
 
 END, MASK = "<|endoftext|>", "<|mask|>"
-SETTINGS, STOCK_CLASS = "tokenizer_config.json", "PreTrainedTokenizerFast"
+STOCK_CLASS = "PreTrainedTokenizerFast"
 OF_TOKENIZERS = ("*.json", "*.txt", "*.model", "*.jinja")  # what is fetched of a hub id
 LEAST = 256 + 2  # every byte, and the two special tokens
 LONGEST = 1 << 20  # tokens; a tokenizer does not know its model, and transformers would write 10^30
