@@ -108,5 +108,5 @@ def test_a_size_that_only_the_class_knows(tmp_path, monkeypatch):
 def test_a_config_that_transformers_does_not_take(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.make("llama").save_pretrained("src")
-    edit_config(Path("src"), vocab_size=KeyError, hidden_act=7)
+    edit_config(Path("src"), vocab_size=KeyError, num_attention_heads=5, num_key_value_heads=5)
     refused("widen", "src", "--hidden", "48", says="transformers does not take this config.json: ")
