@@ -25,7 +25,7 @@ OWN = (
     "lr_multipliers.json",
     "trainer_state.json",
 )  # written anew or not of this model
-MODULES = "modules.json"
+MODULES, GENERATION = "modules.json", "generation_config.json"
 MODULE = Fields({"type": Text(), "path": Text()}, needed=("type", "path"))
 # in the order of how much each says; settings such as the longest input may differ
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
