@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.fields import Fields, ListOf, Text
-from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.small_files import check_inside, open_plain, read_json, read_json_value, reading
 from growkit.checkpoint.source import ADAPTER_CONFIG, CONFIG, INDEX, PROVENANCE
 from growkit.checkpoint.writer import write_json
@@ -91,15 +90,6 @@ def sentence_modules(folder: Path) -> list[tuple[str, Path]]:
             )
         modules.append((kind, folder / path))
     return modules
-
-
-def tokenizer_conflict(folders: Sequence[Path]) -> str:
-    """The name of a tokenizer file that two folders both have with other contents, or ''."""
-    for name in TOKENIZERS:
-        there = [folder / name for folder in folders if (folder / name).is_file()]
-        if len({file_hash(path) for path in there}) > 1:
-            return name
-    return ""
 
 
 def modules_conflict(folders: Sequence[Path | None]) -> str:

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.companions import TOKENIZERS
-from growkit.checkpoint.small_files import POINTER, check_fetched, open_plain, read_json
+from growkit.checkpoint.same_tokenizer import stock_tokenizer
 from growkit.checkpoint.source import HUB_ID, from_hub
-from growkit.checkpoint.token_ids import token_ids
 from growkit.data.tokens import META, TOKENIZER
 from growkit.errors import CheckpointError, RequestError, reason_of
-from growkit.limits import AXIS
 
 END, MASK = "<|endoftext|>", "<|mask|>"
-SETTINGS = "tokenizer_config.json"
 OF_TOKENIZERS = ("*.json", "*.txt", "*.model", "*.jinja")  # what is fetched of a hub id
 LEAST = 256 + 2  # every byte, and the two special tokens
 
@@ -66,26 +63,6 @@ def open_tokenizer(source: str | Path) -> TextTokenizer:
     except Exception as error:  # transformers raises many kinds; each means that this tokenizer does not load
         raise CheckpointError(f"the tokenizer of {label!r} does not load: {reason_of(error)}") from None
     return _described(tokenizer, label)
-
-
-def stock_tokenizer(folder: Path) -> Any:
-    """A folder's tokenizer as transformers opens it, without any code that lies beside it or that it names.
-
-    Raises CheckpointError for one whose class needs such code, and whatever transformers does for what does not load.
-    """
-    import transformers
-
-    for stored in (folder / name for name in TOKENIZERS if (folder / name).is_file()):
-        with open_plain(stored) as file:
-            check_fetched(stored, file.peek(len(POINTER)))
-    token, largest = max((token_ids(folder) or {"": 0}).items(), key=lambda entry: entry[1], default=("", 0))
-    if largest > AXIS:  # the library walks through all numbers up to it
-        raise CheckpointError(f"its token {token!r} has the id {largest}, where {AXIS} is the most allowed")
-    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
-    name = settings.get("tokenizer_class")
-    if settings.get("auto_map") and isinstance(name, str) and not hasattr(transformers, name.removesuffix("Fast")):
-        raise CheckpointError(f"its class {name!r} needs code of its own (auto_map), which growkit never runs")
-    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _described(tokenizer: Any, source: str) -> TextTokenizer:

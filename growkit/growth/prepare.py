@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.companions import modules_conflict, tokenizer_conflict
+from growkit.checkpoint.companions import modules_conflict
+from growkit.checkpoint.same_tokenizer import unlike
 from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import check_target
@@ -89,7 +90,7 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
             raise RequestError(f"cannot read text from {text!r}: no such file")
         todo = (grow_plan if asked.experts is None else upcycle_plan)(headers, asked)
         todo = replace(todo, notes=(*todo.notes, *notes))
-        _check_beside(checkpoints)
+        todo = replace(todo, notes=(*todo.notes, *_check_beside(checkpoints)))
         folder = (
             Path(out) if out is not None else folder_for(sources, default_name([c.name for c in checkpoints], todo))
         )
@@ -111,17 +112,20 @@ def _name_alike(sources: Sequence[Checkpoint]) -> None:
         other.tensors = prefixed_like(family, sources[0].tensors, other.tensors)
 
 
-def _check_beside(sources: Sequence[Checkpoint]) -> None:
-    """Refuse sources whose files beside the weights are unsound or do not go together."""
+def _check_beside(sources: Sequence[Checkpoint]) -> list[str]:
+    """Refuse sources whose files beside the weights are unsound or do not go together; returns notes on tokenizers."""
     modules_conflict([source.folder for source in sources[:1]])
+    notes = []
     for other in sources[1:]:
         pair = f"{sources[0].label!r} and {other.label!r}"
-        conflict = tokenizer_conflict([c.folder for c in (sources[0], other) if c.folder is not None])
-        if conflict:
-            raise RequestError(f"{pair} have different {conflict}; growkit joins models of one tokenizer")
+        tokens, note = unlike((sources[0].label, other.label), (sources[0].folder, other.folder))
+        if tokens:
+            raise RequestError(f"{tokens}; growkit joins models of one tokenizer")
+        notes += [f"{note}; the result has the first's"] if note else []
         conflict = modules_conflict([sources[0].folder, other.folder])
         if conflict:
             raise RequestError(f"{pair} have different {conflict}; growkit joins sentence models that go on alike")
+    return notes
 
 
 def _paths(optimizer: Path_ | Sequence[Path_] | None) -> list[Path_]:

@@ -20,7 +20,7 @@ from growkit.merging.mergeable import check_each, check_mergeable
 from growkit.merging.merged_tensor import Giver, MergedTensor, merged_tensor
 from growkit.merging.methods import MergeRequest
 from growkit.merging.taking_part import taking_part
-from growkit.merging.vocabulary import Vocabulary, differing_files, rows_of
+from growkit.merging.vocabulary import Vocabulary, rows_of
 
 IN_FLIGHT = 3  # blocks being computed or waiting for it
 
@@ -105,14 +105,11 @@ def merge_plan(
     Raises RequestError for models that do not belong together, CheckpointError for one that is not understood.
     """
     models = [base_model, *members] if base_model is not None else list(members)
-    first = models[0]
     family = check_each(models)
     parts, left = taking_part(family, models, base_model is not None, request.body)
     notes = [*(note for model in models for note in model.notes), *left]
-    for other, vocabulary in zip(parts[1:], vocabularies[1:]):
+    for other in parts[1:]:
         notes += check_mergeable(family, parts[0], other, request.body)
-        for file in differing_files(vocabularies[0], vocabulary)[:1]:
-            notes.append(f"{other.label!r} has another {file} than {first.label!r}, whose files the result gets")
     rows = [rows_of(vocabularies[0], vocabulary, request.vocab) for vocabulary in vocabularies[-len(members) :]]
     for member, matched in zip(members, rows):
         if matched is not None:

@@ -10,20 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from growkit.checkpoint.companions import TOKENIZERS, modules_conflict, sentence_modules
-from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.companions import modules_conflict, sentence_modules
+from growkit.checkpoint.same_tokenizer import known_ids, tokenizer_files, unlike
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.token_ids import token_ids
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
-from growkit.families import family_named
+from growkit.families import vocabulary_size
 from growkit.growth.names import folder_for
 from growkit.growth.prepare import SHARD_BYTES
 from growkit.growth.source_headers import Headers
 from growkit.growth.sources import headers_of
 from growkit.growth.untied import tied_alike
-from growkit.growth.width.sizes import read_sizes
 from growkit.merging.base_and_delta import base_and_delta, open_member, paths_of, untied_member
 from growkit.merging.by_tensor import Number, Spelling, by_tensor
 from growkit.merging.merge_plan import MergePlan, keys_of, merge_plan
@@ -102,13 +101,14 @@ def prepared_merge(
         if not request.body:  # which leaves heads as they are
             opened = tied_alike(opened, untied_member)
         headers = [headers_of(checkpoint) for checkpoint in opened]
-        vocabularies = [_vocabulary(checkpoint, model) for checkpoint, model in zip(opened, headers)]
+        vocabularies = _vocabularies(opened, headers)
         based = base is not None
         plan = merge_plan(headers[0] if based else None, headers[based:], keys, request, vocabularies)
         _check_modules(opened)
         by_key = dict(zip(keys, opened[based:]))
         sources = [by_key[member.key] for member in plan.members]
-        plan = replace(plan, notes=(*plan.notes, *_twins(plan, opened[0] if based else None, sources)))
+        twins = _twins(plan, opened[0] if based else None, sources)
+        plan = replace(plan, notes=(*plan.notes, *_tokenizer_notes(opened), *twins))
         folder = (
             Path(out)
             if out is not None
@@ -123,15 +123,22 @@ def prepared_merge(
             checkpoint.close()
 
 
-def _vocabulary(checkpoint: Checkpoint, headers: Headers) -> Vocabulary:
-    family = family_named(headers.config.get("model_type"))
-    files = {}
-    if checkpoint.folder is not None:
-        there = [name for name in TOKENIZERS if (checkpoint.folder / name).is_file()]
-        files = {name: file_hash(checkpoint.folder / name) for name in there}
-    return Vocabulary(
-        checkpoint.label, read_sizes(family, headers.config)["vocab"], token_ids(checkpoint.folder), files
-    )
+def _vocabularies(models: Sequence[Checkpoint], headers: Sequence[Headers]) -> list[Vocabulary]:
+    """What is known of each model's tokens; transformers is asked only where their files differ."""
+    files = [tokenizer_files(model.folder) for model in models]
+    alike = all(own == files[0] for own in files if own)
+    read = token_ids if alike else known_ids
+    return [
+        Vocabulary(model.label, vocabulary_size(header.config), read(model.folder), own)
+        for model, header, own in zip(models, headers, files)
+    ]
+
+
+def _tokenizer_notes(models: Sequence[Checkpoint]) -> list[str]:
+    """What is unlike in tokenizers that have the same tokens, of which the result gets the first's."""
+    first = models[0]
+    notes = [unlike((first.label, other.label), (first.folder, other.folder)).note for other in models[1:]]
+    return [f"{note}; the result has the first's" for note in notes if note]
 
 
 def _check_modules(opened: Sequence[Checkpoint]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from growkit.checkpoint.same_tokenizer import first_difference, one_sided
 from growkit.errors import RequestError
 
 NONE = -1  # in a map of rows: the member has no such row
@@ -53,7 +54,7 @@ def rows_of(base: Vocabulary, member: Vocabulary, how: str) -> np.ndarray | None
         rows = np.arange(base.size)
         rows[member.size :] = NONE
         if base.ids is not None and member.ids is not None:
-            different = _first_difference(base, member)
+            different = first_difference((base.label, member.label), base.ids, member.ids)
             if different:
                 raise RequestError(f"--vocab base: {different}; --vocab tokens matches by token")
             # a row without a token in either is padding, or a token that only one knows
@@ -68,36 +69,11 @@ def _check_same(base: Vocabulary, member: Vocabulary) -> None:
     if base.size != member.size:
         raise RequestError(f"{pair} have vocabularies of {base.size} and {member.size}; {CHOICES}")
     if base.ids is not None and member.ids is not None:
-        different = _first_difference(base, member) or _one_sided(base, member)
+        names = base.label, member.label
+        different = first_difference(names, base.ids, member.ids) or one_sided(names, base.ids, member.ids)
         if different:
             raise RequestError(f"{different}; {CHOICES}")
         return
     for name in sorted({*(base.files or {})} & {*(member.files or {})}):
         if base.files is not None and member.files is not None and base.files[name] != member.files[name]:
             raise RequestError(f"{pair} have different {name}; {CHOICES}")
-
-
-def _first_difference(base: Vocabulary, member: Vocabulary) -> str:
-    """The first id that is one token here and another there, in words."""
-    ours, theirs = base.ids or {}, member.ids or {}
-    token_at = {place: token for token, place in theirs.items()}
-    for token, place in sorted(ours.items(), key=lambda entry: entry[1]):
-        other = token_at.get(place, token)
-        if other != token and theirs.get(token) != place:
-            return f"token id {place} is {token!r} in {base.label!r} and {other!r} in {member.label!r}"
-    return ""
-
-
-def _one_sided(base: Vocabulary, member: Vocabulary) -> str:
-    """The first token that only one has, in words."""
-    for one, other in ((base, member), (member, base)):
-        extra = sorted((place, token) for token, place in (one.ids or {}).items() if token not in (other.ids or {}))
-        if extra:
-            return f"token {extra[0][1]!r} (id {extra[0][0]}) is in {one.label!r} and not in {other.label!r}"
-    return ""
-
-
-def differing_files(base: Vocabulary, member: Vocabulary) -> list[str]:
-    """Names of tokenizer files that both have and that differ."""
-    ours, theirs = base.files or {}, member.files or {}
-    return sorted(name for name in {*ours} & {*theirs} if ours[name] != theirs[name])
