@@ -281,7 +281,7 @@ INITS = [
     (lambda: None, "text", "'text' has no config.json; give one"),
     (lambda: put("a.json", "{"), "a.json", "'a.json' is no valid JSON"),
     (lambda: edit("gpt2/config.json", architectures=None, model_type="t5"), "gpt2", "names no class, and transformers has no language model of model_type 't5'"),
-    (lambda: edit("gpt2/config.json", architectures=5), "gpt2", "should have architectures as a list, each the name of a class"),
+    (lambda: edit("gpt2/config.json", architectures=5), "gpt2", "should have architectures as a list, each the name of a class, or null, not 5"),
     (lambda: edit("gpt2/config.json", architectures=["Yeti"]), "gpt2", "names class 'Yeti', which transformers does not have"),
     (lambda: edit("gpt2/config.json", architectures=["load_tf"]), "gpt2", "names class 'load_tf'"),
     (lambda: edit("gpt2/config.json", architectures=["LlamaForCausalLM"]), "gpt2", "has model_type 'gpt2', but its class LlamaForCausalLM is of 'llama'"),

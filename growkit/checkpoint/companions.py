@@ -24,7 +24,7 @@ OWN = (
     "lr_multipliers.json",
     "trainer_state.json",
 )  # written anew or not of this model
-MODULES = "modules.json"
+MODULES, GENERATION = "modules.json", "generation_config.json"
 TEMPLATES = "additional_chat_templates"  # a folder: the chat templates that have names
 MODULE = Fields({"type": Text(), "path": Text()}, needed=("type", "path"))
 # in the order of how much each says; settings such as the longest input may differ

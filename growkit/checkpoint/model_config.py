@@ -14,7 +14,7 @@ COUNT, RATE = Null(Whole(1, AXIS)), Null(Number(0, 1e30))
 TOKEN = Whole(-1, AXIS)  # Llama's first configs say -1 for none
 DROPOUTS = (  # the families' words for it
     *("attention_dropout", "hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"),
-    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "classifier_dropout", "layerdrop"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "layerdrop"),
 )
 KINDS: dict[str, FieldKind] = {
     "architectures": Null(ListOf(Text(r"\w+", "the name of a class"))),
@@ -30,7 +30,8 @@ KINDS: dict[str, FieldKind] = {
     **dict.fromkeys(("sliding_window", "max_window_layers"), Null(Whole(-1, 1 << 40))),
     **dict.fromkeys(("num_local_experts", "num_experts", "num_experts_per_tok"), Null(Whole(0, EXPERTS))),
     **dict.fromkeys(("initializer_range", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"), RATE),
-    **dict.fromkeys(DROPOUTS, Null(Number(0, 1))),
+    **dict.fromkeys(DROPOUTS, Number(0, 1)),
+    "classifier_dropout": Null(Number(0, 1)),
     **dict.fromkeys(("tie_word_embeddings", "is_decoder", "use_sliding_window", "norm_topk_prob"), Null(Flag())),
     **{f"{kind}_token_id": Null(AnyOf((TOKEN, ListOf(TOKEN)))) for kind in ("pad", "bos", "eos", "mask", "cls", "sep")},
 }

@@ -47,7 +47,7 @@ def measured(data: str | Path, split: str, text_key: str, vocabulary: TextTokeni
             mask=None,
             notes=(NO_BYTES,),
         )
-    if path.is_dir() and (path / META).is_file():
+    if path.is_dir() and (path / META).exists():
         return _dataset(path, split, vocabulary, label)
     return _text(data, text_key, vocabulary, label)
 

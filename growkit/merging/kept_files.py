@@ -9,12 +9,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from growkit.checkpoint.companions import GENERATION
 from growkit.checkpoint.small_files import check_inside, open_plain, read_json
 from growkit.checkpoint.source import Checkpoint
 from growkit.errors import CheckpointError
 
 TEMPLATE, OLD_TEMPLATE = "chat_template.jinja", "chat_template.json"
-TOKENIZER_CONFIG, GENERATION = "tokenizer_config.json", "generation_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def givers_of(first: Checkpoint, members: Sequence[Checkpoint]) -> dict[str, Checkpoint]:

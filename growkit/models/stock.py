@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from growkit.checkpoint.companions import GENERATION
+from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import CONFIG
 from growkit.errors import CheckpointError, ran_out, reason_of
 from growkit.families import family_named
@@ -92,6 +94,8 @@ def generation_settings(folder: Path) -> Any:
     """The settings for generating that lie in a folder, or those that transformers takes from its config."""
     from transformers import GenerationConfig
 
+    if (folder / GENERATION).exists():
+        read_json(folder / GENERATION)  # transformers would pass over one that it cannot read
     try:
         return GenerationConfig.from_pretrained(folder, local_files_only=True)
     except OSError:

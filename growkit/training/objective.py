@@ -14,6 +14,7 @@ import torch
 
 from growkit.data.batches import IGNORED, Batch
 from growkit.models.running import is_causal
+from growkit.models.stock import computing
 
 ALPHAS = ("linear", "constant", "heaviside")
 LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # entries computed at a time, by the kind of device
@@ -51,7 +52,9 @@ class Predicted:
     def __init__(self, model: Any, batch: Batch):
         inputs, masked = batch.inputs, is_masked(model.config)
         # no attention mask: without one the causal flash kernel is used
-        self.model, self._output = model, model.base_model(input_ids=inputs, **({} if masked else {"use_cache": False}))
+        with computing(type(model).__name__):
+            self._output = model.base_model(input_ids=inputs, **({} if masked else {"use_cache": False}))
+        self.model = model
         self.labels, self.hidden = batch.labels.flatten(), self._output["last_hidden_state"].flatten(0, 1)
         if batch.predicted < len(self.labels):
             chosen = (self.labels != IGNORED).nonzero().squeeze(1)
