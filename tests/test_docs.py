@@ -41,6 +41,7 @@ SMALLER = {
 NOT_RUN = {
     "make demo": "takes minutes, and sets up an environment",
     "make test": "is what runs this",
+    "make fuzz": "takes minutes; test_fuzz.py runs some",
     "make smoke": "sets up an environment",
     "make check": "is run by CI before this",
     "make fix": "changes the repository",

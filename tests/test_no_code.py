@@ -126,7 +126,7 @@ def test_what_opens_configs_models_and_tokenizers_is_in_two_files():
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_pretrained":
                 said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 calls.append((str(path.relative_to(root)), ast.unparse(node.func), said.get("trust_remote_code")))
-    assert {file for file, _, _ in calls} == {"models/stock.py", "data/tokenizer.py"}
+    assert {file for file, _, _ in calls} == {"models/stock.py", "checkpoint/same_tokenizer.py"}
     code = {(name, trust) for _, name, trust in calls if "Auto" in name or name.startswith("model_class.from")}
     assert len(code) == 3 and {trust for _, trust in code} == {"False"}
     assert "True" not in {trust for _, _, trust in calls}

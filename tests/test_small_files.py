@@ -91,3 +91,8 @@ def test_a_sentence_names_file_key_expected_and_found(tmp_path: Path) -> None:
     assert len(str(caught.value)) < len(where) + 100
     with pytest.raises(CheckpointError, match="lacks 'runs', an object"):
         checked({}, schema, tmp_path / "f.json")
+
+
+def test_room_is_made_for_what_a_file_has_and_not_for_what_it_may_have(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(bytes(11))
+    assert len(read_bytes(tmp_path / "small", 1 << 55)) == 11

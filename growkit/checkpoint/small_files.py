@@ -87,7 +87,7 @@ def check_fetched(path: Path, start: bytes) -> None:
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
     """A small file whole. Raises CheckpointError for one that is no plain file, or has more than `largest` bytes."""
     with open_plain(path) as file, reading(path):
-        content = file.read(largest + 1)
+        content = file.read(min(os.fstat(file.fileno()).st_size, largest) + 1)  # room is made for as much as is asked
     if len(content) > largest:
         raise CheckpointError(
             f"{str(path)!r} has more than {largest:,} bytes, the most that such a file is read of; is it the right file?"

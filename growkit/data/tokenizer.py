@@ -1,4 +1,4 @@
-"""A tokenizer, found or made: its entries, its special tokens, its hash; the one place that opens one. Knows the
+"""A tokenizer, found or made: its entries, its special tokens, its hash. Knows the
 tokenizers and transformers libraries; ignorant of documents and files of tokens.
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.record import record, source_entries
+from growkit.checkpoint.small_files import open_plain
 from growkit.checkpoint.source import Checkpoint
 from growkit.growth.sources import open_source
 from growkit.maps.exactness import Exactness
@@ -102,7 +103,8 @@ def _diary(ready: ReadyRun, watch: Say) -> Say:
     """What writes a line of metrics, on the first process; a line that is torn goes first."""
     settings, first, out = ready.settings, ready.machine.is_first, Path(ready.settings.out)
     if first and (out / METRICS).exists():
-        text = (out / METRICS).read_bytes()
+        with open_plain(out / METRICS) as written:
+            text = written.read()
         (out / METRICS).write_bytes(text[: text.rfind(b"\n") + 1])  # a line that was torn when the run was killed
     board = tensorboard(out / BOARD) if settings.tensorboard and first else lambda _: None
 
