@@ -44,7 +44,7 @@ REFUSED = [  # command, part of the sentence
     ("stack src src --layers 5", "fewer than the source"),
     ("stack src bert", "only models of one family become one"),
     ("stack src words", "'words' "),
-    ("stack src tokenized", "different tokenizer.json"),
+    ("stack src tokenized", "tokenizer.json' is no valid JSON"),
     ("stack src nosuch --layers 6", "'nosuch' does not exist"),
     ("stack src src --optimizer src/adam.safetensors", "1 optimizer states for 2 sources; give one for each"),
     ("stack src --layers 6 -o src/deep", "output 'src/deep' is inside the source 'src'"),
