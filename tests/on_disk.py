@@ -1,6 +1,7 @@
 """Models on disk: saved, fine-tuned, linked, edited, read back; and folders that stand where a result should go."""
 
 import json
+import shutil
 from pathlib import Path
 
 import tiny
@@ -75,6 +76,11 @@ def linked(models, tmp_path, monkeypatch):
     for path in models.iterdir():
         Path(path.name).symlink_to(path)
     return tmp_path
+
+
+def copied(models, tmp_path, monkeypatch):
+    """A new current folder in which copies of the models, which may be changed, stand under their names."""
+    monkeypatch.chdir(shutil.copytree(models, tmp_path, dirs_exist_ok=True))
 
 
 def state(folder):

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 from comparing import logits
-from on_disk import edit_config, fine_tune
+from on_disk import copied, edit_config, fine_tune
 from refusing import cases, refused
 
 import growkit
@@ -126,11 +126,7 @@ def models(tmp_path_factory):
 @pytest.fixture
 def here(models, tmp_path, monkeypatch):
     """`base` and `a`, whose config may be changed, in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("base", "a"):
-        Path(name).mkdir()
-        for file in (models / name).iterdir():
-            Path(name, file.name).write_bytes(file.read_bytes())
+    copied(models, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("key", HARMLESS)

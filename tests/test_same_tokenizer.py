@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from on_disk import copied
 from refusing import refused
 from texts import TOKENIZERS, wrap
 
@@ -25,11 +26,7 @@ def models(tmp_path_factory):
 @pytest.fixture
 def here(models, tmp_path, monkeypatch):
     """`base` and `a` with one tokenizer in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("base", "a"):
-        Path(name).mkdir()
-        for file in (models / name).iterdir():
-            Path(name, file.name).write_bytes(file.read_bytes())
+    copied(models, tmp_path, monkeypatch)
 
 
 def content() -> dict:

@@ -5,6 +5,7 @@ type or out of its range ends in one sentence that names file, key, what was exp
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ ANY_WHOLE, ANY_NUMBER = 1 << 62, 1e300  # beyond these nothing is meant
 Fault = tuple[str, str, Any]
 
 
-class FieldKind:
+class FieldKind(ABC):
     """What a value may be."""
 
     @property
@@ -31,12 +32,12 @@ class FieldKind:
         """What is wrong with a value, the first of it; None for nothing."""
         return self._within(value) if self._accepts(value) else ("", self.wanted, value)
 
-    def _words(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _words(self) -> str: ...
 
+    @abstractmethod
     def _accepts(self, value: Any) -> bool:
         """Whether it is what is expected, whatever it holds."""
-        raise NotImplementedError
 
     def _within(self, value: Any) -> Fault | None:
         """What is wrong with what it holds."""

@@ -52,8 +52,9 @@ def stock_tokenizer(folder: Path) -> Any:
 
 def tokenizer_files(folder: Path | None) -> dict[str, str]:
     """SHA-256 by name of a folder's tokenizer files that say which token has which id."""
-    there = [name for name in TOKENIZERS if folder is not None and (folder / name).is_file()]
-    return {name: file_hash(folder / name) for name in there} if folder is not None else {}
+    if folder is None:
+        return {}
+    return {name: file_hash(folder / name) for name in TOKENIZERS if (folder / name).is_file()}
 
 
 def known_ids(folder: Path | None) -> Ids | None:

@@ -5,7 +5,7 @@ values that are bounded. Knows files and JSON; ignorant of what they say.
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -122,7 +122,7 @@ def parse_json(text: bytes | str, twice: bool = True) -> Any:
         value = json.loads(text, parse_int=_whole, object_pairs_hook=None if twice else _unique)
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} deep") from None
-    check_depth(value)
+    check_nested(value)
     if "\\ud" in text or "\\uD" in text:  # an escape that may be half a character, which no file can hold again
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -131,17 +131,26 @@ def parse_json(text: bytes | str, twice: bool = True) -> Any:
     return value
 
 
-def check_depth(value: Any) -> None:
-    """Refuse lists and objects nested too deep for what is done with them later. Raises ValueError."""
-    level = [value]
+def check_nested(value: Any, most: int | None = None) -> None:
+    """Refuse lists and objects nested too deep for what is done with them later. most: how many values they may hold,
+    keys among them, each counted as often as it is used; None: any number. Raises ValueError.
+    """
+    level, total = [value], 0
     for _ in range(DEEPEST + 1):
-        level = [inner for outer in level for inner in _values(outer) if isinstance(inner, dict | list)]
+        inside: list[Any] = []
+        for outer in level:
+            values = _values(outer)
+            total += len(values) * (2 if isinstance(outer, dict) else 1)
+            if most is not None and total > most:
+                raise ValueError(f"more than {most:,} values")
+            inside += [inner for inner in values if isinstance(inner, dict | list)]
+        level = inside
         if not level:
             return
     raise ValueError(f"nested more than {DEEPEST} deep")
 
 
-def _values(value: Any) -> Iterable[Any]:
+def _values(value: Any) -> Collection[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 

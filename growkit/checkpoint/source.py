@@ -108,13 +108,17 @@ class Checkpoint:
         return descriptor
 
     def _read(self, tensor: StoredTensor, target: memoryview, offset: int) -> None:
-        descriptor = self._open(tensor)
-        with reading(tensor.path):
-            while target:
-                got = read_at(descriptor, target, offset)
-                if got == 0:
-                    raise shorter(tensor.path)
-                target, offset = target[got:], offset + got
+        read_into(target, tensor.path, self._open(tensor), offset)
+
+
+def read_into(target: memoryview, path: Path, descriptor: int, offset: int) -> None:
+    """Fill memory from a place in an open file. Raises CheckpointError where that ends before, or cannot be read."""
+    with reading(path):
+        while target:
+            got = read_at(descriptor, target, offset)
+            if got == 0:
+                raise shorter(path)
+            target, offset = target[got:], offset + got
 
 
 def shorter(path: Path) -> CheckpointError:

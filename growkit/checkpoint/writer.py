@@ -100,11 +100,9 @@ def _check_target(
 ) -> Contents:
     replaces, target = NOTHING, out.resolve()
     for source in sources:
-        origin = source.resolve()
-        if target == origin or target in origin.parents:
-            raise RequestError(f"output {str(out)!r} is or contains the source {str(source)!r}; choose another with -o")
-        if origin.is_dir() and origin in target.parents:
-            raise RequestError(f"output {str(out)!r} is inside the source {str(source)!r}; choose another with -o")
+        clash = overlap(out, source)
+        if clash:
+            raise RequestError(f"output {str(out)!r} {clash} the source {str(source)!r}; choose another with -o")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise RequestError(f"output {str(out)!r} exists and is no folder; choose another with -o")
     if out.is_dir() and any(out.iterdir()):
@@ -120,6 +118,14 @@ def _check_target(
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise RequestError(f"cannot write in {str(place)!r}; choose another output with -o")
     return replaces
+
+
+def overlap(out: Path, source: Path) -> str:
+    """How an output would lie in the way of what is read, in words for a sentence; "" where it does not."""
+    target, origin = out.resolve(), source.resolve()
+    if target == origin or target in origin.parents:
+        return "is or contains"
+    return "is inside" if origin.is_dir() and origin in target.parents else ""
 
 
 def check_space(out: Path, needed: int) -> None:

@@ -5,7 +5,7 @@ it says.
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.small_files import DEEPEST, read_bytes
+from growkit.checkpoint.small_files import DEEPEST, check_nested, read_bytes
 from growkit.errors import CheckpointError
 
 LARGEST_YAML = 256 << 10  # bytes
@@ -34,22 +34,5 @@ def parse_yaml(text: bytes | str) -> Any:
         raise ValueError(f"line {mark.line + 1}: {problem}" if mark and problem else "not to be read") from None
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} deep") from None
-    _check_size(value)
+    check_nested(value, MOST_VALUES)
     return value
-
-
-def _check_size(value: Any) -> None:
-    """Refuse more values than are meant. Raises ValueError."""
-    level, total = [value], 0
-    for _ in range(DEEPEST + 1):
-        inner: list[Any] = []
-        for outer in level:
-            values = [*outer, *outer.values()] if isinstance(outer, dict) else outer if isinstance(outer, list) else ()
-            total += len(values)
-            if total > MOST_VALUES:
-                raise ValueError(f"more than {MOST_VALUES:,} values")
-            inner += [one for one in values if isinstance(one, dict | list)]
-        if not inner:
-            return
-        level = inner
-    raise ValueError(f"nested more than {DEEPEST} deep")

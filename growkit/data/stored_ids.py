@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from growkit.checkpoint.small_files import open_descriptor, reading
-from growkit.checkpoint.source import shorter
-from growkit.checkpoint.system import read_at
+from growkit.checkpoint.small_files import open_descriptor
+from growkit.checkpoint.source import read_into
 from growkit.errors import CheckpointError
 
 AT_ONCE = 1 << 22  # ids that a pass over the whole file holds
@@ -42,13 +41,7 @@ class StoredIds:
         assert step == 1, "ids are read in one piece"
         ids = np.empty(max(0, last - first), self.dtype)
         target: memoryview = memoryview(ids).cast("B")  # type: ignore[arg-type]
-        place = self._offset + first * self.dtype.itemsize
-        with reading(self.path):
-            while target:
-                got = read_at(self._descriptor, target, place)
-                if got == 0:
-                    raise shorter(self.path)
-                target, place = target[got:], place + got
+        read_into(target, self.path, self._descriptor, self._offset + first * self.dtype.itemsize)
         return ids
 
     def max(self) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.small_files import LARGEST, open_plain, reading
-from growkit.errors import RequestError
+from growkit.errors import RequestError, reason_of
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
 WHOLE = 256 << 10  # bytes of a text file that is one document; a longer one is several
@@ -192,7 +192,7 @@ def _parquet(path: Path, key: str, advance: Advance) -> Iterator[str]:
                     yield _checked(text, key, f"row {number}", path)
                 advance(size * number // rows - size * (number - len(batch)) // rows)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise RequestError(f"{str(path)!r} is no sound parquet file ({reason}); fetch it again") from None
 
 

@@ -1,5 +1,5 @@
-"""A tokenizer, found or made: its entries, its special tokens, its hash. Knows the
-tokenizers and transformers libraries; ignorant of documents and files of tokens.
+"""A tokenizer, found or made: its entries, its special tokens, its hash. Knows the tokenizers and transformers
+libraries; ignorant of documents and files of tokens.
 """
 
 import hashlib

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from growkit.checkpoint.companions import GENERATION
+from growkit.checkpoint.same_tokenizer import SETTINGS
 from growkit.checkpoint.small_files import check_inside, open_plain, read_json
 from growkit.checkpoint.source import Checkpoint
 from growkit.errors import CheckpointError
 
 TEMPLATE, OLD_TEMPLATE = "chat_template.jinja", "chat_template.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def givers_of(first: Checkpoint, members: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
@@ -52,7 +52,7 @@ def _has(folder: Path, name: str) -> bool:
 
 def _template(folder: Path) -> str:
     """The chat template in an older place: a file of JSON, or the tokenizer's settings; "" where there is none."""
-    for name in (OLD_TEMPLATE, TOKENIZER_CONFIG):
+    for name in (OLD_TEMPLATE, SETTINGS):
         check_inside(folder / name)
         try:
             value = read_json(folder / name).get("chat_template") if (folder / name).is_file() else None

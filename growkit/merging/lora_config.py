@@ -12,6 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.fields import shown
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import ADAPTER_CONFIG
 from growkit.errors import CheckpointError, RequestError
@@ -123,7 +124,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
     def one(key: str, expected: str, default: Any, sound: bool) -> Any:
         value = content.get(key, default)
         if not sound:
-            raise CheckpointError(f"{str(path)!r} should give {key} as {expected}, not {_short(value)}")
+            raise CheckpointError(f"{str(path)!r} should give {key} as {expected}, not {shown(value)}")
         return default if value is None else value
 
     for name in ("target_modules", "exclude_modules", "layers_pattern"):
@@ -163,20 +164,20 @@ def _check_fields(label: str, content: Mapping[str, Any]) -> None:
         if not value or key in READ or key in HARMLESS:  # null, false, 0 and what is empty switch nothing on
             continue
         if key in REFUSED:
-            raise RequestError(f"{label!r} has {key} {_short(value)}: {REFUSED[key]}; growkit cannot add it to a model")
+            raise RequestError(f"{label!r} has {key} {shown(value)}: {REFUSED[key]}; growkit cannot add it to a model")
         raise RequestError(
-            f"{label!r} has {key} {_short(value)} in {ADAPTER_CONFIG}, which growkit does not know and so cannot add"
+            f"{label!r} has {key} {shown(value)} in {ADAPTER_CONFIG}, which growkit does not know and so cannot add"
         )
     init = str(content.get("init_lora_weights", True)).lower()
     if init.startswith(CHANGES_BASE):
         raise RequestError(
-            f"{label!r} has init_lora_weights {_short(content['init_lora_weights'])}: it belongs to a base that its"
+            f"{label!r} has init_lora_weights {shown(content['init_lora_weights'])}: it belongs to a base that its"
             " initialisation changed; save it with PEFT's path_initial_model_for_weight_conversion, which makes it a"
             " plain LoRA"
         )
     if init not in KEEPS_BASE:
         raise RequestError(
-            f"{label!r} has init_lora_weights {_short(content['init_lora_weights'])}, which growkit does not know:"
+            f"{label!r} has init_lora_weights {shown(content['init_lora_weights'])}, which growkit does not know:"
             " whether it changed the base is not known either"
         )
 
@@ -189,7 +190,7 @@ def _pattern(path: Path, content: Mapping[str, Any], key: str, sound: Any, expec
     table = content.get(key)
     table = {} if table is None else table
     if not isinstance(table, dict) or not all(map(sound, table.values())):
-        raise CheckpointError(f"{str(path)!r} should give {key} as {expected} by module name, not {_short(table)}")
+        raise CheckpointError(f"{str(path)!r} should give {key} as {expected} by module name, not {shown(table)}")
     for pattern in table:
         wild = len(re.findall(r"(?<!\\)[*+{]", pattern))
         try:
@@ -198,7 +199,7 @@ def _pattern(path: Path, content: Mapping[str, Any], key: str, sound: Any, expec
             wild = KEYS
         if len(pattern) > KEYS or wild > WILD or re.search(r"\)[*+{]", pattern):
             raise CheckpointError(
-                f"{str(path)!r} has {_short(pattern)} in {key}, which is no pattern of module names that growkit follows"
+                f"{str(path)!r} has {shown(pattern)} in {key}, which is no pattern of module names that growkit follows"
             )
     return table
 
@@ -218,9 +219,3 @@ def _is_rank(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e30 and isfinite(value)
-
-
-def _short(value: Any) -> str:
-    """A value as a sentence can hold it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

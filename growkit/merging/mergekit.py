@@ -156,7 +156,7 @@ def _merged(name: str, way: Way, spans: Sequence[Span], top: Settings, base: str
         if len(named) != 2 or base not in named or any(len(span.models) != 2 for span in spans):
             raise RequestError(f"slerp goes from base_model to one other: name these two, not {', '.join(named)}")
         share = number_of("t", spans, top)
-        rest = share.each(lambda t: 1 - t) if isinstance(share, ByTensor) else 1 - share
+        rest = _less(share)
         return settled | {
             "models": (base, *(m for m in named if m != base)),
             "weights": (rest, share),
@@ -182,8 +182,8 @@ def _merged(name: str, way: Way, spans: Sequence[Span], top: Settings, base: str
 
 
 def _less(share: Number) -> Number:
-    """What is dropped, of what is kept."""
-    return share.each(lambda kept: 1 - kept) if isinstance(share, ByTensor) else 1 - share
+    """The rest of a share: what is dropped, of what is kept."""
+    return share.each(lambda part: 1 - part) if isinstance(share, ByTensor) else 1 - share
 
 
 def _least(number: Number) -> float:

@@ -17,7 +17,7 @@ from growkit.checkpoint.fields import Fields, checked
 from growkit.checkpoint.new_folder import sync
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE
-from growkit.checkpoint.writer import write_json
+from growkit.checkpoint.writer import overlap, write_json
 from growkit.errors import RequestError
 from growkit.training.settings import Settings
 from growkit.version import __version__
@@ -46,13 +46,10 @@ class Standing:
 
 def check_place(out: Path, inputs: Mapping[str, Path]) -> None:
     """Refuse a folder that is, contains or lies in what the run reads, by what that is called. Raises RequestError."""
-    target = out.resolve()
     for what, path in inputs.items():
-        origin = path.resolve()
-        if target == origin or target in origin.parents:
-            raise RequestError(f"--out {str(out)!r} is or contains {what}, {str(path)!r}; choose another")
-        if origin.is_dir() and origin in target.parents:
-            raise RequestError(f"--out {str(out)!r} is inside {what}, {str(path)!r}; choose another")
+        clash = overlap(out, path)
+        if clash:
+            raise RequestError(f"--out {str(out)!r} {clash} {what}, {str(path)!r}; choose another")
 
 
 def look(settings: Settings, resume: bool) -> Standing:

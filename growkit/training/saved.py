@@ -21,7 +21,7 @@ from growkit.families import family_named
 from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, PLACE
 from growkit.training.machine import Machine
 from growkit.training.optim import moments
-from growkit.training.sharing import stored_parts, write_tensors
+from growkit.training.sharing import stored_parts, tensors_once, write_tensors
 from growkit.training.student import Student
 from growkit.version import __version__
 
@@ -122,13 +122,7 @@ def state_class(model: Any) -> None:
 
 def kept_tensors(model: Any) -> dict[str, torch.Tensor]:
     """A model's weights by their live names, tied ones once, without what transformers leaves out of files."""
-    seen, tensors = set[int](), dict[str, torch.Tensor]()
-    left_out = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen and name not in left_out:
-            seen.add(id(tensor))
-            tensors[name] = tensor
-    return tensors
+    return tensors_once(model, getattr(model, "_keys_to_ignore_on_save", None) or ())
 
 
 def write_weights(student: Student, folder: Path) -> None:

@@ -5,7 +5,7 @@ A tensor is whole on each process, or divided by PyTorch's FSDP along its first 
 parts). Nothing here ever holds more than one process's share of one tensor beyond what the model itself holds.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -55,6 +55,16 @@ def give_memory(model: torch.nn.Module, device: torch.device) -> None:
             setattr(module, name, parameters[id(parameter)])
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, buffer.to(device))
+
+
+def tensors_once(model: torch.nn.Module, left_out: Collection[str] = ()) -> dict[str, torch.Tensor]:
+    """The tensors of a model's state, live, tied ones by the first of their names. left_out: names that do not count."""
+    seen, tensors = set[int](), dict[str, torch.Tensor]()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen and name not in left_out:
+            seen.add(id(tensor))
+            tensors[name] = tensor
+    return tensors
 
 
 def own_rows(tensor: torch.Tensor) -> tuple[int, torch.Tensor]:

@@ -27,7 +27,7 @@ from growkit.checkpoint.system import reserve, write_at
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 from growkit.training.optim import moments
-from growkit.training.sharing import own_rows
+from growkit.training.sharing import own_rows, tensors_once
 
 PLAN, FORMAT = "plan.json", 1
 PART = re.compile(r"part-\d{5}-of-\d{5}\.safetensors")
@@ -55,13 +55,12 @@ def state_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
 
     What does not learn is as it was in the checkpoint that the run began with, and read from there.
     """
-    seen, state = set[int](), dict[str, torch.Tensor]()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        frozen = isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad
-        if id(tensor) not in seen and not frozen:
-            seen.add(id(tensor))
-            state[f"model.{name}"] = tensor
-    return state | {f"optim.{name}": tensor for name, tensor in moments(optimizer, model).items()}
+    learned = {
+        f"model.{name}": tensor
+        for name, tensor in tensors_once(model).items()
+        if tensor.requires_grad or not isinstance(tensor, torch.nn.Parameter)
+    }
+    return learned | {f"optim.{name}": tensor for name, tensor in moments(optimizer, model).items()}
 
 
 def own_share(state: Mapping[str, torch.Tensor], first: bool) -> dict[str, Share]:
