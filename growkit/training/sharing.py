@@ -58,7 +58,7 @@ def give_memory(model: torch.nn.Module, device: torch.device) -> None:
 
 
 def tensors_once(model: torch.nn.Module, left_out: Collection[str] = ()) -> dict[str, torch.Tensor]:
-    """The tensors of a model's state, live, tied ones by the first of their names. left_out: names that do not count."""
+    """The tensors of a model's state, live, tied ones by the first of their names that is not among `left_out`."""
     seen, tensors = set[int](), dict[str, torch.Tensor]()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen and name not in left_out:
