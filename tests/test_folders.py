@@ -211,3 +211,22 @@ def test_links_within_a_folder_and_of_the_hub_cache_stay(tmp_path: Path) -> None
     assert one.tensors.keys() == other.tensors.keys()
     rows = torch.arange(4).numpy()
     assert all(torch.equal(one.rows(name, rows), other.rows(name, rows)) for name in one.tensors)
+
+
+def test_links_in_a_circle_are_a_sentence(tmp_path: Path) -> None:
+    source, name = save_tiny("llama", tmp_path / "src"), "config.json"
+    (source / name).unlink(missing_ok=True)
+    (source / name).symlink_to(tmp_path / "back")
+    (tmp_path / "back").symlink_to(source / name)
+    with pytest.raises(CheckpointError, match=r"config\.json' is a link that leads back to itself"):
+        open_checkpoint(source)
+
+
+@pytest.mark.parametrize("inner", ["", "inner"])
+def test_an_output_that_is_a_circle_of_links_is_a_sentence(tmp_path: Path, inner: str) -> None:
+    source = save_tiny("llama", tmp_path / "src")
+    (tmp_path / "one").symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(tmp_path / "one")
+    with pytest.raises(RequestError, match=r"one.*(no folder|symbolic links)"):
+        growkit.widen(source, tmp_path / "one" / inner, hidden=48)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other", "src"]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
+from growkit.checkpoint.small_files import real_path
 from growkit.errors import RequestError
 
 Contents = frozenset[tuple[str | int, ...]]
@@ -30,7 +31,7 @@ def new_folder(out: Path, replaces: Contents = NOTHING) -> Iterator[Path]:
     replaces: what lay there when somebody decided that it may give way; whatever has come or changed since never does.
     Raises RequestError where that happened, where another process is writing the same output or the disk fails.
     """
-    out = out.resolve()
+    out = real_path(out)
     partial, replaced = _work_folders(out)
     moved = False
     missing_parents = [parent for parent in out.parents if not parent.exists()]  # innermost first

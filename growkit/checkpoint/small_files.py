@@ -52,6 +52,13 @@ def open_descriptor(path: Path) -> int:
     return descriptor
 
 
+def real_path(path: Path) -> Path:
+    """Where a path leads once links are followed, also where nothing is there. Links in a circle lead to themselves:
+    Path.resolve raises RuntimeError for them before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
+
+
 def check_inside(path: Path) -> None:
     """Refuse a link that leaves its folder: what is copied into a result, or told of, is of the checkpoint alone.
 
@@ -59,7 +66,9 @@ def check_inside(path: Path) -> None:
     """
     if not path.is_symlink():
         return
-    target, folder = path.resolve(), path.parent.resolve()
+    target, folder = real_path(path), real_path(path.parent)
+    if target.is_symlink():
+        raise CheckpointError(f"{str(path)!r} is a link that leads back to itself; put the file there")
     repository = next((place.parent for place in (folder, *folder.parents) if place.name == "snapshots"), None)
     cached = (
         repository is not None and repository.name.startswith("models--") and repository / "blobs" in target.parents

@@ -13,6 +13,7 @@ import torch
 
 from growkit.checkpoint.headers import header_bytes
 from growkit.checkpoint.new_folder import NOTHING, Contents, check_work_folders, contents
+from growkit.checkpoint.small_files import real_path
 from growkit.checkpoint.source import CONFIG, INDEX, PROVENANCE, SINGLE
 from growkit.errors import RequestError
 from growkit.units import size
@@ -98,7 +99,7 @@ def check_target(
 def _check_target(
     out: Path, sources: Sequence[Path], force: bool, replaceable: Callable[[Path], bool], kind: str
 ) -> Contents:
-    replaces, target = NOTHING, out.resolve()
+    replaces, target = NOTHING, real_path(out)
     for source in sources:
         clash = overlap(out, source)
         if clash:
@@ -122,7 +123,7 @@ def _check_target(
 
 def overlap(out: Path, source: Path) -> str:
     """How an output would lie in the way of what is read, in words for a sentence; "" where it does not."""
-    target, origin = out.resolve(), source.resolve()
+    target, origin = real_path(out), real_path(source)
     if target == origin or target in origin.parents:
         return "is or contains"
     return "is inside" if origin.is_dir() and origin in target.parents else ""
@@ -130,7 +131,7 @@ def overlap(out: Path, source: Path) -> str:
 
 def check_space(out: Path, needed: int) -> None:
     """Refuse to start what cannot fit. Raises RequestError with both numbers."""
-    place = next(parent for parent in out.resolve().parents if parent.exists())
+    place = next(parent for parent in real_path(out).parents if parent.exists())
     free = shutil.disk_usage(place).free
     if needed + SPARE_BYTES > free:
         raise RequestError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.new_folder import NOTHING, Contents, contents, new_folder
-from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.small_files import read_json, real_path
 from growkit.errors import CheckpointError, RequestError
 from growkit.reports.runs import Cost, Curve, ExpertLoads, check_comparable, read_run
 from growkit.version import __version__
@@ -262,7 +262,7 @@ def _check_names(curves: list[Curve]) -> None:
 
 
 def _is_among(path: str | Path, others: Sequence[str | Path]) -> bool:
-    return Path(path).resolve() in [Path(other).resolve() for other in others]
+    return real_path(Path(path)) in [real_path(Path(other)) for other in others]
 
 
 def _saved(spent: Cost | None, needed: Cost) -> Cost | None:
