@@ -8,6 +8,7 @@ and of llm.c and NeMo AutoModel (a header of 256 int32) are read as they are.
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,11 @@ class TokenWriter:
     """Streams documents of token ids into a split of a dataset; nothing of them stays in memory."""
 
     def __init__(self, folder: Path, split: str, dtype: np.dtype):
-        self._file = open(folder / f"{split}.bin", "wb")  # noqa: SIM115 - closed by close()
-        # where documents start: in a file without a name, as how many there are is known at the end
-        self._starts = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        with ExitStack() as opened:  # where one cannot be opened the other is closed
+            self._file = opened.enter_context(open(folder / f"{split}.bin", "wb"))
+            # where documents start: in a file without a name, as how many there are is known at the end
+            self._starts = opened.enter_context(tempfile.TemporaryFile(dir=folder))
+            opened.pop_all()  # close() ends them
         self._starts.write(bytes(8))
         self._index = folder / f"{split}.idx.npy"
         self._dtype = dtype
