@@ -20,7 +20,7 @@ from growkit.growth.optimizer import kept_rates
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
-from growkit.reports.tensorboard import check_tensorboard
+from growkit.reports.boards import WRITERS, board_writer
 from growkit.training.blank import check_trainable
 from growkit.training.checkpoints import check_space
 from growkit.training.machine import Machine, this_machine
@@ -62,8 +62,9 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     check_place(out, _inputs(settings, source))
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     machine.copies(settings.shard, parameters)
-    if settings.tensorboard:
-        check_tensorboard()
+    for board in WRITERS:
+        if getattr(settings, board):
+            board_writer(board)
     train = open_tokens(settings.data)
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     splits = [train] if val is None else [train, val]
