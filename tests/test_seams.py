@@ -18,6 +18,7 @@ from growkit.errors import RequestError
 from growkit.reports import runs
 from growkit.training import checkpoints as state
 from growkit.training import pretrain, teacher
+from growkit.training.objective import WholeWord
 from growkit.training.prefix import layers_of, submodel
 from growkit.training.saved import write_together
 from growkit.training.sharing import write_tensors
@@ -108,13 +109,15 @@ class Table:
 
     def says(self, batch):
         places = batch.places[batch.labels != IGNORED]
-        return lambda piece: torch.from_numpy(self.logits[batch.source][places[piece].numpy()])
+        return lambda piece: WholeWord(
+            torch.from_numpy(self.logits[batch.source][places[piece].numpy()]), self.settings.temperature
+        )
 
     def validation_loss(self, val):
         nats = count = 0
         for batch, counts in own_batches(val, self.settings, self.machine):
             labels = batch.labels[batch.labels != IGNORED]
-            said = self.says(batch)(slice(None)).double()
+            said = self.says(batch)(slice(None)).theirs.double()
             nats += counts * torch.nn.functional.cross_entropy(said, labels, reduction="sum").item()
             count += int(counts) * batch.predicted
         nats, count = self.machine.total([nats, count])

@@ -14,7 +14,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.training import checkpoints as state
 from growkit.training import objective
 from growkit.training.machine import BYTES, Machine, shard_size, this_machine
-from growkit.training.objective import Predicted, Teaching, is_masked, learn, losses, total_loss
+from growkit.training.objective import Predicted, Teaching, WholeWord, is_masked, learn, mixed, nats, total_loss
 from growkit.training.optim import adamw, load_state, moments, rate, set_rate
 from growkit.training.prefix import layers_of, submodel
 from growkit.training.stages import SCHEDULES, Stage, read_stages
@@ -154,8 +154,8 @@ def test_a_step_in_pieces_is_the_whole_one(family, alpha, answers, monkeypatch):
     assert len(predicted.pieces) == -(-int(kept.sum()) // 7) > (0 if answers else 1)
     with torch.no_grad():
         taught_by = Predicted(other, batch)
-    says = lambda piece: taught_by.logits(taught_by.hidden[piece]).detach()  # noqa: E731
-    gradient, sums = learn(predicted, 0.5, says if alpha else None, alpha, 2.0)
+    says = lambda piece: WholeWord(taught_by.logits(taught_by.hidden[piece]).detach(), 2.0)  # noqa: E731
+    gradient, sums = learn(predicted, 0.5, says if alpha else None, alpha)
     predicted.hidden.backward(gradient)
     assert sums[0].item() == pytest.approx(own.item(), rel=1e-12)
     assert sums[1].item() == pytest.approx(taught.item() if alpha else 0.0, rel=1e-10)
@@ -176,15 +176,46 @@ def test_losses_by_hand(tau):
     student, teacher = (3 * torch.randn(7, 13, generator=draws) for _ in range(2))
     labels = torch.randint(13, (7,), generator=draws)
     student.requires_grad_()
-    own, taught = losses(student, labels, teacher, tau)
+    own, taught = nats(student, labels), WholeWord(teacher, tau).nats(student)
     p, q = (torch.softmax(x.detach().double() / tau, -1) for x in (student, teacher))
     plain = torch.softmax(student.detach().double(), -1)
     assert own.item() == pytest.approx(-plain[torch.arange(7), labels].log().sum().item(), rel=1e-6)
     assert taught.item() == pytest.approx(tau**2 * (q * (q.log() - p.log())).sum().item(), rel=1e-5)
     (gradient,) = torch.autograd.grad(taught, student)
     assert torch.allclose(gradient.double(), tau * (p - q), atol=1e-5)
-    assert losses(student, labels)[1] is None and torch.equal(losses(student, labels)[0], own)
-    assert losses(student.detach(), labels, student.detach(), tau)[1].abs() < 1e-5
+    assert WholeWord(student.detach(), tau).nats(student.detach()).abs() < 1e-5
+
+
+class OfSome:
+    """The word of a teacher that speaks of some rows alone."""
+
+    def __init__(self, theirs: torch.Tensor, rows: torch.Tensor):
+        self.theirs, self.rows = theirs, rows
+
+    def nats(self, logits: torch.Tensor) -> torch.Tensor:
+        return WholeWord(self.theirs[self.rows], 2.0).nats(logits)
+
+
+@pytest.mark.parametrize("rows", [[], [0, 2, 5], [*range(7)]], ids=["none", "some", "all"])
+def test_a_teacher_that_speaks_of_some_rows(rows):
+    """Row by row: (1 - alpha) CE + alpha tau^2 KL where it speaks, CE where not."""
+    draws = torch.Generator().manual_seed(0)
+    student, teacher = (3 * torch.randn(7, 13, generator=draws, dtype=torch.float64) for _ in range(2))
+    labels = torch.randint(13, (7,), generator=draws)
+    student.requires_grad_()
+    wanted = student.new_zeros(())
+    for row in range(7):
+        ce = nats(student[row : row + 1], labels[row : row + 1])
+        kl = WholeWord(teacher[row : row + 1], 2.0).nats(student[row : row + 1])
+        wanted = wanted + (0.7 * ce + 0.3 * kl if row in rows else ce)
+    loss, own, kept = mixed(student, labels, OfSome(teacher, torch.tensor(rows, dtype=torch.int64)), 0.3)
+    for value, other in ((loss, wanted), (own, nats(student, labels))):
+        assert value.item() == pytest.approx(other.item(), rel=1e-6)
+    assert bool(kept) == bool(rows)
+    gradients = [torch.autograd.grad(value, student, retain_graph=True)[0] for value in (loss, wanted)]
+    assert torch.allclose(*gradients, atol=1e-6)
+    if len(rows) == 7:
+        assert loss.item() == pytest.approx(mixed(student, labels, WholeWord(teacher, 2.0), 0.3)[0].item(), rel=1e-12)
 
 
 def test_alpha_tables():

@@ -8,7 +8,7 @@ alpha falling from 1 to 0.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -33,6 +33,34 @@ class Teaching:
         if step >= self.steps:
             return 0.0
         return {"linear": 1.0 - step / self.steps, "constant": 0.5, "heaviside": 1.0}[self.schedule]
+
+
+class Word(Protocol):
+    """What a teacher says of n positions. rows: (m,) int64, which of them it speaks of, in order; None: all."""
+
+    rows: torch.Tensor | None
+
+    def nats(self, logits: torch.Tensor) -> torch.Tensor:
+        """tau^2 KL(teacher || student), summed over these rows, in nats: a scalar. logits: (m, vocabulary) float32, the
+        student's."""
+
+
+@dataclass(frozen=True)
+class WholeWord:
+    """What a teacher says that computed all its logits. theirs: (m, vocabulary). temperature: of both distributions."""
+
+    theirs: torch.Tensor
+    temperature: float
+    rows: torch.Tensor | None = None
+
+    def nats(self, logits: torch.Tensor) -> torch.Tensor:
+        """tau^2 KL(teacher || student), summed; in float32."""
+        with torch.no_grad():
+            teacher = torch.log_softmax(self.theirs.float() / self.temperature, dim=-1)
+            wanted = teacher.exp()
+            entropy = -(wanted * teacher).sum()
+        crossed = torch.nn.functional.cross_entropy(logits / self.temperature, wanted, reduction="sum")
+        return self.temperature**2 * (crossed - entropy)
 
 
 def is_masked(config: Any) -> bool:
@@ -95,51 +123,49 @@ class _Given(torch.nn.Module):
 def learn(
     predicted: Predicted,
     weight: float,
-    taught: Callable[[slice], torch.Tensor] | None = None,
+    taught: Callable[[slice], Word] | None = None,
     alpha: float = 0.0,
-    temperature: float = 1.0,
     computing: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Backward through the head of weight * ((1 - alpha) CE + alpha tau^2 KL), both summed over the predicted
-    positions.
+    """Backward through the head of weight * (CE - alpha (CE of the rows that the teacher speaks of - tau^2 KL)), each
+    summed over its positions: (1 - alpha) CE + alpha tau^2 KL where it speaks of all.
 
-    Returns (gradient of predicted.hidden, which is for the caller to hand on; both sums (2,), float64). taught: the
-    teacher's logits of a piece. computing: the context to compute forward in.
+    Returns (gradient of predicted.hidden, which is for the caller to hand on; sums of CE and of tau^2 KL (2,),
+    float64). taught: the teacher's word on a piece. computing: the context to compute forward in.
     """
     gradient = torch.empty_like(predicted.hidden)
     sums = torch.zeros(2, device=gradient.device, dtype=torch.float64)
     for piece in predicted.pieces:
         hidden = predicted.hidden[piece].detach().requires_grad_()
         with computing():
-            logits, theirs = predicted.logits(hidden), taught(piece) if taught else None
-        own, kept = losses(logits, predicted.labels[piece], theirs, temperature)
-        loss = own if kept is None else (1.0 - alpha) * own + alpha * kept
+            logits, word = predicted.logits(hidden), taught(piece) if taught else None
+        loss, own, kept = mixed(logits, predicted.labels[piece], word, alpha)
         (weight * loss).backward()
         gradient[piece] = hidden.grad
-        sums += torch.stack([own, own.new_zeros(()) if kept is None else kept]).detach()
+        sums += torch.stack([own, kept]).detach()
     return gradient, sums
+
+
+def mixed(
+    logits: torch.Tensor, labels: torch.Tensor, word: Word | None, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(what is minimised, cross-entropy, tau^2 KL), each summed over n positions, in nats. logits: (n, vocabulary)."""
+    own = nats(logits, labels)
+    if word is None:
+        return own, own, own.new_zeros(())
+    if word.rows is None:
+        kept = word.nats(logits)
+        return (1.0 - alpha) * own + alpha * kept, own, kept
+    kept = word.nats(logits[word.rows])
+    return own - alpha * (nats(logits[word.rows], labels[word.rows]) - kept), own, kept
 
 
 def total_loss(predicted: Predicted) -> torch.Tensor:
     """Sum of nats over the predicted positions, a float64 scalar."""
-    nats = [losses(predicted.logits(predicted.hidden[p]), predicted.labels[p])[0] for p in predicted.pieces]
-    return torch.stack(nats).double().sum()
+    pieces = [nats(predicted.logits(predicted.hidden[p]), predicted.labels[p]) for p in predicted.pieces]
+    return torch.stack(pieces).double().sum()
 
 
-def losses(
-    logits: torch.Tensor, labels: torch.Tensor, taught: torch.Tensor | None = None, temperature: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(cross-entropy, tau^2 KL(teacher || student)), each summed over n positions, in nats and float32.
-
-    logits, taught: (n, vocabulary) of the student and of the teacher (None: no second loss). labels: (n,).
-    """
-    logits = logits.float()
-    own = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-    if taught is None:
-        return own, None
-    with torch.no_grad():
-        teacher = torch.log_softmax(taught.float() / temperature, dim=-1)
-        wanted = teacher.exp()
-        entropy = -(wanted * teacher).sum()
-    crossed = torch.nn.functional.cross_entropy(logits / temperature, wanted, reduction="sum")
-    return own, temperature**2 * (crossed - entropy)
+def nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, summed over n positions. logits: (n, vocabulary). labels: (n,)."""
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")

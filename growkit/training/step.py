@@ -82,7 +82,7 @@ def _work(
         with machine.autocast(), routing(model) as routed:
             predicted = Predicted(model, part)
         taught = teacher.says(part) if teacher is not None else None
-        gradient, nats = learn(predicted, 1.0 / count, taught, alpha, settings.temperature, machine.autocast)
+        gradient, nats = learn(predicted, 1.0 / count, taught, alpha, machine.autocast)
         return predicted.hidden, routed.losses(), gradient, nats
 
     return work

@@ -19,7 +19,7 @@ from growkit.models.running import is_causal, objective
 from growkit.training.blank import Blank, blank_model, check_trainable
 from growkit.training.flops import forward_flops
 from growkit.training.machine import Machine
-from growkit.training.objective import Predicted
+from growkit.training.objective import Predicted, WholeWord, Word
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings
 from growkit.training.sharing import give_memory
@@ -32,8 +32,8 @@ class Teacher(Protocol):
     def check(self, config: dict[str, Any], tokens: Tokens) -> None:
         """Refuse to teach a model of this config on these tokens. Raises RequestError with one sentence."""
 
-    def says(self, batch: Batch) -> Callable[[slice], torch.Tensor]:
-        """What gives logits (n, vocabulary) for a piece of the positions that a batch predicts, in their order."""
+    def says(self, batch: Batch) -> Callable[[slice], Word]:
+        """What gives its word on a piece of the positions that a batch predicts, in their order."""
 
     def validation_loss(self, val: BatchSource) -> float:
         """Its own mean nats per predicted token over the windows that the model is validated on."""
@@ -82,16 +82,16 @@ class LiveTeacher:
         if positions is not None and positions < length:
             raise RequestError(f"the teacher {teacher!r} has {positions} positions, fewer than --seq-len {length}")
 
-    def says(self, batch: Batch) -> Callable[[slice], torch.Tensor]:
-        """What gives the logits (n, vocabulary) of a piece of the positions that the batch predicts."""
+    def says(self, batch: Batch) -> Callable[[slice], Word]:
+        """What gives its logits for a piece of the positions that the batch predicts."""
         with torch.no_grad():
             predicted = Predicted(self._model, batch)
 
-        def logits(piece: slice) -> torch.Tensor:
+        def word(piece: slice) -> Word:
             with torch.no_grad():
-                return predicted.logits(predicted.hidden[piece])
+                return WholeWord(predicted.logits(predicted.hidden[piece]), self._settings.temperature)
 
-        return logits
+        return word
 
     def validation_loss(self, val: BatchSource) -> float:
         """Mean nats per predicted token of the validation windows."""
