@@ -1,4 +1,4 @@
-"""Which domain each token of a dataset is of: a number for each document, stored beside the tokens and looked up by place.
+"""Which domain each token is of: a number for each document, stored beside the tokens and looked up by place.
 Knows two flat files; ignorant of text and of what a domain is about.
 """
 
@@ -23,8 +23,8 @@ CURE = "make the dataset again"
 
 @dataclass(frozen=True)
 class Domains:
-    """The domains of one split. names: of all. starts, numbers: (runs,), the first token of each stretch of documents of
-    one domain, and which domain that is."""
+    """The domains of one split. names: of all. starts, numbers: (runs,), the first token of each stretch of documents
+    of one domain, and which domain that is."""
 
     names: tuple[str, ...]
     starts: np.ndarray
@@ -40,10 +40,35 @@ class Domains:
         return [int(lengths[self.numbers == number].sum()) for number in range(len(self.names))]
 
 
+class DomainLosses:
+    """Nats by domain, summed up as they come. names: of the domains."""
+
+    def __init__(self, names: Sequence[str]):
+        self.names = names
+        self.nats, self.predicted = np.zeros(len(names)), np.zeros(len(names))
+
+    def add(self, numbers: np.ndarray, nats: np.ndarray) -> None:
+        """Positions (n,), of which domain each is and what its prediction cost."""
+        self.nats += np.bincount(numbers, nats, len(self.names))
+        self.predicted += np.bincount(numbers, minlength=len(self.names))
+
+    def means(self) -> dict[str, float]:
+        """Mean nats per predicted token of each domain of which anything was predicted."""
+        pairs = zip(self.names, self.nats.tolist(), self.predicted.tolist())
+        return {name: nats / count for name, nats, count in pairs if count}
+
+
+def domain_files(folder: Path, split: str) -> tuple[Path, Path]:
+    """(where each document starts, which domain each is of) of a split that is tagged."""
+    return folder / f"{split}.idx.npy", folder / f"{split}.domains"
+
+
 def read_domains(folder: Path, split: str, names: Sequence[str], documents: int, tokens: int) -> Domains:
     """The domains of a split of so many documents and tokens. Raises CheckpointError where its two files do not say
     them."""
-    index, path = folder / f"{split}.idx.npy", folder / f"{split}.domains"
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"{str(folder / 'meta.json')!r} names a domain twice in {', '.join(names[:9])}; {CURE}")
+    index, path = domain_files(folder, split)
     numbers, starts = StoredIds(path, UINT8), StoredIds(index, INT64, _header(index))
     for file, has, should in ((path, len(numbers), documents), (index, len(starts), documents + 1)):
         if has != should:

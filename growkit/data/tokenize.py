@@ -61,8 +61,9 @@ def tokenize(
     domain as name=PATH or none.
 
     tokenizer: a checkpoint, a folder or a hub id; or train_tokenizer: entries of a new one, trained on the training
-    documents. val_fraction: share of documents (of each domain) that validate, drawn by seed; or val: files that do. workers: processes;
-    by default as many as there are cores. Raises RequestError or CheckpointError, having written nothing.
+    documents. val_fraction: share of documents (of each domain) that validate, drawn by seed; or val: files that do.
+    workers: processes; by default as many as there are cores. Raises RequestError or CheckpointError, having
+    written nothing.
     """
     text = _inputs(inputs, val, val_fraction)
     _check(tokenizer, train_tokenizer, workers)
@@ -166,7 +167,8 @@ def _write(
 
 
 def _batches(stream: Iterator[Piece]) -> Iterator[tuple[list[tuple[str, int, int]], list[str]]]:
-    """((split, domain, bytes of text) of each document, the documents) of stretches that are worth sending somewhere."""
+    """((split, domain, bytes of text) of each document, the documents) of stretches that are worth sending
+    somewhere."""
     tags: list[tuple[str, int, int]] = []
     texts: list[str] = []
     characters = 0

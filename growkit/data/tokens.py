@@ -158,7 +158,7 @@ class TokenWriter:
         self._index = folder / f"{split}.idx.npy"
         self._dtype, self._domains = dtype, domains
         self.tokens = 0
-        self._counts = [Counter() for _ in domains or ("",)]  # of each domain
+        self._counts: list[Counter[str]] = [Counter() for _ in domains or ("",)]  # of each domain
 
     def add(self, ids: Sequence[int] | np.ndarray, text_bytes: int, domain: int = 0) -> None:
         """One document: its token ids, how many bytes of text they stand for, and which domain it is of."""
