@@ -94,6 +94,7 @@ GROW += [
     "grow {} --like wide --dry-run",
     "fuse {} src -o out",
     "upcycle {} --experts 2 -o out --no-verify",
+    "push {} org/name --dry-run",
 ]
 RUN = [
     "init {} -o out",
@@ -118,11 +119,13 @@ APPLY = [
     "merge src+{} tuned --base src --dry-run",
     "apply src {}:0.5 --dry-run",
     "delta src src+{}",
+    "push {} org/name --dry-run",
 ]
 TOKENS = [
     "eval src --data data",
     f"pretrain src {TRAIN} out --steps 2 --dry-run",
     f"pretrain src {TRAIN} out --steps 1",
+    "push data org/name --dry-run",
 ]
 TAGGED = [line.replace("--data data", "--data tagged") for line in TOKENS]
 TEXT = ["tokenize {} --tokenizer src --workers 1 -o out", "eval src --data {}", "verify src wide --text {}"]
@@ -182,4 +185,5 @@ LINES = {
     "eval": "eval src --data data",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "report": "report run -o out",
+    "push": "push src org/name --dry-run",
 }

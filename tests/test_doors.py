@@ -136,7 +136,7 @@ def test_flags_that_switch_off():
 
 def test_every_growth_and_merge_and_run_can_be_dry():
     dry = {name for name, door in FUNCTIONS.items() if "dry_run" in parameters(door)}
-    assert dry == {"widen", "stack", "grow", "fuse", "upcycle", "merge", "apply", "pretrain"}
+    assert dry == {"widen", "stack", "grow", "fuse", "upcycle", "merge", "apply", "pretrain", "push"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

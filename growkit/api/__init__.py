@@ -14,6 +14,7 @@ from growkit.api.init import init
 from growkit.api.inspect import inspect
 from growkit.api.merge import merge
 from growkit.api.pretrain import pretrain
+from growkit.api.push import push
 from growkit.api.report import report
 from growkit.api.stack import stack
 from growkit.api.tokenize import tokenize
@@ -22,6 +23,6 @@ from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
-    "apply", "delta", "evaluate", "fuse", "grow", "grow_state_dict", "init", "inspect", "merge", "pretrain", "report",
-    "stack", "tokenize", "upcycle", "verify", "widen",
+    "apply", "delta", "evaluate", "fuse", "grow", "grow_state_dict", "init", "inspect", "merge", "pretrain", "push",
+    "report", "stack", "tokenize", "upcycle", "verify", "widen",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ and of llm.c and NeMo AutoModel (a header of 256 int32) are read as they are.
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,10 +151,12 @@ class TokenWriter:
     what documents are of, none where they are not tagged."""
 
     def __init__(self, folder: Path, split: str, dtype: np.dtype, domains: Sequence[str] = ()):
-        self._file = open(folder / f"{split}.bin", "wb")  # noqa: SIM115 - closed by close()
-        self._tags = open(folder / f"{split}.domains", "wb") if domains else None  # noqa: SIM115
-        # where documents start: in a file without a name, as how many there are is known at the end
-        self._starts = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        with ExitStack() as opened:  # where one cannot be opened the others are closed
+            self._file = opened.enter_context(open(folder / f"{split}.bin", "wb"))
+            self._tags = opened.enter_context(open(folder / f"{split}.domains", "wb")) if domains else None
+            # where documents start: in a file without a name, as how many there are is known at the end
+            self._starts = opened.enter_context(tempfile.TemporaryFile(dir=folder))
+            opened.pop_all()  # close() ends them
         self._starts.write(bytes(8))
         self._index = folder / f"{split}.idx.npy"
         self._dtype, self._domains = dtype, domains
