@@ -1,4 +1,4 @@
-"""Inputs as people write them, tagged with their domain or not: name=PATH. Knows paths; ignorant of what is in files."""
+"""Inputs as people write them, tagged with a domain or not: name=PATH. Knows paths; ignorant of what is in files."""
 
 import glob
 import re
