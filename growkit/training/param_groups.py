@@ -1,5 +1,4 @@
-"""Parameter groups for other people's trainers. Knows how wrappers rename parameters; ignorant of growkit's own loop.
-"""
+"""Parameter groups for other trainers. Knows how wrappers rename parameters; ignorant of growkit's own loop."""
 
 from pathlib import Path
 from typing import Any
