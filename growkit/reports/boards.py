@@ -92,12 +92,13 @@ class Boards:
         self._boards += boards
 
     def add(self, line: Mapping[str, Any]) -> list[str]:
-        """Show the numbers of a line as kind/name at its step; returns notes on boards that have failed."""
+        """Show the numbers of a line as kind/name at its step, losses by domain too; returns notes on boards that have failed."""
         if line["kind"] not in ("train", "val"):
             return []
-        scalars = {f"{line['kind']}/{name}": value for name, value in line.items() if name != "step"}
-        numbers = {name: value for name, value in scalars.items() if isinstance(value, (int, float))}
-        return self._each(lambda board: board.add(numbers, line["step"]))
+        domains = {f"loss/{name}": loss for name, loss in line.get("domains", {}).items()}
+        numbers = {name: value for name, value in {**line, **domains}.items() if isinstance(value, (int, float))}
+        scalars = {f"{line['kind']}/{name}": value for name, value in numbers.items() if name != "step"}
+        return self._each(lambda board: board.add(scalars, line["step"]))
 
     def close(self, failed: bool) -> list[str]:
         """Close all. failed: whether what they show has. Returns notes as add does."""

@@ -12,6 +12,7 @@ from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import Batches
+from growkit.data.domains import domain_files
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
 from growkit.errors import RequestError
@@ -85,7 +86,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             size=settings.batch_size,
             seed=settings.seed,
             masked=masked,
-            source=tokens.split,
+            domains=tokens.domains,
         )
 
     if settings.teacher_until == "overtaken" and val is None:
@@ -124,8 +125,15 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
 def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
+    tagged = [
+        file
+        for tokens in (train, val)
+        if tokens and tokens.domains
+        for file in domain_files(tokens.path.parent, tokens.split)
+    ]
     return {
         **({} if rates is None else {"multipliers": file_hash(rates)}),
+        **({"domains": [file_hash(file) for file in tagged]} if tagged else {}),
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),
