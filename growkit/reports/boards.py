@@ -92,7 +92,8 @@ class Boards:
         self._boards += boards
 
     def add(self, line: Mapping[str, Any]) -> list[str]:
-        """Show the numbers of a line as kind/name at its step, losses by domain too; returns notes on boards that have failed."""
+        """Show the numbers of a line as kind/name at its step, losses by domain too. Returns notes on boards that have
+        failed."""
         if line["kind"] not in ("train", "val"):
             return []
         domains = {f"loss/{name}": loss for name, loss in line.get("domains", {}).items()}
