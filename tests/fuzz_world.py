@@ -50,6 +50,7 @@ def make_world(folder: Path) -> None:
     Path("stages.toml").write_text(STAGES)
     Path("recipe.yml").write_text(RECIPE)
     must("tokenize text.jsonl --tokenizer src --val-fraction 0.3 --workers 1 -o data")
+    must("tokenize a=text.jsonl b=text.jsonl.gz --tokenizer src --val-fraction 0.3 --workers 1 -o tagged")
     must("widen src --hidden 32 -o wide")
     must("delta src tuned --save delta --drop 0.5")
     must("delta src tuned --save lora --rank 2")
@@ -93,6 +94,7 @@ GROW += [
     "grow {} --like wide --dry-run",
     "fuse {} src -o out",
     "upcycle {} --experts 2 -o out --no-verify",
+    "push {} org/name --dry-run",
 ]
 RUN = [
     "init {} -o out",
@@ -117,12 +119,15 @@ APPLY = [
     "merge src+{} tuned --base src --dry-run",
     "apply src {}:0.5 --dry-run",
     "delta src src+{}",
+    "push {} org/name --dry-run",
 ]
 TOKENS = [
     "eval src --data data",
     f"pretrain src {TRAIN} out --steps 2 --dry-run",
     f"pretrain src {TRAIN} out --steps 1",
+    "push data org/name --dry-run",
 ]
+TAGGED = [line.replace("--data data", "--data tagged") for line in TOKENS]
 TEXT = ["tokenize {} --tokenizer src --workers 1 -o out", "eval src --data {}", "verify src wide --text {}"]
 TRAINED = ["report {} run2 -o out", "report run2 {} -o out", "report run2 -o out --source {}"]
 
@@ -135,9 +140,10 @@ READ = {
     "delta": [("delta/delta.safetensors", APPLY), ("delta/growkit.json", APPLY)],
     "lora": [("lora/adapter_config.json", APPLY), ("lora/adapter_model.safetensors", APPLY)],
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],
+    "domains": [(f"tagged/{name}", TAGGED) for name in ("train.domains", "val.domains", "train.idx.npy", "meta.json")],
     "text": [(f"text.{end}", TEXT) for end in ("txt", "jsonl")] + [(f"text.{end}", TEXT[:2]) for end in ("jsonl.gz", "parquet")],
     "tokenizer": [
-        (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
+        (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
     ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
@@ -146,7 +152,7 @@ READ = {
         (f"st/{name}", ["widen {} --hidden 32 -o out", "fuse {} st -o out", "inspect {}"])
         for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
     ],
-    "generation": [("src/generation_config.json", [RUN[1], RUN[4], GROW[1], MERGE[0], "verify {} wide"])],
+    "generation": [("src/generation_config.json", ["generate {} Hello --max-tokens 4", RUN[1], RUN[4], GROW[1], MERGE[0], "verify {} wide"])],
     "provenance": [("wide/growkit.json", ["verify src {}", "inspect {}", "widen {} --hidden 48 -o out", "verify {} src"])],
     "card": [("wide/README.md", ["widen {} --hidden 48 -o out", "merge {} --base wide -o out", "delta wide {}"])],
     "run": [(f"run/{name}", TRAINED) for name in ("metrics.jsonl", "run.json")],
@@ -177,6 +183,8 @@ LINES = {
     "tokenize": "tokenize text.txt --tokenizer src --workers 1 -o out",
     "init": "init src -o out",
     "eval": "eval src --data data",
+    "generate": "generate src Hello --max-tokens 4",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "report": "report run -o out",
+    "push": "push src org/name --dry-run",
 }

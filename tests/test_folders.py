@@ -15,6 +15,7 @@ from growkit.checkpoint.new_folder import UNFINISHED, contents, new_folder
 from growkit.checkpoint.source import open_checkpoint
 from growkit.errors import CheckpointError, RequestError
 from tests.tiny import make
+from tests.tiny_runs import tokenizer
 
 
 def save_tiny(family: str, folder: Path) -> Path:
@@ -190,6 +191,20 @@ def test_a_link_out_of_a_source_is_refused(tmp_path: Path, name: str) -> None:
     (source / name).symlink_to(secret)
     with pytest.raises(CheckpointError, match=rf"{name}' is a link out of its folder, to .*secret\.json"):
         growkit.widen(source, tmp_path / "out", hidden=48)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("read", ["tokenize", "evaluate"])
+def test_a_tokenizer_of_another_folder_is_no_link_here(tmp_path: Path, read: str) -> None:
+    source = save_tiny("llama", tmp_path / "src")
+    tokenizer().save_pretrained(tmp_path / "theirs")
+    (source / "tokenizer.json").symlink_to(tmp_path / "theirs" / "tokenizer.json")
+    (tmp_path / "text.txt").write_text("a text")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json' is a link out of its folder, to .*theirs"):
+        if read == "tokenize":
+            growkit.tokenize(tmp_path / "text.txt", tmp_path / "out", tokenizer=source)
+        else:
+            growkit.evaluate(source, data=tmp_path / "text.txt")
     assert not (tmp_path / "out").exists()
 
 

@@ -8,12 +8,15 @@ from growkit.api.apply import apply
 from growkit.api.delta import delta
 from growkit.api.evaluate import evaluate
 from growkit.api.fuse import fuse
+from growkit.api.generate import generate
 from growkit.api.grow import grow
 from growkit.api.grow_state_dict import grow_state_dict
 from growkit.api.init import init
 from growkit.api.inspect import inspect
 from growkit.api.merge import merge
+from growkit.api.param_groups import param_groups
 from growkit.api.pretrain import pretrain
+from growkit.api.push import push
 from growkit.api.report import report
 from growkit.api.stack import stack
 from growkit.api.tokenize import tokenize
@@ -22,6 +25,6 @@ from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
-    "apply", "delta", "evaluate", "fuse", "grow", "grow_state_dict", "init", "inspect", "merge", "pretrain", "report",
-    "stack", "tokenize", "upcycle", "verify", "widen",
+    "apply", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "param_groups",
+    "pretrain", "push", "report", "stack", "tokenize", "upcycle", "verify", "widen",
 ]  # fmt: skip

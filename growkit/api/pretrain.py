@@ -223,6 +223,9 @@ def pretrain(
         ),
     ] = 10,
     tensorboard: Annotated[bool, Option(help="Write RUN/tensorboard too.", panel=KEEPING)] = False,
+    wandb: Annotated[
+        bool, Option(help="Send them to Weights & Biases, as its own WANDB_... variables say.", panel=KEEPING)
+    ] = False,
     dry_run: Annotated[
         bool, Option(help="Check everything, say what the run will be, and write nothing.", panel=KEEPING)
     ] = False,
@@ -273,6 +276,7 @@ def pretrain(
         weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps, clip=clip, precision=precision, device=device,
         shard=shard, compile=compile, grad_checkpointing=grad_checkpointing, eval_every=eval_every,
         eval_tokens=eval_tokens, save_every=save_every, keep=keep, log_every=log_every, tensorboard=tensorboard,
+        wandb=wandb,
     )  # fmt: skip
     if dry_run:
         from growkit.training.outlook import outlook

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from growkit.checkpoint.companions import TOKENIZERS
+from growkit.checkpoint.companions import TOKENIZERS, companion_files
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.small_files import POINTER, check_fetched, open_plain, read_json
 from growkit.checkpoint.token_ids import FAST, token_ids
@@ -33,10 +33,12 @@ class Unlike(NamedTuple):
 def stock_tokenizer(folder: Path) -> Any:
     """A folder's tokenizer as transformers opens it, without any code that lies beside it or that it names.
 
-    Raises CheckpointError for one whose class needs such code, and whatever transformers does for what does not load.
+    Raises CheckpointError for one whose class needs such code or whose folder has links out of it, and whatever
+    transformers does for what does not load.
     """
     import transformers
 
+    companion_files(folder)  # refuses links that lead out of it
     for stored in (folder / name for name in TOKENIZERS if (folder / name).is_file()):
         with open_plain(stored) as file:
             check_fetched(stored, file.peek(len(POINTER)))

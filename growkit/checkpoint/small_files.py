@@ -59,14 +59,15 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def check_inside(path: Path) -> None:
+def check_inside(path: Path, within: Path | None = None) -> None:
     """Refuse a link that leaves its folder: what is copied into a result, or told of, is of the checkpoint alone.
+    within: the folder that it may not leave; None: the one it lies in.
 
     The hub cache's links, from a snapshot into the blobs of the same repository, stay. Raises CheckpointError.
     """
     if not path.is_symlink():
         return
-    target, folder = real_path(path), real_path(path.parent)
+    target, folder = real_path(path), real_path(within or path.parent)
     if target.is_symlink():
         raise CheckpointError(f"{str(path)!r} is a link that leads back to itself; put the file there")
     repository = next((place.parent for place in (folder, *folder.parents) if place.name == "snapshots"), None)

@@ -59,7 +59,9 @@ class SparseFile:
     _counts: list[np.ndarray] = field(default_factory=list)  # values in each row of the tensor that is not
 
     def __enter__(self) -> "SparseFile":
-        self._dense, self._ends, self._columns, self._values = (self._spool() for _ in range(4))
+        with self._opened:  # where one of them cannot be opened the others are closed
+            self._dense, self._ends, self._columns, self._values = (self._spool() for _ in range(4))
+            self._opened = self._opened.pop_all()
         self._begin()
         return self
 

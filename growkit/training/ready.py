@@ -12,6 +12,7 @@ from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import Batches
+from growkit.data.domains import domain_files
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
 from growkit.errors import RequestError
@@ -20,7 +21,7 @@ from growkit.growth.optimizer import kept_rates
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
-from growkit.reports.tensorboard import check_tensorboard
+from growkit.reports.boards import WRITERS, board_writer
 from growkit.training.blank import check_trainable
 from growkit.training.checkpoints import check_space
 from growkit.training.inheriting import taught
@@ -64,8 +65,9 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     check_place(out, _inputs(settings, source))
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     machine.copies(settings.shard, parameters)
-    if settings.tensorboard:
-        check_tensorboard()
+    for board in WRITERS:
+        if getattr(settings, board):
+            board_writer(board)
     train = open_tokens(settings.data)
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     splits = [train] if val is None else [train, val]
@@ -89,7 +91,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             size=settings.batch_size,
             seed=settings.seed,
             masked=masked,
-            source=tokens.split,
+            domains=tokens.domains,
         )
 
     disk = _disk_bytes(settings, parameters, config)
@@ -122,8 +124,15 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
 def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teacher: Teacher | None) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
+    tagged = [
+        file
+        for tokens in (train, val)
+        if tokens and tokens.domains
+        for file in domain_files(tokens.path.parent, tokens.split)
+    ]
     return {
         **({} if rates is None else {"multipliers": file_hash(rates)}),
+        **({"domains": [file_hash(file) for file in tagged]} if tagged else {}),
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),

@@ -26,6 +26,7 @@ FREE = (
     "compile",
     "grad_checkpointing",
     "tensorboard",
+    "wandb",
 )
 UNTIL = ("overtaken", "steps")  # "overtaken": validation finds the model better than its teacher
 
@@ -83,6 +84,7 @@ class Settings:
     keep: int  # checkpoints kept
     log_every: int  # steps between lines where there is no terminal
     tensorboard: bool  # write them for TensorBoard too
+    wandb: bool  # and send them to Weights & Biases
 
     hashes: dict[str, Any] = field(default_factory=dict)  # of data and checkpoint, once they are read
 
