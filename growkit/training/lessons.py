@@ -14,8 +14,8 @@ MARGIN = 1e-3  # nats that rounding alone may put between a model and the one it
 
 
 class Lessons:
-    """What a teacher counts at each step, and what is known of both losses. teacher: None as soon as it has nothing more
-    to say, so that its memory is free."""
+    """What a teacher counts at each step, and what is known of both losses. teacher: None as soon as it has nothing
+    more to say, so that its memory is free."""
 
     def __init__(self, settings: Settings, teacher: Teacher | None):
         self.teacher = teacher
