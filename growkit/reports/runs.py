@@ -3,11 +3,13 @@ what is made of them, and of torch.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from growkit.checkpoint.fields import Fields, ListOf, Null, Number, Text, Whole, checked
+from growkit.checkpoint.fields import AnyOf, Fields, ListOf, MapOf, Null, Number, Text, Whole, checked
 from growkit.checkpoint.small_files import parse_json, read_bytes, read_json
 from growkit.errors import CheckpointError, RequestError
 from growkit.limits import STEPS
@@ -26,13 +28,21 @@ POINT = Fields(
         "loss": Number(-1e9, 1e9),
         "flops": Number(0.0, 1e40),
         "elapsed_s": Number(0.0, 1e12),
+        "domains": MapOf(Number(-1e9, 1e9)),
         "expert_load": ListOf(ListOf(Number(0.0, 1e9), least=2)),
         "router_entropy": ListOf(Number(0.0, 1e9)),
         "dead_experts": ListOf(ListOf(Whole())),
     },
     needed=("step", "loss", "flops", "elapsed_s"),
 )
-RUN_FIELDS = Fields({"settings": Null(Fields({"steps": Null(Whole(0, STEPS)), "hashes": Null(Fields({}))}))})
+SETTINGS = Fields(
+    {
+        "steps": Null(Whole(0, STEPS)),
+        "hashes": Null(Fields({})),
+        "teacher": Null(AnyOf((Text(), MapOf(Text())))),
+    }
+)
+RUN_FIELDS = Fields({"settings": Null(SETTINGS)})
 
 
 class Cost(NamedTuple):
@@ -48,6 +58,7 @@ class Point(NamedTuple):
     step: int
     loss: float
     cost: Cost
+    domains: Mapping[str, float] = MappingProxyType({})  # of tagged text, the loss of each
 
 
 class ExpertLoads(NamedTuple):
@@ -147,7 +158,9 @@ def _read_line(line: bytes, where: str) -> tuple[str, Point, ExpertLoads | None]
     if metrics["kind"] not in ("train", "val"):
         return None
     metrics = checked(metrics, POINT, where, CURE)
-    return metrics["kind"], Point(metrics["step"], float(metrics["loss"]), _cost(metrics)), _experts(metrics)
+    domains = {name: float(loss) for name, loss in metrics.get("domains", {}).items()}
+    point = Point(metrics["step"], float(metrics["loss"]), _cost(metrics), domains)
+    return metrics["kind"], point, _experts(metrics)
 
 
 def _cost(metrics: dict[str, Any]) -> Cost:
