@@ -25,15 +25,15 @@ SPECIAL = {  # template -> (its special tokens, the one that ends texts, those t
     "granite": (["<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"], "<|end_of_text|>", ["<|end_of_text|>"]),
     "deepseek": (
         [
-            "<｜User｜>",
-            "<｜Assistant｜>",
-            "<｜end▁of▁sentence｜>",
+            "<|User|>",
+            "<|Assistant|>",
+            "<|end▁of▁sentence|>",
             "<think>",
-            "<｜tool▁call▁begin｜>",
-            "<｜tool▁call▁end｜>",
+            "<|tool▁call▁begin|>",
+            "<|tool▁call▁end|>",
         ],
-        "<｜end▁of▁sentence｜>",
-        ["<｜end▁of▁sentence｜>"],
+        "<|end▁of▁sentence|>",
+        ["<|end▁of▁sentence|>"],
     ),
 }
 SYSTEMS = set(SPECIAL) - {"gemma"}
@@ -171,20 +171,20 @@ def _deepseek(messages, _):
     said = [("<s>", False)]
     for message in messages:
         if message["role"] == "assistant":
-            said += [("<｜Assistant｜>", False)]
+            said += [("<|Assistant|>", False)]
             if message.get("tool_calls"):
                 calls = [call["function"] for call in message["tool_calls"]]
                 words = "".join(
-                    f"<｜tool▁call▁begin｜>{c['name']}\n```json\n{as_json(c['arguments'])}\n```<｜tool▁call▁end｜>"
+                    f"<|tool▁call▁begin|>{c['name']}\n```json\n{as_json(c['arguments'])}\n```<|tool▁call▁end|>"
                     for c in calls
                 )
             else:
                 words = message["content"].split("</think>")[-1]
-            said += [(words + "<｜end▁of▁sentence｜>", True)]
+            said += [(words + "<|end▁of▁sentence|>", True)]
         elif message["role"] == "tool":
-            said += [(f"<｜tool▁output▁begin｜>{message['content']}<｜tool▁output▁end｜>", False)]
+            said += [(f"<|tool▁output▁begin|>{message['content']}<|tool▁output▁end|>", False)]
         else:
-            said += [("<｜User｜>" * (message["role"] == "user") + message["content"], False)]
+            said += [("<|User|>" * (message["role"] == "user") + message["content"], False)]
     return said
 
 

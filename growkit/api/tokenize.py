@@ -11,7 +11,7 @@ from growkit.api.public import public
 if TYPE_CHECKING:
     from growkit.data.tokenize import Dataset
 
-TEXT, SPLITS = "Text", "Training and validation"
+TEXT, CHAT, SPLITS = "Text", "Conversations", "Training and validation"
 Inputs = Annotated[
     w.PathLike | Sequence[w.PathLike],
     Argument(
@@ -50,6 +50,22 @@ def tokenize(
     text_key: Annotated[
         str, Option(help="Where JSON lines and parquet hold the text.", panel=TEXT, metavar="KEY")
     ] = "text",
+    chat: Annotated[
+        bool,
+        Option(
+            help="The JSON lines are conversations (messages, prompt and completion, or instruction and output), of which"
+            " the assistant's turns alone are learned.",
+            panel=CHAT,
+        ),
+    ] = False,
+    template: Annotated[
+        w.PathLike | None,
+        Option(
+            help="A chat template instead of the tokenizer's own: a file of Jinja, or chatml.",
+            panel=CHAT,
+            metavar="FILE|chatml",
+        ),
+    ] = None,
     val_fraction: Annotated[
         float,
         Option(
@@ -85,5 +101,5 @@ def tokenize(
 
     return make(
         inputs, out, tokenizer, train_tokenizer=train_tokenizer, val_fraction=val_fraction, val=val or (),
-        text_key=text_key, workers=workers, seed=seed, force=force, begin=begin,
+        text_key=text_key, chat=chat, template=template, workers=workers, seed=seed, force=force, begin=begin,
     )  # fmt: skip

@@ -62,7 +62,9 @@ def dataset(result: Dataset, as_json: bool) -> None:
         print_json(result.to_json())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("split", "documents", "tokens", "text", "bytes per token"):
+    chat = "chat" in result.meta
+    last = ("conversations", "tokens", "learned") if chat else ("documents", "tokens", "text", "bytes per token")
+    for heading in ("split", *last):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in result.meta["splits"].items():
         for part, counts in (
@@ -71,7 +73,8 @@ def dataset(result: Dataset, as_json: bool) -> None:
         ):
             tokens, text = counts["tokens"], counts["text_bytes"]
             each = f"{text / tokens:.2f}" if tokens else ""
-            table.add_row(part, f"{counts['documents']:,}", f"{tokens:,}", size(text), each)
+            told = (f"{counts['learned']:,}",) if chat else (size(text), each)
+            table.add_row(part, f"{counts['documents']:,}", f"{tokens:,}", *told)
     out.print(table)
     out.print(f"vocabulary of {result.meta['vocab_size']:,}, {result.meta['dtype']}", style="dim")
     _notes(result.notes)

@@ -2,7 +2,7 @@
 and without. Knows texts and tokens; ignorant of files and of what is learned from them.
 
 An answer begins where the prompt that asks for it ends, and ends with the token that ends the turn, at which generation
-stops. A token is the assistant's where its first character is.
+stops. A token is the assistant's where any of its characters is.
 """
 
 from bisect import bisect_left
@@ -28,7 +28,7 @@ class Answered:
     text_bytes: int
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Seen:
     """What was met while conversations were read. answers: how many are learned. ends: how often each token ended one;
     None: none did. joined: answers whose first characters are in a token of the prompt's. opened: what prompts go on
@@ -66,8 +66,8 @@ class Answers:
         self._stops = template.stops | ({self._end} if self._end is not None else set())
 
     def of(self, chat: Conversation) -> Answered:
-        """One conversation. Raises RequestError, with its line and turn, where the template does not take it or does not
-        let the assistant's part be told."""
+        """One conversation. Raises RequestError, with its line and turn, where the template does not take it or does
+        not let the assistant's part be told."""
         shown = Shown(self.template, chat)
         try:
             size = len(shown.text.encode("utf-8"))
@@ -99,8 +99,7 @@ class Answers:
         """An answer, by rendering with it and without."""
         start, opened = shown.answer_start(turn)
         words, last = shown.place(turn) or (0, 0)
-        # where the prompt goes on otherwise, the token in which they part is the answer's
-        first = tokens.holding(start) if opened else tokens.at(start)
+        first = tokens.holding(start)
         self.seen.opened = self.seen.opened or opened
         if not opened and tokens.ids[:first] != self._encode(shown.text[:start]).ids:
             self.seen.joined += 1
@@ -123,7 +122,7 @@ class Answers:
         first, last = shown.place(turn) or (0, 0)
         for start, stop in marks:
             if start < last and stop > first:
-                begin, end = tokens.at(start), tokens.at(stop)
+                begin, end = tokens.holding(start), tokens.at(stop)
                 if end < len(tokens.ids) and tokens.ids[end] in self._stops and tokens.ids[end - 1] not in self._stops:
                     end += 1
                 yield _Span(begin, end, tokens.ids[end - 1] in self._stops | self._special)
@@ -138,20 +137,21 @@ class Answers:
             encoding = self._backend.encode(text, add_special_tokens=False)
         except Exception as error:  # the library raises no kind of its own
             raise unencodable(error) from None
-        return _Tokens(encoding.ids, [first for first, _ in encoding.offsets])
+        return _Tokens(encoding.ids, [first for first, _ in encoding.offsets], [last for _, last in encoding.offsets])
 
 
 class _Tokens(NamedTuple):
-    """The tokens of a text. starts: at which character each begins."""
+    """The tokens of a text. starts, stops: at which character each begins, and the one behind its last."""
 
     ids: list[int]
     starts: list[int]
+    stops: list[int]
 
     def at(self, character: int) -> int:
         """The first token that begins at a character or behind it."""
         return bisect_left(self.starts, character)
 
     def holding(self, character: int) -> int:
-        """The token that a character is in."""
+        """The token that a character is in, else the next."""
         place = self.at(character)
-        return place if place < len(self.starts) and self.starts[place] == character else max(0, place - 1)
+        return place - 1 if place and self.stops[place - 1] > character else place

@@ -1,5 +1,5 @@
-"""A chat template: the words a tokenizer puts around what people say to each other. Knows transformers' sandboxed Jinja,
-in which nothing of a template runs as code; ignorant of which words are to be learned.
+"""A chat template: the words a tokenizer puts around what people say to each other. Knows transformers' sandboxed
+Jinja, in which nothing of a template runs as code; ignorant of which words are to be learned.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from growkit.checkpoint.companions import GENERATION
 from growkit.checkpoint.small_files import read_bytes, read_json
 from growkit.checkpoint.source import CONFIG
 from growkit.data.conversations import Message
-from growkit.errors import CheckpointError, RequestError, reason_of
+from growkit.errors import CheckpointError, RequestError
 
 CHATML = "chatml"  # a template that needs no file
 LARGEST = 1 << 20  # bytes of a template
@@ -60,21 +60,21 @@ class ChatTemplate:
         return shown
 
     def marks(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[tuple[int, int]] | None:
-        """(first, last) character of each stretch that the template itself marks as the assistant's; None where it marks
-        nothing. Raises whatever the template does."""
+        """(first, last) character of each stretch that the template itself marks as the assistant's; None where it
+        marks nothing. Raises whatever the template does."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         source = self.tokenizer.get_chat_template(self.own, list(tools) or None)
         if not MARKED.search(source):
             return None
-        _, marks = render_jinja_template(
+        rendered: Any = render_jinja_template(
             [list(messages)],
             tools=list(tools) or None,
             chat_template=source,
             return_assistant_tokens_mask=True,
             **self.tokenizer.special_tokens_map,
         )
-        return [(first, last) for first, last in marks[0] if last > first]
+        return [(first, last) for first, last in rendered[1][0] if last > first]
 
 
 def open_template(tokenizer: Any, folder: Path, label: str, asked: str | Path | None) -> ChatTemplate:
@@ -123,8 +123,3 @@ def _stops(tokenizer: Any, folder: Path) -> tuple[frozenset[int], str]:
         if stated is not None and all(type(token) is int for token in ids):
             return frozenset(ids), name
     return frozenset([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]), "its tokenizer"
-
-
-def template_error(error: Exception) -> str:
-    """What a template's error says, in words that follow "the chat template"."""
-    return f"refuses it: {reason_of(error)}"

@@ -15,7 +15,7 @@ from growkit.checkpoint.small_files import check_nested, parse_json
 from growkit.data.text import Advance, json_objects
 from growkit.errors import RequestError
 
-ENDS = (".jsonl", ".jsonl.gz")
+CHAT_ENDS = (".jsonl", ".jsonl.gz")
 ASSISTANT = "assistant"
 ROLES = ("system", "developer", "user", ASSISTANT, "tool")
 FORMS = "'messages', 'prompt' and 'completion', or 'instruction' and 'output'"

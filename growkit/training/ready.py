@@ -66,6 +66,10 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     if settings.tensorboard:
         check_tensorboard()
     train = open_tokens(settings.data)
+    if train.is_chat:
+        raise RequestError(
+            f"{settings.data!r} holds conversations, of which answers alone are learned; growkit tune does that"
+        )
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
