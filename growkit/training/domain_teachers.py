@@ -1,11 +1,11 @@
-"""Teachers that speak of one domain each. Knows which positions of a batch are whose; ignorant of what teachers say and of
-how much it counts.
+"""Teachers that speak of one domain each. Knows which positions of a batch are whose; ignorant of what teachers say and
+of how much it counts.
 
 With several teachers each teaches on its own domain's data alone (Qin et al., arXiv 2105.13880), and what no teacher
 speaks for is learned alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +17,12 @@ from growkit.errors import RequestError
 from growkit.training.machine import Machine
 from growkit.training.objective import Word
 from growkit.training.settings import Settings
-from growkit.training.teacher import Teacher, open_teacher
-
-EVERYTHING = ""  # what the only teacher speaks for
+from growkit.training.teacher import Speaker, Teacher, open_teacher
 
 
 @dataclass(frozen=True)
 class PlacedWord:
-    """Words of teachers that speak of rows of their own. words: each with how many it speaks of, in the order of rows."""
+    """Words on rows of their own. words: each with how many it speaks of, in the order of rows."""
 
     words: Sequence[tuple[int, Word]]
     rows: torch.Tensor
@@ -39,8 +37,8 @@ class PlacedWord:
 
 @dataclass
 class DomainTeacher:
-    """A teacher that speaks of one domain, whose name it is given with. number, share: of the domain in the dataset, and
-    of the tokens that are its, once it is checked."""
+    """A teacher that speaks of one domain alone. name, number: the domain's. share: of the tokens that are of it. It
+    knows number and share once it is checked."""
 
     teacher: Teacher
     name: str
@@ -65,14 +63,14 @@ class DomainTeacher:
         self.number, self.share = domains.names.index(self.name), counts[self.name] / len(tokens)
         self.teacher.check(config, tokens)
 
-    def says(self, batch: Batch) -> Callable[[slice], PlacedWord]:
-        """What gives its word on its own of a piece of the positions that a batch predicts; only rows that have some are
-        read."""
+    def says(self, batch: Batch) -> Callable[[slice], Word]:
+        """What gives its word on its own of a piece of the positions that a batch predicts; it reads only rows that
+        have some."""
         own, device = batch.only(self.number), batch.labels.device
         places = (batch.of == self.number).nonzero().squeeze(1)
         said = self.teacher.says(own) if own.predicted else None
 
-        def word(piece: slice) -> PlacedWord:
+        def word(piece: slice) -> Word:
             first, last = torch.searchsorted(places, torch.tensor([piece.start, piece.stop])).tolist()
             rows = (places[first:last] - piece.start).to(device)
             if said is None or first == last:
@@ -91,12 +89,16 @@ class DomainTeacher:
         """Operations that it spends on its share of so many tokens."""
         return self.share * self.teacher.flops(tokens, length)
 
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the weight files of the model whose word it is, by name."""
+        return self.teacher.hashes()
+
 
 @dataclass(frozen=True)
 class Together:
-    """Teachers of several domains as one, each speaking of its own."""
+    """Teachers of several domains as one, each speaking of its own rows."""
 
-    teachers: Sequence[DomainTeacher]
+    teachers: Sequence[Speaker]
 
     def says(self, batch: Batch) -> Callable[[slice], Word]:
         """What gives all their words on a piece."""
@@ -104,7 +106,9 @@ class Together:
 
         def word(piece: slice) -> Word:
             words = [each(piece) for each in said]
-            return PlacedWord([pair for each in words for pair in each.words], torch.cat([each.rows for each in words]))
+            rows = [each.rows for each in words if each.rows is not None]
+            assert len(rows) == len(words), "a teacher of a domain speaks of everything"
+            return PlacedWord([(len(own), each) for own, each in zip(rows, words)], torch.cat(rows))
 
         return word
 
@@ -142,11 +146,7 @@ class DomainWindows:
         return batch_of(batch.inputs[:1], nothing, batch.places[:1], batch.domains[:1])
 
 
-def open_teachers(teacher: str | Mapping[str, str] | None, settings: Settings, machine: Machine) -> dict[str, Teacher]:
-    """The teachers of a run by the domains that they speak for, EVERYTHING where there is but one. Raises RequestError as
-    open_teacher does."""
-    if teacher is None:
-        return {}
-    if isinstance(teacher, str):
-        return {EVERYTHING: open_teacher(teacher, settings, machine)}
-    return {name: DomainTeacher(open_teacher(spec, settings, machine), name) for name, spec in teacher.items()}
+def open_teachers(settings: Settings, machine: Machine) -> dict[str, Teacher]:
+    """The teachers of a run by the domains that they speak for. Raises RequestError as open_teacher does."""
+    opened = {name: open_teacher(spec, settings, machine) for name, spec in settings.teachers.items()}
+    return {name: DomainTeacher(teacher, name) if name else teacher for name, teacher in opened.items()}
