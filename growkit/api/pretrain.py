@@ -166,16 +166,30 @@ def pretrain(
         Option(help="How long; default a third of the run.", panel=TEACHER, metavar="N", within=(1, limits.STEPS)),
     ] = None,
     teacher_until: Annotated[
-        Literal["steps", "overtaken"],
-        Option(help="overtaken: end it when validation finds the model better.", panel=TEACHER),
-    ] = "steps",
+        Literal["overtaken", "steps"] | None,
+        Option(
+            help="overtaken: end it when validation finds the model better, before the first step and at every"
+            " --eval-every; the default where the data has a validation split.",
+            panel=TEACHER,
+        ),
+    ] = None,
     temperature: Annotated[
         float, Option(help="Of both distributions.", panel=TEACHER, metavar="T", within=(0.01, 1000))
     ] = 2.0,
-    alpha_schedule: Annotated[
-        Literal["linear", "constant", "heaviside"],
+    teacher_schedule: Annotated[
+        Literal["linear", "constant", "heaviside", "wsd"],
         Option(help="how the teacher's weight falls.", panel=TEACHER, metavar="HOW"),
     ] = "linear",
+    teacher_weight: Annotated[
+        float | None,
+        Option(
+            help="That weight at the first step; default 1, and 0.5 for constant and where the model was grown exactly"
+            " from this very teacher.",
+            panel=TEACHER,
+            metavar="X",
+            within=(0, 1),
+        ),
+    ] = None,
     balance: Annotated[
         float | None,
         Option(
@@ -252,8 +266,9 @@ def pretrain(
         checkpoint=str(checkpoint), data=str(data), out=str(out), steps=total, stages=chosen, seq_len=window,
         batch_size=batch_size, grad_accum=grad_accum, seed=seed,
         teacher=None if teacher is None else str(teacher),
-        teacher_steps=asked.teaching_steps(teacher, teacher_steps, teacher_until, total),
-        teacher_until=teacher_until, temperature=temperature, alpha_schedule=alpha_schedule,
+        teacher_steps=asked.teaching_steps(teacher, teacher_steps, teacher_until, teacher_weight, total),
+        teacher_until=teacher_until, temperature=temperature, teacher_schedule=teacher_schedule,
+        teacher_weight=teacher_weight,
         balance=asked.mixture_weight(origin, checkpoint, "--balance", balance, asked.BALANCE),
         router_z=asked.mixture_weight(origin, checkpoint, "--router-z", router_z, asked.ROUTER_Z),
         expert_dropout=asked.mixture_weight(origin, checkpoint, "--expert-dropout", expert_dropout, 0.0),

@@ -140,6 +140,7 @@ def outlook(ahead: Outlook, as_json: bool) -> None:
     out.print(
         f"{where}, {ahead.precision}; weights, gradient and moments {size(ahead.state)} and activations beside them"
     )
+    _notes(ahead.notes)
     out.print(f"disk: {size(ahead.disk)} at most", style="dim")
     out.print("nothing was written", style="dim")
 

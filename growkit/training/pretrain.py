@@ -19,6 +19,7 @@ from growkit.reports.boards import Board, Boards, TensorBoard, WeightsAndBiases
 from growkit.training.blank import Blank, blank_model
 from growkit.training.checkpoints import NotSavedError
 from growkit.training.learners import AllLearn, Learners
+from growkit.training.lessons import Lessons
 from growkit.training.loop import Run, Say
 from growkit.training.outlook import Outlook
 from growkit.training.ready import ReadyRun, prepare
@@ -84,7 +85,7 @@ def open_run(
         machine=ready.machine,
         train=ready.train,
         val=ready.val,
-        teacher=ready.teacher,
+        lessons=Lessons(ready.settings, ready.teacher),
         open_model=_open_model,
         learners=learners or AllLearn(),
         saved=saved(ready.source),
@@ -93,6 +94,7 @@ def open_run(
         finished=ready.standing.finished,
         release=release,
         forget=held.forget,
+        notes=ready.notes,
     )
 
 

@@ -24,6 +24,7 @@ from growkit.models.running import objective, tokenizer_of
 from growkit.reports.boards import WRITERS, board_writer
 from growkit.training.blank import check_trainable
 from growkit.training.checkpoints import check_space
+from growkit.training.inheriting import taught
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
@@ -37,7 +38,7 @@ BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 @dataclass(frozen=True, kw_only=True)
 class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. standing: how
-    far it is in its folder. disk: bytes it needs there at most."""
+    far it is in its folder. disk: bytes it needs there at most. notes: what was settled that nobody asked for."""
 
     settings: Settings
     machine: Machine
@@ -47,6 +48,7 @@ class ReadyRun:
     teacher: Teacher | None
     standing: Standing
     disk: int
+    notes: tuple[str, ...] = ()
 
 
 def prepare(settings: Settings, resume: bool) -> ReadyRun:
@@ -74,7 +76,10 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
     if teacher is not None:
         teacher.check(config, train)
-    hashes = machine.agreed(lambda: _hashes(train, val, source))
+    hashes = machine.agreed(lambda: _hashes(train, val, source, teacher))
+    notes: tuple[str, ...] = ()
+    if teacher is not None:
+        settings, notes = taught(settings, source, hashes["teacher"], val is not None)
     settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     standing = machine.agreed(lambda: look(settings, resume))
     masked = None if causal else (_mask_token(source, vocabulary_size(config)), vocabulary_size(config))
@@ -89,13 +94,6 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             domains=tokens.domains,
         )
 
-    if settings.teacher_until == "overtaken" and val is None:
-        raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
-    if settings.teacher_until == "overtaken" and settings.teacher_steps <= settings.eval_every:
-        raise RequestError(
-            f"--teacher-until overtaken is told by validation, and none comes before the teacher's {settings.teacher_steps} steps"
-            f" are over; --eval-every {settings.eval_every} should be less, or --teacher-steps more"
-        )
     disk = _disk_bytes(settings, parameters, config)
     if not standing.begun:
         check_space(out, disk)
@@ -110,6 +108,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         teacher=teacher,
         standing=standing,
         disk=disk,
+        notes=notes,
     )
 
 
@@ -122,7 +121,7 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
     return inputs | ({"the teacher": teacher} if teacher is not None and teacher.exists() else {})
 
 
-def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
+def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teacher: Teacher | None) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
     tagged = [
@@ -137,6 +136,7 @@ def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, 
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),
+        **({} if teacher is None else {"teacher": teacher.hashes()}),
     }
 
 

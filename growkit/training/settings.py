@@ -9,9 +9,9 @@ from typing import Any
 from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
 from growkit.training.machine import SHARDS
-from growkit.training.objective import ALPHAS
 from growkit.training.optim import DECAYS
 from growkit.training.stages import Stage
+from growkit.training.teaching import ALPHAS
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 # what may differ when a run is resumed: it changes when things are said and kept, not what is computed
@@ -28,7 +28,7 @@ FREE = (
     "tensorboard",
     "wandb",
 )
-UNTIL = ("steps", "overtaken")
+UNTIL = ("overtaken", "steps")  # "overtaken": validation finds the model better than its teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,10 @@ class Settings:
     # a teacher
     teacher: str | None  # a checkpoint that teaches at first
     teacher_steps: int  # how long
-    teacher_until: str  # "overtaken" ends that when validation finds the model better than its teacher
+    teacher_until: str | None  # what ends that sooner, one of UNTIL; None: "overtaken", where the data can tell it
     temperature: float  # of both distributions
-    alpha_schedule: str  # how the teacher's weight falls, a row of growkit.training.objective.ALPHAS
+    teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teaching.ALPHAS
+    teacher_weight: float | None  # that weight at the first step; None: as growkit.training.teaching.first_weight says
 
     # mixtures of experts
     balance: float  # weight of the load-balancing loss
@@ -113,8 +114,8 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
     for option, value, known in (
         ("decay", settings.decay, DECAYS),
         ("precision", settings.precision, PRECISIONS),
-        ("alpha-schedule", settings.alpha_schedule, ALPHAS),
-        ("teacher-until", settings.teacher_until, UNTIL),
+        ("teacher-schedule", settings.teacher_schedule, ALPHAS),
+        ("teacher-until", settings.teacher_until or UNTIL[0], UNTIL),
         ("shard", settings.shard, SHARDS),
     ):
         if value not in known:

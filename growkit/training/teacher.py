@@ -41,6 +41,9 @@ class Teacher(Protocol):
     def flops(self, tokens: int, length: int) -> float:
         """Operations that it spends on a batch of `tokens` tokens in sequences of `length`."""
 
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the weight files of the model whose word it is, by name."""
+
 
 class LiveTeacher:
     """A frozen model on this process's device, in the precision that matrices are multiplied in."""
@@ -100,6 +103,10 @@ class LiveTeacher:
     def flops(self, tokens: int, length: int) -> float:
         """Operations of its forward pass; asks for no weights."""
         return forward_flops(self._blank.model, tokens, length)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of its weight files by name."""
+        return self._source.hashes()
 
 
 OPENERS: list[Callable[[str, Settings, Machine], Teacher | None]] = [
