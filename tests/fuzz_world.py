@@ -163,7 +163,7 @@ READ = {
         ("chat.jinja", ["tokenize chat.jsonl --chat --template {} --tokenizer src -o out"]),
     ],
     "tokenizer": [
-        (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
+        (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
     ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
@@ -172,7 +172,7 @@ READ = {
         (f"st/{name}", ["widen {} --hidden 32 -o out", "fuse {} st -o out", "inspect {}"])
         for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
     ],
-    "generation": [("src/generation_config.json", [RUN[1], RUN[4], GROW[1], MERGE[0], "verify {} wide"])],
+    "generation": [("src/generation_config.json", ["generate {} Hello --max-tokens 4", RUN[1], RUN[4], GROW[1], MERGE[0], "verify {} wide"])],
     "provenance": [("wide/growkit.json", ["verify src {}", "inspect {}", "widen {} --hidden 48 -o out", "verify {} src"])],
     "card": [("wide/README.md", ["widen {} --hidden 48 -o out", "merge {} --base wide -o out", "delta wide {}"])],
     "run": [(f"run/{name}", TRAINED) for name in ("metrics.jsonl", "run.json")],
@@ -203,6 +203,7 @@ LINES = {
     "tokenize": "tokenize text.txt --tokenizer src --workers 1 -o out",
     "init": "init src -o out",
     "eval": "eval src --data data",
+    "generate": "generate src Hello --max-tokens 4",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "report": "report run -o out",
     "push": "push src org/name --dry-run",

@@ -235,6 +235,7 @@ OPTIONS = [
         "--template: cannot read 'absent': No such file or directory",
     ),
     ("chat.jsonl --chat --tokenizer tok --template tok", "--template: 'tok' is a folder and no file; give a file"),
+    ("--dataset tok --chat --tokenizer tok", "--chat reads JSON lines, and --dataset is for text"),
     ("a.txt --chat --tokenizer tok", "'a.txt' holds no conversations: --chat reads .jsonl and .jsonl.gz"),
 ]
 

@@ -2,7 +2,7 @@
 the order of things; every step lives beside it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ import numpy as np
 from growkit.data.answers import Answers, Seen
 from growkit.data.chat_template import ChatTemplate
 from growkit.data.conversations import CHAT_ENDS, Conversation
-from growkit.data.tagged import Inputs
 from growkit.data.tokens import SPLITS, TokenWriter, dtype_for
 from growkit.errors import RequestError
 
 
 def check_chat(
-    chat: bool, template: str | Path | None, tokenizer: str | Path | None, text_key: str, text: Inputs
+    chat: bool, template: str | Path | None, tokenizer: str | Path | None, text_key: str, library: bool
 ) -> None:
     """Refuse what is not said of conversations, or of them alone. Raises RequestError."""
     if not chat:
@@ -29,7 +28,15 @@ def check_chat(
         raise RequestError("--chat needs the tokenizer of the model that learns: --tokenizer CKPT")
     if text_key != "text":
         raise RequestError("--text-key names the text of plain JSON lines; conversations have keys of their own")
-    for path in (file for _, files in (*text.train, *text.val) for file in files):
+    if library:
+        raise RequestError(
+            "--chat reads JSON lines, and --dataset is for text; write the conversations to .jsonl files"
+        )
+
+
+def check_chat_files(paths: Sequence[Path]) -> None:
+    """Refuse files that hold no JSON lines. Raises RequestError."""
+    for path in paths:
         if not path.name.endswith(CHAT_ENDS):
             raise RequestError(f"{str(path)!r} holds no conversations: --chat reads {' and '.join(CHAT_ENDS)}")
 

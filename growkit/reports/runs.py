@@ -194,8 +194,11 @@ def check_comparable(curves: list[Curve]) -> None:
 def _measure(curve: Curve) -> dict[str, Any]:
     """What run.json says of the tokens that a run was validated on."""
     hashes = curve.settings.get("hashes")
-    # runs of other checkpoints are what is compared; of other data they are not
-    data = {key: value for key, value in hashes.items() if key != "checkpoint"} if isinstance(hashes, dict) else {}
-    hashes = {f"hashes.{key}": value for key, value in data.items()}
+    # runs of other checkpoints and teachers are what is compared; of other data they are not
+    data = (
+        {f"hashes.{key}": hashes[key] for key in ("data", "val", "domains") if key in hashes}
+        if isinstance(hashes, dict)
+        else {}
+    )
     own = {key: curve.settings[key] for key in MEASURE if key in curve.settings}
-    return {key: value for key, value in {**own, **hashes}.items() if value is not None}
+    return {key: value for key, value in {**own, **data}.items() if value is not None}

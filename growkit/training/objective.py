@@ -2,7 +2,7 @@
 ignorant of optimizers and of data.
 
 Knowledge inheritance (Qin et al., arXiv 2105.13880): L = (1 - alpha) CE + alpha tau^2 KL(teacher || student), with
-alpha falling from 1 to 0.
+alpha as growkit.training.teaching says.
 """
 
 from collections.abc import Callable
@@ -16,29 +16,15 @@ from growkit.data.batches import IGNORED, Batch
 from growkit.models.running import is_causal
 from growkit.models.stock import computing
 
-ALPHAS = ("linear", "constant", "heaviside")
 LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # entries computed at a time, by the kind of device
 
 
-@dataclass(frozen=True)
-class Teaching:
-    """How a teacher's word counts. steps: for how many steps it teaches. temperature: tau. schedule: one of ALPHAS."""
-
-    steps: int
-    temperature: float = 2.0
-    schedule: str = "linear"
-
-    def alpha(self, step: int) -> float:
-        """The teacher's weight at a step, counted from 0: linear max(1 - t/N, 0), constant 1/2, heaviside 1 until N."""
-        if step >= self.steps:
-            return 0.0
-        return {"linear": 1.0 - step / self.steps, "constant": 0.5, "heaviside": 1.0}[self.schedule]
-
-
 class Word(Protocol):
-    """What a teacher says of n positions. rows: (m,) int64, which of them it speaks of, in order; None: all."""
+    """What a teacher says of n positions."""
 
-    rows: torch.Tensor | None
+    @property
+    def rows(self) -> torch.Tensor | None:
+        """(m,) int64, which of them it speaks of, in order; None: all."""
 
     def nats(self, logits: torch.Tensor) -> torch.Tensor:
         """tau^2 KL(teacher || student), summed over these rows, in nats: a scalar. logits: (m, vocabulary) float32, the

@@ -36,6 +36,7 @@ class Outlook:
     device: str  # where it runs
     precision: str  # what products are computed in
     processes: int  # that share it
+    notes: tuple[str, ...] = ()  # what was settled that nobody asked for, and why
 
     def to_json(self) -> dict[str, Any]:
         """The outlook as plain data."""
@@ -54,9 +55,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         layers = stage.layers or layers
         stages.append(_stage(stage, model, layers, s, step))
         step += stage.steps
-    taught = 0.0
-    if ready.teacher is not None:
-        taught = ready.teacher.flops(tokens, s.seq_len) * min(s.teacher_steps, s.steps)
+    taught = sum(teacher.flops(tokens, s.seq_len) for teacher in ready.teachers.values())
     return Outlook(
         parameters=parameters,
         sequences=s.batch_size * s.steps,
@@ -65,12 +64,13 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         warmup=s.warmup,
         stages=tuple(stages),
         flops=sum(stage["flops"] for stage in stages),
-        teacher_flops=taught,
+        teacher_flops=taught * min(s.teacher_steps, s.steps),
         state=(BYTES - 2) * _deep(model, layers),
         disk=ready.disk,
         device=str(ready.machine.device),
         precision=s.precision,
         processes=ready.machine.world,
+        notes=ready.notes,
     )
 
 

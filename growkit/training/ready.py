@@ -21,15 +21,17 @@ from growkit.growth.optimizer import kept_rates
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
-from growkit.reports.tensorboard import check_tensorboard
+from growkit.reports.boards import WRITERS, board_writer
 from growkit.training.blank import check_trainable
 from growkit.training.checkpoints import check_space
+from growkit.training.domain_teachers import open_teachers
+from growkit.training.inheriting import taught
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.stage_growth import check_growth
-from growkit.training.teacher import Teacher, open_teacher
+from growkit.training.teacher import Teacher
 
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
@@ -37,16 +39,17 @@ BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 @dataclass(frozen=True, kw_only=True)
 class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. standing: how
-    far it is in its folder. disk: bytes it needs there at most."""
+    far it is in its folder. disk: bytes it needs there at most. notes: what was settled that nobody asked for."""
 
     settings: Settings
     machine: Machine
     source: Checkpoint
     train: Batches
     val: Batches | None
-    teacher: Teacher | None
+    teachers: dict[str, Teacher]  # by the domain that each speaks for
     standing: Standing
     disk: int
+    notes: tuple[str, ...] = ()
 
 
 def prepare(settings: Settings, resume: bool) -> ReadyRun:
@@ -63,8 +66,9 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     check_place(out, _inputs(settings, source))
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     machine.copies(settings.shard, parameters)
-    if settings.tensorboard:
-        check_tensorboard()
+    for board in WRITERS:
+        if getattr(settings, board):
+            board_writer(board)
     train = open_tokens(settings.data)
     if train.is_chat:
         raise RequestError(
@@ -74,10 +78,13 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
     _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
-    teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
-    if teacher is not None:
+    teachers = open_teachers(settings, machine)
+    for teacher in teachers.values():
         teacher.check(config, train)
-    hashes = machine.agreed(lambda: _hashes(train, val, source))
+    hashes = machine.agreed(lambda: _hashes(train, val, source, teachers))
+    notes: tuple[str, ...] = ()
+    if teachers:
+        settings, notes = taught(settings, source, hashes["teacher"], val is not None)
     settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     standing = machine.agreed(lambda: look(settings, resume))
     masked = None if causal else (_mask_token(source, vocabulary_size(config)), vocabulary_size(config))
@@ -92,13 +99,6 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             domains=tokens.domains,
         )
 
-    if settings.teacher_until == "overtaken" and val is None:
-        raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
-    if settings.teacher_until == "overtaken" and settings.teacher_steps <= settings.eval_every:
-        raise RequestError(
-            f"--teacher-until overtaken is told by validation, and none comes before the teacher's {settings.teacher_steps} steps"
-            f" are over; --eval-every {settings.eval_every} should be less, or --teacher-steps more"
-        )
     disk = _disk_bytes(settings, parameters, config)
     if not standing.begun:
         check_space(out, disk)
@@ -110,9 +110,10 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         source=source,
         train=batches(train),
         val=batches(val) if val else None,
-        teacher=teacher,
+        teachers=teachers,
         standing=standing,
         disk=disk,
+        notes=notes,
     )
 
 
@@ -121,11 +122,11 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
     given = Path(settings.checkpoint)
     folder = given if given.exists() or source.folder is None else source.folder
     inputs = {"the checkpoint": folder, "the data": Path(settings.data)}
-    teacher = Path(settings.teacher) if settings.teacher is not None else None
-    return inputs | ({"the teacher": teacher} if teacher is not None and teacher.exists() else {})
+    teachers = {f"the teacher{f' of {name}' if name else ''}": Path(spec) for name, spec in settings.teachers.items()}
+    return inputs | {what: path for what, path in teachers.items() if path.exists()}
 
 
-def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
+def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teachers: dict[str, Teacher]) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
     tagged = [
@@ -140,6 +141,7 @@ def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, 
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),
+        **({"teacher": {name: one.hashes() for name, one in teachers.items()}} if teachers else {}),
     }
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
 from growkit.training.machine import SHARDS
-from growkit.training.objective import ALPHAS
 from growkit.training.optim import DECAYS
 from growkit.training.stages import Stage
+from growkit.training.teaching import ALPHAS
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 # what may differ when a run is resumed: it changes when things are said and kept, not what is computed
@@ -26,8 +26,10 @@ FREE = (
     "compile",
     "grad_checkpointing",
     "tensorboard",
+    "wandb",
 )
-UNTIL = ("steps", "overtaken")
+EVERYTHING = ""  # what a teacher without a domain speaks for
+UNTIL = ("overtaken", "steps")  # "overtaken": validation finds the model better than its teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +66,12 @@ class Settings:
     grad_checkpointing: bool  # recompute activations instead of keeping them
 
     # a teacher
-    teacher: str | None  # a checkpoint that teaches at first
+    teacher: str | dict[str, str] | None  # a checkpoint that teaches at first, or several by the domains they speak for
     teacher_steps: int  # how long
-    teacher_until: str  # "overtaken" ends that when validation finds the model better than its teacher
+    teacher_until: str | None  # what ends that sooner, one of UNTIL; None: "overtaken", where the data can tell it
     temperature: float  # of both distributions
-    alpha_schedule: str  # how the teacher's weight falls, a row of growkit.training.objective.ALPHAS
+    teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teaching.ALPHAS
+    teacher_weight: float | None  # that weight at the first step; None: as growkit.training.teaching.first_weight says
 
     # mixtures of experts
     balance: float  # weight of the load-balancing loss
@@ -82,8 +85,14 @@ class Settings:
     keep: int  # checkpoints kept
     log_every: int  # steps between lines where there is no terminal
     tensorboard: bool  # write them for TensorBoard too
+    wandb: bool  # and send them to Weights & Biases
 
     hashes: dict[str, Any] = field(default_factory=dict)  # of data and checkpoint, once they are read
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """Who teaches, by domain; EVERYTHING of the only one."""
+        return {EVERYTHING: self.teacher} if isinstance(self.teacher, str) else self.teacher or {}
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain data, for run.json."""
@@ -111,8 +120,8 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
     for option, value, known in (
         ("decay", settings.decay, DECAYS),
         ("precision", settings.precision, PRECISIONS),
-        ("alpha-schedule", settings.alpha_schedule, ALPHAS),
-        ("teacher-until", settings.teacher_until, UNTIL),
+        ("teacher-schedule", settings.teacher_schedule, ALPHAS),
+        ("teacher-until", settings.teacher_until or UNTIL[0], UNTIL),
         ("shard", settings.shard, SHARDS),
     ):
         if value not in known:
