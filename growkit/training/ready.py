@@ -31,6 +31,7 @@ from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.stage_growth import check_growth
 from growkit.training.teacher import Teacher, open_teacher
+from growkit.training.train_words import Trained, trained
 
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
@@ -38,7 +39,8 @@ BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 @dataclass(frozen=True, kw_only=True)
 class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. standing: how
-    far it is in its folder. disk: bytes it needs there at most. notes: what was settled that nobody asked for."""
+    far it is in its folder. trained: who learns, and what is left. disk: bytes it needs there at most. notes:
+    what was settled that nobody asked for."""
 
     settings: Settings
     machine: Machine
@@ -46,6 +48,7 @@ class ReadyRun:
     train: Batches
     val: Batches | None
     teacher: Teacher | None
+    trained: Trained
     standing: Standing
     disk: int
     notes: tuple[str, ...] = ()
@@ -60,6 +63,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     source.close()
     config = source.config or {}
     check_trainable(source)
+    part = trained(settings.train, source, settings.stages)
     causal = objective(config, source.label)
     check(settings, machine.world, usable_positions(config))
     check_place(out, _inputs(settings, source))
@@ -106,6 +110,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         train=batches(train),
         val=batches(val) if val else None,
         teacher=teacher,
+        trained=part,
         standing=standing,
         disk=disk,
         notes=notes,
