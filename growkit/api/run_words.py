@@ -121,8 +121,13 @@ Eps = Annotated[
 ]
 Clip = Annotated[float, Option(help="Largest norm of the gradient; 0: any.", panel=RATE, metavar="X", within=(0, 1e9))]
 Teacher = Annotated[
-    w.PathLike | None,
-    Option(help="A smaller model that teaches at first (knowledge inheritance).", panel=TEACHER, metavar="CKPT"),
+    w.PathLike | Sequence[w.PathLike] | None,
+    Option(
+        help="A smaller model that teaches at first (knowledge inheritance); on tagged text domain=CKPT, several times,"
+        " each for its own domain.",
+        panel=TEACHER,
+        metavar="CKPT",
+    ),
 ]
 TeacherSteps = Annotated[
     int | None,

@@ -62,6 +62,7 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
         duration = asked.Duration(None, None, command.epochs)
     stages = placing.chosen(duration, origin.layers, s.batch_size * window, s.data)
     total = sum(stage.steps for stage in stages)
+    teachers = asked.asked_teachers(s.teacher)
     whole: dict[str, Any] = {
         "command": command.name,
         "train": word,
@@ -72,8 +73,8 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
         "steps": total,
         "stages": stages,
         "seq_len": window,
-        "teacher": None if s.teacher is None else str(s.teacher),
-        "teacher_steps": asked.teaching_steps(s.teacher, s.teacher_steps, s.teacher_until, s.teacher_weight, total),
+        "teacher": teachers,
+        "teacher_steps": asked.teaching_steps(teachers, s.teacher_steps, s.teacher_until, s.teacher_weight, total),
         "warmup": asked.warmup_steps(origin, s.warmup, total, s.beta2, command.warmup),
     }
     for option, usual in (("balance", command.balance), ("router_z", command.router_z), ("expert_dropout", 0.0)):

@@ -58,9 +58,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         layers = stage.layers or layers
         stages.append(_stage(stage, model, layers, s, step))
         step += stage.steps
-    taught = 0.0
-    if ready.teacher is not None:
-        taught = ready.teacher.flops(tokens, s.seq_len) * min(s.teacher_steps, s.steps)
+    taught = sum(teacher.flops(tokens, s.seq_len) for teacher in ready.teachers.values())
     return Outlook(
         parameters=parameters,
         learning=_count(model, learning=True),
@@ -70,7 +68,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         warmup=s.warmup,
         stages=tuple(stages),
         flops=sum(stage["flops"] for stage in stages),
-        teacher_flops=taught,
+        teacher_flops=taught * min(s.teacher_steps, s.steps),
         state=4 * _deep(model, layers) + (BYTES - 6) * _deep(model, layers, learning=True),
         disk=ready.disk,
         device=str(ready.machine.device),

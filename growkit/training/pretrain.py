@@ -86,7 +86,7 @@ def open_run(
         machine=ready.machine,
         train=ready.train,
         val=ready.val,
-        lessons=Lessons(ready.settings, ready.teacher),
+        lessons=Lessons(ready.settings, ready.teachers),
         open_model=_open_model,
         learners=learners or ready.trained.learners,
         saved=(saved or ready.trained.saved)(ready.source),
