@@ -205,6 +205,7 @@ LINES = {
     "eval": "eval src --data data",
     "generate": "generate src Hello --max-tokens 4",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
+    "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "report": "report run -o out",
     "push": "push src org/name --dry-run",
 }

@@ -136,8 +136,9 @@ def outlook(ahead: Outlook, as_json: bool) -> None:
         table.add_row(stage["name"], f"{stage['steps']:,}", str(stage["layers"]), *means, f"{stage['flops']:.3g}")
     out.print(table)
     taught = f", the teacher at most {ahead.teacher_flops:.3g} more" if ahead.teacher_flops else ""
+    learn = f", of which {ahead.learning:,} learn" if ahead.learning != ahead.parameters else ""
     out.print(
-        f"{ahead.parameters:,} parameters, {ahead.tokens:,} tokens ({ahead.passes:.2f} times the data), {ahead.warmup:,} steps of warm-up{taught}"
+        f"{ahead.parameters:,} parameters{learn}, {ahead.tokens:,} tokens ({ahead.passes:.2f} times the data), {ahead.warmup:,} steps of warm-up{taught}"
     )
     where = f"{ahead.processes} processes on {ahead.device}" if ahead.processes > 1 else ahead.device
     out.print(
