@@ -1,6 +1,7 @@
 """Runs on tiny models, for the tests of training: their data, their settings, and what they left."""
 
 import json
+import shutil
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 import growkit
+from growkit.data.tokens import TokenWriter
 from growkit.training.optim import moments
 from growkit.training.settings import Settings
 from growkit.training.stages import SCHEDULES
@@ -33,6 +35,47 @@ def dataset(folder: Path, tokens: int, **meta) -> Path:
     return folder
 
 
+def tagged_tokens(folder, lengths, split="train", names="ab"):
+    """Documents of a random walk, their domains in turn."""
+    folder.mkdir(exist_ok=True)
+    writer, walk = TokenWriter(folder, split, np.dtype("<u2"), names), np.random.default_rng(0)
+    for number, length in enumerate(lengths):
+        step = 1 + 2 * (number % len(names))
+        writer.add(np.cumsum(walk.integers(0, 2, length) * step) % 50 + 5, length, number % len(names))
+    return writer.close()
+
+
+def tagged_dataset(folder, lengths=(90, 130, 70, 45) * 10, names=("a", "b"), **more):
+    """A dataset of two domains: random walks of steps of 1 and of 3."""
+    splits = {split: tagged_tokens(folder, lengths, split, names) for split in ("train", "val")}
+    said = {
+        "format": 1,
+        "growkit": "0",
+        "dtype": "uint16",
+        "vocab_size": 61,
+        "domains": list(names),
+        "splits": splits,
+    } | more
+    (folder / "meta.json").write_text(json.dumps(said))
+    return folder
+
+
+def without_tags(data, to):
+    """The same dataset as one that nobody tagged."""
+    shutil.copytree(data, to)
+    for path in to.glob("*.domains"):
+        path.unlink()
+    meta = json.loads((to / "meta.json").read_text())
+    (to / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "domains"}))
+    return to
+
+
+def numbers_of(data="data", split="train"):
+    """The domain of each token, by the two files alone."""
+    starts = np.load(Path(data, f"{split}.idx.npy"))
+    return np.repeat(np.fromfile(Path(data, f"{split}.domains"), "u1"), np.diff(starts))
+
+
 def tokenizer(mask: bool = True):
     from tokenizers import Tokenizer, models
 
@@ -44,8 +87,10 @@ def tokenizer(mask: bool = True):
 def settings(**asked) -> Settings:
     """Settings of a run: those asked for, the others as `growkit.pretrain` has them by default."""
     defaults = {name: p.default for name, p in signature(growkit.pretrain).parameters.items()}
-    made_whole = dict(teacher_steps=0, balance=0.0, router_z=0.0)  # where the default is what the model needs
-    names = {field.name for field in fields(Settings)} - {"hashes"}
+    made_whole = dict(
+        command="pretrain", train="all", teacher_steps=0, balance=0.0, router_z=0.0
+    )  # where the default is what the model needs
+    names = {field.name for field in fields(Settings)} & defaults.keys()
     return Settings(**{**{name: defaults[name] for name in names}, **made_whole, **asked})
 
 

@@ -28,12 +28,16 @@ FREE = (
     "tensorboard",
     "wandb",
 )
+EVERYTHING = ""  # what a teacher without a domain speaks for
 UNTIL = ("overtaken", "steps")  # "overtaken": validation finds the model better than its teacher
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One run, with everything made whole: what `growkit.pretrain` was asked for, whose signature says the defaults."""
+    """One run, with everything made whole: what `growkit.pretrain` or `growkit.tune` was asked for, whose signatures
+    say the defaults."""
+
+    command: str  # which of the two
 
     # what is trained on what, and how long
     checkpoint: str  # the model to go on from
@@ -45,6 +49,7 @@ class Settings:
     batch_size: int  # sequences in a step, over all processes and accumulation
     grad_accum: int  # parts that a process divides its share of a step into
     seed: int  # for the order of the data, masks, prefixes and dropout
+    train: str  # what learns, as growkit.training.train_words has it
 
     # AdamW and its rate
     lr: float  # the peak
@@ -65,7 +70,7 @@ class Settings:
     grad_checkpointing: bool  # recompute activations instead of keeping them
 
     # a teacher
-    teacher: str | None  # a checkpoint that teaches at first
+    teacher: str | dict[str, str] | None  # a checkpoint that teaches at first, or several by the domains they speak for
     teacher_steps: int  # how long
     teacher_until: str | None  # what ends that sooner, one of UNTIL; None: "overtaken", where the data can tell it
     temperature: float  # of both distributions
@@ -87,6 +92,16 @@ class Settings:
     wandb: bool  # and send them to Weights & Biases
 
     hashes: dict[str, Any] = field(default_factory=dict)  # of data and checkpoint, once they are read
+
+    @property
+    def keeps_layers(self) -> bool:
+        """Whether the model has its layers to the end, as no stage grows it."""
+        return all(stage.layers is None for stage in self.stages)
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """Who teaches, by domain; EVERYTHING of the only one."""
+        return {EVERYTHING: self.teacher} if isinstance(self.teacher, str) else self.teacher or {}
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain data, for run.json."""
