@@ -153,11 +153,15 @@ def test_control_is_the_top_singular_vectors(world):
         for _, layer in controls(student.model):
             weight = layer.base_layer.weight.T if layer.across else layer.base_layer.weight
             left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
-            kept = layer.left.double() @ (layer.left.double().T @ weight.double())
-            best = left[:, :6] * values[:6] @ right[:6]
-            assert (kept - best).norm() < 1e-4 * best.norm()  # it is found by power iterations
             middle = layer.left.double().T @ weight.double() @ layer.right.double().T
-            assert torch.allclose(middle, torch.diag(values[:6]), atol=1e-3)
+            if 2 * 6 + 10 < min(weight.shape):  # by power iterations
+                assert torch.allclose(middle, torch.diag(values[:6]), rtol=1e-2, atol=1e-2)
+            else:
+                assert torch.allclose(
+                    layer.left.double() @ middle,
+                    left[:, :6] * values[:6] @ right[:6] @ layer.right.double().T,
+                    atol=1e-5,
+                )
 
 
 def test_vectors_are_mixed_by_token_and_by_head(world):

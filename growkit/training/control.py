@@ -18,6 +18,7 @@ from growkit.models.small.targets import linear_layers, put_around, refuse_exper
 from growkit.operators.seeds import generator
 
 MIDDLE = "middle"
+ITERATIONS = 10  # as LoRA-XS has them
 
 
 class Control(torch.nn.Module):
@@ -67,7 +68,8 @@ def take_singular_vectors(model: torch.nn.Module, seed: int) -> None:
         weight = weight.full_tensor() if isinstance(weight, DTensor) else weight
         if not dist.is_initialized() or dist.get_rank() == 0:
             matrix = weight.float().cpu()
-            b, a = low_rank(matrix.T if control.across else matrix, len(control.middle), generator(seed, name))
+            matrix = matrix.T if control.across else matrix
+            b, a = low_rank(matrix, len(control.middle), generator(seed, name), ITERATIONS)
             control.left.copy_(normalize(b, dim=0))
             control.right.copy_(normalize(a, dim=1))
         for vectors in (control.left, control.right) if dist.is_initialized() else ():

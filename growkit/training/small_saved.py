@@ -1,5 +1,5 @@
-"""What a run on a small module leaves: a folder of that alone. Knows the layouts of PEFT's and growkit's own; ignorant of
-steps, and of what the modules compute.
+"""What a run on a small module leaves: a folder of that alone. Knows PEFT's layout and growkit's own; ignorant
+of steps, and of what the modules compute.
 """
 
 from collections.abc import Mapping

@@ -20,7 +20,7 @@ _WIDTHS = {"ffn", "dense_ffn", "shared_ffn"}
 _KEYS_VALUES = {"key_dim", "value_dim", QKV}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LinearLayer:
     """A linear layer of a live model. across: its weight is stored (in, out). feed_forward: else it is attention's.
     reads_ffn: its input is a feed-forward layer's hidden activation. heads: how many heads of keys or values it puts
