@@ -17,6 +17,7 @@ from growkit.api.pretrain import pretrain
 from growkit.api.push import push
 from growkit.api.report import report
 from growkit.api.stack import stack
+from growkit.api.teach import teach
 from growkit.api.tokenize import tokenize
 from growkit.api.upcycle import upcycle
 from growkit.api.verify import verify
@@ -24,5 +25,5 @@ from growkit.api.widen import widen
 
 __all__ = [
     "apply", "delta", "evaluate", "fuse", "grow", "grow_state_dict", "init", "inspect", "merge", "pretrain", "push",
-    "report", "stack", "tokenize", "upcycle", "verify", "widen",
+    "report", "stack", "teach", "tokenize", "upcycle", "verify", "widen",
 ]  # fmt: skip

@@ -159,7 +159,11 @@ def pretrain(
     ] = 1.0,
     teacher: Annotated[
         w.PathLike | None,
-        Option(help="A smaller model that teaches at first (knowledge inheritance).", panel=TEACHER, metavar="CKPT"),
+        Option(
+            help="A smaller model that teaches at first (knowledge inheritance), or what growkit teach wrote of one.",
+            panel=TEACHER,
+            metavar="CKPT|STORE",
+        ),
     ] = None,
     teacher_steps: Annotated[
         int | None,
@@ -169,9 +173,19 @@ def pretrain(
         Literal["steps", "overtaken"],
         Option(help="overtaken: end it when validation finds the model better.", panel=TEACHER),
     ] = "steps",
+    teacher_estimate: Annotated[
+        Literal["head+sampled", "bucket", "sampled", "top-k"] | None,
+        Option(help="how a store is read; default head+sampled.", panel=TEACHER, metavar="HOW"),
+    ] = None,
     temperature: Annotated[
-        float, Option(help="Of both distributions.", panel=TEACHER, metavar="T", within=(0.01, 1000))
-    ] = 2.0,
+        float | None,
+        Option(
+            help="Of both distributions; default 2, of a store the one that it was written with.",
+            panel=TEACHER,
+            metavar="T",
+            within=(0.01, 1000),
+        ),
+    ] = None,
     alpha_schedule: Annotated[
         Literal["linear", "constant", "heaviside"],
         Option(help="how the teacher's weight falls.", panel=TEACHER, metavar="HOW"),
@@ -250,7 +264,8 @@ def pretrain(
         batch_size=batch_size, grad_accum=grad_accum, seed=seed,
         teacher=None if teacher is None else str(teacher),
         teacher_steps=asked.teaching_steps(teacher, teacher_steps, teacher_until, total),
-        teacher_until=teacher_until, temperature=temperature, alpha_schedule=alpha_schedule,
+        teacher_until=teacher_until, teacher_estimate=asked.teaching_estimate(teacher, teacher_estimate),
+        temperature=asked.teaching_temperature(teacher, temperature), alpha_schedule=alpha_schedule,
         balance=asked.mixture_weight(origin, checkpoint, "--balance", balance, asked.BALANCE),
         router_z=asked.mixture_weight(origin, checkpoint, "--router-z", router_z, asked.ROUTER_Z),
         expert_dropout=asked.mixture_weight(origin, checkpoint, "--expert-dropout", expert_dropout, 0.0),

@@ -15,6 +15,7 @@ import torch
 from growkit.data.batches import IGNORED, Batch
 from growkit.models.running import is_causal
 from growkit.models.stock import computing
+from growkit.training.estimates import ShortWord
 
 ALPHAS = ("linear", "constant", "heaviside")
 LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # entries computed at a time, by the kind of device
@@ -36,9 +37,11 @@ class Teaching:
 
 
 class Word(Protocol):
-    """What a teacher says of n positions. rows: (m,) int64, which of them it speaks of, in order; None: all."""
+    """What a teacher says of n positions."""
 
-    rows: torch.Tensor | None
+    @property
+    def rows(self) -> torch.Tensor | None:
+        """(m,) int64, which of them it speaks of, in order; None: all."""
 
     def nats(self, logits: torch.Tensor) -> torch.Tensor:
         """tau^2 KL(teacher || student), summed over these rows, in nats: a scalar. logits: (m, vocabulary) float32, the
@@ -153,6 +156,11 @@ def mixed(
     own = nats(logits, labels)
     if word is None:
         return own, own, own.new_zeros(())
+    if isinstance(word, ShortWord) and word.rows is None and word.is_plain(logits):
+        # one normaliser for both: of a store no more is read than of no teacher
+        chances = torch.log_softmax(logits, dim=-1).gather(1, torch.cat([labels[:, None], word.terms.ids], 1))
+        own, kept = -chances[:, 0].sum(), word.terms.nats(chances[:, 1:])
+        return (1.0 - alpha) * own + alpha * kept, own, kept
     if word.rows is None:
         kept = word.nats(logits)
         return (1.0 - alpha) * own + alpha * kept, own, kept

@@ -14,6 +14,7 @@ from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import Batches
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
+from growkit.data.word_store import HEADER
 from growkit.errors import RequestError
 from growkit.families import family_named, vocabulary_size
 from growkit.growth.optimizer import kept_rates
@@ -69,13 +70,15 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
     _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
+    hashes = machine.agreed(lambda: _hashes(settings, train, val, source))
+    settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
     if teacher is not None:
         teacher.check(config, train)
-    hashes = machine.agreed(lambda: _hashes(train, val, source))
-    settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     standing = machine.agreed(lambda: look(settings, resume))
-    masked = None if causal else (_mask_token(source, vocabulary_size(config)), vocabulary_size(config))
+    masked, mask_seed = None, None
+    if not causal:
+        masked, mask_seed = _masks(mask_token(source, vocabulary_size(config)), vocabulary_size(config), teacher)
 
     def batches(tokens: Tokens) -> Batches:
         return Batches(
@@ -84,6 +87,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             size=settings.batch_size,
             seed=settings.seed,
             masked=masked,
+            mask_seed=mask_seed,
             source=tokens.split,
         )
 
@@ -120,10 +124,25 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
     return inputs | ({"the teacher": teacher} if teacher is not None and teacher.exists() else {})
 
 
-def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
+def _masks(token: int, entries: int, teacher: Teacher | None) -> tuple[tuple[int, int], int | None]:
+    """(mask token, vocabulary; the seed of masks that stay the same, None: drawn anew each time) of a masked model.
+
+    Raises RequestError for a teacher that was written down with another mask token.
+    """
+    if teacher is None or teacher.masks is None:
+        return (token, entries), None
+    its, vocabulary, seed = teacher.masks
+    if its != token:
+        raise RequestError(f"the teacher's masks are token {its}, the model's {token}; they must be one and the same")
+    return (its, vocabulary), seed
+
+
+def _hashes(settings: Settings, train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
+    store = None if settings.teacher is None else Path(settings.teacher) / HEADER
     return {
+        **({"store": file_hash(store)} if store is not None and store.is_file() else {}),
         **({} if rates is None else {"multipliers": file_hash(rates)}),
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
@@ -165,7 +184,8 @@ def _check_tokens(
         )
 
 
-def _mask_token(source: Checkpoint, rows: int) -> int:
+def mask_token(source: Checkpoint, rows: int) -> int:
+    """The token that hides another in a masked model of so many rows. Raises RequestError where it has none."""
     token = getattr(tokenizer_of(source.folder or Path()), "mask_token_id", None)
     if token is None:
         raise RequestError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from growkit.checkpoint.source import Checkpoint
 from growkit.data.tokens import open_tokens
+from growkit.data.word_store import is_store, open_header
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
 from growkit.growth.optimizer import kept_state
@@ -17,6 +18,8 @@ from growkit.growth.width.sizes import read_sizes
 from growkit.training.stages import SCHEDULES, Stage, read_stages
 
 LENGTH = 512
+TEMPERATURE = 2.0  # where a teacher's logits are there, all of them
+ESTIMATE = "head+sampled"  # of KL(teacher || student), where few of its entries are
 BALANCE, ROUTER_Z = 1e-2, 1e-3  # Switch (arXiv 2101.03961), ST-MoE (arXiv 2202.08906)
 
 
@@ -131,6 +134,25 @@ def teaching_steps(teacher: str | Path | None, teacher_steps: int | None, until:
     if teacher_steps is not None:
         raise RequestError("--teacher-steps says how long a teacher teaches, but not which: add --teacher CKPT")
     return 0
+
+
+def teaching_temperature(teacher: str | Path | None, asked: float | None) -> float:
+    """The temperature of both distributions: the one asked for, or that of a teacher's store, or 2. Raises
+    CheckpointError for a store that is not whole."""
+    if asked is not None:
+        return asked
+    return open_header(Path(teacher)).temperature if teacher is not None and is_store(Path(teacher)) else TEMPERATURE
+
+
+def teaching_estimate(teacher: str | Path | None, asked: str | None) -> str | None:
+    """How a store's word is taken: as asked for, or as usual; None without one. Raises RequestError where there is
+    none."""
+    if teacher is not None and is_store(Path(teacher)):
+        return asked or ESTIMATE
+    if asked is not None:
+        where = "--teacher STORE" if teacher is None else f"{str(teacher)!r} is none; write one with growkit teach"
+        raise RequestError(f"--teacher-estimate is for a teacher's store: {where}")
+    return None
 
 
 def mixture_weight(origin: Origin, checkpoint: str | Path, option: str, asked: float | None, usual: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
+from growkit.training.estimates import ESTIMATES
 from growkit.training.machine import SHARDS
 from growkit.training.objective import ALPHAS
 from growkit.training.optim import DECAYS
@@ -67,6 +68,7 @@ class Settings:
     teacher: str | None  # a checkpoint that teaches at first
     teacher_steps: int  # how long
     teacher_until: str  # "overtaken" ends that when validation finds the model better than its teacher
+    teacher_estimate: str | None  # of a teacher's store: a row of growkit.training.estimates.ESTIMATES
     temperature: float  # of both distributions
     alpha_schedule: str  # how the teacher's weight falls, a row of growkit.training.objective.ALPHAS
 
@@ -113,10 +115,11 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
         ("precision", settings.precision, PRECISIONS),
         ("alpha-schedule", settings.alpha_schedule, ALPHAS),
         ("teacher-until", settings.teacher_until, UNTIL),
+        ("teacher-estimate", settings.teacher_estimate, (None, *ESTIMATES)),
         ("shard", settings.shard, SHARDS),
     ):
         if value not in known:
-            raise RequestError(f"--{option} {value!r} is not one of {', '.join(known)}")
+            raise RequestError(f"--{option} {value!r} is not one of {', '.join(filter(None, known))}")
     for option, number in (
         ("seq-len", settings.seq_len),
         ("batch-size", settings.batch_size),
