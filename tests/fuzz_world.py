@@ -50,6 +50,7 @@ def make_world(folder: Path) -> None:
     Path("stages.toml").write_text(STAGES)
     Path("recipe.yml").write_text(RECIPE)
     must("tokenize text.jsonl --tokenizer src --val-fraction 0.3 --workers 1 -o data")
+    must("tokenize a=text.jsonl b=text.jsonl.gz --tokenizer src --val-fraction 0.3 --workers 1 -o tagged")
     must("widen src --hidden 32 -o wide")
     must("delta src tuned --save delta --drop 0.5")
     must("delta src tuned --save lora --rank 2")
@@ -126,6 +127,7 @@ TOKENS = [
     f"pretrain src {TRAIN} out --steps 1",
     "push data org/name --dry-run",
 ]
+TAGGED = [line.replace("--data data", "--data tagged") for line in TOKENS]
 TEXT = ["tokenize {} --tokenizer src --workers 1 -o out", "eval src --data {}", "verify src wide --text {}"]
 TRAINED = ["report {} run2 -o out", "report run2 {} -o out", "report run2 -o out --source {}"]
 
@@ -138,6 +140,7 @@ READ = {
     "delta": [("delta/delta.safetensors", APPLY), ("delta/growkit.json", APPLY)],
     "lora": [("lora/adapter_config.json", APPLY), ("lora/adapter_model.safetensors", APPLY)],
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],
+    "domains": [(f"tagged/{name}", TAGGED) for name in ("train.domains", "val.domains", "train.idx.npy", "meta.json")],
     "text": [(f"text.{end}", TEXT) for end in ("txt", "jsonl")] + [(f"text.{end}", TEXT[:2]) for end in ("jsonl.gz", "parquet")],
     "tokenizer": [
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])

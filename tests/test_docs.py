@@ -76,12 +76,14 @@ def not_run(line: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory) -> Path:
-    """What the pages name: MODEL and two models fine-tuned from it, a small teacher, two larger ones, and text."""
+    """What the pages name: MODEL and two models fine-tuned from it, a small teacher, two larger ones, and texts."""
     folder = tmp_path_factory.mktemp("checkpoints")
     text = EXCERPT.read_text("utf-8")
-    (folder / "books").mkdir()
-    for number in range(8):
-        (folder / "books" / f"{number}.txt").write_text(text[5000 * number : 5000 * (number + 1)], "utf-8")
+    for name, first in (("books", 0), ("manuals", 8)):
+        (folder / name).mkdir()
+        for number in range(8):
+            start = 5000 * (first + number)
+            (folder / name / f"{number}.txt").write_text(text[start : start + 5000], "utf-8")
     (folder / "book.txt").write_text(text[50_000:60_000], "utf-8")
     bpe = tokenizers.ByteLevelBPETokenizer()
     bpe.train([str(folder / "book.txt")], vocab_size=300, special_tokens=["<|end|>"], show_progress=False)

@@ -39,7 +39,8 @@ from growkit.training.stages import SCHEDULES
 
 COMMANDS = typer.main.get_command(app).commands
 DOORS = {name: getattr(growkit, name) for name in api.__all__}
-FUNCTIONS = {"eval" if name == "evaluate" else name: door for name, door in DOORS.items() if name != "grow_state_dict"}
+OF_MODELS = ("grow_state_dict", "param_groups")  # take a live model, so no command can
+FUNCTIONS = {"eval" if name == "evaluate" else name: door for name, door in DOORS.items() if name not in OF_MODELS}
 
 
 def parameters(function):

@@ -38,7 +38,7 @@ class Answers:
     """Windows of which only a last part is predicted, another number of tokens in each row, in some rows none."""
 
     def __init__(self, windows):
-        self.all, self.size, self.windows = windows, windows.size, windows.windows
+        self.all, self.size, self.windows, self.domains = windows, windows.size, windows.windows, None
 
     def rows(self, step, first, count):
         return self._some(self.all.rows(step, first, count))
@@ -53,7 +53,7 @@ class Answers:
         labels = batch.labels.clone()
         for row, place in enumerate(batch.places[:, 0].tolist()):
             labels[row, : labels.shape[1] - (place // 16 * 7) % 13] = IGNORED
-        return batch_of(batch.inputs, labels, batch.places, batch.source)
+        return batch_of(batch.inputs, labels, batch.places, batch.domains)
 
 
 def answering(settings):
@@ -109,17 +109,17 @@ class Table:
         if (rows, entries) != (len(tokens), config["vocab_size"]):
             raise RequestError(f"the table is of {rows} tokens and {entries} words, not of this data and model")
 
-    def says(self, batch):
+    def says(self, batch, split="train"):
         places = batch.places[batch.labels != IGNORED]
         return lambda piece: WholeWord(
-            torch.from_numpy(self.logits[batch.source][places[piece].numpy()]), self.settings.temperature
+            torch.from_numpy(self.logits[split][places[piece].numpy()]), self.settings.temperature
         )
 
     def validation_loss(self, val):
         nats = count = 0
         for batch, counts in own_batches(val, self.settings, self.machine):
             labels = batch.labels[batch.labels != IGNORED]
-            said = self.says(batch)(slice(None)).theirs.double()
+            said = self.says(batch, "val")(slice(None)).theirs.double()
             nats += counts * torch.nn.functional.cross_entropy(said, labels, reduction="sum").item()
             count += int(counts) * batch.predicted
         nats, count = self.machine.total([nats, count])

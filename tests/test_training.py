@@ -164,7 +164,7 @@ def test_a_step_in_pieces_is_the_whole_one(family, alpha, answers, monkeypatch):
     for name, value in found.items():
         assert torch.allclose(value, expected[name], rtol=1e-9, atol=1e-12), name
     with torch.no_grad():
-        assert total_loss(Predicted(model, batch)).item() == pytest.approx(own.item(), rel=1e-12)
+        assert total_loss(Predicted(model, batch))[0].item() == pytest.approx(own.item(), rel=1e-12)
     assert model.base_model is getattr(model, model.base_model_prefix) is not None
     assert not [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
 

@@ -13,6 +13,7 @@ from growkit.api.grow_state_dict import grow_state_dict
 from growkit.api.init import init
 from growkit.api.inspect import inspect
 from growkit.api.merge import merge
+from growkit.api.param_groups import param_groups
 from growkit.api.pretrain import pretrain
 from growkit.api.push import push
 from growkit.api.report import report
@@ -24,6 +25,6 @@ from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
-    "apply", "delta", "evaluate", "fuse", "grow", "grow_state_dict", "init", "inspect", "merge", "pretrain", "push",
-    "report", "stack", "teach", "tokenize", "upcycle", "verify", "widen",
+    "apply", "delta", "evaluate", "fuse", "grow", "grow_state_dict", "init", "inspect", "merge", "param_groups",
+    "pretrain", "push", "report", "stack", "teach", "tokenize", "upcycle", "verify", "widen",
 ]  # fmt: skip

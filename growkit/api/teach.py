@@ -40,12 +40,8 @@ def teach(
             within=(1, limits.AXIS),
         ),
     ] = 16,
-    tail: Annotated[
-        int, Option(help="Entries drawn from all others.", metavar="M", within=(0, limits.AXIS))
-    ] = 16,
-    temperature: Annotated[
-        float, Option(help="Of the probabilities.", metavar="T", within=(0.01, 1000))
-    ] = 1.0,
+    tail: Annotated[int, Option(help="Entries drawn from all others.", metavar="M", within=(0, limits.AXIS))] = 16,
+    temperature: Annotated[float, Option(help="Of the probabilities.", metavar="T", within=(0.01, 1000))] = 1.0,
     seq_len: Annotated[
         int | None,
         Option(

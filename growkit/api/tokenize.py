@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 TEXT, SPLITS = "Text", "Training and validation"
 Inputs = Annotated[
     w.PathLike | Sequence[w.PathLike],
-    Argument("Files (.txt, .jsonl, .jsonl.gz, .parquet), folders of them, patterns.", "INPUT..."),
+    Argument(
+        "Files (.txt, .jsonl, .jsonl.gz, .parquet), folders of them, patterns; name=PATH tags a domain.", "INPUT..."
+    ),
 ]
 Tokenizer = Annotated[
     w.PathLike | None,
@@ -51,7 +53,10 @@ def tokenize(
     val_fraction: Annotated[
         float,
         Option(
-            help="Share of the documents that validate, drawn by the seed.", panel=SPLITS, metavar="F", within=(0, 1)
+            help="Share of the documents, of each domain, that validate, drawn by the seed.",
+            panel=SPLITS,
+            metavar="F",
+            within=(0, 1),
         ),
     ] = 0.0,
     val: Annotated[
@@ -70,9 +75,9 @@ def tokenize(
 ) -> "Dataset":
     """Make a dataset of text: token ids as flat files, for training and eval.
 
-    inputs: .txt, .jsonl, .jsonl.gz and .parquet files, folders of them and patterns. out: the folder to make.
-    tokenizer: a checkpoint, a folder, a dataset or a hub id; or train_tokenizer, entries of a new one. The same text
-    gives the same bytes with any number of workers.
+    inputs: .txt, .jsonl, .jsonl.gz and .parquet files, folders of them and patterns, all tagged with their domain as
+    name=PATH or none. out: the folder to make. tokenizer: a checkpoint, a folder, a dataset or a hub id; or
+    train_tokenizer, entries of a new one. The same text gives the same bytes with any number of workers.
 
     Returns a Dataset: .folder, .meta, .notes. Raises RequestError or CheckpointError, having written nothing.
     """

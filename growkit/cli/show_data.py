@@ -66,8 +66,13 @@ def dataset(result: Dataset, as_json: bool) -> None:
     for heading in ("split", "documents", "tokens", "text", "bytes per token"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in result.meta["splits"].items():
-        tokens, text = split["tokens"], split["text_bytes"]
-        table.add_row(name, f"{split['documents']:,}", f"{tokens:,}", size(text), f"{text / tokens:.2f}")
+        for part, counts in (
+            (name, split),
+            *((f"  {domain}", own) for domain, own in split.get("domains", {}).items()),
+        ):
+            tokens, text = counts["tokens"], counts["text_bytes"]
+            each = f"{text / tokens:.2f}" if tokens else ""
+            table.add_row(part, f"{counts['documents']:,}", f"{tokens:,}", size(text), each)
     out.print(table)
     out.print(f"vocabulary of {result.meta['vocab_size']:,}, {result.meta['dtype']}", style="dim")
     _notes(result.notes)
@@ -107,6 +112,8 @@ def evaluation(figures: Evaluation, as_json: bool) -> None:
     else:
         table.add_row("loss", styled((f"{figures.loss:.4f}", "bold"), " nats per token"))
         table.add_row("perplexity", styled((f"{figures.perplexity:.6g}", "bold"), " per token"))
+    for domain, loss in (figures.domains or {}).items():
+        table.add_row(f"  {domain}", f"{loss:.4f} nats per token")
     if figures.bits_per_byte is not None:
         table.add_row("bits per byte", styled((f"{figures.bits_per_byte:.4f}", "bold")))
         table.add_row("bytes", f"{figures.text_bytes:,}: {figures.counted}")
@@ -126,7 +133,9 @@ def written(store: Written, as_json: bool) -> None:
         f" {each} bytes each, {size(sum(header.sizes.values()))}"
     )
     if store.loss is not None:
-        out.print(styled("the teacher's validation loss is ", (f"{store.loss:.4f}", "bold"), " nats per predicted token"))
+        out.print(
+            styled("the teacher's validation loss is ", (f"{store.loss:.4f}", "bold"), " nats per predicted token")
+        )
     out.say(("wrote", "bold"), f" {store.folder}")
 
 

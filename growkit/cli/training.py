@@ -62,7 +62,8 @@ def _watching() -> Iterator[tuple[Callable[["Settings"], None], Callable[[dict[s
                 if not err.is_terminal and line["step"] % every == 0:
                     err.print(f"step {line['step']}/{steps}  {line['stage']}  lr {line['lr']:.2e}  {state}")
             elif kind == "val":
-                err.print(f"step {line['step']}  validation loss {line['loss']:.4f}")
+                each = "".join(f"  {name} {loss:.4f}" for name, loss in line.get("domains", {}).items())
+                err.say(f"step {line['step']}  validation loss {line['loss']:.4f}{each}")
             elif kind == "note":
                 err.note(line["text"])
 

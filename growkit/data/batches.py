@@ -5,11 +5,13 @@ ignorant of models and files.
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from growkit.data.domains import NOWHERE, Domains
 from growkit.data.stored_ids import StoredIds
 from growkit.errors import RequestError
 from growkit.operators.seeds import stable_seed
@@ -28,14 +30,15 @@ class Batch:
     alone.
 
     inputs: (rows, length) int64. labels: (rows, length) int64, IGNORED where nothing is predicted, as many as there
-    are. places: (rows, length) int64, where in its file each input token lies; stays in the main memory. source: the
-    file's tag. predicted: how many labels are not IGNORED.
+    are. places: (rows, length) int64, where in its file each input token lies. domains: (rows, length) uint8, which one
+    the document of each label is of, NOWHERE where nothing is predicted; None of untagged text. These two stay in the
+    main memory. predicted: how many labels are not IGNORED.
     """
 
     inputs: torch.Tensor
     labels: torch.Tensor
     places: torch.Tensor
-    source: str
+    domains: torch.Tensor | None
     predicted: int
 
     def to(self, device: torch.device) -> "Batch":
@@ -50,24 +53,53 @@ class Batch:
     def parts(self, number: int) -> list["Batch"]:
         """The rows in so many parts, each with its own number of predictions; counted here, so while in main memory."""
         sides = (self.inputs.chunk(number), self.labels.chunk(number), self.places.chunk(number))
-        return [batch_of(*part, self.source) for part in zip(*sides)]
+        domains = self.domains.chunk(number) if self.domains is not None else repeat(None)
+        return [batch_of(*part) for part in zip(*sides, domains)]
+
+    @property
+    def of(self) -> torch.Tensor:
+        """(predicted,) uint8, the domain of each position that is predicted, in their order; of tagged text alone."""
+        assert self.domains is not None, "untagged text has no domains"
+        return self.domains[self.domains != NOWHERE]
+
+    def only(self, domain: int) -> "Batch":
+        """The rows that predict something of a domain, and of these rows what is of it; there may be none."""
+        assert self.domains is not None, "untagged text has no domains"
+        own = self.domains == domain
+        rows = own.any(1)
+        device = self.labels.device
+        kept = rows.to(device)
+        return Batch(
+            inputs=self.inputs[kept],
+            labels=self.labels[kept].masked_fill(~own[rows].to(device), IGNORED),
+            places=self.places[rows],
+            domains=self.domains[rows].masked_fill(~own[rows], NOWHERE),
+            predicted=int(own.sum()),
+        )
 
 
 def batch_of(
-    inputs: torch.Tensor, labels: torch.Tensor, places: torch.Tensor | None = None, source: str = "train"
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    places: torch.Tensor | None = None,
+    domains: torch.Tensor | None = None,
 ) -> Batch:
-    """A batch of tensors (rows, length), its predictions counted. places None: of no file, -1 each."""
-    predicted = int((labels != IGNORED).sum())
+    """A batch of tensors (rows, length), its predictions counted. places None: of no file, -1 each. domains: of all
+    labels, those that are IGNORED too."""
+    ignored = labels == IGNORED
     places = torch.full(inputs.shape, -1) if places is None else places
-    return Batch(inputs=inputs, labels=labels, places=places, source=source, predicted=predicted)
+    domains = None if domains is None else domains.masked_fill(ignored, NOWHERE)
+    predicted = ignored.numel() - int(ignored.sum())
+    return Batch(inputs=inputs, labels=labels, places=places, domains=domains, predicted=predicted)
 
 
 class BatchSource(Protocol):
     """Where a run's batches come from: a pure function of the step and the rows. size: rows of a step, over all
-    processes.
+    processes. domains: of their text, where it is tagged.
     """
 
     size: int
+    domains: Domains | None
 
     @property
     def windows(self) -> int:
@@ -89,8 +121,8 @@ class Batches:
 
     tokens: (tokens,), in memory or in a file. length: of a window. size: windows in a step, over all processes. masked:
     the mask token and the vocabulary size for masked-language modelling, None for causal. mask_seed: masks are those of
-    this seed, the same whenever a window comes; None: drawn anew each time. source: the tag of the file they come from.
-    Raises RequestError for too few tokens.
+    this seed, the same whenever a window comes; None: drawn anew each time. domains: of the tokens, where they are
+    tagged. Raises RequestError for too few tokens.
     """
 
     tokens: np.ndarray | StoredIds
@@ -99,7 +131,7 @@ class Batches:
     seed: int = 0
     masked: tuple[int, int] | None = None
     mask_seed: int | None = None
-    source: str = "train"
+    domains: Domains | None = None
     _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -142,7 +174,10 @@ class Batches:
         for number, (window, row) in enumerate(zip(windows, rows)):
             inputs[number], labels[number] = self._window(window, row)
         places = np.asarray(windows, np.int64)[:, None] * self.length + np.arange(self.length)
-        return batch_of(torch.from_numpy(inputs), torch.from_numpy(labels), torch.from_numpy(places), self.source)
+        kinds = None
+        if self.domains is not None:
+            kinds = torch.from_numpy(self.domains.of(places + (self.masked is None)))
+        return batch_of(torch.from_numpy(inputs), torch.from_numpy(labels), torch.from_numpy(places), kinds)
 
     def _window(self, number: int, row: int) -> tuple[np.ndarray, np.ndarray]:
         """(input, labels) of one window; `row` of all rows ever seen decides what is masked."""

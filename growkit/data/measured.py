@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from growkit.data.domains import Domains
 from growkit.data.encode import Encoding, encoding
 from growkit.data.stored_ids import StoredIds
 from growkit.data.text import documents, find_files
@@ -21,7 +22,8 @@ NO_BYTES = "a bare .bin file does not say how much text it was, so there are no 
 class Measured:
     """Tokens to predict. ids: (tokens,). text_bytes: of the text behind them, and counted: which those are, in words.
 
-    mask: of the tokenizer that made them, where that is known.
+    mask: of the tokenizer that made them, where that is known. domains: which one each token is of, where text is
+    tagged.
     """
 
     ids: np.ndarray | StoredIds
@@ -29,6 +31,7 @@ class Measured:
     text_bytes: int | None
     counted: str
     mask: int | None
+    domains: Domains | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -69,6 +72,7 @@ def _dataset(path: Path, split: str, vocabulary: TextTokenizer | None, label: st
         text_bytes=tokens.text_bytes,
         counted=counted,
         mask=tokens.meta.get("mask_id"),
+        domains=tokens.domains,
         notes=notes,
     )
 

@@ -14,7 +14,8 @@ from growkit.checkpoint.new_folder import new_folder
 from growkit.checkpoint.system import cores
 from growkit.checkpoint.writer import check_target, write_json
 from growkit.data.encode import Encoding, encoding
-from growkit.data.text import Advance, documents, find_files
+from growkit.data.tagged import Inputs, read_inputs
+from growkit.data.text import Advance, documents
 from growkit.data.tokenizer import TextTokenizer, check_entries, new_tokenizer, open_tokenizer
 from growkit.data.tokens import FORMAT, META, SPLITS, TOKENIZER, TokenWriter, dtype_for, is_dataset
 from growkit.errors import RequestError
@@ -26,7 +27,7 @@ WORTH_A_PROCESS = 8 << 20  # bytes of files; a process takes half a second to st
 
 Path_ = str | Path
 Begin = Callable[[str, int], Advance]  # called with what is done and how many bytes it takes
-Piece = tuple[str, str]  # (split, document)
+Piece = tuple[str, int, str]  # (split, number of its domain, document)
 
 
 @dataclass(frozen=True)
@@ -56,38 +57,46 @@ def tokenize(
     force: bool = False,
     begin: Begin = lambda _what, _size: lambda _read: None,
 ) -> Dataset:
-    """Make a dataset of text: .txt, .jsonl, .jsonl.gz, .parquet, folders of them and patterns.
+    """Make a dataset of text: .txt, .jsonl, .jsonl.gz, .parquet, folders of them and patterns, each tagged with its
+    domain as name=PATH or none.
 
     tokenizer: a checkpoint, a folder or a hub id; or train_tokenizer: entries of a new one, trained on the training
-    documents. val_fraction: share of documents that validate, drawn by seed; or val: files that do. workers: processes;
-    by default as many as there are cores. Raises RequestError or CheckpointError, having written nothing.
+    documents. val_fraction: share of documents (of each domain) that validate, drawn by seed; or val: files that do.
+    workers: processes; by default as many as there are cores. Raises RequestError or CheckpointError, having
+    written nothing.
     """
-    train_files, val_files = _files(inputs, val, val_fraction)
+    text = _inputs(inputs, val, val_fraction)
     _check(tokenizer, train_tokenizer, workers)
     folder = Path(out)
-    named = [Path(name) for name in (*_listed(inputs), *_listed(val), *([tokenizer] if tokenizer is not None else []))]
-    roots = [path for path in (*named, *train_files, *val_files) if path.exists()]
+    parts = [[file for _, files in part for file in files] for part in (text.train, text.val)]
+    named = [*text.named, *([Path(tokenizer)] if tokenizer is not None else [])]
+    roots = [path for path in (*named, *parts[0], *parts[1]) if path.exists()]
     replaces = check_target(folder, list(dict.fromkeys(roots)), force, is_dataset, "dataset of growkit's alone")
-    sizes = [sum(path.stat().st_size for path in files) for files in (train_files, val_files)]
+    sizes = [sum(path.stat().st_size for path in files) for files in parts]
     most = workers or cores()
     vocabulary = None if tokenizer is None else open_tokenizer(tokenizer)
 
     def pieces(splits: Sequence[str], advance: Advance) -> Iterator[Piece]:
-        for number, text in enumerate(documents(train_files, text_key, advance)):
-            split = "val" if validates(number, val_fraction, seed) else "train"
-            if split in splits:
-                yield split, text
-        if "val" in splits:
-            yield from (("val", text) for text in documents(val_files, text_key, advance))
+        for domain, files in text.train:
+            for number, document in enumerate(documents(files, text_key, advance)):
+                split = "val" if validates(number, val_fraction, seed) else "train"
+                if split in splits:
+                    yield split, domain, document
+        for domain, files in text.val if "val" in splits else ():
+            yield from (("val", domain, document) for document in documents(files, text_key, advance))
 
     with new_folder(folder, replaces) as partial:
         if vocabulary is None:
-            texts = (text for _, text in pieces(["train"], begin("training a tokenizer", sizes[0])))
+            texts = (document for _, _, document in pieces(["train"], begin("training a tokenizer", sizes[0])))
             vocabulary = new_tokenizer(texts, train_tokenizer or 0, partial / TOKENIZER, most)
             vocabulary = replace(vocabulary, source=TOKENIZER)
         stream = pieces(SPLITS, begin("tokenizing", sum(sizes)))
-        splits = _write(stream, vocabulary, partial, workers or min(most, 1 + sum(sizes) // WORTH_A_PROCESS))
-        _check_splits(splits, val_fraction, bool(val_files), [str(name) for name in _listed(inputs)])
+        most = workers or min(most, 1 + sum(sizes) // WORTH_A_PROCESS)
+        splits = _write(stream, vocabulary, partial, text.domains, most)
+        _check_splits(splits, val_fraction, bool(text.val), [str(name) for name in _listed(inputs)])
+        for domain in text.domains if val_fraction else ():
+            own = {split: said["domains"][domain] for split, said in splits.items() if domain in said["domains"]}
+            _check_splits(own, val_fraction, False, [domain], f" of {domain}")
         meta = {
             "format": FORMAT,
             "growkit": __version__,
@@ -97,9 +106,10 @@ def tokenize(
             "mask_id": vocabulary.mask,
             "tokenizer": vocabulary.hash,
             "tokenizer_source": vocabulary.source,
+            **({"domains": list(text.domains)} if text.domains else {}),
             "splits": splits,
             "request": {"val_fraction": val_fraction, "text_key": text_key, "seed": seed, "entries": train_tokenizer},
-            "sources": {"train": _sources(train_files), **({"val": _sources(val_files)} if val_files else {})},
+            "sources": {"train": _sources(text, text.train), **({"val": _sources(text, text.val)} if text.val else {})},
         }
         write_json(partial / META, meta)
     return Dataset(folder, meta, tuple(_notes(vocabulary, train_tokenizer)))
@@ -120,20 +130,12 @@ def _listed(names: Path_ | Sequence[Path_]) -> list[Path_]:
     return [names] if isinstance(names, str | Path) else list(names)
 
 
-def _files(
-    inputs: Path_ | Sequence[Path_], val: Path_ | Sequence[Path_], fraction: float
-) -> tuple[list[Path], list[Path]]:
-    """(training files, validation files), which share none."""
+def _inputs(inputs: Path_ | Sequence[Path_], val: Path_ | Sequence[Path_], fraction: float) -> Inputs:
     if not 0 <= fraction < 1:
         raise RequestError(f"--val-fraction {fraction} should be from 0 to below 1")
     if fraction and _listed(val):
         raise RequestError("--val-fraction and --val both say what validates; give one")
-    train_files = find_files(_listed(inputs))
-    val_files = find_files(_listed(val)) if _listed(val) else []
-    both = {path.resolve() for path in train_files} & {path.resolve() for path in val_files}
-    if both:
-        raise RequestError(f"{str(min(both))!r} is both for training and for validation; leave it out of one")
-    return train_files, val_files
+    return read_inputs(_listed(inputs), _listed(val))
 
 
 def _check(tokenizer: Path_ | None, entries: int | None, workers: int | None) -> None:
@@ -147,28 +149,31 @@ def _check(tokenizer: Path_ | None, entries: int | None, workers: int | None) ->
         raise RequestError(f"--workers {workers} should be 1 or more")
 
 
-def _write(stream: Iterator[Piece], vocabulary: TextTokenizer, folder: Path, workers: int) -> dict[str, dict[str, int]]:
+def _write(
+    stream: Iterator[Piece], vocabulary: TextTokenizer, folder: Path, domains: tuple[str, ...], workers: int
+) -> dict[str, dict[str, Any]]:
     """Encode a stream of documents into a folder; returns what meta.json says of each split."""
     dtype = dtype_for(vocabulary.size)
     writers: dict[str, TokenWriter] = {}
     with ExitStack() as stack:
         encode = stack.enter_context(encoding(Encoding(vocabulary.json, vocabulary.end, dtype.itemsize), workers))
         for tags, encoded in encode(_batches(stream)):
-            for (split, text_bytes), ids in zip(tags, encoded):
+            for (split, domain, text_bytes), ids in zip(tags, encoded):
                 if split not in writers:
-                    writers[split] = TokenWriter(folder, split, dtype)
+                    writers[split] = TokenWriter(folder, split, dtype, domains)
                     stack.callback(writers[split].close)
-                writers[split].add_stored(ids, text_bytes)
+                writers[split].add_stored(ids, text_bytes, domain)
     return {split: writers[split].close() for split in SPLITS if split in writers}
 
 
-def _batches(stream: Iterator[Piece]) -> Iterator[tuple[list[tuple[str, int]], list[str]]]:
-    """((split, bytes of text) of each document, the documents) of stretches that are worth sending somewhere."""
-    tags: list[tuple[str, int]] = []
+def _batches(stream: Iterator[Piece]) -> Iterator[tuple[list[tuple[str, int, int]], list[str]]]:
+    """((split, domain, bytes of text) of each document, the documents) of stretches that are worth sending
+    somewhere."""
+    tags: list[tuple[str, int, int]] = []
     texts: list[str] = []
     characters = 0
-    for split, text in stream:
-        tags.append((split, len(text) if text.isascii() else len(text.encode("utf-8"))))
+    for split, domain, text in stream:
+        tags.append((split, domain, len(text) if text.isascii() else len(text.encode("utf-8"))))
         texts.append(text)
         characters += len(text)
         if characters >= BATCH_CHARACTERS or len(texts) >= BATCH_DOCUMENTS:
@@ -178,8 +183,10 @@ def _batches(stream: Iterator[Piece]) -> Iterator[tuple[list[tuple[str, int]], l
         yield tags, texts
 
 
-def _check_splits(splits: dict[str, dict[str, int]], fraction: float, val: bool, names: list[str]) -> None:
-    """Refuse a dataset without text where there should be some."""
+def _check_splits(
+    splits: dict[str, dict[str, Any]], fraction: float, val: bool, names: list[str], which: str = ""
+) -> None:
+    """Refuse a dataset without text where there should be some. which: the domain that is looked at, in words."""
     count = sum(split["documents"] for split in splits.values())
     if not count or (val and "train" not in splits):
         raise RequestError(f"there is no text in {', '.join(names)}")
@@ -188,7 +195,7 @@ def _check_splits(splits: dict[str, dict[str, int]], fraction: float, val: bool,
     lacking = [split for split in SPLITS if split not in splits and (split == "train" or fraction)]
     if lacking:
         raise RequestError(
-            f"--val-fraction {fraction:g} of {count} documents leaves none for {lacking[0]};"
+            f"--val-fraction {fraction:g} of {count} documents{which} leaves none for {lacking[0]};"
             + (f" give {1 / count:.2g} or more, or" if count > 1 and lacking == ["val"] else "")
             + " name files with --val"
         )
@@ -196,8 +203,16 @@ def _check_splits(splits: dict[str, dict[str, int]], fraction: float, val: bool,
         raise RequestError("the tokenizer makes no tokens of this text")
 
 
-def _sources(files: list[Path]) -> list[dict[str, Any]]:
-    return [{"path": os.fsencode(path).decode("utf-8", "replace"), "bytes": path.stat().st_size} for path in files]
+def _sources(text: Inputs, part: tuple[tuple[int, tuple[Path, ...]], ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": os.fsencode(path).decode("utf-8", "replace"),
+            "bytes": path.stat().st_size,
+            **({"domain": text.domains[domain]} if text.domains else {}),
+        }
+        for domain, files in part
+        for path in files
+    ]
 
 
 def _notes(vocabulary: TextTokenizer, entries: int | None) -> Iterator[str]:

@@ -2,22 +2,26 @@
 ignorant of text and of models.
 
 A dataset is a folder: train.bin and val.bin (little-endian uint16, uint32 where the vocabulary needs it), train.idx.npy
-and val.idx.npy (where each document starts, and the total), meta.json. Bare .bin files of nanoGPT (uint16, no header),
+and val.idx.npy (where each document starts, and the total), meta.json; and of tagged text train.domains and val.domains
+(the domain of each document). Bare .bin files of nanoGPT (uint16, no header),
 and of llm.c and NeMo AutoModel (a header of 256 int32) are read as they are.
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from growkit.checkpoint.fields import Fields, MapOf, Null, OneOf, Text, Whole, checked
+from growkit.checkpoint.fields import Fields, ListOf, MapOf, Null, OneOf, Text, Whole, checked
 from growkit.checkpoint.new_folder import UNFINISHED
 from growkit.checkpoint.small_files import open_plain, read_json, reading
+from growkit.data.domains import MOST, NAME, Domains, read_domains
 from growkit.data.stored_ids import StoredIds
 from growkit.errors import CheckpointError
 
@@ -36,6 +40,7 @@ META_FIELDS = Fields(
         "eos_id": Null(Whole(0, MOST_IDS)),
         "mask_id": Null(Whole(0, MOST_IDS)),
         "tokenizer": Null(Text()),
+        "domains": ListOf(Text(NAME, "a name"), 1, MOST),
         "splits": MapOf(SPLIT),
     },
     needed=("dtype", "splits"),
@@ -58,6 +63,14 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def domains(self) -> Domains | None:
+        """Which domain each token is of, read when first asked for; None of untagged text. Raises CheckpointError."""
+        if "domains" not in self.meta:
+            return None
+        documents = self.meta["splits"][self.split].get("documents", 0)
+        return read_domains(self.path.parent, self.split, self.meta["domains"], documents, len(self))
+
     @property
     def tokenizer(self) -> str | None:
         """SHA-256 of the tokenizer that made them, where it is known."""
@@ -78,7 +91,7 @@ def is_dataset(folder: Path) -> bool:
     """Whether a folder is a dataset of growkit's and holds nothing else, so that a new one may replace it."""
     if not (folder / META).is_file() or not isinstance(read_json(folder / META).get("splits"), dict):
         return False
-    own = {META, TOKENIZER, *(f"{split}{end}" for split in SPLITS for end in (".bin", ".idx.npy"))}
+    own = {META, TOKENIZER, *(f"{split}{end}" for split in SPLITS for end in (".bin", ".idx.npy", ".domains"))}
     return "growkit" in read_json(folder / META) and {path.name for path in folder.iterdir()} <= own
 
 
@@ -134,36 +147,48 @@ def _open_dataset(folder: Path, split: str) -> Tokens:
 
 
 class TokenWriter:
-    """Streams documents of token ids into a split of a dataset; nothing of them stays in memory."""
+    """Streams documents of token ids into a split of a dataset; nothing of them stays in memory. domains: the names of
+    what documents are of, none where they are not tagged."""
 
-    def __init__(self, folder: Path, split: str, dtype: np.dtype):
-        with ExitStack() as opened:  # where one cannot be opened the other is closed
+    def __init__(self, folder: Path, split: str, dtype: np.dtype, domains: Sequence[str] = ()):
+        with ExitStack() as opened:  # where one cannot be opened the others are closed
             self._file = opened.enter_context(open(folder / f"{split}.bin", "wb"))
+            self._tags = opened.enter_context(open(folder / f"{split}.domains", "wb")) if domains else None
             # where documents start: in a file without a name, as how many there are is known at the end
             self._starts = opened.enter_context(tempfile.TemporaryFile(dir=folder))
             opened.pop_all()  # close() ends them
         self._starts.write(bytes(8))
         self._index = folder / f"{split}.idx.npy"
-        self._dtype = dtype
-        self.tokens = self.documents = self.text_bytes = 0
+        self._dtype, self._domains = dtype, domains
+        self.tokens = 0
+        self._counts: list[Counter[str]] = [Counter() for _ in domains or ("",)]  # of each domain
 
-    def add(self, ids: Sequence[int] | np.ndarray, text_bytes: int) -> None:
-        """One document: its token ids, and how many bytes of text they stand for."""
-        self.add_stored(np.asarray(ids, dtype=self._dtype).tobytes(), text_bytes)
+    def add(self, ids: Sequence[int] | np.ndarray, text_bytes: int, domain: int = 0) -> None:
+        """One document: its token ids, how many bytes of text they stand for, and which domain it is of."""
+        self.add_stored(np.asarray(ids, dtype=self._dtype).tobytes(), text_bytes, domain)
 
-    def add_stored(self, ids: bytes, text_bytes: int) -> None:
+    def add_stored(self, ids: bytes, text_bytes: int, domain: int = 0) -> None:
         """One document whose token ids are bytes as they will lie on disk."""
         self._file.write(ids)
-        self.tokens += len(ids) // self._dtype.itemsize
-        self.documents += 1
-        self.text_bytes += text_bytes
+        if self._tags is not None:
+            self._tags.write(bytes([domain]))
+        tokens = len(ids) // self._dtype.itemsize
+        self._counts[domain].update(tokens=tokens, documents=1, text_bytes=text_bytes)
+        self.tokens += tokens
         self._starts.write(self.tokens.to_bytes(8, "little"))
 
-    def close(self) -> dict[str, int]:
+    def close(self) -> dict[str, Any]:
         """Finish the files; returns what meta.json says of the split."""
         self._file.close()
+        if self._tags is not None:
+            self._tags.close()
         if not self._starts.closed:
             with self._starts:
                 self._starts.flush()
                 np.save(self._index, np.memmap(self._starts, "<i8", "r"))
-        return {"tokens": self.tokens, "documents": self.documents, "text_bytes": self.text_bytes}
+        keys = ("tokens", "documents", "text_bytes")
+        said: dict[str, Any] = {key: sum(count[key] for count in self._counts) for key in keys}
+        if self._domains:
+            counted = zip(self._domains, self._counts)
+            said["domains"] = {name: dict(count) for name, count in counted if count["documents"]}
+        return said

@@ -20,6 +20,7 @@ from growkit.checkpoint.model_config import read_model_config
 from growkit.checkpoint.source import CONFIG, open_checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import IGNORED, masked_window
+from growkit.data.domains import DomainLosses
 from growkit.data.measured import Measured, measured
 from growkit.data.stored_ids import StoredIds
 from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_folder
@@ -53,12 +54,14 @@ class Evaluation:
     text_bytes: int | None  # how many these are
     counted: str  # in words what they are
     accuracy: float | None  # share of masked tokens that were guessed
+    domains: dict[str, float] | None  # of tagged text: mean nats per predicted token of each domain
     device: str
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as plain data."""
-        return {**asdict(self), "notes": list(self.notes)}
+        """The figures as plain data; domains where text is tagged."""
+        figures = {**asdict(self), "notes": list(self.notes)}
+        return {key: value for key, value in figures.items() if key != "domains" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def evaluate(
     model.config.use_cache = False
     rows = batch_size or max(1, LOGITS // (length * size))
     total, right, predicted, advance = 0.0, 0, 0, begin(len(chosen))
+    kinds = DomainLosses(text.domains.names) if text.domains is not None else None
     model.to(where)
     for first in range(0, len(chosen), rows):
         numbers = chosen[first : first + rows].tolist()
@@ -135,8 +139,12 @@ def evaluate(
             raise CheckpointError(
                 beyond_rows(f"{str(data)!r} holds", largest, token_at(source.folder, largest), source.label, size)
             )
-        nats, hits, counted = _loss(model, inputs.to(where), labels.to(where), causal)
-        total, right, predicted = total + nats, right + hits, predicted + counted
+        nats, hits, each = _loss(model, inputs.to(where), labels.to(where), causal)
+        total, right, predicted = total + nats, right + hits, predicted + len(each)
+        if kinds is not None and text.domains is not None:
+            starts = np.array([windows.place(number)[0] + causal for number in numbers])
+            places = (starts[:, None] + np.arange(length))[labels.numpy() != IGNORED]
+            kinds.add(text.domains.of(places), each.cpu().numpy())
         advance(len(numbers))
     loss = total / predicted
     bits = loss / math.log(2) * len(text.ids) / text.text_bytes if causal and text.text_bytes else None
@@ -156,24 +164,27 @@ def evaluate(
         text_bytes=text.text_bytes if causal else None,
         counted=text.counted if causal else "",
         accuracy=None if causal else right / predicted,
+        domains=None if kinds is None else kinds.means(),
         device=str(where),
         notes=(*text.notes, *_notes(causal, keys)),
     )
 
 
-def _loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor, causal: bool) -> tuple[float, int, int]:
-    """(sum of nats, how many were guessed, how many count) of (rows, length) inputs and labels."""
+def _loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor, causal: bool) -> tuple[float, int, torch.Tensor]:
+    """(sum of nats, how many were guessed, float64 nats of each position that counts, row by row) of (rows, length)
+    inputs and labels."""
     with torch.no_grad(), computing(type(model).__name__):
         more = {} if causal else {"attention_mask": torch.ones_like(inputs)}
         output = model(input_ids=inputs, **more)
         scores = output["logits"] if "logits" in output else output["prediction_logits"]
-        nats, hits = 0.0, 0
+        nats, hits, each = 0.0, 0, []
         for row, label in zip(scores, labels):
             counts = label != IGNORED
             row, label = row[counts].float(), label[counts]
-            nats += float(torch.nn.functional.cross_entropy(row, label, reduction="none").double().sum())
+            each.append(torch.nn.functional.cross_entropy(row, label, reduction="none").double())
+            nats += float(each[-1].sum())
             hits += int((row.argmax(-1) == label).sum())
-    return nats, hits, int((labels != IGNORED).sum())
+    return nats, hits, torch.cat(each)
 
 
 def _inputs_labels(

@@ -25,7 +25,8 @@ def tensorboard(folder: Path) -> Callable[[dict[str, Any]], None]:
     def write(line: dict[str, Any]) -> None:
         if line["kind"] not in ("train", "val"):
             return
-        for name, value in line.items():
+        domains = {f"loss/{name}": loss for name, loss in line.get("domains", {}).items()}
+        for name, value in (line | domains).items():
             if isinstance(value, (int, float)) and name != "step":
                 writer.add_scalar(f"{line['kind']}/{name}", value, line["step"])
         writer.flush()

@@ -251,10 +251,10 @@ class Run:
     def _say_validation(self) -> None:
         assert self.val is not None
         whole = lambda work: self.machine.whole(self.student.model, work)  # noqa: E731
-        loss, routed = validate(self.student.model, self.val, self.settings, self.machine, whole)
+        loss, seen = validate(self.student.model, self.val, self.settings, self.machine, whole)
         self.val_loss = loss
-        self.say({"kind": "val", "step": self.step, "loss": loss, "tokens": self.tokens, **self._spent(), **routed})
-        if (note := dead_note(routed)) is not None:
+        self.say({"kind": "val", "step": self.step, "loss": loss, "tokens": self.tokens, **self._spent(), **seen})
+        if (note := dead_note(seen)) is not None:
             self.say({"kind": "note", "text": note})
         if self.teacher is not None and self.settings.teacher_until == "overtaken":
             if self.theirs is None:

@@ -168,10 +168,15 @@ def mixed(
     return own - alpha * (nats(logits[word.rows], labels[word.rows]) - kept), own, kept
 
 
-def total_loss(predicted: Predicted) -> torch.Tensor:
-    """Sum of nats over the predicted positions, a float64 scalar."""
-    pieces = [nats(predicted.logits(predicted.hidden[p]), predicted.labels[p]) for p in predicted.pieces]
-    return torch.stack(pieces).double().sum()
+def total_loss(predicted: Predicted, each: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(sum of nats over the predicted positions, a float64 scalar; where `each` is asked for, those of each (n,))."""
+    sums, single = [], []
+    for piece in predicted.pieces:
+        logits, labels = predicted.logits(predicted.hidden[piece]), predicted.labels[piece]
+        sums.append(nats(logits, labels))
+        if each:
+            single.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
+    return torch.stack(sums).double().sum(), torch.cat(single) if each else None
 
 
 def nats(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

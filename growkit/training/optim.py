@@ -52,6 +52,16 @@ def adamw(
 
     multipliers: lr, weight_decay and eps factors by parameter name, as growkit writes them in lr_multipliers.json.
     """
+    groups = parameter_groups(model, weight_decay, eps, multipliers)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
+    _prime(optimizer)
+    return optimizer
+
+
+def parameter_groups(
+    model: torch.nn.Module, weight_decay: float, eps: float, multipliers: Multipliers | None = None
+) -> list[dict[str, Any]]:
+    """The groups of adamw: what learns, by its factors on rate ("scale"), weight decay and eps."""
     groups: dict[tuple[float, float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -61,9 +71,7 @@ def adamw(
         key = (own.get("lr", 1.0), decays, eps * own.get("eps", 1.0))
         group = groups.setdefault(key, {"params": [], "scale": key[0], "weight_decay": key[1], "eps": key[2]})
         group["params"].append(parameter)
-    optimizer = torch.optim.AdamW(list(groups.values()), lr=0.0, betas=betas, fused=True)
-    _prime(optimizer)
-    return optimizer
+    return list(groups.values())
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -12,6 +12,7 @@ from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import Batches
+from growkit.data.domains import domain_files
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
 from growkit.data.word_store import HEADER
@@ -88,7 +89,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             seed=settings.seed,
             masked=masked,
             mask_seed=mask_seed,
-            source=tokens.split,
+            domains=tokens.domains,
         )
 
     if settings.teacher_until == "overtaken" and val is None:
@@ -141,9 +142,16 @@ def _hashes(settings: Settings, train: Tokens, val: Tokens | None, source: Check
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
     store = None if settings.teacher is None else Path(settings.teacher) / HEADER
+    tagged = [
+        file
+        for tokens in (train, val)
+        if tokens and tokens.domains
+        for file in domain_files(tokens.path.parent, tokens.split)
+    ]
     return {
         **({"store": file_hash(store)} if store is not None and store.is_file() else {}),
         **({} if rates is None else {"multipliers": file_hash(rates)}),
+        **({"domains": [file_hash(file) for file in tagged]} if tagged else {}),
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),

@@ -134,7 +134,7 @@ def _asked(
     masked = None if mask is None else (mask, entries)
 
     def batches(split: Tokens) -> Batches:
-        return Batches(tokens=split.ids, length=length, size=1, seed=seed, masked=masked, source=split.split)
+        return Batches(tokens=split.ids, length=length, size=1, seed=seed, masked=masked)
 
     train, val = batches(tokens), batches(others) if others is not None else None
     files, hash_of_train, hash_of_val = machine.agreed(

@@ -4,9 +4,11 @@ it."""
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from growkit.data.batches import Batch, BatchSource
+from growkit.data.domains import DomainLosses
 from growkit.training.machine import Machine
 from growkit.training.objective import Predicted, total_loss
 from growkit.training.routing import described, routing
@@ -20,31 +22,38 @@ def validate(
     machine: Machine,
     whole: Callable[[Callable[[], Any]], Any] = lambda work: work(),
 ) -> tuple[float, dict[str, Any]]:
-    """(mean nats per predicted token of all layers, the plain loss whoever teaches; how a mixture routed).
+    """(mean nats per predicted token of all layers, the plain loss whoever teaches; what else was seen: of tagged text
+    the loss of each of its domains, and how a mixture routed).
 
     The first windows of the split, as many as settings.eval_tokens allow. whole: what runs work where a sharded model's
     own weights are there. All processes call this together.
     """
     model.eval()
     total, predicted, tallies = 0.0, 0, None
+    kinds = DomainLosses(val.domains.names) if val.domains is not None else None
     for mine, counts in own_batches(val, settings, machine):
         batch = mine.to(machine.device)
 
-        def work(batch: Batch = batch) -> tuple[float, torch.Tensor | None]:
+        def work(batch: Batch = batch) -> tuple[float, torch.Tensor | None, torch.Tensor | None]:
             with torch.no_grad(), machine.autocast(), routing(model) as routed:
-                nats = total_loss(Predicted(model, batch)).item()
-            return nats, routed.tallies()
+                nats, each = total_loss(Predicted(model, batch), kinds is not None)
+            return nats.item(), each, routed.tallies()
 
-        nats, routed = whole(work)
+        nats, each, routed = whole(work)
         total, predicted = total + counts * nats, predicted + int(counts) * batch.predicted
+        if kinds is not None and counts:
+            kinds.add(batch.of.numpy(), each.double().cpu().numpy())
         if routed is not None:
             tallies = counts * routed + (0.0 if tallies is None else tallies)
     total, count = machine.total([total, predicted])
-    loss = total / max(1.0, count)
-    if tallies is None:
-        return loss, {}
-    shared = torch.tensor(machine.total(tallies.flatten().tolist()), dtype=torch.float64)
-    return loss, described(shared.view_as(tallies))
+    seen: dict[str, Any] = {}
+    if kinds is not None:
+        kinds.nats, kinds.predicted = np.array(machine.total([*kinds.nats, *kinds.predicted])).reshape(2, -1)
+        seen["domains"] = kinds.means()
+    if tallies is not None:
+        shared = torch.tensor(machine.total(tallies.flatten().tolist()), dtype=torch.float64)
+        seen |= described(shared.view_as(tallies))
+    return total / max(1.0, count), seen
 
 
 def own_batches(val: BatchSource, settings: Settings, machine: Machine) -> Iterator[tuple[Batch, float]]:
