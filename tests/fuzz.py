@@ -35,7 +35,7 @@ from growkit.cli import app
 COMMANDS = typer.main.get_command(app).commands
 NOT_DRAWN = {"--help", "--compile", "--no-compile", "--tensorboard", "--wandb"}  # slow, or written by another library
 SECONDS, MEMORY = 100, 3 << 30  # of computing, and bytes beyond what the process has
-OUTPUTS = {"out", "stopped", "src/new"}
+OUTPUTS = {"out", "stopped", "half", "src/new"}
 KINDS = (*READ, "options")
 
 

@@ -30,7 +30,9 @@ def _quiet(_total: int) -> Callable[[int], None]:
 def teach(
     checkpoint: Teacher,
     data: Data,
-    out: Annotated[w.PathLike, Option(help="Folder of the store.", panel=w.OUTPUT, metavar="STORE")],
+    out: Annotated[
+        w.PathLike, Option(help="Folder of the store.", panel=w.OUTPUT, metavar="STORE", flags=("-o", "--out"))
+    ],
     *,
     head: Annotated[
         int,

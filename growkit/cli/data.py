@@ -1,4 +1,6 @@
-"""The commands around training: tokenize, init, eval, teach. Knows what is shown of them; everything else is the library's."""
+"""The commands around training: tokenize, init, eval, teach. Knows what is shown of them; everything else is the
+library's.
+"""
 
 import os
 from collections.abc import Callable

@@ -54,12 +54,8 @@ class StoreHeader:
 
     @property
     def record(self) -> np.dtype:
-        """Of one position: ids of the head, by size, and then of what was drawn; log-probabilities of the head; log-mass
-        of the rest, NaN where the teacher says nothing; mean log-probability of what was drawn."""
-        ids = dtype_for(self.vocabulary).str
-        return np.dtype(
-            [("ids", ids, (self.head + self.tail,)), ("head", "<f2", (self.head,)), ("tail", "<f2"), ("drawn", "<f2")]
-        )
+        """Of one position."""
+        return record_of(self.vocabulary, self.head, self.tail)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -78,6 +74,15 @@ class StoreHeader:
 
 
 SHA = Text("[0-9a-f]{64}", "a SHA-256 in hexadecimal digits")
+
+
+def record_of(vocabulary: int, head: int, tail: int) -> np.dtype:
+    """Of one position: ids of the head, by size, and then of what was drawn; log-probabilities of the head; log-mass of
+    the rest, NaN where the teacher says nothing; mean log-probability of what was drawn."""
+    ids = dtype_for(vocabulary).str
+    return np.dtype([("ids", ids, (head + tail,)), ("head", "<f2", (head,)), ("tail", "<f2"), ("drawn", "<f2")])
+
+
 FIELDS = tuple(StoreHeader.__dataclass_fields__)
 SCHEMA = Fields(
     {
@@ -227,5 +232,10 @@ def finish(folder: Path) -> None:
     """Give a store its header's name, when all of it is there. Raises OSError for the disk."""
     os.replace(folder / UNFINISHED_HEADER, folder / HEADER)
     sync(folder)
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a finished store needs no more. Raises OSError for the disk."""
     for path in folder.glob(DONE):
         path.unlink()

@@ -11,7 +11,7 @@ that were drawn with replacement. With q the student's probabilities, in nats:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,6 +37,11 @@ class Summary:
     def m(self) -> int:
         """Entries drawn."""
         return self.ids.shape[1] - self.k
+
+    def normalised(self) -> "Summary":
+        """The same with probabilities that sum to 1, which half precision does not keep."""
+        total = torch.cat([self.head, self.tail[:, None]], 1).logsumexp(1)
+        return replace(self, head=self.head - total[:, None], tail=self.tail - total, drawn=self.drawn - total)
 
 
 @dataclass(frozen=True, kw_only=True)

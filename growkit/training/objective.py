@@ -50,7 +50,8 @@ class Word(Protocol):
 
 @dataclass(frozen=True)
 class WholeWord:
-    """What a teacher says that computed all its logits. theirs: (m, vocabulary). temperature: of both distributions."""
+    """What a teacher says that computed all its logits. theirs: (m, entries), of the first of the student's where it has
+    fewer. temperature: of both distributions."""
 
     theirs: torch.Tensor
     temperature: float
@@ -62,7 +63,8 @@ class WholeWord:
             teacher = torch.log_softmax(self.theirs.float() / self.temperature, dim=-1)
             wanted = teacher.exp()
             entropy = -(wanted * teacher).sum()
-        crossed = torch.nn.functional.cross_entropy(logits / self.temperature, wanted, reduction="sum")
+        shared = logits[:, : wanted.shape[1]]
+        crossed = torch.nn.functional.cross_entropy(shared / self.temperature, wanted, reduction="sum")
         return self.temperature**2 * (crossed - entropy)
 
 

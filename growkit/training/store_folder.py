@@ -5,6 +5,7 @@ Knows names of files; ignorant of what is written.
 import os
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,15 @@ class StoreFolder:
     def __init__(self, out: Path):
         self.out = out
         self._close: Callable[[], object] = lambda: None
+        self._began = False
+
+    def forget(self) -> None:
+        """Take back what `take` began: there is no model to write down."""
+        if self._began:
+            for name in _own(self.out):
+                (self.out / name).unlink()
+            with suppress(OSError):  # it was there before
+                self.out.rmdir()
 
     def release(self) -> None:
         """Let others into the folder."""
@@ -44,14 +54,20 @@ class StoreFolder:
         there = next((name for name in (HEADER, UNFINISHED_HEADER) if (self.out / name).is_file()), None)
         if there is None:
             self._check_free()
-            self.on_disk(lambda: stored.begin(self.out, header))
+            self._began = True
+            try:
+                self.on_disk(lambda: stored.begin(self.out, header))
+            except RequestError:
+                self.forget()
+                raise
             return False
         self._check_same(stored.read_header(self.out / there), header)
         if not resume:
-            what = "a store" if there == HEADER else "an unfinished store; go on with it by --resume auto"
+            what = "a store; take it away" if there == HEADER else "an unfinished store; go on with it by --resume auto"
             raise RequestError(f"{str(self.out)!r} holds {what}, or choose another --out")
         if there == HEADER:
             stored.open_header(self.out)
+            self.on_disk(lambda: stored.tidy(self.out))
         return there == HEADER
 
     def on_disk(self, work: Callable[[], T]) -> T:
@@ -66,8 +82,7 @@ class StoreFolder:
 
     def _check_free(self) -> None:
         """Refuse a folder that holds more than a store which was killed before it had its header."""
-        own = {stored.WORDS, stored.NATS, f"{UNFINISHED_HEADER}.partial"}
-        strange = sorted(path.name for path in self.out.iterdir() if path.name not in own)
+        strange = sorted({path.name for path in self.out.iterdir()} - _own(self.out))
         if strange:
             raise RequestError(f"{str(self.out)!r} holds {strange[0]!r} and is no store; choose another --out")
 
@@ -80,3 +95,9 @@ class StoreFolder:
                 f"{str(self.out)!r} was begun with something else: {'; '.join(different)}; give what it was, or another"
                 " --out"
             )
+
+
+def _own(folder: Path) -> set[str]:
+    """The names of what a store that has only begun has in its folder."""
+    names = {stored.WORDS, stored.NATS, UNFINISHED_HEADER, f"{UNFINISHED_HEADER}.partial"}
+    return {path.name for path in folder.iterdir() if path.name in names or path.match(stored.DONE)}

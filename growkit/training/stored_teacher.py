@@ -100,7 +100,7 @@ class StoredTeacher:
             lots=None if lots is None else column(lots),
         )
         assert self._settings.teacher_estimate is not None, "a store without a way to read it"
-        terms = ESTIMATES[self._settings.teacher_estimate](row)
+        terms = ESTIMATES[self._settings.teacher_estimate](row.normalised())
         silent = None if speaks.all() else ~speaks
 
         def word(piece: slice) -> Word:

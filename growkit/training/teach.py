@@ -16,16 +16,15 @@ import numpy as np
 import torch
 
 from growkit.checkpoint.headers import file_hash
-from growkit.checkpoint.source import Checkpoint
 from growkit.data import word_store as stored
 from growkit.data.batches import IGNORED, Batches
 from growkit.data.tokens import Tokens, open_tokens
 from growkit.data.word_store import NATS, WORDS, StoreHeader, StoreWriter
-from growkit.errors import RequestError
+from growkit.errors import GrowkitError, RequestError
 from growkit.families import vocabulary_size
 from growkit.models.running import objective
 from growkit.operators.seeds import stable_seed
-from growkit.training.blank import blank_model, check_trainable
+from growkit.training.blank import Blank, blank_model, check_trainable
 from growkit.training.machine import Machine, this_machine
 from growkit.training.objective import Predicted
 from growkit.training.ready import mask_token
@@ -72,14 +71,14 @@ def teach(
     data: str | Path,
     out: str | Path,
     *,
-    head: int = 16,
-    tail: int = 16,
-    temperature: float = 1.0,
-    seq_len: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    resume: bool = False,
-    begin: Begin = lambda _total: lambda _done: None,
+    head: int,
+    tail: int,
+    temperature: float,
+    seq_len: int | None,
+    seed: int,
+    device: str,
+    resume: bool,
+    begin: Begin,
 ) -> Written:
     """Run a teacher once over a dataset and keep what it says. All processes of a torchrun call it alike.
 
@@ -91,11 +90,11 @@ def teach(
     train, val, header = _asked(origin, data, head, tail, temperature, seq_len, seed, machine)
     check_place(folder, {"the teacher": Path(checkpoint), "the data": Path(data)})
     splits = {WORDS: train} | ({NATS: val} if val is not None else {})
-    place = StoreFolder(folder)
+    blank, place = blank_model(origin.source), StoreFolder(folder)
     try:
         if not machine.agreed(lambda: place.take(header, resume)):
             seen = begin if machine.is_first else lambda _: lambda _: None
-            _pass(origin.source, splits, place, header, machine, seen)
+            _pass(blank, splits, place, header, machine, seen)
             machine.agreed(lambda: place.on_disk(lambda: stored.finish(folder)))
         loss = machine.agreed(lambda: _mean(folder, header))
     finally:
@@ -149,7 +148,7 @@ def _asked(
 
 
 def _pass(
-    source: Checkpoint,
+    blank: Blank,
     splits: dict[str, Batches],
     place: StoreFolder,
     header: StoreHeader,
@@ -160,7 +159,11 @@ def _pass(
     done = machine.agreed(lambda: stored.batches_done(place.out))
     mine = [part for part in _parts(header) if part.number not in done][machine.rank :: machine.world]
     if mine:
-        model = frozen(blank_model(source), machine)
+        try:
+            model = frozen(blank, machine)
+        except GrowkitError:
+            place.forget()
+            raise
     writer = place.on_disk(lambda: StoreWriter(place.out, header, machine.rank))
     advance, settled = begin(sum(len(part.windows) for part in mine)), time.monotonic()
     try:
