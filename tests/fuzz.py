@@ -127,7 +127,7 @@ def broken(line: list[str], result: dict, before: dict, after: dict) -> str:
     elif code == 2 and sum(sentence.startswith("growkit: ") for sentence in said.splitlines()) != 1:
         return "not one sentence"
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    touched = {path for path in changed if path in before and path.split("/")[0] != "stopped"}
+    touched = {path for path in changed if path in before and path.split("/")[0] not in ("stopped", "half")}
     if touched:
         return f"a source changed: {sorted(touched)[0]}"
     if any(".partial" in path or path.endswith("UNFINISHED") for path in changed):

@@ -147,7 +147,7 @@ READ = {
     "domains": [(f"tagged/{name}", TAGGED) for name in ("train.domains", "val.domains", "train.idx.npy", "meta.json")],
     "text": [(f"text.{end}", TEXT) for end in ("txt", "jsonl")] + [(f"text.{end}", TEXT[:2]) for end in ("jsonl.gz", "parquet")],
     "tokenizer": [
-        (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
+        (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
     ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
@@ -156,7 +156,7 @@ READ = {
         (f"st/{name}", ["widen {} --hidden 32 -o out", "fuse {} st -o out", "inspect {}"])
         for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
     ],
-    "generation": [("src/generation_config.json", [RUN[1], RUN[4], GROW[1], MERGE[0], "verify {} wide"])],
+    "generation": [("src/generation_config.json", ["generate {} Hello --max-tokens 4", RUN[1], RUN[4], GROW[1], MERGE[0], "verify {} wide"])],
     "provenance": [("wide/growkit.json", ["verify src {}", "inspect {}", "widen {} --hidden 48 -o out", "verify {} src"])],
     "card": [("wide/README.md", ["widen {} --hidden 48 -o out", "merge {} --base wide -o out", "delta wide {}"])],
     "run": [(f"run/{name}", TRAINED) for name in ("metrics.jsonl", "run.json")],
@@ -167,7 +167,7 @@ READ = {
     ],
     "store": [(f"store/{name}", [f"pretrain src {TRAIN} out --steps 2 --teacher {{}} --teacher-until overtaken --eval-every 1"])
         for name in ("store.json", "train.words", "val.nats")]
-        + [(f"half/{name}", ["teach src --data data --seq-len 16 -o half --resume auto", f"pretrain src {TRAIN} out --steps 2 --teacher half"])
+        + [(f"half/{name}", ["teach src --data data --seq-len 16 -o half --resume auto"])
         for name in ("store.unfinished.json", "done-0.bin", "train.words")],
     "moments": [
         ("run/final/lr_multipliers.json", [f"pretrain run/final {TRAIN} out --steps 2", "widen run/final --hidden 32 -o out --no-verify"]),
@@ -192,6 +192,7 @@ LINES = {
     "init": "init src -o out",
     "eval": "eval src --data data",
     "teach": "teach src --data data --seq-len 16 -o out",
+    "generate": "generate src Hello --max-tokens 4",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "report": "report run -o out",
     "push": "push src org/name --dry-run",

@@ -141,7 +141,7 @@ RUNS = {
     "pretrain stages": "llama --stages stages.toml",
     "pretrain with a teacher": "gpt2 --steps 8 --teacher teacher --teacher-steps 5 --temperature 1.5",
     "pretrain until overtaken": "gpt2 --steps 8 --teacher teacher --teacher-steps 8 --teacher-until overtaken",
-    "pretrain masks with a teacher": "bert-masks --steps 6 --teacher teacher-masks --alpha-schedule constant",
+    "pretrain masks with a teacher": "bert-masks --steps 6 --teacher teacher-masks --teacher-schedule constant",
     "pretrain a mixture": "qwen3_moe --steps 8 --balance 0.02 --router-z 0.01 --expert-dropout 0.1",
     "pretrain in parts": "llama --steps 8 --grad-accum 2 --clip 0.5 --weight-decay 0.05 --seed 3",
     "pretrain a warm start": "llama-warm --steps 6",

@@ -70,7 +70,7 @@ REFUSALS = [
     "eval llama --data data --split test", "eval llama --data data --device tpu", "eval llama --data data --context 65",
     
     *(f"pretrain llama {TRAIN} {more}" for more in (
-        "--schedule sideways", "--decay slow", "--precision int4", "--alpha-schedule up", "--device tpu",
+        "--schedule sideways", "--decay slow", "--precision int4", "--teacher-schedule up", "--device tpu",
         "--resume maybe", "--teacher nowhere", "--epochs 1", "--batch-size 5 --grad-accum 2", "--sub-layers 2",
         "--teacher-steps 2", "--schedule stackbert", "--seq-len 65", "--data little.bin", "--data data-short",
         "--data data-large", "--stages stages.toml", "--out little.bin",

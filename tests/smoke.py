@@ -14,7 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-OPTIONAL = {"matplotlib", "tensorboard", "pyarrow"}  # of extras; without them a module may fail to load, and no other
+OPTIONAL = {
+    "matplotlib",
+    "tensorboard",
+    "wandb",
+    "pyarrow",
+}  # of extras; without them a module may fail to load, and no other
 STAGES = """
 [[stage]]
 name = "alone"

@@ -32,10 +32,10 @@ from growkit.merging.prepare_merge import MergeOptions
 from growkit.models import evaluate, init
 from growkit.models import verify as proof
 from growkit.training.machine import SHARDS
-from growkit.training.objective import ALPHAS
 from growkit.training.optim import DECAYS
 from growkit.training.settings import PRECISIONS, UNTIL, Settings
 from growkit.training.stages import SCHEDULES
+from growkit.training.teaching import ALPHAS
 
 COMMANDS = typer.main.get_command(app).commands
 DOORS = {name: getattr(growkit, name) for name in api.__all__}
@@ -181,7 +181,7 @@ CHOICES = [  # door, parameter, the table of its choices
     ("stack", "method", DEPTHS), ("grow", "depth", DEPTHS), ("widen", "dtype", DTYPES), ("init", "dtype", init.DTYPES),
     ("merge", "method", METHODS), ("merge", "vocab", VOCABULARIES), ("pretrain", "schedule", SCHEDULES),
     ("pretrain", "precision", PRECISIONS), ("pretrain", "shard", SHARDS), ("pretrain", "decay", DECAYS),
-    ("pretrain", "alpha_schedule", ALPHAS), ("pretrain", "teacher_until", UNTIL),
+    ("pretrain", "teacher_schedule", ALPHAS), ("pretrain", "teacher_until", UNTIL),
 ]  # fmt: skip
 
 

@@ -226,7 +226,7 @@ def test_what_cannot_be_measured(here, prepare, args, says):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(here):
-    refused("eval", "gpt2", "--data", "gpt2-data", "--device", "cuda", says="torch sees no GPU here")
+    refused("eval", "gpt2", "--data", "gpt2-data", "--device", "cuda", says="PyTorch finds no GPU here")
 
 
 # models from scratch

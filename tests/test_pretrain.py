@@ -76,16 +76,22 @@ def test_teachers(world):
     assert losses_of("none") == losses_of("zero") and same(weights("none/final"), weights("zero/final"))
 
     def watch(line):
-        lines.append((line.get("step"), line.get("alpha"), "kd_loss" in line, taught_run.teacher is not None))
+        if line["kind"] == "train":
+            lines.append(
+                (line.get("step"), line.get("alpha"), "kd_loss" in line, taught_run.lessons.teacher is not None)
+            )
 
-    taught = ask(world, "taught", steps=4, teacher=str(world / "teacher"), teacher_steps=2, eval_every=9, save_every=9)
+    usual = dict(teacher=str(world / "teacher"), teacher_steps=2, teacher_until="steps")
+    taught = ask(world, "taught", steps=4, eval_every=9, save_every=9, **usual)
     taught_run = pretrain.open_run(taught, watch=watch)
     assert pretrain.carry_through(taught_run).run is taught_run
     assert lines[:4] == [(1, 1.0, True, True), (2, 0.5, True, True), (3, 0.0, False, False), (4, 0.0, False, False)]
     assert losses_of("taught")[0] == losses_of("none")[0] != losses_of("taught")[1]
-    itself = dict(teacher=str(world / "llama"), teacher_steps=9, alpha_schedule="heaviside", weight_decay=0.0)
+    itself = dict(teacher=str(world / "llama"), teacher_steps=9, teacher_schedule="heaviside", weight_decay=0.0)
     pretrain.pretrain(ask(world, "itself", model="llama", steps=1, **itself))
-    said = json.loads(Path("itself/metrics.jsonl").read_text().splitlines()[0])
+    said = next(
+        line for line in map(json.loads, Path("itself/metrics.jsonl").read_text().splitlines()) if "alpha" in line
+    )
     assert said["kd_loss"] < 1e-5 and said["grad_norm"] < 1e-4 and said["loss"] > 1
 
 
@@ -112,7 +118,7 @@ def alphas(out) -> dict[int, float]:
 def test_a_teacher_that_is_overtaken(world, monkeypatch):
     """It ends when validation passes its own and never begins again; stopped before or after that, the same run comes
     out."""
-    val = {2: 5.0, 4: 4.0, 6: 3.5, 8: 9.0, 10: 9.0, 12: 9.0}  # of the model; its teacher's is 3.8
+    val = {0: 9.0, 2: 5.0, 4: 4.0, 6: 3.5, 8: 9.0, 10: 9.0, 12: 9.0}  # of the model; its teacher's is 3.8
     asked, runs = [], []
 
     def validate(model, *_):
@@ -128,9 +134,9 @@ def test_a_teacher_that_is_overtaken(world, monkeypatch):
     taught = dict(teacher=str(world / "teacher"), teacher_steps=10, teacher_until="overtaken", eval_every=2)
     go(ask(world, "whole", **taught))
     weight = {step: 1 - (step - 1) / 10 if step <= 6 else 0.0 for step in range(1, 13)}
-    assert alphas("whole") == pytest.approx(weight) and asked.count(True) == 1 and asked.count(False) == 6
+    assert alphas("whole") == pytest.approx(weight) and asked.count(True) == 1 and asked.count(False) == 7
     notes = [line for line in map(json.loads, Path("whole/metrics.jsonl").read_text().splitlines()) if "text" in line]
-    assert [note["text"].split(";")[0] for note in notes] == [
+    assert [note["text"].split(";")[0] for note in notes[1:]] == [
         "at step 6 the model's validation loss 3.5000 passes its teacher's, 3.8000"
     ]
     s = ask(world, "run", **taught)
@@ -152,7 +158,7 @@ def test_a_teacher_that_is_overtaken(world, monkeypatch):
 @pytest.mark.parametrize(("lr", "ends"), [(0.0, False), (1e-3, True)])
 def test_what_a_teacher_is_overtaken_by(world, lr, ends):
     """A teacher that is the model itself: as good as it while nothing is learned, passed after the first steps."""
-    taught = dict(teacher=str(world / "llama"), teacher_steps=4, teacher_until="overtaken", alpha_schedule="constant")
+    taught = dict(teacher=str(world / "llama"), teacher_steps=4, teacher_until="overtaken", teacher_schedule="constant")
     pretrain.pretrain(ask(world, "run", model="llama", steps=4, warmup=0, lr=lr, eval_every=2, **taught))
     assert list(alphas("run").values()) == ([0.5, 0.5, 0.0, 0.0] if ends else [0.5] * 4)
 
@@ -160,7 +166,7 @@ def test_what_a_teacher_is_overtaken_by(world, lr, ends):
 @pytest.mark.parametrize(
     ("schedule", "options"),
     {
-        "plain": "--grad-accum 2 --teacher TEACHER --teacher-steps 4",
+        "plain": "--grad-accum 2 --teacher TEACHER --teacher-steps 4 --teacher-until steps",
         "two-stage": "--sub-layers 2 --sub-steps 5",
         "stackbert": "--to-layers 7",
         "stackbert ": "--to-layers 6 --steps 1",  # no step for the first stage
@@ -318,7 +324,7 @@ REFUSED = {
     "schedule": (["--schedule", "sideways"], "plain, two-stage, stackbert, mslt"),
     "decay": (["--decay", "slow"], "cosine, linear, wsd, constant"),
     "precision": (["--precision", "int4"], "auto, float32, bfloat16"),
-    "alpha": (["--alpha-schedule", "up"], "linear, constant, heaviside"),
+    "alpha": (["--teacher-schedule", "up"], "linear, constant, heaviside, wsd"),
     "device": (["--device", "tpu"], "auto, cpu, cuda"),
     "resume": (["--resume", "maybe"], "auto, never"),
     "no such checkpoint": (["--teacher", "nowhere"], "nowhere"),
@@ -342,7 +348,7 @@ REFUSED = {
     "a file": (["--out", "little.bin"], "no folder"),
     "shards": (["--shard", "most"], "auto, none, node, all"),
     "nobody is overtaken": (["--teacher-until", "overtaken"], "--teacher CKPT"),
-    "a teacher until what": (["--teacher", "fine", "--teacher-until", "noon"], "steps, overtaken"),
+    "a teacher until what": (["--teacher", "fine", "--teacher-until", "noon"], "overtaken, steps"),
     "a teacher nobody can overtake": (
         ["--teacher", "fine", "--teacher-until", "overtaken", "--data", "whole.bin"],
         "no validation split",

@@ -308,3 +308,49 @@ def test_experts_have_a_table():
     text = Path("out/report.md").read_text()
     assert "| mixture | 1.50 | 0.05 | 1 | 50% |" in text and "| dense | 1." not in text
     assert json.loads(Path("out/report.json").read_text())["runs"][1]["experts"]["dead"] == 1
+
+
+def told(name, val, **more):
+    """A run whose validations tell losses by domain: (step, loss, {domain: loss})."""
+    folder = make(name, [point[:2] for point in val], **more)
+    lines = [json.loads(entry) for entry in Path(name, "metrics.jsonl").read_text().splitlines()]
+    for entry in lines:
+        entry |= {"domains": next(d for s, _, d in val if s == entry["step"])} if entry["kind"] == "val" else {}
+    write(name, lines)
+    return folder
+
+
+ADAPTING = [(0, 5.0, {"books": 3.0, "code": 7.0}), (100, 4.0, {"books": 3.25, "code": 4.75})]
+
+
+def test_what_was_gained_and_forgotten_of_each_domain():
+    told("alone", ADAPTING)
+    told("taught", [ADAPTING[0], (100, 3.9, {"books": 3.5, "code": 4.25})], settings={"teacher": {"code": "small"}})
+    told("late", [(50, 4.5, {"books": 3.0, "code": 5.0}), ADAPTING[1]], settings={"teacher": "other"})
+    make("untagged")
+    made = growkit.report(["alone", "taught", "late", "untagged"], "out")
+    rows = json.loads(Path("out/report.json").read_text())["runs"]
+    assert rows[1]["domains"] == [
+        {"domain": "books", "teacher": None, "entry": 3.0, "end": 3.5, "gain": -0.5},
+        {"domain": "code", "teacher": "small", "entry": 7.0, "end": 4.25, "gain": 2.75},
+    ]
+    assert rows[3]["domains"] == [] and rows[2]["domains"][0]["teacher"] == "other"
+    title, headings, lines = made.tables()[-1]
+    assert title == "By domain, nats per token of validation text" and headings[-2:] == ("gained", "forgotten")
+    assert lines == [
+        ("books", "alone", "none", "3.0000", "3.2500", "", "0.2500"),
+        ("books", "taught", "none", "3.0000", "3.5000", "", "0.5000"),
+        ("books", "late", "other", "3.0000", "3.2500", "", "0.2500"),
+        ("code", "alone", "none", "7.0000", "4.7500", "2.2500", ""),
+        ("code", "taught", "small", "7.0000", "4.2500", "2.7500", ""),
+        ("code", "late", "other", "5.0000", "4.7500", "0.2500", ""),
+    ]
+    assert made.notes[0] == "late was first validated at step 50, which counts as its entry"
+    assert "| code | taught | small | 7.0000 | 4.2500 | 2.7500 |  |" in Path("out/report.md").read_text()
+
+
+def test_losses_by_domain_that_are_none():
+    told("run", [(0, 5.0, {"books": "low"})])
+    refused("report", "run", "-o", "out", says="should have domains.'books' as a finite number")
+    told("other", ADAPTING, settings={"teacher": 5})
+    refused("report", "other", "-o", "out", says="should have settings.teacher as")

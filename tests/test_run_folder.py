@@ -54,7 +54,9 @@ def test_no_run_lies_in_or_around_what_it_reads(world, case):
         refused(*asked, *more, says=says)
 
 
-@pytest.mark.parametrize("name", ["final", "checkpoints", "stages", "metrics.jsonl", "tensorboard"])
+@pytest.mark.parametrize(
+    "name", ["final", "checkpoints", "stages", "metrics.jsonl", "tensorboard", "wandb", "wandb.json"]
+)
 def test_what_no_run_made_is_not_taken_for_a_runs(world, name):
     """It would be deleted, or gone on with."""
     Path("run", name, "thesis").mkdir(parents=True)

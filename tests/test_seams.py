@@ -69,7 +69,7 @@ def test_rows_that_predict_different_numbers_of_tokens(world, model):
     tiny.make("bert", dtype=torch.float32, **still).save_pretrained("still")
     tokenizer().save_pretrained("still")
     tiny.make("llama", dtype=torch.float32, seed=4).save_pretrained("other")
-    taught = dict(teacher="other", teacher_steps=6) if model == "llama" else {}
+    taught = dict(teacher="other", teacher_steps=6, teacher_until="steps") if model == "llama" else {}
     where = Path(model).resolve() if model == "still" else model
     usual = dict(model=where, steps=8, eval_every=4, **taught)
     one = answering(ask(world, "one", **usual)).run
@@ -128,6 +128,9 @@ class Table:
     def flops(self, tokens, length):
         return 5.0 * tokens
 
+    def hashes(self):
+        return {"train": str(self.logits["train"].sum())}
+
 
 def table(folder, data, certainty, cut=None):
     """Logits that know the next token of every place, more or less."""
@@ -157,7 +160,14 @@ def test_another_teacher_through_a_whole_run(world, tables, model):
     """Its word is that of the places that are predicted; its operations count; a run that was stopped goes on with
     it."""
     taught = dict(
-        model=model, steps=6, warmup=0, grad_accum=2, teacher="good", teacher_steps=4, alpha_schedule="constant"
+        model=model,
+        steps=6,
+        warmup=0,
+        grad_accum=2,
+        teacher="good",
+        teacher_steps=4,
+        teacher_schedule="constant",
+        teacher_until="steps",
     )
     going = pretrain.open_run(ask(world, "run", **taught))
     going.begin()
@@ -193,7 +203,7 @@ def test_another_teacher_through_a_whole_run(world, tables, model):
 
 @pytest.mark.parametrize(("name", "ends"), [("good", False), ("poor", True)])
 def test_another_teacher_tells_its_own_loss(world, tables, name, ends):
-    taught = dict(teacher=name, teacher_steps=6, teacher_until="overtaken", alpha_schedule="constant", lr=1e-3)
+    taught = dict(teacher=name, teacher_steps=6, teacher_until="overtaken", teacher_schedule="constant", lr=1e-3)
     pretrain.pretrain(ask(world, "run", model="llama", steps=6, eval_every=2, **taught))
     told = [said for said in map(json.loads, Path("run/metrics.jsonl").read_text().splitlines()) if "alpha" in said]
     assert ({said["alpha"] for said in told[2:]} == {0.0}) == ends

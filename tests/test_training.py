@@ -14,10 +14,11 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.training import checkpoints as state
 from growkit.training import objective
 from growkit.training.machine import BYTES, Machine, shard_size, this_machine
-from growkit.training.objective import Predicted, Teaching, WholeWord, is_masked, learn, mixed, nats, total_loss
+from growkit.training.objective import Predicted, WholeWord, is_masked, learn, mixed, nats, total_loss
 from growkit.training.optim import adamw, load_state, moments, rate, set_rate
 from growkit.training.prefix import layers_of, submodel
 from growkit.training.stages import SCHEDULES, Stage, read_stages
+from growkit.training.teaching import ALPHAS, Teaching
 
 # ---------------------------------------------------------------- prefixes
 
@@ -221,12 +222,18 @@ def test_a_teacher_that_speaks_of_some_rows(rows):
 def test_alpha_tables():
     tables = {
         "linear": [1.0, 0.75, 0.5, 0.25, 0.0, 0.0],
-        "constant": [0.5, 0.5, 0.5, 0.5, 0.0, 0.0],
+        "constant": [1.0, 1.0, 1.0, 1.0, 0.0, 0.0],
         "heaviside": [1.0, 1.0, 1.0, 1.0, 0.0, 0.0],
+        "wsd": [1.0, 1.0, 1.0, 1.0, 0.0, 0.0],
     }
+    assert tables.keys() == ALPHAS.keys()
     for schedule, table in tables.items():
-        assert [Teaching(4, schedule=schedule).alpha(step) for step in range(6)] == table
-        assert Teaching(0, schedule=schedule).alpha(0) == 0.0
+        for weight in (1.0, 0.5):
+            teaching = Teaching(4, schedule, weight)
+            assert [teaching.alpha(step) for step in range(6)] == [weight * alpha for alpha in table]
+        assert Teaching(0, schedule).alpha(0) == 0.0
+    wsd = [Teaching(20, "wsd").alpha(step) for step in range(21)]
+    assert wsd == pytest.approx([1.0] * 17 + [0.75, 0.5, 0.25, 0.0])
 
 
 # ---------------------------------------------------------------- batches and machines
@@ -418,7 +425,7 @@ def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
     set_rate(optimizer, 1e-2)
     step(first, optimizer, 1)
     saver = state.Saver(tmp_path, keep=2)
-    trainer = {"stage": 0, "tokens": 64, "overtaken": False, "flops": 1e9, "elapsed_s": 0.5}
+    trainer = {"stage": 0, "tokens": 64, "overtaken": False, "teacher_loss": None, "flops": 1e9, "elapsed_s": 0.5}
     saver.begin(1, first, optimizer, trainer)
     saver.settle(wait=True)
     second = tiny.make("llama", dtype=torch.float32, seed=5)

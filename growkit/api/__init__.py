@@ -8,6 +8,7 @@ from growkit.api.apply import apply
 from growkit.api.delta import delta
 from growkit.api.evaluate import evaluate
 from growkit.api.fuse import fuse
+from growkit.api.generate import generate
 from growkit.api.grow import grow
 from growkit.api.grow_state_dict import grow_state_dict
 from growkit.api.init import init
@@ -25,6 +26,6 @@ from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
-    "apply", "delta", "evaluate", "fuse", "grow", "grow_state_dict", "init", "inspect", "merge", "param_groups",
+    "apply", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "param_groups",
     "pretrain", "push", "report", "stack", "teach", "tokenize", "upcycle", "verify", "widen",
 ]  # fmt: skip

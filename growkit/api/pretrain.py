@@ -170,26 +170,35 @@ def pretrain(
         Option(help="How long; default a third of the run.", panel=TEACHER, metavar="N", within=(1, limits.STEPS)),
     ] = None,
     teacher_until: Annotated[
-        Literal["steps", "overtaken"],
-        Option(help="overtaken: end it when validation finds the model better.", panel=TEACHER),
-    ] = "steps",
+        Literal["overtaken", "steps"] | None,
+        Option(
+            help="overtaken: end it when validation finds the model better, before the first step and at every"
+            " --eval-every; the default where the data has a validation split.",
+            panel=TEACHER,
+        ),
+    ] = None,
     teacher_estimate: Annotated[
         Literal["head+sampled", "bucket", "sampled", "top-k"] | None,
         Option(help="how a store is read; default head+sampled.", panel=TEACHER, metavar="HOW"),
     ] = None,
     temperature: Annotated[
         float | None,
-        Option(
-            help="Of both distributions; default 2, of a store the one that it was written with.",
-            panel=TEACHER,
-            metavar="T",
-            within=(0.01, 1000),
-        ),
+        Option(help="Of both distributions; default 2, or a store's.", panel=TEACHER, metavar="T", within=(0.01, 1000)),
     ] = None,
-    alpha_schedule: Annotated[
-        Literal["linear", "constant", "heaviside"],
+    teacher_schedule: Annotated[
+        Literal["linear", "constant", "heaviside", "wsd"],
         Option(help="how the teacher's weight falls.", panel=TEACHER, metavar="HOW"),
     ] = "linear",
+    teacher_weight: Annotated[
+        float | None,
+        Option(
+            help="That weight at the first step; default 1, and 0.5 for constant and where the model was grown exactly"
+            " from this very teacher.",
+            panel=TEACHER,
+            metavar="X",
+            within=(0, 1),
+        ),
+    ] = None,
     balance: Annotated[
         float | None,
         Option(
@@ -223,6 +232,9 @@ def pretrain(
         ),
     ] = 10,
     tensorboard: Annotated[bool, Option(help="Write RUN/tensorboard too.", panel=KEEPING)] = False,
+    wandb: Annotated[
+        bool, Option(help="Send them to Weights & Biases, as its own WANDB_... variables say.", panel=KEEPING)
+    ] = False,
     dry_run: Annotated[
         bool, Option(help="Check everything, say what the run will be, and write nothing.", panel=KEEPING)
     ] = False,
@@ -263,9 +275,10 @@ def pretrain(
         checkpoint=str(checkpoint), data=str(data), out=str(out), steps=total, stages=chosen, seq_len=window,
         batch_size=batch_size, grad_accum=grad_accum, seed=seed,
         teacher=None if teacher is None else str(teacher),
-        teacher_steps=asked.teaching_steps(teacher, teacher_steps, teacher_until, total),
+        teacher_steps=asked.teaching_steps(teacher, teacher_steps, teacher_until, teacher_weight, total),
         teacher_until=teacher_until, teacher_estimate=asked.teaching_estimate(teacher, teacher_estimate),
-        temperature=asked.teaching_temperature(teacher, temperature), alpha_schedule=alpha_schedule,
+        temperature=asked.teaching_temperature(teacher, temperature), teacher_schedule=teacher_schedule,
+        teacher_weight=teacher_weight,
         balance=asked.mixture_weight(origin, checkpoint, "--balance", balance, asked.BALANCE),
         router_z=asked.mixture_weight(origin, checkpoint, "--router-z", router_z, asked.ROUTER_Z),
         expert_dropout=asked.mixture_weight(origin, checkpoint, "--expert-dropout", expert_dropout, 0.0),
@@ -273,6 +286,7 @@ def pretrain(
         weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps, clip=clip, precision=precision, device=device,
         shard=shard, compile=compile, grad_checkpointing=grad_checkpointing, eval_every=eval_every,
         eval_tokens=eval_tokens, save_every=save_every, keep=keep, log_every=log_every, tensorboard=tensorboard,
+        wandb=wandb,
     )  # fmt: skip
     if dry_run:
         from growkit.training.outlook import outlook

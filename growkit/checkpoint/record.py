@@ -113,6 +113,20 @@ def _between(record: Mapping[str, Any], hashes: list[str]) -> Exactness | None:
     return None
 
 
+def grown_exactly(record: Mapping[str, Any], hashes: list[str]) -> bool:
+    """Whether nothing but exact growths of one model each lie between the files with these sorted hashes and a result.
+
+    Raises CheckpointError for a record that says what growkit never says.
+    """
+    entries = _entries(record)
+    if len(entries) != 1 or _stated(record) is not Exactness.EXACT:
+        return False
+    files, below = entries[0].get("files"), entries[0].get("record")
+    if isinstance(files, dict) and sorted(map(str, files.values())) == hashes:
+        return True
+    return isinstance(below, dict) and grown_exactly(below, hashes)
+
+
 def _worst(record: Mapping[str, Any]) -> Exactness:
     below = [_worst(entry["record"]) for entry in _entries(record) if isinstance(entry.get("record"), dict)]
     return max([_stated(record), *below])

@@ -116,8 +116,8 @@ def first_difference(labels: tuple[str, str], ours: Ids, theirs: Ids) -> str:
 
 
 def not_the_beginning(labels: tuple[str, str], folders: tuple[Path | None, Path | None], rows: int) -> str:
-    """Why the first `rows` entries of one model's vocabulary are not the first of another's, in words; "" where they are,
-    or nobody can tell. Raises CheckpointError for a file that cannot be read."""
+    """Why the first `rows` entries of one model's vocabulary are not the first of another's, in words; "" where they
+    are, or nobody can tell. Raises CheckpointError for a file that cannot be read."""
     files = [tokenizer_files(folder) for folder in folders]
     if files[0] == files[1]:
         return ""

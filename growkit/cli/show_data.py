@@ -1,5 +1,5 @@
-"""What tokenize, init, eval and teach print: tables for people, JSON for machines. Knows rich; ignorant of how anything was
-found."""
+"""What tokenize, init, eval and teach print: tables for people, JSON for machines. Knows rich; ignorant of how anything
+was found."""
 
 from __future__ import annotations
 
@@ -159,6 +159,7 @@ def outlook(ahead: Outlook, as_json: bool) -> None:
     out.print(
         f"{where}, {ahead.precision}; weights, gradient and moments {size(ahead.state)} and activations beside them"
     )
+    _notes(ahead.notes)
     out.print(f"disk: {size(ahead.disk)} at most", style="dim")
     out.print("nothing was written", style="dim")
 

@@ -35,6 +35,12 @@ class Terminal(Console):
         """Print a line of parts, each text alone or (text, style), that may be longer than the terminal is wide."""
         self.print(styled(*parts), style=style, soft_wrap=True)
 
+    def flow(self, text: str) -> None:
+        """Print a stretch of a text that goes on, its lines as they are."""
+        lines = text.split("\n")
+        for number, line in enumerate(lines):
+            self.print(styled(line), end="\n" if number < len(lines) - 1 else "", soft_wrap=True)
+
     def note(self, text: str) -> None:
         """Print a note; one that begins so is a warning."""
         warning = text.startswith("warning: ")

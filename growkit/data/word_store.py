@@ -1,5 +1,5 @@
-"""What a teacher said of a dataset, on disk: flat files of records, addressed by place. Knows bytes, headers and what an
-unfinished one looks like; ignorant of models and of what is made of the records.
+"""What a teacher said of a dataset, on disk: flat files of records, addressed by place. Knows bytes, headers and what
+an unfinished one looks like; ignorant of models and of what is made of the records.
 
 A store is a folder: store.json, train.words (a record of one size for each position) and, where the data has a
 validation split, val.nats (the teacher's own loss at each of its positions, float32). Until all is written store.json
@@ -131,13 +131,18 @@ def open_header(folder: Path) -> StoreHeader:
             f"{str(folder)!r} is unfinished: growkit is at it, or was stopped; go on with growkit teach --resume auto"
         )
     header = read_header(folder / HEADER)
+    check_sizes(folder, header)
+    return header
+
+
+def check_sizes(folder: Path, header: StoreHeader) -> None:
+    """Refuse a store whose files are not as large as its header says. Raises CheckpointError."""
     for name, size in header.sizes.items():
         there = (folder / name).stat().st_size if (folder / name).is_file() else 0
         if there != size:
             raise CheckpointError(
-                f"{str(folder / name)!r} has {there:,} bytes, {HEADER} says {size:,}: the store was cut short; {CURE}"
+                f"{str(folder / name)!r} has {there:,} bytes, its header says {size:,}: the store was cut short; {CURE}"
             )
-    return header
 
 
 class StoredWords:

@@ -26,6 +26,7 @@ from growkit.data.stored_ids import StoredIds
 from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_folder
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named, vocabulary_size
+from growkit.models.devices import device_named
 from growkit.models.running import load_model, loadable, objective
 from growkit.models.stock import computing
 from growkit.operators.seeds import stable_seed
@@ -107,7 +108,7 @@ def evaluate(
     begin: called with the number of windows, returns what is called as they are done. Raises CheckpointError or
     RequestError.
     """
-    where = _device(device)
+    where = device_named(device)
     source = open_checkpoint(checkpoint)
     source.close()
     with loadable(source) as folder:
@@ -230,14 +231,6 @@ def _stride(asked: int | None, length: int, causal: bool) -> int:
     if asked is not None and asked > length:
         raise RequestError(f"--stride {asked} is more than the context of {length}: tokens between would not count")
     return asked or length
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise RequestError(f"--device {name!r} is not one of auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RequestError("--device cuda: torch sees no GPU here")
-    return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _perplexity(loss: float) -> float:

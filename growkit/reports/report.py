@@ -4,123 +4,18 @@ are compared and what is written about it; ignorant of how they were trained, an
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from growkit.checkpoint.new_folder import NOTHING, Contents, contents, new_folder
 from growkit.checkpoint.small_files import read_json, real_path
 from growkit.errors import CheckpointError, RequestError
-from growkit.reports.runs import Cost, Curve, ExpertLoads, check_comparable, read_run
-from growkit.version import __version__
+from growkit.reports.by_domain import changes
+from growkit.reports.runs import Cost, Curve, check_comparable, read_run
+from growkit.reports.savings import Compared, Savings, flops_text, time_text
 
 TEXT, DATA, PICTURE = "report.md", "report.json", "report.png"
-FORMAT = 1
 NO_PICTURE = "no picture without matplotlib: pip install matplotlib, or growkit with its extra: growkit[plot]"
-Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, headings, rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One run beside the baseline. final_loss, flops, seconds: its last validation loss, and all it spent. added: the
-    sources' cost. reached: what it had spent when its validation loss first came down to the baseline's final one, None
-    where it never did. experts: how a mixture routed at the end. saved: the share of what the baseline spent to get
-    there that the run did not need. with_sources: `added` on top.
-    """
-
-    name: str
-    folder: str
-    steps: int
-    final_loss: float
-    flops: float
-    seconds: float
-    added: Cost
-    reached: Cost | None
-    reached_with_sources: Cost | None
-    saved: Cost | None
-    saved_with_sources: Cost | None
-    experts: ExpertLoads | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Savings:
-    """Runs compared. target: the baseline's final validation loss. sources: what each cost. picture: None where none
-    was drawn."""
-
-    baseline: str
-    target: float
-    runs: tuple[Compared, ...]
-    sources: tuple[tuple[str, Cost], ...]
-    notes: tuple[str, ...]
-    folder: Path
-    picture: Path | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain data: what report.json holds."""
-        runs = [
-            {k: v._asdict() if isinstance(v, Cost | ExpertLoads) else v for k, v in asdict(run).items()}
-            for run in self.runs
-        ]
-        return {
-            "format": FORMAT,
-            "growkit": __version__,
-            "command": "report",
-            "baseline": self.baseline,
-            "target_loss": self.target,
-            "runs": runs,
-            "sources": [{"name": name, **cost._asdict()} for name, cost in self.sources],
-            "notes": list(self.notes),
-            "picture": self.picture.name if self.picture else None,
-        }
-
-    def tables(self) -> list[Table]:
-        """The tables for people: what each run came to, and what it spent to reach the baseline's final loss."""
-        ends = [
-            (run.name, f"{run.steps:,}", f"{run.final_loss:.4f}", _flops(run.flops), _time(run.seconds))
-            for run in self.runs
-        ]
-        with_sources = ("with source",) if self.sources else ()
-        headings = ("run", "FLOPs", "saved", *with_sources, "time", "saved", *with_sources)
-        rows = []
-        for run in self.runs:
-            row = [run.name]
-            for axis, form in ((0, _flops), (1, _time)):
-                row.append(form(run.reached[axis]) if run.reached else "not reached")
-                row.append(_share(run.saved, axis))
-                row += [_share(run.saved_with_sources, axis)] if self.sources else []
-            rows.append(tuple(row))
-        spent = [(f"source {name}", "", "", _flops(cost.flops), _time(cost.seconds)) for name, cost in self.sources]
-        title = f"Spent to reach a validation loss of {self.target:.4f}, the last of {self.baseline}"
-        routed: list[tuple[str, ...]] = [
-            (run.name, f"{e.most:.2f}", f"{e.least:.2f}", str(e.dead), f"{e.entropy:.0%}")
-            for run in self.runs
-            if (e := run.experts)
-        ]
-        experts: tuple[str, ...] = (
-            "run",
-            "most loaded",
-            "least loaded",
-            "dead",
-            "router entropy, of an undecided one's",
-        )
-        tables: list[Table] = [
-            ("At the end", ("run", "steps", "validation loss", "FLOPs", "time"), [*ends, *spent]),
-            (title, headings, rows),
-        ]
-        if routed:
-            tables.append(("Experts on the last validation text; a load of 1 is even", experts, routed))
-        return tables
-
-    def markdown(self) -> str:
-        """What report.md holds."""
-        parts = ["# Training runs compared\n"]
-        for title, headings, rows in self.tables():
-            lines = [headings, ("---", *("---:" for _ in headings[1:])), *rows]
-            cells = [[_cell(cell) for cell in line] for line in lines]
-            parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n")
-        parts += ["\n".join(f"- {note}" for note in self.notes) + "\n"] if self.notes else []
-        parts += [f"![loss against FLOPs and against time]({self.picture.name})\n"] if self.picture else []
-        return "\n".join([*parts, f"Made by growkit {__version__}.\n"])
 
 
 def report(
@@ -189,18 +84,21 @@ def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path)
                 saved=_saved(reached, needed),
                 saved_with_sources=_saved(whole, needed),
                 experts=curve.experts,
+                domains=changes(curve),
             )
         )
         planned = curve.settings.get("steps")
         if isinstance(planned, int) and planned > curve.final.step:
             notes.append(f"{curve.name} was last validated at step {curve.final.step:,} of {planned:,}")
+        if curve.final.domains and curve.val[0].step:
+            notes.append(f"{curve.name} was first validated at step {curve.val[0].step:,}, which counts as its entry")
         if curve.val[0].loss <= target and curve is not base:
             notes.append(f"{curve.name} was there at its first validation: it may have spent less, and saved more")
     best = min(base.val, key=lambda point: point.loss)
     if best.loss < target:
         notes.append(
             f"{base.name} was at {best.loss:.4f} after step {best.step:,} and ended at {target:.4f}: what it needed is counted"
-            f" until it first came down to that loss, {_flops(needed.flops)} FLOPs and {_time(needed.seconds)}"
+            f" until it first came down to that loss, {flops_text(needed.flops)} FLOPs and {time_text(needed.seconds)}"
         )
     sources = tuple((curve.name, curve.cost) for curve in spent)
     return Savings(
@@ -267,22 +165,3 @@ def _is_among(path: str | Path, others: Sequence[str | Path]) -> bool:
 
 def _saved(spent: Cost | None, needed: Cost) -> Cost | None:
     return Cost(*(1.0 - a / b for a, b in zip(spent, needed))) if spent else None
-
-
-def _share(saved: Cost | None, axis: int) -> str:
-    return f"{saved[axis]:.1%}" if saved else "-"
-
-
-def _flops(number: float) -> str:
-    return f"{number:.3g}"
-
-
-def _time(seconds: float) -> str:
-    """Seconds for people: 93.1 s, 12.3 min, 4.5 h."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

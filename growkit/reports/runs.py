@@ -3,11 +3,13 @@ what is made of them, and of torch.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from growkit.checkpoint.fields import Fields, ListOf, Null, Number, Text, Whole, checked
+from growkit.checkpoint.fields import AnyOf, Fields, ListOf, MapOf, Null, Number, Text, Whole, checked
 from growkit.checkpoint.small_files import parse_json, read_bytes, read_json
 from growkit.errors import CheckpointError, RequestError
 from growkit.limits import STEPS
@@ -26,13 +28,21 @@ POINT = Fields(
         "loss": Number(-1e9, 1e9),
         "flops": Number(0.0, 1e40),
         "elapsed_s": Number(0.0, 1e12),
+        "domains": MapOf(Number(-1e9, 1e9)),
         "expert_load": ListOf(ListOf(Number(0.0, 1e9), least=2)),
         "router_entropy": ListOf(Number(0.0, 1e9)),
         "dead_experts": ListOf(ListOf(Whole())),
     },
     needed=("step", "loss", "flops", "elapsed_s"),
 )
-RUN_FIELDS = Fields({"settings": Null(Fields({"steps": Null(Whole(0, STEPS)), "hashes": Null(Fields({}))}))})
+SETTINGS = Fields(
+    {
+        "steps": Null(Whole(0, STEPS)),
+        "hashes": Null(Fields({})),
+        "teacher": Null(AnyOf((Text(), MapOf(Text())))),
+    }
+)
+RUN_FIELDS = Fields({"settings": Null(SETTINGS)})
 
 
 class Cost(NamedTuple):
@@ -48,6 +58,7 @@ class Point(NamedTuple):
     step: int
     loss: float
     cost: Cost
+    domains: Mapping[str, float] = MappingProxyType({})  # of tagged text, the loss of each
 
 
 class ExpertLoads(NamedTuple):
@@ -147,7 +158,9 @@ def _read_line(line: bytes, where: str) -> tuple[str, Point, ExpertLoads | None]
     if metrics["kind"] not in ("train", "val"):
         return None
     metrics = checked(metrics, POINT, where, CURE)
-    return metrics["kind"], Point(metrics["step"], float(metrics["loss"]), _cost(metrics)), _experts(metrics)
+    domains = {name: float(loss) for name, loss in metrics.get("domains", {}).items()}
+    point = Point(metrics["step"], float(metrics["loss"]), _cost(metrics), domains)
+    return metrics["kind"], point, _experts(metrics)
 
 
 def _cost(metrics: dict[str, Any]) -> Cost:
@@ -181,8 +194,11 @@ def check_comparable(curves: list[Curve]) -> None:
 def _measure(curve: Curve) -> dict[str, Any]:
     """What run.json says of the tokens that a run was validated on."""
     hashes = curve.settings.get("hashes")
-    # runs of other checkpoints are what is compared; of other data they are not
-    data = {key: value for key, value in hashes.items() if key != "checkpoint"} if isinstance(hashes, dict) else {}
-    hashes = {f"hashes.{key}": value for key, value in data.items()}
+    # runs of other checkpoints and teachers are what is compared; of other data they are not
+    data = (
+        {f"hashes.{key}": hashes[key] for key in ("data", "val", "domains") if key in hashes}
+        if isinstance(hashes, dict)
+        else {}
+    )
     own = {key: curve.settings[key] for key in MEASURE if key in curve.settings}
-    return {key: value for key, value in {**own, **hashes}.items() if value is not None}
+    return {key: value for key, value in {**own, **data}.items() if value is not None}

@@ -1,5 +1,5 @@
-"""What a summary of a teacher's rows teaches: estimates of KL(teacher || student) from few entries of each row. Knows the
-student's log-probabilities at these entries; ignorant of files and models.
+"""What a summary of a teacher's rows teaches: estimates of KL(teacher || student) from few entries of each row. Knows
+the student's log-probabilities at these entries; ignorant of files and models.
 
 A row is known by p_i of its k largest entries (the head), by the mass P of all others (the tail), and by m of these
 that were drawn with replacement. With q the student's probabilities, in nats:
@@ -19,8 +19,8 @@ import torch
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """What is known of n rows. ids: (n, k + m) int64, the head and then what was drawn. head: (n, k) log p of the head.
-    tail: (n,) log P. drawn: (n,) mean log p of what was drawn. lots: (n, m) numbers from 0 to below 1, drawn for each row
-    once and for all, for `sampled` alone."""
+    tail: (n,) log P. drawn: (n,) mean log p of what was drawn. lots: (n, m) numbers from 0 to below 1, drawn for each
+    row once and for all, for `sampled` alone."""
 
     ids: torch.Tensor
     head: torch.Tensor
@@ -46,7 +46,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """An estimate as sums: constant - sum of weights x log q, less rest x log(1 - sum of q at ids) where there is a rest.
+    """An estimate as sums: constant - sum of weights x log q, less rest x log(1 - sum of q at ids) where there is one.
 
     ids: (n, j) int64. weights: (n, j). constant, rest: (n,).
     """
@@ -91,7 +91,7 @@ def head_and_sampled(row: Summary) -> Terms:
 
 
 def sampled(row: Summary) -> Terms:
-    """m entries drawn from the whole row: each is one of the head or, by the tail's mass, one that was drawn from it."""
+    """m entries drawn from the whole row: each is of the head or, by the tail's mass, one that was drawn from it."""
     assert row.lots is not None, "without lots nothing can be drawn"
     ends = row.head.double().exp().cumsum(1)
     chosen = torch.searchsorted(ends, row.lots.double() * (ends[:, -1:] + row.tail.double().exp()[:, None]), right=True)

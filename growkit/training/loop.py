@@ -7,7 +7,7 @@ from its last checkpoint as if nothing had happened.
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from growkit.training import checkpoints as state
 from growkit.training.blank import Blank
 from growkit.training.flops import step_flops
 from growkit.training.learners import Learners
+from growkit.training.lessons import Lessons
 from growkit.training.machine import Machine
-from growkit.training.objective import Teaching
 from growkit.training.optim import rate, set_rate
 from growkit.training.routing import dead_note
 from growkit.training.run_folder import CHECKPOINTS, GROWN
@@ -32,7 +32,6 @@ from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
 from growkit.training.step import PlannedStep, StepLosses, learn_batch, step_losses
 from growkit.training.student import Student
-from growkit.training.teacher import Teacher
 from growkit.training.validation import validate
 
 Say = Callable[[dict[str, Any]], None]  # called with each line of metrics
@@ -50,7 +49,7 @@ class Run:
     machine: Machine
     train: BatchSource
     val: BatchSource | None
-    teacher: Teacher | None  # None too when it has nothing more to say
+    lessons: Lessons
     open_model: Callable[[str | Path], Blank]
     learners: Learners
     saved: Saved
@@ -59,6 +58,7 @@ class Run:
     finished: bool = False  # its result is there already
     release: Callable[[], object] = lambda: None  # lets others into its folder
     forget: Callable[[], object] = lambda: None  # takes its folder back
+    notes: Sequence[str] = ()  # what was settled that nobody asked for, said when it begins
     told: bool = False
     stopped: bool = False
     begun: bool = False
@@ -68,9 +68,6 @@ class Run:
         self.out = Path(s.out)
         self.step = self.stage_number = self.tokens = 0
         self.flops = self.seconds = 0.0
-        self.teaching = Teaching(s.teacher_steps, s.temperature, s.alpha_schedule)
-        self.overtaken = False  # whether the model has become better than its teacher
-        self.theirs: float | None = None  # the teacher's validation loss, which stays what it is
         self.val_loss: float | None = None  # the model's own, when it was last asked
 
     def begin(self, resume: bool = False) -> None:
@@ -98,6 +95,8 @@ class Run:
         try:
             if not self.begun:
                 self.begin(resume)
+            if self.step == 0:
+                self._enter()
             while self.step < s.steps and not self.stopped:
                 self._one_step()
             if self.stopped and self.step < s.steps and self.step % s.save_every:
@@ -109,6 +108,13 @@ class Run:
             self.batches.close()
             self.saver.end()
         return self.student
+
+    def _enter(self) -> None:
+        """Say what was settled, and see whether the teacher is better at all, before the first step."""
+        for note in self.notes:
+            self.say({"kind": "note", "text": note})
+        if self.val is not None and self.lessons.watched:
+            self._say_validation()
 
     def _stop(self, *_: Any) -> None:
         self.told = True
@@ -130,7 +136,8 @@ class Run:
                     raise CheckpointError("it is of a longer run")
                 self._begin_stage(trainer["stage"])
                 state.load(checkpoint, self.student.model, self.student.optimizer)
-                self.step, self.tokens, self.overtaken = trainer["step"], trainer["tokens"], trainer["overtaken"]
+                self.step, self.tokens = trainer["step"], trainer["tokens"]
+                self.lessons.take_up(trainer)
                 self.flops, self.seconds = trainer["flops"], trainer["elapsed_s"]
             except CheckpointError as error:
                 self.say({"kind": "note", "text": f"{checkpoint.name} cannot be used, trying the one before: {error}"})
@@ -177,9 +184,7 @@ class Run:
         lr = s.lr * stage.lr * rate(self.step, s.steps, s.warmup, s.decay, s.final_lr)
         lr *= (into + 1) / stage.warmup if stage.warmup and into < stage.warmup else 1.0
         depth, trained = stage.prefix(self.student.depth, s.seed, self.step)
-        alpha = self.teaching.alpha(self.step) if self.teacher is not None and not self.overtaken else 0.0
-        if alpha == 0.0:
-            self.teacher = None  # its memory is free from here on
+        alpha = self.lessons.alpha(self.step)
         return PlannedStep(stage=stage.name, lr=lr, depth=depth, trained=trained, alpha=alpha)
 
     def _learn(self, plan: PlannedStep, batch: Batch) -> StepLosses:
@@ -187,7 +192,7 @@ class Run:
         model, count = self.student.model, max(1, self.train.predicted(self.step))
         model.train()
         with self.learners.in_step(model, plan.depth, plan.trained):
-            sums = learn_batch(model, batch, count, self.teacher, plan.alpha, self.settings, self.machine)
+            sums = learn_batch(model, batch, count, self.lessons.teacher, plan.alpha, self.settings, self.machine)
         losses = step_losses(sums, count, self.told, self.machine)
         self.stopped = losses.told > 0
         return losses
@@ -212,8 +217,8 @@ class Run:
         s, peak = self.settings, self.machine.peak
         tokens = s.batch_size * s.seq_len
         flops = step_flops(self.student.model, tokens, s.seq_len, plan.depth, plan.trained)
-        if self.teacher is not None:
-            flops += self.teacher.flops(tokens, s.seq_len)
+        if self.lessons.teacher is not None:
+            flops += self.lessons.teacher.flops(tokens, s.seq_len)
         self.step, self.tokens = self.step + 1, self.tokens + tokens
         self.flops, self.seconds = self.flops + flops, self.seconds + took
         line = {"kind": "train", "step": self.step, "stage": plan.stage, "loss": losses.own, "lr": plan.lr}
@@ -256,15 +261,10 @@ class Run:
         self.say({"kind": "val", "step": self.step, "loss": loss, "tokens": self.tokens, **self._spent(), **seen})
         if (note := dead_note(seen)) is not None:
             self.say({"kind": "note", "text": note})
-        if self.teacher is not None and self.settings.teacher_until == "overtaken":
-            if self.theirs is None:
-                self.theirs = self.teacher.validation_loss(self.val)
-            self.overtaken = loss < self.theirs
-            if self.overtaken:
-                text = f"at step {self.step} the model's validation loss {loss:.4f} passes its teacher's, {self.theirs:.4f}"
-                self.say({"kind": "note", "text": f"{text}; it goes on alone"})
+        if (note := self.lessons.compare(self.step, loss, self.val)) is not None:
+            self.say({"kind": "note", "text": note})
 
     def _save(self) -> None:
-        trainer = {"stage": self.stage_number, "tokens": self.tokens, "overtaken": self.overtaken, **self._spent()}
+        trainer = {"stage": self.stage_number, "tokens": self.tokens, **self.lessons.state(), **self._spent()}
         path = self.saver.begin(self.step, self.student.model, self.student.optimizer, trainer)
         self.say({"kind": "save", "step": self.step, "path": path.name})

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from growkit.errors import GrowkitError, RequestError, reason_of
+from growkit.models.devices import device_named
 
 # peak bfloat16 operations per second of dense matrix products, by what CUDA calls the device
 PEAKS = {"H200 NVL": 836e12, "H100 NVL": 836e12, "H200": 989e12, "H100": 989e12, "A100": 312e12}
@@ -162,14 +163,7 @@ def this_machine(device: str, precision: str) -> Machine:
 
     Raises RequestError for a device that is not there.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda"):
-        raise RequestError(f"--device {device!r} is not one of auto, cpu, cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RequestError(
-            "--device cuda: PyTorch finds no GPU here; use --device cpu, or install a CUDA build of torch"
-        )
+    device = device_named(device).type
     world = stated("WORLD_SIZE", 1, 1, MOST)
     rank = stated("RANK", 0, 0, world - 1)
     place = torch.device(device)

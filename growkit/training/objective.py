@@ -2,7 +2,7 @@
 ignorant of optimizers and of data.
 
 Knowledge inheritance (Qin et al., arXiv 2105.13880): L = (1 - alpha) CE + alpha tau^2 KL(teacher || student), with
-alpha falling from 1 to 0.
+alpha as growkit.training.teaching says.
 """
 
 from collections.abc import Callable
@@ -17,23 +17,7 @@ from growkit.models.running import is_causal
 from growkit.models.stock import computing
 from growkit.training.estimates import ShortWord
 
-ALPHAS = ("linear", "constant", "heaviside")
 LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # entries computed at a time, by the kind of device
-
-
-@dataclass(frozen=True)
-class Teaching:
-    """How a teacher's word counts. steps: for how many steps it teaches. temperature: tau. schedule: one of ALPHAS."""
-
-    steps: int
-    temperature: float = 2.0
-    schedule: str = "linear"
-
-    def alpha(self, step: int) -> float:
-        """The teacher's weight at a step, counted from 0: linear max(1 - t/N, 0), constant 1/2, heaviside 1 until N."""
-        if step >= self.steps:
-            return 0.0
-        return {"linear": 1.0 - step / self.steps, "constant": 0.5, "heaviside": 1.0}[self.schedule]
 
 
 class Word(Protocol):
@@ -50,8 +34,8 @@ class Word(Protocol):
 
 @dataclass(frozen=True)
 class WholeWord:
-    """What a teacher says that computed all its logits. theirs: (m, entries), of the first of the student's where it has
-    fewer. temperature: of both distributions."""
+    """What a teacher says that computed all its logits. theirs: (m, entries), of the first of the student's where it
+    has fewer. temperature: of both distributions."""
 
     theirs: torch.Tensor
     temperature: float

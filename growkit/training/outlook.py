@@ -36,6 +36,7 @@ class Outlook:
     device: str  # where it runs
     precision: str  # what products are computed in
     processes: int  # that share it
+    notes: tuple[str, ...] = ()  # what was settled that nobody asked for, and why
 
     def to_json(self) -> dict[str, Any]:
         """The outlook as plain data."""
@@ -71,6 +72,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         device=str(ready.machine.device),
         precision=s.precision,
         processes=ready.machine.world,
+        notes=ready.notes,
     )
 
 

@@ -4,7 +4,8 @@ ignorant of what a step does.
 
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,15 @@ from growkit.checkpoint.small_files import open_plain
 from growkit.checkpoint.source import Checkpoint
 from growkit.growth.sources import open_source
 from growkit.maps.exactness import Exactness
-from growkit.reports.tensorboard import tensorboard
+from growkit.reports.boards import Board, Boards, TensorBoard, WeightsAndBiases
 from growkit.training.blank import Blank, blank_model
 from growkit.training.checkpoints import NotSavedError
 from growkit.training.learners import AllLearn, Learners
+from growkit.training.lessons import Lessons
 from growkit.training.loop import Run, Say
 from growkit.training.outlook import Outlook
 from growkit.training.ready import ReadyRun, prepare
-from growkit.training.run_folder import BOARD, FINAL, METRICS, Held, not_ours
+from growkit.training.run_folder import BOARD, FINAL, METRICS, Held, board_key, not_ours
 from growkit.training.saved import Saved, WholeModel
 from growkit.training.settings import Settings
 from growkit.training.stage_growth import grow_stage
@@ -65,20 +67,34 @@ def open_run(
     if ready.standing.finished and ready.machine.is_first:
         made = f"{str(held.out / FINAL)!r} is there already; take it away to have it made again"
         watch({"kind": "note", "text": made})
+    boards = Boards()
+    try:
+        ready.machine.agreed(lambda: boards.begin(_boards(ready)))
+    except BaseException:
+        held.forget()
+        held.release()
+        raise
+
+    def release() -> None:
+        for text in boards.close(failed=sys.exc_info()[0] is not None):
+            watch({"kind": "note", "text": text})
+        held.release()
+
     return Run(
         settings=ready.settings,
         machine=ready.machine,
         train=ready.train,
         val=ready.val,
-        teacher=ready.teacher,
+        lessons=Lessons(ready.settings, ready.teacher),
         open_model=_open_model,
         learners=learners or AllLearn(),
         saved=saved(ready.source),
         grow=grow_stage,
-        say=_diary(ready, watch),
+        say=_diary(ready, boards, watch),
         finished=ready.standing.finished,
-        release=held.release,
+        release=release,
         forget=held.forget,
+        notes=ready.notes,
     )
 
 
@@ -99,14 +115,22 @@ def carry_through(run: Run, resume: bool = False) -> Finished:
         run.release()
 
 
-def _diary(ready: ReadyRun, watch: Say) -> Say:
+def _boards(ready: ReadyRun) -> Iterator[Board]:
+    """What a run's metrics are shown on; one that is done shows nothing more."""
+    settings, out = ready.settings, Path(ready.settings.out)
+    if settings.tensorboard and not ready.standing.finished:
+        yield TensorBoard(out / BOARD)
+    if settings.wandb and not ready.standing.finished:
+        yield WeightsAndBiases(out, board_key(out), settings.to_json())
+
+
+def _diary(ready: ReadyRun, boards: Boards, watch: Say) -> Say:
     """What writes a line of metrics, on the first process; a line that is torn goes first."""
-    settings, first, out = ready.settings, ready.machine.is_first, Path(ready.settings.out)
+    first, out = ready.machine.is_first, Path(ready.settings.out)
     if first and (out / METRICS).exists():
         with open_plain(out / METRICS) as written:
             text = written.read()
         (out / METRICS).write_bytes(text[: text.rfind(b"\n") + 1])  # a line that was torn when the run was killed
-    board = tensorboard(out / BOARD) if settings.tensorboard and first else lambda _: None
 
     def say(line: dict[str, Any]) -> None:
         if first:
@@ -118,8 +142,9 @@ def _diary(ready: ReadyRun, watch: Say) -> Say:
                 raise NotSavedError(
                     f"cannot write {str(out / METRICS)!r}: {why}; make room and go on with --resume auto"
                 ) from None
-            board(line)
             watch(line)
+            for text in boards.add(line):
+                watch({"kind": "note", "text": text})
 
     return say
 

@@ -22,9 +22,10 @@ from growkit.growth.optimizer import kept_rates
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
-from growkit.reports.tensorboard import check_tensorboard
+from growkit.reports.boards import WRITERS, board_writer
 from growkit.training.blank import check_trainable
 from growkit.training.checkpoints import check_space
+from growkit.training.inheriting import taught
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
@@ -38,7 +39,7 @@ BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 @dataclass(frozen=True, kw_only=True)
 class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. standing: how
-    far it is in its folder. disk: bytes it needs there at most."""
+    far it is in its folder. disk: bytes it needs there at most. notes: what was settled that nobody asked for."""
 
     settings: Settings
     machine: Machine
@@ -48,6 +49,7 @@ class ReadyRun:
     teacher: Teacher | None
     standing: Standing
     disk: int
+    notes: tuple[str, ...] = ()
 
 
 def prepare(settings: Settings, resume: bool) -> ReadyRun:
@@ -64,8 +66,9 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     check_place(out, _inputs(settings, source))
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     machine.copies(settings.shard, parameters)
-    if settings.tensorboard:
-        check_tensorboard()
+    for board in WRITERS:
+        if getattr(settings, board):
+            board_writer(board)
     train = open_tokens(settings.data)
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     splits = [train] if val is None else [train, val]
@@ -76,6 +79,11 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
     if teacher is not None:
         teacher.check(config, train)
+    notes: tuple[str, ...] = ()
+    if teacher is not None:
+        hashes = {**hashes, "teacher": machine.agreed(teacher.hashes)}
+        settings, notes = taught(replace(settings, hashes=hashes), source, hashes["teacher"], val is not None)
+        notes = (*notes, *teacher.notes)
     standing = machine.agreed(lambda: look(settings, resume))
     masked, mask_seed = None, None
     if not causal:
@@ -92,13 +100,6 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             domains=tokens.domains,
         )
 
-    if settings.teacher_until == "overtaken" and val is None:
-        raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
-    if settings.teacher_until == "overtaken" and settings.teacher_steps <= settings.eval_every:
-        raise RequestError(
-            f"--teacher-until overtaken is told by validation, and none comes before the teacher's {settings.teacher_steps} steps"
-            f" are over; --eval-every {settings.eval_every} should be less, or --teacher-steps more"
-        )
     disk = _disk_bytes(settings, parameters, config)
     if not standing.begun:
         check_space(out, disk)
@@ -113,6 +114,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         teacher=teacher,
         standing=standing,
         disk=disk,
+        notes=notes,
     )
 
 

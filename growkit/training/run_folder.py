@@ -2,6 +2,7 @@
 ignorant of what a run computes.
 """
 
+import hashlib
 import os
 import shutil
 import weakref
@@ -13,27 +14,21 @@ from pathlib import Path
 import torch
 from filelock import lock_descriptor
 
-from growkit.checkpoint.fields import Fields, checked
+from growkit.checkpoint.fields import Fields, Text, checked
 from growkit.checkpoint.new_folder import sync
-from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.small_files import read_bytes, read_json
 from growkit.checkpoint.source import PROVENANCE
 from growkit.checkpoint.writer import overlap, write_json
 from growkit.errors import RequestError
 from growkit.training.settings import Settings
 from growkit.version import __version__
 
-RUN, METRICS, BOARD, CHECKPOINTS, GROWN, FINAL = (
-    "run.json",
-    "metrics.jsonl",
-    "tensorboard",
-    "checkpoints",
-    "stages",
-    "final",
-)
-
+RUN, METRICS, CHECKPOINTS, GROWN, FINAL = "run.json", "metrics.jsonl", "checkpoints", "stages", "final"
+BOARD, WANDB, WANDB_RUN = "tensorboard", "wandb", "wandb.json"  # folders of boards, and which run one of them shows
 
 BEGINNING = f"{RUN}.partial"
 SCHEMA = Fields({"settings": Fields({})}, needed=("settings",))
+KEPT = Fields({"id": Text(r"[0-9a-f]{16}", "16 hexadecimal digits")}, needed=("id",))
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ def look(settings: Settings, resume: bool) -> Standing:
     if begun and not resume:
         raise RequestError(f"{str(out)!r} holds a run; go on with it by --resume auto, or choose another --out")
     if not begun:
-        own = (METRICS, BOARD, CHECKPOINTS, GROWN, FINAL)
+        own = (METRICS, BOARD, WANDB, WANDB_RUN, CHECKPOINTS, GROWN, FINAL)
         strange = next((out / name for name in own if os.path.lexists(out / name)), None)
         if strange is not None:
             raise RequestError(f"{str(strange)!r} is there, but no {RUN}: no run made it; choose another --out")
@@ -93,9 +88,20 @@ def _made(final: Path, settings: Settings) -> bool:
     return not settings.differences({**request, "hashes": settings.hashes})
 
 
+def board_key(out: Path) -> str:
+    """What Weights & Biases knows a run by: made of when and with which settings it began, and kept in its folder."""
+    kept = out / WANDB_RUN
+    if kept.exists():
+        return str(checked(read_json(kept), KEPT, kept)["id"])
+    began = f"{(out / RUN).stat().st_mtime_ns}".encode()
+    key = hashlib.sha256(began + read_bytes(out / RUN)).hexdigest()[:16]
+    write_json(kept, {"id": key})
+    return key
+
+
 def hold(folder: Path) -> int:
-    """A descriptor that holds a folder against other growkits until it is closed. Raises OSError, and RequestError where
-    another one holds it."""
+    """A descriptor that holds a folder against other growkits until it is closed. Raises OSError, and RequestError
+    where another one holds it."""
     descriptor = os.open(folder, os.O_RDONLY)
     if lock_descriptor(descriptor, blocking=False):
         return descriptor
@@ -120,7 +126,9 @@ class Held:
         if self._began:
             self._began = False
             (self.out / RUN).unlink()
-            shutil.rmtree(self.out / BOARD, ignore_errors=True)
+            for board in (BOARD, WANDB):
+                shutil.rmtree(self.out / board, ignore_errors=True)
+            (self.out / WANDB_RUN).unlink(missing_ok=True)
             with suppress(OSError):  # somebody's own files are in it
                 self.out.rmdir()
 

@@ -122,17 +122,22 @@ def window_of(origin: Origin, seq_len: int | None) -> int:
     return seq_len or min(LENGTH, usable_positions(origin.config) or LENGTH)
 
 
-def teaching_steps(teacher: str | Path | None, teacher_steps: int | None, until: str, steps: int) -> int:
+def teaching_steps(
+    teacher: str | Path | None, teacher_steps: int | None, until: str | None, weight: float | None, steps: int
+) -> int:
     """How many of a run's steps a teacher teaches: those asked for, or a third; 0 without one.
 
     Raises RequestError for words about a teacher where there is none.
     """
     if teacher is not None:
         return max(1, steps // 3) if teacher_steps is None else teacher_steps
-    if until != "steps":
-        raise RequestError("--teacher-until says when a teacher ends, but not which: add --teacher CKPT")
-    if teacher_steps is not None:
-        raise RequestError("--teacher-steps says how long a teacher teaches, but not which: add --teacher CKPT")
+    for option, value, says in (
+        ("--teacher-until", until, "when a teacher ends"),
+        ("--teacher-steps", teacher_steps, "how long a teacher teaches"),
+        ("--teacher-weight", weight, "how much a teacher counts"),
+    ):
+        if value is not None:
+            raise RequestError(f"{option} says {says}, but not which: add --teacher CKPT")
     return 0
 
 

@@ -10,9 +10,9 @@ from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
 from growkit.training.estimates import ESTIMATES
 from growkit.training.machine import SHARDS
-from growkit.training.objective import ALPHAS
 from growkit.training.optim import DECAYS
 from growkit.training.stages import Stage
+from growkit.training.teaching import ALPHAS
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 # what may differ when a run is resumed: it changes when things are said and kept, not what is computed
@@ -27,8 +27,9 @@ FREE = (
     "compile",
     "grad_checkpointing",
     "tensorboard",
+    "wandb",
 )
-UNTIL = ("steps", "overtaken")
+UNTIL = ("overtaken", "steps")  # "overtaken": validation finds the model better than its teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +68,11 @@ class Settings:
     # a teacher
     teacher: str | None  # a checkpoint that teaches at first
     teacher_steps: int  # how long
-    teacher_until: str  # "overtaken" ends that when validation finds the model better than its teacher
+    teacher_until: str | None  # what ends that sooner, one of UNTIL; None: "overtaken", where the data can tell it
     teacher_estimate: str | None  # of a teacher's store: a row of growkit.training.estimates.ESTIMATES
     temperature: float  # of both distributions
-    alpha_schedule: str  # how the teacher's weight falls, a row of growkit.training.objective.ALPHAS
+    teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teaching.ALPHAS
+    teacher_weight: float | None  # that weight at the first step; None: as growkit.training.teaching.first_weight says
 
     # mixtures of experts
     balance: float  # weight of the load-balancing loss
@@ -84,6 +86,7 @@ class Settings:
     keep: int  # checkpoints kept
     log_every: int  # steps between lines where there is no terminal
     tensorboard: bool  # write them for TensorBoard too
+    wandb: bool  # and send them to Weights & Biases
 
     hashes: dict[str, Any] = field(default_factory=dict)  # of data and checkpoint, once they are read
 
@@ -113,8 +116,8 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
     for option, value, known in (
         ("decay", settings.decay, DECAYS),
         ("precision", settings.precision, PRECISIONS),
-        ("alpha-schedule", settings.alpha_schedule, ALPHAS),
-        ("teacher-until", settings.teacher_until, UNTIL),
+        ("teacher-schedule", settings.teacher_schedule, ALPHAS),
+        ("teacher-until", settings.teacher_until or UNTIL[0], UNTIL),
         ("teacher-estimate", settings.teacher_estimate, (None, *ESTIMATES)),
         ("shard", settings.shard, SHARDS),
     ):

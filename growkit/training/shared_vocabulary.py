@@ -35,8 +35,8 @@ def readable(batch: Batch, vocabulary: int, causal: bool) -> tuple[Batch, torch.
 
 @torch.no_grad()
 def nats_of(model: Any, whole: Batch, vocabulary: int, machine: Machine) -> torch.Tensor:
-    """(n,) a model's own loss at each position that a batch predicts, in main memory, float32; NaN where it has no entry
-    for what it sees or should say."""
+    """(n,) a model's own loss at each position that a batch predicts, in main memory, float32; NaN where it has no
+    entry for what it sees or should say."""
     batch, speaks = readable(whole, vocabulary, not is_masked(model.config))
     predicted = Predicted(model, batch.to(machine.device))
     known = predicted.labels < vocabulary

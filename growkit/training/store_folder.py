@@ -41,8 +41,8 @@ class StoreFolder:
         self._close()
 
     def take(self, header: StoreHeader, resume: bool) -> bool:
-        """Hold the folder, made where it is missing, and begin a store in it where there is none; returns whether all of
-        it is there already. Raises RequestError for what may not go on, is of something else or is not growkit's."""
+        """Hold the folder, made where it is missing, and begin a store in it where there is none; returns whether it is
+        finished already. Raises RequestError for what may not go on, is of something else or is not growkit's."""
         if os.path.lexists(self.out) and not self.out.is_dir():
             raise RequestError(f"--out {str(self.out)!r} exists and is no folder; choose another")
         new = not self.out.exists()
@@ -65,8 +65,8 @@ class StoreFolder:
         if not resume:
             what = "a store; take it away" if there == HEADER else "an unfinished store; go on with it by --resume auto"
             raise RequestError(f"{str(self.out)!r} holds {what}, or choose another --out")
+        stored.check_sizes(self.out, header)
         if there == HEADER:
-            stored.open_header(self.out)
             self.on_disk(lambda: stored.tidy(self.out))
         return there == HEADER
 

@@ -113,7 +113,7 @@ class StoredTeacher:
         return word
 
     def validation_loss(self, val: BatchSource) -> float:
-        """Its own mean nats per predicted token of the validation windows, as they were measured when it was written."""
+        """Its own mean nats per predicted token of the validation windows, measured when it was written."""
 
         def nats(batch: Batch) -> torch.Tensor:
             places = batch.places[batch.labels != IGNORED].numpy()

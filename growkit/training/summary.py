@@ -48,7 +48,7 @@ def summarised(
 
 
 def _largest(scores: torch.Tensor, head: int) -> torch.Tensor:
-    """(n, head) the ids of the largest of (n, blocks, size), by size: they lie in the blocks with the largest maxima."""
+    """(n, head) the ids of the largest of (n, blocks, size), by size; they are in the blocks of the largest maxima."""
     _, blocks, size = scores.shape
     chosen = scores.amax(-1).topk(min(head, blocks)).indices
     inside = _read(scores, chosen).flatten(1).topk(head).indices

@@ -42,8 +42,8 @@ Begin = Callable[[int], Callable[[int], None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a pass left. folder: the store. header: what it is of. loss: the teacher's own, mean nats per predicted token
-    of the validation split, None where there is none."""
+    """What a pass left. folder: the store. header: what it is of. loss: the teacher's own, mean nats per predicted
+    token of the validation split, None where there is none."""
 
     folder: Path
     header: StoreHeader
@@ -58,7 +58,7 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
+class PassPart:
     """One batch of the pass: its number, the windows of a split that it is of."""
 
     number: int
@@ -103,7 +103,7 @@ def teach(
 
 
 def _mean(folder: Path, header: StoreHeader) -> float | None:
-    """The teacher's mean nats over the positions of the validation split that it can tell; None where there are none."""
+    """The teacher's mean nats over the positions of the validation split that it can tell; None where none are."""
     if not header.val_windows:
         return None
     nats = stored.StoredWords(folder).nats(np.arange(header.val_windows * header.predicted))
@@ -180,17 +180,17 @@ def _pass(
     machine.wait()
 
 
-def _parts(header: StoreHeader) -> Iterator[_Part]:
+def _parts(header: StoreHeader) -> Iterator[PassPart]:
     """All batches of the pass, numbered as they come."""
     rows, number = max(1, TOKENS // header.seq_len), 0
     for name, windows in ((WORDS, header.windows), (NATS, header.val_windows)):
         for first in range(0, windows, rows):
-            yield _Part(number=number, name=name, windows=range(first, min(windows, first + rows)))
+            yield PassPart(number=number, name=name, windows=range(first, min(windows, first + rows)))
             number += 1
 
 
 @torch.no_grad()
-def _said(model: Any, batches: Batches, part: _Part, header: StoreHeader, machine: Machine) -> np.ndarray:
+def _said(model: Any, batches: Batches, part: PassPart, header: StoreHeader, machine: Machine) -> np.ndarray:
     """What goes into the file of some windows: records, or of the validation split nats, a value for each position."""
     whole = batches.at(part.windows)
     if part.name == NATS:

@@ -30,8 +30,8 @@ from growkit.training.validation import validate
 class Teacher(Protocol):
     """All that a run knows of its teacher. Opening one is cheap; what it needs is loaded when it first speaks.
 
-    notes: what a person should know of what it teaches, once it is checked. masks: (mask token, vocabulary, seed) of the
-    only masks that it can speak of, each window always with its own; None: of any, or of none.
+    notes: what a person should know of what it teaches, once it is checked. masks: (mask token, vocabulary, seed) of
+    the only masks that it can speak of, each window always with its own; None: of any, or of none.
     """
 
     notes: tuple[str, ...]
@@ -50,6 +50,9 @@ class Teacher(Protocol):
 
     def flops(self, tokens: int, length: int) -> float:
         """Operations that it spends on a batch of `tokens` tokens in sequences of `length`."""
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the weight files of the model whose word it is, by name."""
 
 
 def frozen(blank: Blank, machine: Machine) -> Any:
@@ -138,6 +141,10 @@ class LiveTeacher:
     def flops(self, tokens: int, length: int) -> float:
         """Operations of its forward pass; asks for no weights."""
         return forward_flops(self._blank.model, tokens, length)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of its weight files by name."""
+        return self._source.hashes()
 
 
 # the first that knows a specification

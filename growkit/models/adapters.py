@@ -1,0 +1,42 @@
+"""A small module on a model, for one use of it. Knows PEFT's loader; ignorant of what is computed with it."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from growkit.checkpoint.small_files import check_inside, read_json
+from growkit.errors import CheckpointError, RequestError, reason_of
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def check_adapter(folder: str | Path) -> None:
+    """Refuse what is no adapter of PEFT's in safetensors. Raises CheckpointError, and RequestError without PEFT."""
+    path = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            raise CheckpointError(
+                f"--adapter {str(folder)!r} has no {name}; name a folder that PEFT saved as safetensors"
+            )
+        check_inside(path / name)
+    read_json(path / CONFIG)
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise RequestError("--adapter needs PEFT; pip install peft") from None
+
+
+def adapted(model: Any, folder: str | Path) -> Any:
+    """A model with an adapter on it, as PEFT loads it. Raises CheckpointError for one that does not fit it."""
+    import peft
+
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model = peft.PeftModel.from_pretrained(model, str(folder), local_files_only=True).eval()
+    except Exception as error:  # PEFT raises many kinds; each means that the adapter does not go on this model
+        raise CheckpointError(f"PEFT cannot put {str(folder)!r} on the model: {reason_of(error)}") from None
+    lacks = next((str(warning.message) for warning in said if "missing adapter keys" in str(warning.message)), None)
+    if lacks is not None:  # PEFT would leave them as they were drawn
+        raise CheckpointError(f"{str(folder)!r} is no adapter of this model: PEFT says {lacks.splitlines()[0]!r}")
+    return model

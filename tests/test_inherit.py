@@ -1,0 +1,96 @@
+"""How a teacher teaches where nothing is said: the weight it begins with, and when it is let go."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from refusing import refused, run
+from tiny_runs import ask, curve, line, same, weights
+
+import growkit
+from growkit.training import pretrain
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def said(out, kind: str) -> list[dict]:
+    return [one for one in map(json.loads, Path(out, "metrics.jsonl").read_text().splitlines()) if one["kind"] == kind]
+
+
+def test_the_weight_begins_where_the_teacher_has_something_to_say(world):
+    """A half for a student that was grown exactly from this very teacher, at once or through another; 1 for others."""
+    llama = world / "llama"
+    growkit.widen(llama, "wide", hidden=48)
+    growkit.stack("wide", "deep", layers=6, method="identity")
+    growkit.widen(llama, "aki", hidden=48, method="aki")
+    growkit.widen("aki", "wider", hidden=72)
+    shutil.copytree("wide", "elsewhere")
+    tiny.make("llama", dtype=torch.float32, seed=9).save_pretrained("other")
+    for student, teacher, more, weight in (
+        ("wide", llama, [], 0.5),
+        ("elsewhere", llama, [], 0.5),
+        ("deep", llama, [], 0.5),
+        ("deep", "wide", [], 0.5),
+        ("aki", llama, [], 1.0),
+        ("wider", "aki", [], 0.5),
+        ("wider", llama, [], 1.0),
+        ("wide", "other", [], 1.0),
+        (llama, llama, [], 1.0),
+        (llama, "wide", [], 1.0),
+        ("wide", llama, ["--teacher-weight", "0.9"], 0.9),
+        ("aki", llama, ["--teacher-schedule", "constant"], 0.5),
+    ):
+        told = run(*line(world, "--teacher", teacher, *more, "--dry-run", "--json", model=Path(student).absolute()))
+        assert told.exit_code == 0, told.output
+        (note,) = json.loads(told.stdout)["notes"]
+        assert f"begins at {weight:g} (" in note and ("grown exactly from this teacher: at 1" in note) == (
+            weight == 0.5 and "constant" not in more
+        )
+        assert not Path("run").exists()
+    begun = pretrain.open_run(ask(world, "run", checkpoint="wide", teacher=str(llama), teacher_steps=4))
+    assert [begun.lessons.alpha(step) for step in range(5)] == [0.5, 0.375, 0.25, 0.125, 0.0]
+    begun.release()
+
+
+def test_a_teacher_that_is_worse_at_first_never_teaches(world):
+    """It is measured once, before the first step, and then it is as if there were none."""
+    trained = growkit.pretrain(world / "gpt2", world / "data", "better", steps=30, seq_len=16, batch_size=8, lr=3e-3)
+    usual = dict(checkpoint=str(trained.folder), steps=6, eval_every=3)
+    pretrain.pretrain(ask(world, "none", **usual))
+    taught = pretrain.open_run(ask(world, "taught", teacher=str(world / "teacher"), teacher_steps=6, **usual))
+    pretrain.carry_through(taught)
+    assert curve("taught") == curve("none") and same(weights("taught/final"), weights("none/final"))
+    assert taught.lessons.teacher is None and [one["step"] for one in said("taught", "val")] == [0, 3, 6]
+    assert [one["step"] for one in said("none", "val")] == [3, 6] and not said("none", "note")
+    assert "before the first step; it learns alone" in said("taught", "note")[1]["text"]
+
+
+def test_where_nobody_can_tell(world):
+    """Without a validation split a teacher teaches for its steps, and a note says so; to be asked for more is
+    refused."""
+    whole = str(world / "data" / "train.bin")
+    usual = ["--data", whole, "--teacher", world / "llama", "--teacher-steps", "2", "--steps", "4"]
+    done = run(*line(world, *usual))
+    assert done.exit_code == 0, done.output
+    assert [one["alpha"] for one in said("run", "train")] == [1.0, 0.5, 0.0, 0.0]
+    assert "no validation split" in said("run", "note")[1]["text"]
+    refused(*line(world, *usual, "--teacher-until", "overtaken", out="other"), says="no validation split")
+    for option in ("--teacher-weight 0.5", "--teacher-until steps", "--teacher-steps 3"):
+        refused(*line(world, *option.split(), out="other"), says="add --teacher CKPT")
+
+
+def test_a_teacher_that_became_another(world):
+    """A run goes on with the bytes it began with."""
+    shutil.copytree(world / "teacher", "teacher")
+    asked = ask(world, "run", teacher="teacher", teacher_steps=6, teacher_until="steps", steps=6, save_every=3)
+    pretrain.pretrain(asked)
+    shutil.rmtree("run/final")
+    tiny.make("gpt2", dtype=torch.float32, seed=5, n_layer=1).save_pretrained("teacher")
+    with pytest.raises(growkit.RequestError, match="other bytes in teacher"):
+        pretrain.pretrain(asked, True)
