@@ -131,11 +131,17 @@ def test_draws_do_not_depend_on_batches(stores, world, monkeypatch):
 # ---------------------------------------------------------------- what it says of a batch
 
 
+def teacher_of(run):
+    """The only one of a run."""
+    (teacher,) = run.lessons._teachers.values()
+    return teacher
+
+
 def words_of(world, spec, family, **more):
     """(batch, the word of a teacher on all that it predicts), in a run that has computed nothing yet."""
     going = pretrain.open_run(ask(world, Path(spec).name, model=family, teacher=str(spec), **{**TAUGHT, **more}))
     batch = going.train.rows(3, 0, 4)
-    return batch, going.lessons.teacher.says(batch)(slice(None))
+    return batch, teacher_of(going).says(batch)(slice(None))
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
@@ -161,9 +167,7 @@ def test_a_teacher_tells_its_own_loss(stores, world, family):
         asked = ask(world, "x", model=family, eval_tokens=tokens, teacher=str(stores / f"{family}-some"), **TAUGHT)
         going = pretrain.open_run(asked)
         live = LiveTeacher(str(stores / family), asked, going.machine)
-        assert going.lessons.teacher.validation_loss(going.val) == pytest.approx(
-            live.validation_loss(going.val), rel=1e-5
-        )
+        assert teacher_of(going).validation_loss(going.val) == pytest.approx(live.validation_loss(going.val), rel=1e-5)
         going.release()
         shutil.rmtree("x")
 
@@ -316,10 +320,10 @@ def test_a_teacher_with_the_beginning_of_the_vocabulary(world, family):
         asked = ask(world, f"run-{teacher}", model=family, steps=3, teacher=teacher, eval_every=1, **TAUGHT)
         asked = replace(asked, data=str(data), teacher_estimate=asked.teacher_estimate * (teacher == "store") or None)
         going = pretrain.open_run(asked, watch=notes.append)
-        assert "vocabulary of 57 is the beginning of the model's 61" in going.lessons.teacher.notes[0]
+        assert "vocabulary of 57 is the beginning of the model's 61" in teacher_of(going).notes[0]
         batches = [going.train.at([number]) for number in range(25)]
-        words = [(batch, going.lessons.teacher.says(batch)(slice(None))) for batch in batches]
-        told[teacher] = [word.rows for _, word in words], going.lessons.teacher.validation_loss(going.val)
+        words = [(batch, teacher_of(going).says(batch)(slice(None))) for batch in batches]
+        told[teacher] = [word.rows for _, word in words], teacher_of(going).validation_loss(going.val)
         if teacher == "small":
             continue
         pretrain.carry_through(going)

@@ -158,9 +158,10 @@ def pretrain(
         float, Option(help="Largest norm of the gradient; 0: any.", panel=RATE, metavar="X", within=(0, 1e9))
     ] = 1.0,
     teacher: Annotated[
-        w.PathLike | None,
+        w.PathLike | Sequence[w.PathLike] | None,
         Option(
-            help="A smaller model that teaches at first (knowledge inheritance), or what growkit teach wrote of one.",
+            help="A smaller model that teaches at first (knowledge inheritance), or what growkit teach wrote of one; on"
+            " tagged text domain=CKPT, several times, each for its own domain.",
             panel=TEACHER,
             metavar="CKPT|STORE",
         ),
@@ -271,13 +272,13 @@ def pretrain(
     )  # fmt: skip
     chosen = placing.chosen(asked.Duration(steps, tokens, epochs), origin.layers, batch_size * window, data)
     total = sum(stage.steps for stage in chosen)
+    teachers = asked.asked_teachers(teacher)
     settings = Settings(
         checkpoint=str(checkpoint), data=str(data), out=str(out), steps=total, stages=chosen, seq_len=window,
         batch_size=batch_size, grad_accum=grad_accum, seed=seed,
-        teacher=None if teacher is None else str(teacher),
-        teacher_steps=asked.teaching_steps(teacher, teacher_steps, teacher_until, teacher_weight, total),
-        teacher_until=teacher_until, teacher_estimate=asked.teaching_estimate(teacher, teacher_estimate),
-        temperature=asked.teaching_temperature(teacher, temperature), teacher_schedule=teacher_schedule,
+        teacher=teachers, teacher_steps=asked.teaching_steps(teachers, teacher_steps, teacher_until, teacher_weight, total),
+        teacher_until=teacher_until, teacher_estimate=asked.teaching_estimate(teachers, teacher_estimate),
+        temperature=asked.teaching_temperature(teachers, temperature), teacher_schedule=teacher_schedule,
         teacher_weight=teacher_weight,
         balance=asked.mixture_weight(origin, checkpoint, "--balance", balance, asked.BALANCE),
         router_z=asked.mixture_weight(origin, checkpoint, "--router-z", router_z, asked.ROUTER_Z),

@@ -3,7 +3,7 @@ of how a run is carried out.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from growkit.data.batches import Batches
 from growkit.data.domains import domain_files
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
-from growkit.data.word_store import HEADER
+from growkit.data.word_store import HEADER, is_store
 from growkit.errors import RequestError
 from growkit.families import family_named, vocabulary_size
 from growkit.growth.optimizer import kept_rates
@@ -25,13 +25,14 @@ from growkit.models.running import objective, tokenizer_of
 from growkit.reports.boards import WRITERS, board_writer
 from growkit.training.blank import check_trainable
 from growkit.training.checkpoints import check_space
+from growkit.training.domain_teachers import open_teachers
 from growkit.training.inheriting import taught
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.stage_growth import check_growth
-from growkit.training.teacher import Teacher, open_teacher
+from growkit.training.teacher import Teacher
 
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
@@ -46,7 +47,7 @@ class ReadyRun:
     source: Checkpoint
     train: Batches
     val: Batches | None
-    teacher: Teacher | None
+    teachers: dict[str, Teacher]  # by the domain that each speaks for
     standing: Standing
     disk: int
     notes: tuple[str, ...] = ()
@@ -76,18 +77,20 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
     hashes = machine.agreed(lambda: _hashes(settings, train, val, source))
     settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
-    teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
-    if teacher is not None:
+    teachers = open_teachers(settings, machine)
+    for teacher in teachers.values():
         teacher.check(config, train)
     notes: tuple[str, ...] = ()
-    if teacher is not None:
-        hashes = {**hashes, "teacher": machine.agreed(teacher.hashes)}
-        settings, notes = taught(replace(settings, hashes=hashes), source, hashes["teacher"], val is not None)
-        notes = (*notes, *teacher.notes)
+    if teachers:
+        told = machine.agreed(lambda: {name: teacher.hashes() for name, teacher in teachers.items()})
+        settings, notes = taught(replace(settings, hashes={**hashes, "teacher": told}), source, told, val is not None)
+        notes = (*notes, *dict.fromkeys(note for teacher in teachers.values() for note in teacher.notes))
     standing = machine.agreed(lambda: look(settings, resume))
     masked, mask_seed = None, None
     if not causal:
-        masked, mask_seed = _masks(mask_token(source, vocabulary_size(config)), vocabulary_size(config), teacher)
+        masked, mask_seed = _masks(
+            mask_token(source, vocabulary_size(config)), vocabulary_size(config), teachers.values()
+        )
 
     def batches(tokens: Tokens) -> Batches:
         return Batches(
@@ -111,7 +114,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         source=source,
         train=batches(train),
         val=batches(val) if val else None,
-        teacher=teacher,
+        teachers=teachers,
         standing=standing,
         disk=disk,
         notes=notes,
@@ -123,27 +126,33 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
     given = Path(settings.checkpoint)
     folder = given if given.exists() or source.folder is None else source.folder
     inputs = {"the checkpoint": folder, "the data": Path(settings.data)}
-    teacher = Path(settings.teacher) if settings.teacher is not None else None
-    return inputs | ({"the teacher": teacher} if teacher is not None and teacher.exists() else {})
+    teachers = {f"the teacher{f' of {name}' if name else ''}": Path(spec) for name, spec in settings.teachers.items()}
+    return inputs | {what: path for what, path in teachers.items() if path.exists()}
 
 
-def _masks(token: int, entries: int, teacher: Teacher | None) -> tuple[tuple[int, int], int | None]:
+def _masks(token: int, entries: int, teachers: Collection[Teacher]) -> tuple[tuple[int, int], int | None]:
     """(mask token, vocabulary; the seed of masks that stay the same, None: drawn anew each time) of a masked model.
 
-    Raises RequestError for a teacher that was written down with another mask token.
+    Raises RequestError for teachers that were written down with other masks than the model's, or than one another.
     """
-    if teacher is None or teacher.masks is None:
+    fixed = list(dict.fromkeys(teacher.masks for teacher in teachers if teacher.masks is not None))
+    if not fixed:
         return (token, entries), None
-    its, vocabulary, seed = teacher.masks
+    (its, vocabulary, seed), *others = fixed
     if its != token:
         raise RequestError(f"the teacher's masks are token {its}, the model's {token}; they must be one and the same")
+    if others:
+        raise RequestError(
+            f"two teachers' stores are of different masks: token {its}, vocabulary {vocabulary} and seed {seed}, and"
+            f" {others[0][0]}, {others[0][1]} and {others[0][2]}; write them with one --seed"
+        )
     return (its, vocabulary), seed
 
 
 def _hashes(settings: Settings, train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
-    store = None if settings.teacher is None else Path(settings.teacher) / HEADER
+    stores = {name: Path(spec) / HEADER for name, spec in settings.teachers.items() if is_store(Path(spec))}
     tagged = [
         file
         for tokens in (train, val)
@@ -151,7 +160,7 @@ def _hashes(settings: Settings, train: Tokens, val: Tokens | None, source: Check
         for file in domain_files(tokens.path.parent, tokens.split)
     ]
     return {
-        **({"store": file_hash(store)} if store is not None and store.is_file() else {}),
+        **({"store": {name: file_hash(header) for name, header in stores.items()}} if stores else {}),
         **({} if rates is None else {"multipliers": file_hash(rates)}),
         **({"domains": [file_hash(file) for file in tagged]} if tagged else {}),
         "data": file_hash(train.path),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.source import Checkpoint
+from growkit.data.tagged import untagged
 from growkit.data.tokens import open_tokens
 from growkit.data.word_store import is_store, open_header
 from growkit.errors import RequestError
@@ -122,8 +123,30 @@ def window_of(origin: Origin, seq_len: int | None) -> int:
     return seq_len or min(LENGTH, usable_positions(origin.config) or LENGTH)
 
 
+def asked_teachers(given: str | Path | Sequence[str | Path] | None) -> str | dict[str, str] | None:
+    """Teachers as people write them: one for everything, or domain=TEACHER, several times. Raises RequestError for
+    several of which not all say their domain, or of one domain."""
+    listed = [given] if isinstance(given, str | Path) else list(given or ())
+    pairs = [untagged(one) for one in listed]
+    bare = [str(path) for tag, path in pairs if tag is None]
+    if len(bare) == 1 == len(pairs):
+        return bare[0]
+    if bare:
+        raise RequestError(
+            f"--teacher {bare[0]!r} is one of {len(pairs)} and says no domain; write each as domain=TEACHER, or give one for"
+            " everything"
+        )
+    teachers: dict[str, str] = {}
+    for tag, path in pairs:
+        assert tag is not None
+        if tag in teachers:
+            raise RequestError(f"--teacher {tag}=... is given twice, {teachers[tag]!r} and {str(path)!r}; give one")
+        teachers[tag] = str(path)
+    return teachers or None
+
+
 def teaching_steps(
-    teacher: str | Path | None, teacher_steps: int | None, until: str | None, weight: float | None, steps: int
+    teacher: str | dict[str, str] | None, teacher_steps: int | None, until: str | None, weight: float | None, steps: int
 ) -> int:
     """How many of a run's steps a teacher teaches: those asked for, or a third; 0 without one.
 
@@ -141,23 +164,32 @@ def teaching_steps(
     return 0
 
 
-def teaching_temperature(teacher: str | Path | None, asked: float | None) -> float:
+def teaching_temperature(teacher: str | dict[str, str] | None, asked: float | None) -> float:
     """The temperature of both distributions: the one asked for, or that of a teacher's store, or 2. Raises
     CheckpointError for a store that is not whole."""
-    if asked is not None:
-        return asked
-    return open_header(Path(teacher)).temperature if teacher is not None and is_store(Path(teacher)) else TEMPERATURE
+    stores = _stores(teacher)
+    if asked is not None or not stores:
+        return TEMPERATURE if asked is None else asked
+    return open_header(stores[0]).temperature
 
 
-def teaching_estimate(teacher: str | Path | None, asked: str | None) -> str | None:
-    """How a store's word is taken: as asked for, or as usual; None without one. Raises RequestError where there is
+def teaching_estimate(teacher: str | dict[str, str] | None, asked: str | None) -> str | None:
+    """How stores' words are read: as asked for, or as usual; None without one. Raises RequestError where there is
     none."""
-    if teacher is not None and is_store(Path(teacher)):
+    if _stores(teacher):
         return asked or ESTIMATE
     if asked is not None:
-        where = "--teacher STORE" if teacher is None else f"{str(teacher)!r} is none; write one with growkit teach"
-        raise RequestError(f"--teacher-estimate is for a teacher's store: {where}")
+        raise RequestError(
+            "--teacher-estimate is for a teacher's store, and none is given; write one with growkit teach, and add"
+            " --teacher STORE"
+        )
     return None
+
+
+def _stores(teacher: str | dict[str, str] | None) -> list[Path]:
+    """Those of the teachers that are written down."""
+    specs = [teacher] if isinstance(teacher, str) else (teacher or {}).values()
+    return [Path(spec) for spec in specs if is_store(Path(spec))]
 
 
 def mixture_weight(origin: Origin, checkpoint: str | Path, option: str, asked: float | None, usual: float) -> float:

@@ -100,4 +100,5 @@ class StoreFolder:
 def _own(folder: Path) -> set[str]:
     """The names of what a store that has only begun has in its folder."""
     names = {stored.WORDS, stored.NATS, UNFINISHED_HEADER, f"{UNFINISHED_HEADER}.partial"}
-    return {path.name for path in folder.iterdir() if path.name in names or path.match(stored.DONE)}
+    files = [path for path in folder.iterdir() if path.is_file()]
+    return {path.name for path in files if path.name in names or path.match(stored.DONE)}
