@@ -15,7 +15,7 @@ from growkit.data.batches import Batches
 from growkit.data.domains import domain_files
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
-from growkit.data.word_store import HEADER, is_store
+from growkit.data.word_store import HEADER
 from growkit.errors import RequestError
 from growkit.families import family_named, vocabulary_size
 from growkit.growth.optimizer import kept_rates
@@ -152,7 +152,8 @@ def _masks(token: int, entries: int, teachers: Collection[Teacher]) -> tuple[tup
 def _hashes(settings: Settings, train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
-    stores = {name: Path(spec) / HEADER for name, spec in settings.teachers.items() if is_store(Path(spec))}
+    headers = {name: Path(spec) / HEADER for name, spec in settings.teachers.items()}
+    stores = {name: header for name, header in headers.items() if header.is_file()}
     tagged = [
         file
         for tokens in (train, val)
