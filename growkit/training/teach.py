@@ -129,6 +129,8 @@ def _asked(
         raise RequestError(f"--head {head} is more than the {entries} entries of the teacher's vocabulary")
     mask = None if causal else mask_token(source, entries)
     tokens = open_tokens(data)
+    if tokens.is_chat:
+        raise RequestError(f"{str(data)!r} holds conversations, of which answers alone are learned; teach takes text")
     others = open_tokens(data, "val") if tokens.meta.get("splits", {}).get("val") else None
     masked = None if mask is None else (mask, entries)
 
