@@ -64,6 +64,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/pretrain.py
 	$(RUN) examples/benchmarks/trainer_losses.py
 	$(RUN) examples/benchmarks/rewarm.py $(TEXT)
+	$(RUN) examples/benchmarks/router_clusters.py
 	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
 	$(RUN) examples/benchmarks/plan_30b.py --work bench
 	$(RUN) examples/benchmarks/widen_1b.py --work bench

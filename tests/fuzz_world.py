@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tiny
 import torch
+from chats import FOLDER
 from refusing import run
 from texts import EXCERPT, TOKENIZERS, wrap
 
@@ -24,6 +25,18 @@ parameters:
   normalize: false
 dtype: float32
 """
+
+
+HI, HELLO = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there."}
+CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"place": "here"}'}}
+CHATS = [
+    {"messages": [{"role": "system", "content": "Be kind."}, HI, HELLO, HI, {**HELLO, "weight": 0}, HI, HELLO]},
+    {
+        "messages": [HI, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "x"}, HELLO],
+        "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}],
+    },
+    *[{"prompt": "Hi", "completion": [HELLO]}, {"instruction": "Hi", "input": "there", "output": "Hello."}] * 2,
+]
 
 
 def make_world(folder: Path) -> None:
@@ -51,6 +64,9 @@ def make_world(folder: Path) -> None:
     Path("recipe.yml").write_text(RECIPE)
     must("tokenize text.jsonl --tokenizer src --val-fraction 0.3 --workers 1 -o data")
     must("tokenize a=text.jsonl b=text.jsonl.gz --tokenizer src --val-fraction 0.3 --workers 1 -o tagged")
+    Path("chat.jsonl").write_text("".join(json.dumps(one) + "\n" for one in CHATS))
+    Path("chat.jinja").write_text((FOLDER / "qwen.jinja").read_text("utf-8"))
+    must("tokenize chat.jsonl --chat --template chat.jinja --tokenizer src --val-fraction 0.3 -o talks")
     must("widen src --hidden 32 -o wide")
     must("delta src tuned --save delta --drop 0.5")
     must("delta src tuned --save lora --rank 2")
@@ -142,6 +158,10 @@ READ = {
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],
     "domains": [(f"tagged/{name}", TAGGED) for name in ("train.domains", "val.domains", "train.idx.npy", "meta.json")],
     "text": [(f"text.{end}", TEXT) for end in ("txt", "jsonl")] + [(f"text.{end}", TEXT[:2]) for end in ("jsonl.gz", "parquet")],
+    "chat": [
+        ("chat.jsonl", ["tokenize {} --chat --template chat.jinja --tokenizer src -o out"]),
+        ("chat.jinja", ["tokenize chat.jsonl --chat --template {} --tokenizer src -o out"]),
+    ],
     "tokenizer": [
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
@@ -185,6 +205,7 @@ LINES = {
     "eval": "eval src --data data",
     "generate": "generate src Hello --max-tokens 4",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
+    "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "report": "report run -o out",
     "push": "push src org/name --dry-run",
 }

@@ -62,7 +62,9 @@ def dataset(result: Dataset, as_json: bool) -> None:
         print_json(result.to_json())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("split", "documents", "tokens", "text", "bytes per token"):
+    chat = "chat" in result.meta
+    last = ("conversations", "tokens", "learned") if chat else ("documents", "tokens", "text", "bytes per token")
+    for heading in ("split", *last):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in result.meta["splits"].items():
         for part, counts in (
@@ -71,7 +73,8 @@ def dataset(result: Dataset, as_json: bool) -> None:
         ):
             tokens, text = counts["tokens"], counts["text_bytes"]
             each = f"{text / tokens:.2f}" if tokens else ""
-            table.add_row(part, f"{counts['documents']:,}", f"{tokens:,}", size(text), each)
+            told = (f"{counts['learned']:,}",) if chat else (size(text), each)
+            table.add_row(part, f"{counts['documents']:,}", f"{tokens:,}", *told)
     out.print(table)
     out.print(f"vocabulary of {result.meta['vocab_size']:,}, {result.meta['dtype']}", style="dim")
     _notes(result.notes)
@@ -133,8 +136,9 @@ def outlook(ahead: Outlook, as_json: bool) -> None:
         table.add_row(stage["name"], f"{stage['steps']:,}", str(stage["layers"]), *means, f"{stage['flops']:.3g}")
     out.print(table)
     taught = f", the teacher at most {ahead.teacher_flops:.3g} more" if ahead.teacher_flops else ""
+    learn = f", of which {ahead.learning:,} learn" if ahead.learning != ahead.parameters else ""
     out.print(
-        f"{ahead.parameters:,} parameters, {ahead.tokens:,} tokens ({ahead.passes:.2f} times the data), {ahead.warmup:,} steps of warm-up{taught}"
+        f"{ahead.parameters:,} parameters{learn}, {ahead.tokens:,} tokens ({ahead.passes:.2f} times the data), {ahead.warmup:,} steps of warm-up{taught}"
     )
     where = f"{ahead.processes} processes on {ahead.device}" if ahead.processes > 1 else ahead.device
     out.print(

@@ -5,7 +5,7 @@ and of what is saved.
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from growkit.training.prefix import submodel
+from growkit.training.prefix import layers_of, submodel
 
 
 class Learners(Protocol):
@@ -17,6 +17,14 @@ class Learners(Protocol):
     def in_step(self, model: Any, depth: int, trained: int) -> AbstractContextManager[None]:
         """Within it, forward and backward of a step run over `depth` first layers, of which `trained` top ones
         learn."""
+
+
+def learning_layers(model: Any, depth: int, trained: int) -> int:
+    """How many of the top `trained` of `depth` first layers have a parameter that learns. depth may be more than the
+    model has, whose layers then repeat: a model that is going to be stacked."""
+    layers = layers_of(model)
+    learn = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers]
+    return sum(learn[number % len(layers)] for number in range(depth - trained, depth))
 
 
 class AllLearn:

@@ -32,6 +32,7 @@ from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.stage_growth import check_growth
 from growkit.training.teacher import Teacher
+from growkit.training.train_words import Trained, trained
 
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
@@ -39,7 +40,8 @@ BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 @dataclass(frozen=True, kw_only=True)
 class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. standing: how
-    far it is in its folder. disk: bytes it needs there at most. notes: what was settled that nobody asked for."""
+    far it is in its folder. trained: who learns, and what is left. disk: bytes it needs there at most. notes:
+    what was settled that nobody asked for."""
 
     settings: Settings
     machine: Machine
@@ -47,6 +49,7 @@ class ReadyRun:
     train: Batches
     val: Batches | None
     teachers: dict[str, Teacher]  # by the domain that each speaks for
+    trained: Trained
     standing: Standing
     disk: int
     notes: tuple[str, ...] = ()
@@ -61,6 +64,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     source.close()
     config = source.config or {}
     check_trainable(source)
+    part = trained(settings.train, source, settings.stages)
     causal = objective(config, source.label)
     check(settings, machine.world, usable_positions(config))
     check_place(out, _inputs(settings, source))
@@ -70,6 +74,10 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         if getattr(settings, board):
             board_writer(board)
     train = open_tokens(settings.data)
+    if train.is_chat:
+        raise RequestError(
+            f"{settings.data!r} holds conversations, of which answers alone are learned; growkit tune does that"
+        )
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
@@ -107,6 +115,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         train=batches(train),
         val=batches(val) if val else None,
         teachers=teachers,
+        trained=part,
         standing=standing,
         disk=disk,
         notes=notes,

@@ -83,9 +83,9 @@ def _made(final: Path, settings: Settings) -> bool:
         return False
     said = read_json(final / PROVENANCE)
     request = said.get("request")
-    if said.get("command") != "pretrain" or not isinstance(request, dict):
+    if not isinstance(request, dict):
         return False
-    return not settings.differences({**request, "hashes": settings.hashes})
+    return not settings.differences({**request, "command": said.get("command"), "hashes": settings.hashes})
 
 
 def board_key(out: Path) -> str:

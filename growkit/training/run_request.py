@@ -173,18 +173,19 @@ def mixture_weight(origin: Origin, checkpoint: str | Path, option: str, asked: f
     return 0.0
 
 
-def warmup_steps(origin: Origin, asked: int | None, steps: int, beta2: float) -> int:
-    """Steps of warm-up where none are asked for: 0 with AdamW's state beside the checkpoint, whose steps are right from
-    the start.
+def warmup_steps(origin: Origin, asked: int | None, steps: int, beta2: float, share: float = 0.0) -> int:
+    """Steps of warm-up where none are asked for: with AdamW's state beside the checkpoint, whose steps are right from
+    the start, this share of the run.
 
     Without it as many as second moments remember, 1 / (1 - beta2), at most a quarter of the run: until then they are
     too small, and steps too large (measured: examples/benchmarks/rewarm.py).
     """
     if asked is not None:
         return asked
+    least = round(share * steps)
     if kept_state(origin.source.folder) is not None:
-        return 0
-    return min(round(1.0 / max(1.0 - beta2, 1e-9)), steps // 4)
+        return least
+    return max(least, min(round(1.0 / max(1.0 - beta2, 1e-9)), steps // 4))
 
 
 def usable_positions(config: dict[str, Any]) -> int | None:

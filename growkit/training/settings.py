@@ -34,7 +34,10 @@ UNTIL = ("overtaken", "steps")  # "overtaken": validation finds the model better
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One run, with everything made whole: what `growkit.pretrain` was asked for, whose signature says the defaults."""
+    """One run, with everything made whole: what `growkit.pretrain` or `growkit.tune` was asked for, whose signatures
+    say the defaults."""
+
+    command: str  # which of the two
 
     # what is trained on what, and how long
     checkpoint: str  # the model to go on from
@@ -46,6 +49,7 @@ class Settings:
     batch_size: int  # sequences in a step, over all processes and accumulation
     grad_accum: int  # parts that a process divides its share of a step into
     seed: int  # for the order of the data, masks, prefixes and dropout
+    train: str  # what learns, as growkit.training.train_words has it
 
     # AdamW and its rate
     lr: float  # the peak
@@ -88,6 +92,11 @@ class Settings:
     wandb: bool  # and send them to Weights & Biases
 
     hashes: dict[str, Any] = field(default_factory=dict)  # of data and checkpoint, once they are read
+
+    @property
+    def keeps_layers(self) -> bool:
+        """Whether the model has its layers to the end, as no stage grows it."""
+        return all(stage.layers is None for stage in self.stages)
 
     @property
     def teachers(self) -> dict[str, str]:
