@@ -2,8 +2,8 @@
 
     python examples/benchmarks/new_domain.py BOOKS DOCS --work DIR [--seed S] [--steps 150]
 
-Domain adaptation as in knowledge inheritance (Qin et al., arXiv 2105.13880). A Llama shape (hidden 128, 4 layers, a BPE
-vocabulary of 2048) is trained on BOOKS, a small one (hidden 64, 2 layers) on DOCS. Then the larger one goes on, on DOCS
+Domain adaptation as in knowledge inheritance (Qin et al., arXiv 2105.13880). A Llama shape (hidden 96, 4 layers, a BPE
+vocabulary of 1024) is trained on BOOKS, a small one (hidden 48, 2 layers) on DOCS. Then the larger one goes on, on DOCS
 alone and on half of each, without a teacher and with the small one, and on the mixture with both: the small one for DOCS
 and the model as it was for BOOKS. `growkit report` tells both sides. BOOKS, DOCS: .txt or .jsonl files, or folders of
 them; of each so much of the beginning is used as --characters says. One thread, some eight minutes of it.
@@ -22,10 +22,10 @@ from rich.table import Table
 import growkit
 from growkit.data.text import documents, find_files
 
-VOCABULARY, LARGE, SMALL = 2048, (128, 4), (64, 2)
-RUN = dict(seq_len=128, batch_size=16, eval_every=25, eval_tokens=32_768, save_every=10**9, lr=3e-3)
-BEGUN = dict(steps=300, warmup=20)  # of the larger model on books
-ADAPTING = dict(lr=1e-3, warmup=10)
+VOCABULARY, LARGE, SMALL = 1024, (96, 4), (48, 2)
+RUN: dict[str, Any] = dict(seq_len=128, batch_size=8, eval_every=25, eval_tokens=32_768, save_every=10**9, lr=3e-3)
+BEGUN: dict[str, Any] = dict(steps=300, warmup=20)  # of the larger model on books
+ADAPTING: dict[str, Any] = dict(lr=1e-3, warmup=10)
 PIECE = 8000  # characters of a document
 
 
@@ -49,7 +49,7 @@ def blank(sizes: tuple[int, int], data: Path, seed: int, folder: Path) -> Path:
     hidden, layers = sizes
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
-        num_attention_heads=hidden // 16, num_key_value_heads=hidden // 32, max_position_embeddings=128,
+        num_attention_heads=hidden // 12, num_key_value_heads=hidden // 24, max_position_embeddings=128,
         tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     torch.manual_seed(seed)
