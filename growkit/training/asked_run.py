@@ -75,6 +75,8 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
         "seq_len": window,
         "teacher": teachers,
         "teacher_steps": asked.teaching_steps(teachers, s.teacher_steps, s.teacher_until, s.teacher_weight, total),
+        "teacher_estimate": asked.teaching_estimate(teachers, s.teacher_estimate),
+        "temperature": asked.teaching_temperature(teachers, s.temperature),
         "warmup": asked.warmup_steps(origin, s.warmup, total, s.beta2, command.warmup),
     }
     for option, usual in (
