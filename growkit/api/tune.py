@@ -134,8 +134,8 @@ def tune(
 
     train: what learns; everything else stays as it is, bit for bit, without optimizer state. data: what it learns
     from; of conversations the answers alone. out: the run's folder, with metrics.jsonl, checkpoints and, at the end,
-    final, a stock checkpoint or the small module alone. How long: one of steps, tokens and epochs, or stages. Everything else is as in pretrain;
-    the defaults are those of fine-tuning.
+    final, a stock checkpoint or the small module alone. How long: one of steps, tokens and epochs, or stages.
+    Everything else is as in pretrain; the defaults are those of fine-tuning.
 
     Returns a Finished and raises as pretrain does; RequestError also for a part that the checkpoint does not have.
     """
