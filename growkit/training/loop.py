@@ -21,7 +21,7 @@ from growkit.operators.seeds import stable_seed
 from growkit.training import checkpoints as state
 from growkit.training.blank import Blank
 from growkit.training.flops import step_flops
-from growkit.training.learners import Learners
+from growkit.training.learners import Learners, learning_layers
 from growkit.training.lessons import Lessons
 from growkit.training.machine import Machine
 from growkit.training.optim import rate, set_rate
@@ -194,7 +194,7 @@ class Run:
         model.train()
         with self.learners.in_step(model, plan.depth, plan.trained):
             sums = learn_batch(model, batch, count, self.lessons.teacher, plan.alpha, self.settings, self.machine)
-        losses = step_losses(sums, count, self.told, self.machine)
+        losses = step_losses(sums, count, self.told, self.machine, self.student.capacity)
         self.stopped = losses.told > 0
         return losses
 
@@ -216,18 +216,19 @@ class Run:
     def _count_and_say(self, plan: PlannedStep, losses: StepLosses, norm: float, took: float, waited: float) -> None:
         """Count a step that is done, and write its line of metrics. took, waited: seconds, all and for data."""
         s, peak = self.settings, self.machine.peak
-        tokens = s.batch_size * s.seq_len
+        tokens, learning = s.batch_size * s.seq_len, learning_layers(self.student.model, plan.depth, plan.trained)
         flops = step_flops(self.student.model, tokens, s.seq_len, plan.depth, plan.trained)
         if self.lessons.teacher is not None:
             flops += self.lessons.teacher.flops(tokens, s.seq_len)
         self.step, self.tokens = self.step + 1, self.tokens + tokens
         self.flops, self.seconds = self.flops + flops, self.seconds + took
         line = {"kind": "train", "step": self.step, "stage": plan.stage, "loss": losses.own, "lr": plan.lr}
-        line |= {"grad_norm": norm, "depth": plan.depth, "trained": plan.trained, "tokens": self.tokens}
+        line |= {"grad_norm": norm, "depth": plan.depth, "trained": learning, "tokens": self.tokens}
         line |= {"tok_per_s": tokens / took, "seconds": took}
         line |= {"data_fraction": waited / took, "alpha": plan.alpha, **self._spent()}
         line |= {"kd_loss": losses.taught} if plan.alpha else {}
         line |= {"balance": losses.balance, "router_z": losses.router_z} if losses.router_z else {}
+        line |= {"dropped": losses.dropped} if self.student.capacity is not None else {}
         line |= {"mfu": flops / took / (peak * self.machine.world)} if peak else {}
         self.say(line)
 
