@@ -44,17 +44,19 @@ class Wanted:
         """How many layers the model has."""
         return read_sizes(self.family, self.config)["layer"]
 
-    def check_rank(self, rank: int) -> None:
-        """Raises RequestError for a rank that no matrix of the model has."""
+    def rank(self, place: int, usual: int) -> int:
+        """The rank among the numbers, or the usual one. Raises RequestError for one beyond the model's hidden size."""
         most = read_sizes(self.family, self.config)["hidden"]
+        rank = self.numbers[place] if place < len(self.numbers) else min(usual, most)
         if not 1 <= rank <= most:
             raise RequestError(f"--train {self.word} should name a rank from 1 to the model's {most} hidden")
+        return rank
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Who learns in a run, and what it leaves. saved: called with the checkpoint that the run begins with. small: whether
-    that is a small module alone, without the model."""
+    """Who learns in a run, and what it leaves. saved: called with the checkpoint that the run begins with. small:
+    whether that is a small module alone, without the model."""
 
     learners: Learners
     saved: Callable[[Checkpoint], Saved] = WholeModel
@@ -96,26 +98,23 @@ def _mixture_part(wanted: Wanted) -> Trained:
 
 def _adapter(wanted: Wanted) -> Trained:
     """lora, ia3, control: what PEFT loads."""
-    kind, *given = wanted.word.split(":")[0], *wanted.numbers
+    kind = wanted.word.split(":")[0]
     if kind != CONTROL:
         check_peft()
     if kind != LORA:
         refuse_experts(wanted.family, f"--train {wanted.word}")
-    (rank,) = given or (RANKS.get(kind, 0),)
-    wanted.check_rank(rank if kind in RANKS else 1)
-    add = {LORA: lambda: lora(rank), IA3: ia3, CONTROL: lambda: control(rank)}[kind]
-    return Trained(add(), lambda origin: PeftFolder(origin, kind), small=True)
+    learners = ia3() if kind == IA3 else {LORA: lora, CONTROL: control}[kind](wanted.rank(0, RANKS[kind]))
+    return Trained(learners, lambda origin: PeftFolder(origin, kind), small=True)
 
 
 def _mixed(wanted: Wanted) -> Trained:
     """mov, molora: growkit's own."""
     kind = wanted.word.split(":")[0]
     refuse_experts(wanted.family, f"--train {wanted.word}")
-    experts, rank = (*wanted.numbers, *(MIXED_EXPERTS, RANKS[MOLORA])[len(wanted.numbers) :])[:2]
+    experts = wanted.numbers[0] if wanted.numbers else MIXED_EXPERTS
     if not 1 <= experts <= EXPERTS:
         raise RequestError(f"--train {wanted.word} should name from 1 to {EXPERTS} experts")
-    wanted.check_rank(rank)
-    learners, soft = mixture(kind, experts, rank if kind == MOLORA else 0)
+    learners, soft = mixture(kind, experts, wanted.rank(1, RANKS[MOLORA]) if kind == MOLORA else 0)
     return Trained(learners, lambda origin: MixtureFolder(origin, soft), small=True)
 
 
