@@ -71,6 +71,10 @@ def make_world(folder: Path) -> None:
     must("delta src tuned --save delta --drop 0.5")
     must("delta src tuned --save lora --rank 2")
     must(f"pretrain src {TRAIN} run --steps 4")
+    must("teach src --data data --seq-len 16 -o store")
+    shutil.copytree("store", "half")
+    Path("half/store.json").rename("half/store.unfinished.json")
+    Path("half/done-0.bin").write_bytes(bytes(8))
     for copy in ("run2", "stopped"):
         shutil.copytree("run", copy)
     for done in ("stopped/final", "stopped/checkpoints/step-00000004"):
@@ -182,6 +186,10 @@ READ = {
         for name in ("metrics.jsonl", "run.json", "checkpoints/step-00000002/trainer.json")
         + ("checkpoints/step-00000002/plan.json", "checkpoints/step-00000002/part-00001-of-00001.safetensors")
     ],
+    "store": [(f"store/{name}", [f"pretrain src {TRAIN} out --steps 2 --teacher {{}} --teacher-until overtaken --eval-every 1"])
+        for name in ("store.json", "train.words", "val.nats")]
+        + [(f"half/{name}", ["teach src --data data --seq-len 16 -o half --resume auto"])
+        for name in ("store.unfinished.json", "done-0.bin", "train.words")],
     "moments": [
         ("run/final/lr_multipliers.json", [f"pretrain run/final {TRAIN} out --steps 2", "widen run/final --hidden 32 -o out --no-verify"]),
         ("run/final/optimizer/optimizer.safetensors", ["widen run/final --hidden 32 -o out --no-verify", f"pretrain run/final {TRAIN} out --steps 2"]
@@ -204,6 +212,7 @@ LINES = {
     "tokenize": "tokenize text.txt --tokenizer src --workers 1 -o out",
     "init": "init src -o out",
     "eval": "eval src --data data",
+    "teach": "teach src --data data --seq-len 16 -o out",
     "generate": "generate src Hello --max-tokens 4",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",

@@ -19,6 +19,7 @@ from growkit.api.pretrain import pretrain
 from growkit.api.push import push
 from growkit.api.report import report
 from growkit.api.stack import stack
+from growkit.api.teach import teach
 from growkit.api.tokenize import tokenize
 from growkit.api.tune import tune
 from growkit.api.upcycle import upcycle
@@ -27,5 +28,5 @@ from growkit.api.widen import widen
 
 __all__ = [
     "apply", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "param_groups",
-    "pretrain", "push", "report", "stack", "tokenize", "tune", "upcycle", "verify", "widen",
+    "pretrain", "push", "report", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
 ]  # fmt: skip

@@ -123,10 +123,10 @@ Clip = Annotated[float, Option(help="Largest norm of the gradient; 0: any.", pan
 Teacher = Annotated[
     w.PathLike | Sequence[w.PathLike] | None,
     Option(
-        help="A smaller model that teaches at first (knowledge inheritance); on tagged text domain=CKPT, several times,"
-        " each for its own domain.",
+        help="A smaller model that teaches at first (knowledge inheritance), or what growkit teach wrote of one; on"
+        " tagged text domain=CKPT, several times, each for its own domain.",
         panel=TEACHER,
-        metavar="CKPT",
+        metavar="CKPT|STORE",
     ),
 ]
 TeacherSteps = Annotated[
@@ -141,7 +141,14 @@ TeacherUntil = Annotated[
         panel=TEACHER,
     ),
 ]
-Temperature = Annotated[float, Option(help="Of both distributions.", panel=TEACHER, metavar="T", within=(0.01, 1000))]
+TeacherEstimate = Annotated[
+    Literal["head+sampled", "bucket", "sampled", "top-k"] | None,
+    Option(help="how a store is read; default head+sampled.", panel=TEACHER, metavar="HOW"),
+]
+Temperature = Annotated[
+    float | None,
+    Option(help="Of both distributions; default 2, or a store's.", panel=TEACHER, metavar="T", within=(0.01, 1000)),
+]
 TeacherSchedule = Annotated[
     Literal["linear", "constant", "heaviside", "wsd"],
     Option(help="how the teacher's weight falls.", panel=TEACHER, metavar="HOW"),
@@ -158,6 +165,16 @@ TeacherWeight = Annotated[
 ]
 ExpertDropout = Annotated[
     float, Option(help="Dropout on the experts' hidden activation.", panel=EXPERTS, metavar="P", within=(0, 0.99))
+]
+Capacity = Annotated[
+    float | None,
+    Option(
+        help="While training an expert takes at most X times its even share of a part's tokens, the most probable ones;"
+        " default any number.",
+        panel=EXPERTS,
+        metavar="X",
+        within=(0.01, 10_000),
+    ),
 ]
 EvalEvery = Annotated[
     int, Option(help="Steps between validations.", panel=KEEPING, metavar="N", within=(1, limits.STEPS))

@@ -1,5 +1,5 @@
-"""What tokenize, init and eval print: tables for people, JSON for machines. Knows rich; ignorant of how anything was
-found."""
+"""What tokenize, init, eval and teach print: tables for people, JSON for machines. Knows rich; ignorant of how anything
+was found."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from growkit.models.evaluate import Evaluation
     from growkit.models.init import Initialised
     from growkit.training.outlook import Outlook
+    from growkit.training.teach import Written
 
 Advance = Callable[[int], None]
 
@@ -121,6 +122,24 @@ def evaluation(figures: Evaluation, as_json: bool) -> None:
         table.add_row("bytes", f"{figures.text_bytes:,}: {figures.counted}")
     out.print(table)
     _notes(figures.notes)
+
+
+def written(store: Written, as_json: bool) -> None:
+    """What a store holds, and where it is."""
+    if as_json:
+        print_json(store.to_json())
+        return
+    header, each = store.header, store.header.record.itemsize
+    positions = header.windows * header.predicted
+    out.print(
+        f"{positions:,} positions in windows of {header.seq_len}: {header.head} entries of each, {header.tail} drawn;"
+        f" {each} bytes each, {size(sum(header.sizes.values()))}"
+    )
+    if store.loss is not None:
+        out.print(
+            styled("the teacher's validation loss is ", (f"{store.loss:.4f}", "bold"), " nats per predicted token")
+        )
+    out.say(("wrote", "bold"), f" {store.folder}")
 
 
 def outlook(ahead: Outlook, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 ignorant of models and files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -32,7 +32,8 @@ class Batch:
     inputs: (rows, length) int64. labels: (rows, length) int64, IGNORED where nothing is predicted, as many as there
     are. places: (rows, length) int64, where in its file each input token lies. domains: (rows, length) uint8, which one
     the document of each label is of, NOWHERE where nothing is predicted; None of untagged text. These two stay in the
-    main memory. predicted: how many labels are not IGNORED.
+    main memory. positions: (rows, length) int64, where a row holds several texts that do not see each other: the place
+    of each token in its own; None where a row is one. predicted: how many labels are not IGNORED.
     """
 
     inputs: torch.Tensor
@@ -40,21 +41,25 @@ class Batch:
     places: torch.Tensor
     domains: torch.Tensor | None
     predicted: int
+    positions: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch with inputs and labels on a device."""
-        inputs, labels = (side.to(device, non_blocking=True) for side in (self.inputs, self.labels))
-        return replace(self, inputs=inputs, labels=labels)
+        """The batch with inputs, labels and positions on a device."""
+        return self._moved(lambda side: side.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
         """The batch in memory that a GPU can copy from while it computes."""
-        return replace(self, inputs=self.inputs.pin_memory(), labels=self.labels.pin_memory())
+        return self._moved(torch.Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        positions = None if self.positions is None else move(self.positions)
+        return replace(self, inputs=move(self.inputs), labels=move(self.labels), positions=positions)
 
     def parts(self, number: int) -> list["Batch"]:
         """The rows in so many parts, each with its own number of predictions; counted here, so while in main memory."""
         sides = (self.inputs.chunk(number), self.labels.chunk(number), self.places.chunk(number))
-        domains = self.domains.chunk(number) if self.domains is not None else repeat(None)
-        return [batch_of(*part) for part in zip(*sides, domains)]
+        more = [repeat(None) if side is None else side.chunk(number) for side in (self.domains, self.positions)]
+        return [batch_of(*part) for part in zip(*sides, *more)]
 
     @property
     def of(self) -> torch.Tensor:
@@ -75,6 +80,7 @@ class Batch:
             places=self.places[rows],
             domains=self.domains[rows].masked_fill(~own[rows], NOWHERE),
             predicted=int(own.sum()),
+            positions=None if self.positions is None else self.positions[kept],
         )
 
 
@@ -83,6 +89,7 @@ def batch_of(
     labels: torch.Tensor,
     places: torch.Tensor | None = None,
     domains: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
 ) -> Batch:
     """A batch of tensors (rows, length), its predictions counted. places None: of no file, -1 each. domains: of all
     labels, those that are IGNORED too."""
@@ -90,7 +97,7 @@ def batch_of(
     places = torch.full(inputs.shape, -1) if places is None else places
     domains = None if domains is None else domains.masked_fill(ignored, NOWHERE)
     predicted = ignored.numel() - int(ignored.sum())
-    return Batch(inputs=inputs, labels=labels, places=places, domains=domains, predicted=predicted)
+    return Batch(inputs=inputs, labels=labels, places=places, domains=domains, predicted=predicted, positions=positions)
 
 
 class BatchSource(Protocol):
@@ -120,8 +127,9 @@ class Batches:
     """Windows of a token array in an order that is drawn anew for each epoch.
 
     tokens: (tokens,), in memory or in a file. length: of a window. size: windows in a step, over all processes. masked:
-    the mask token and the vocabulary size for masked-language modelling, None for causal. domains: of the tokens, where
-    they are tagged. Raises RequestError for too few tokens.
+    the mask token and the vocabulary size for masked-language modelling, None for causal. mask_seed: masks are those of
+    this seed, the same whenever a window comes; None: drawn anew each time. domains: of the tokens, where they are
+    tagged. Raises RequestError for too few tokens.
     """
 
     tokens: np.ndarray | StoredIds
@@ -129,6 +137,7 @@ class Batches:
     size: int
     seed: int = 0
     masked: tuple[int, int] | None = None
+    mask_seed: int | None = None
     domains: Domains | None = None
     _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -183,7 +192,9 @@ class Batches:
         piece = self.tokens[start : start + self.length + (self.masked is None)].astype(np.int64)
         if self.masked is None:
             return piece[:-1], piece[1:]
-        return masked_window(piece, *self.masked, stable_seed(self.seed, f"mask {row}"))
+        if self.mask_seed is not None:
+            return masked_window(piece, *self.masked, seed_of_mask(self.mask_seed, number))
+        return masked_window(piece, *self.masked, seed_of_mask(self.seed, row))
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
@@ -219,6 +230,16 @@ class Ahead:
 def masked_count(length: int) -> int:
     """How many positions of a window are predicted in masked-language modelling."""
     return max(1, round(MASKED_SHARE * length))
+
+
+def seed_of_mask(seed: int, row: int) -> int:
+    """What decides what is masked in a row, of a run's seed."""
+    return stable_seed(seed, f"mask {row}")
+
+
+def masked_positions(length: int, seed: int) -> np.ndarray:
+    """The positions that masked_window chooses, (masked_count(length),) in their order."""
+    return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(length)[: masked_count(length)])
 
 
 def masked_window(piece: np.ndarray, mask: int, vocabulary: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -75,9 +75,16 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
         "seq_len": window,
         "teacher": teachers,
         "teacher_steps": asked.teaching_steps(teachers, s.teacher_steps, s.teacher_until, s.teacher_weight, total),
+        "teacher_estimate": asked.teaching_estimate(teachers, s.teacher_estimate),
+        "temperature": asked.teaching_temperature(teachers, s.temperature),
         "warmup": asked.warmup_steps(origin, s.warmup, total, s.beta2, command.warmup),
     }
-    for option, usual in (("balance", command.balance), ("router_z", command.router_z), ("expert_dropout", 0.0)):
+    for option, usual in (
+        ("balance", command.balance),
+        ("router_z", command.router_z),
+        ("expert_dropout", 0.0),
+        ("capacity", 0.0),
+    ):
         flag = f"--{option.replace('_', '-')}"
         whole[option] = asked.mixture_weight(origin, s.checkpoint, flag, getattr(s, option), usual)
     plain = {field.name: getattr(s, field.name) for field in fields(Settings) if hasattr(s, field.name)}

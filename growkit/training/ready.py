@@ -3,10 +3,12 @@ of how a run is carried out.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import Checkpoint
@@ -15,6 +17,7 @@ from growkit.data.batches import Batches
 from growkit.data.domains import domain_files
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
+from growkit.data.word_store import HEADER
 from growkit.errors import RequestError
 from growkit.families import family_named, vocabulary_size
 from growkit.growth.optimizer import kept_rates
@@ -22,14 +25,16 @@ from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
 from growkit.reports.boards import WRITERS, board_writer
-from growkit.training.blank import check_trainable
+from growkit.training.blank import blank_model, check_trainable
 from growkit.training.checkpoints import check_space
 from growkit.training.domain_teachers import open_teachers
 from growkit.training.inheriting import taught
+from growkit.training.learners import Learners
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
+from growkit.training.sharing import tensors_once
 from growkit.training.stage_growth import check_growth
 from growkit.training.teacher import Teacher
 from growkit.training.train_words import Trained, trained
@@ -82,16 +87,22 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
     _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
+    hashes = machine.agreed(lambda: _hashes(settings, train, val, source))
+    settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     teachers = open_teachers(settings, machine)
     for teacher in teachers.values():
         teacher.check(config, train)
-    hashes = machine.agreed(lambda: _hashes(train, val, source, teachers))
     notes: tuple[str, ...] = ()
     if teachers:
-        settings, notes = taught(settings, source, hashes["teacher"], val is not None)
-    settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
+        told = machine.agreed(lambda: {name: teacher.hashes() for name, teacher in teachers.items()})
+        settings, notes = taught(replace(settings, hashes={**hashes, "teacher": told}), source, told, val is not None)
+        notes = (*notes, *dict.fromkeys(note for teacher in teachers.values() for note in teacher.notes))
     standing = machine.agreed(lambda: look(settings, resume))
-    masked = None if causal else (_mask_token(source, vocabulary_size(config)), vocabulary_size(config))
+    masked, mask_seed = None, None
+    if not causal:
+        masked, mask_seed = _masks(
+            mask_token(source, vocabulary_size(config)), vocabulary_size(config), teachers.values()
+        )
 
     def batches(tokens: Tokens) -> Batches:
         return Batches(
@@ -100,10 +111,11 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             size=settings.batch_size,
             seed=settings.seed,
             masked=masked,
+            mask_seed=mask_seed,
             domains=tokens.domains,
         )
 
-    disk = _disk_bytes(settings, parameters, config)
+    disk = _disk_bytes(settings, _added(part.learners, source) if part.small else parameters, config)
     if not standing.begun:
         check_space(out, disk)
     check_growth(source, settings.stages)
@@ -131,9 +143,30 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
     return inputs | {what: path for what, path in teachers.items() if path.exists()}
 
 
-def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teachers: dict[str, Teacher]) -> dict[str, Any]:
+def _masks(token: int, entries: int, teachers: Collection[Teacher]) -> tuple[tuple[int, int], int | None]:
+    """(mask token, vocabulary; the seed of masks that stay the same, None: drawn anew each time) of a masked model.
+
+    Raises RequestError for teachers that were written down with other masks than the model's, or than one another.
+    """
+    fixed = list(dict.fromkeys(teacher.masks for teacher in teachers if teacher.masks is not None))
+    if not fixed:
+        return (token, entries), None
+    (its, vocabulary, seed), *others = fixed
+    if its != token:
+        raise RequestError(f"the teacher's masks are token {its}, the model's {token}; they must be one and the same")
+    if others:
+        raise RequestError(
+            f"two teachers' stores are of different masks: token {its}, vocabulary {vocabulary} and seed {seed}, and"
+            f" {others[0][0]}, {others[0][1]} and {others[0][2]}; write them with one --seed"
+        )
+    return (its, vocabulary), seed
+
+
+def _hashes(settings: Settings, train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
+    headers = {name: Path(spec) / HEADER for name, spec in settings.teachers.items()}
+    stores = {name: header for name, header in headers.items() if header.is_file()}
     tagged = [
         file
         for tokens in (train, val)
@@ -141,12 +174,12 @@ def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teachers: dic
         for file in domain_files(tokens.path.parent, tokens.split)
     ]
     return {
+        **({"store": {name: file_hash(header) for name, header in stores.items()}} if stores else {}),
         **({} if rates is None else {"multipliers": file_hash(rates)}),
         **({"domains": [file_hash(file) for file in tagged]} if tagged else {}),
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),
-        **({"teacher": {name: one.hashes() for name, one in teachers.items()}} if teachers else {}),
     }
 
 
@@ -157,6 +190,14 @@ def _disk_bytes(settings: Settings, parameters: int, config: dict[str, Any]) -> 
     layers = read_sizes(family_named(config.get("model_type")), config)["layer"]
     deeper = max([layers, *depths]) / layers  # a little too much: embeddings do not grow
     return int((settings.keep + 2 + 2 * len(depths)) * BYTES * parameters * deeper)
+
+
+def _added(learners: Learners, source: Checkpoint) -> int:
+    """Numbers that checkpoints hold where a small module learns."""
+    model = blank_model(source).model
+    learners.choose(model)
+    kept = [t for t in tensors_once(model).values() if t.requires_grad or not isinstance(t, torch.nn.Parameter)]
+    return sum(tensor.numel() for tensor in kept)
 
 
 def _has_val(tokens: Tokens) -> bool:
@@ -184,7 +225,8 @@ def _check_tokens(
         )
 
 
-def _mask_token(source: Checkpoint, rows: int) -> int:
+def mask_token(source: Checkpoint, rows: int) -> int:
+    """The token that hides another in a masked model of so many rows. Raises RequestError where it has none."""
     token = getattr(tokenizer_of(source.folder or Path()), "mask_token_id", None)
     if token is None:
         raise RequestError(

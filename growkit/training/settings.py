@@ -8,6 +8,7 @@ from typing import Any
 
 from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
+from growkit.training.estimates import ESTIMATES
 from growkit.training.machine import SHARDS
 from growkit.training.optim import DECAYS
 from growkit.training.stages import Stage
@@ -73,6 +74,7 @@ class Settings:
     teacher: str | dict[str, str] | None  # a checkpoint that teaches at first, or several by the domains they speak for
     teacher_steps: int  # how long
     teacher_until: str | None  # what ends that sooner, one of UNTIL; None: "overtaken", where the data can tell it
+    teacher_estimate: str | None  # of a teacher's store: a row of growkit.training.estimates.ESTIMATES
     temperature: float  # of both distributions
     teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teaching.ALPHAS
     teacher_weight: float | None  # that weight at the first step; None: as growkit.training.teaching.first_weight says
@@ -81,6 +83,7 @@ class Settings:
     balance: float  # weight of the load-balancing loss
     router_z: float  # weight of the router z-loss
     expert_dropout: float  # dropout on the experts' hidden activation
+    capacity: float  # of an expert while it trains, in shares of an even load; 0: any
 
     # what is measured and kept
     eval_every: int  # steps between validations
@@ -131,10 +134,11 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
         ("precision", settings.precision, PRECISIONS),
         ("teacher-schedule", settings.teacher_schedule, ALPHAS),
         ("teacher-until", settings.teacher_until or UNTIL[0], UNTIL),
+        ("teacher-estimate", settings.teacher_estimate, (None, *ESTIMATES)),
         ("shard", settings.shard, SHARDS),
     ):
         if value not in known:
-            raise RequestError(f"--{option} {value!r} is not one of {', '.join(known)}")
+            raise RequestError(f"--{option} {value!r} is not one of {', '.join(filter(None, known))}")
     for option, number in (
         ("seq-len", settings.seq_len),
         ("batch-size", settings.batch_size),
