@@ -19,6 +19,7 @@ FLOORS = [
     {"models"},
     {"merging"},
     {"training"},
+    {"chains"},
     {"hub"},
     {"api"},
     {"cli"},

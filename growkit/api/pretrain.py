@@ -175,7 +175,7 @@ def pretrain(
     ] = None,
     temperature: Annotated[
         float, Option(help="Of both distributions.", panel=TEACHER, metavar="T", within=(0.01, 1000))
-    ] = 2.0,
+    ] = 1.0,
     teacher_schedule: Annotated[
         Literal["linear", "constant", "heaviside", "wsd"],
         Option(help="how the teacher's weight falls.", panel=TEACHER, metavar="HOW"),
@@ -208,7 +208,7 @@ def pretrain(
     ] = 0.0,
     eval_every: Annotated[
         int, Option(help="Steps between validations.", panel=KEEPING, metavar="N", within=(1, limits.STEPS))
-    ] = 200,
+    ] = 1.0,
     eval_tokens: Annotated[
         int, Option(help="Validation tokens at most.", panel=KEEPING, metavar="N", within=(1, limits.TOKENS))
     ] = 100_000,
