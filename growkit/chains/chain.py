@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from growkit.chains.chain_plan import Doors, PlannedSize, growing, plan_family
+from growkit.chains.chain_plan import Doors, PlannedSize, growing, plan_family, training
 from growkit.chains.sizes import CHAIN, REPORT, Generations
 from growkit.checkpoint.record import record_of
 from growkit.checkpoint.small_files import read_json
@@ -19,6 +19,7 @@ from growkit.growth.optimizer import kept_state
 from growkit.growth.sources import open_source
 from growkit.reports.family import FamilyCosts, family_report
 from growkit.training.machine import Machine, this_machine
+from growkit.training.run_folder import FINAL
 from growkit.version import __version__
 
 Say = Callable[[str], None]
@@ -84,9 +85,9 @@ def chain(
         if alone and (number or not family.drawn):
             steps.append(lambda one=one: making.alone(one))
         for step in steps:
-            run, ended = step()
-            if ended.folder is None:
-                return Chained(folder=folder, sizes=sizes, finals=finals, stopped=(run.name, ended.step))
+            stopped = step()
+            if stopped is not None:
+                return Chained(folder=folder, sizes=sizes, finals=finals, stopped=stopped)
         finals[one.size.name] = before = one.place.final
     compared = [(one.size.name, one.ahead.parameters, one.place.run, _alone_run(one, number, family, alone))
                 for number, one in enumerate(sizes)]  # fmt: skip
@@ -120,8 +121,9 @@ class _Making:
     def __init__(self, data: str | Path, doors: Doors, watching: Watching, machine: Machine):
         self.data, self.doors, self.watching, self.machine = data, doors, watching, machine
 
-    def grown(self, one: PlannedSize, before: Path) -> tuple[Path, Any]:
-        """(the run of a size, how it ended), grown from the model before, or made of the family's config."""
+    def grown(self, one: PlannedSize, before: Path) -> tuple[str, int] | None:
+        """Make a size, grown from the model before, or of the family's config. Returns (run, step) where it was
+        stopped."""
         size, place = one.size, one.place
         self.machine.agreed(lambda: self._start(one, before))
         teacher = {} if size.teacher == "none" else {"teacher": before}
@@ -130,10 +132,10 @@ class _Making:
             words = {key: size.training[key] for key in ("seq_len", "temperature", "device") if key in size.training}
             self.doors.teach(before, self.data, place.store, seed=size.training["seed"], resume="auto", **words)
             teacher = {"teacher": place.store}
-        return place.run, self._train(one, place.start, place.run, **teacher)
+        return self._train(one, place.start, place.run, **teacher)
 
-    def alone(self, one: PlannedSize) -> tuple[Path, Any]:
-        """The same size from random weights, trained as long and alike, without a teacher."""
+    def alone(self, one: PlannedSize) -> tuple[str, int] | None:
+        """The same size from random weights, trained as long and alike, without a teacher; as `grown`."""
         place, words = one.place, one.size.training
 
         def start() -> None:
@@ -141,15 +143,15 @@ class _Making:
                 self.doors.init(place.start, place.alone_start, seed=words["seed"], dtype="float32")
 
         self.machine.agreed(start)
-        return place.alone, self._train(one, place.alone_start, place.alone)
+        return self._train(one, place.alone_start, place.alone)
 
-    def _train(self, one: PlannedSize, start: Path, run: Path, **teacher: Path) -> Any:
-        self._doing(f"{run.name}: {one.size.training.get('schedule', 'plain')} training")
-        words = dict(one.size.training)
-        if not teacher:
-            words = {key: value for key, value in words.items() if not key.startswith("teacher_")}
+    def _train(self, one: PlannedSize, start: Path, run: Path, **teacher: Path) -> tuple[str, int] | None:
+        if self.machine.agreed((run / FINAL).exists):  # as it should be: its plan was asked
+            return None
+        self._doing(f"{run.name} is trained")
         told = {"announce": self.watching.announce, "watch": self.watching.watch}
-        return self.doors.pretrain(start, self.data, run, **words, **teacher, **told, resume="auto")
+        ended = self.doors.pretrain(start, self.data, run, **training(one.size, **teacher), **told, resume="auto")
+        return (run.name, ended.step) if ended.folder is None else None
 
     def _start(self, one: PlannedSize, before: Path) -> None:
         """Make the model that a run begins with; one that is there must be what would be made."""

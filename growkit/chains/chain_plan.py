@@ -100,7 +100,14 @@ def plan_family(
             shadow = Path(folder, size.name)
             try:
                 start, grown = _start(family, size, place, before, shadow, doors)
-                ahead = _ahead(size, place, start, before, data, doors, resume)
+                # a store that is not written yet says what the model says that will write it
+                told = place.store if size.teacher == "stored" and place.store.exists() else before
+                teacher = {} if size.teacher == "none" else {"teacher": told}
+                going: dict[str, Any] = {"resume": "auto" if resume else "never", "dry_run": True}
+                ahead = doors.pretrain(start, data, place.run, **training(size, **teacher), **going).outlook
+                if alone:
+                    bare = place.alone_start if place.alone_start.exists() else start
+                    doors.pretrain(bare, data, place.alone, **training(size), **going)
             except GrowkitError as error:
                 said = str(error).replace(f"{folder}/", "")
                 raise RequestError(f"size {size.name!r}: {said}") from None
@@ -149,15 +156,10 @@ def growing(size: Size) -> dict[str, Any]:
     return {**size.growing, "seed": size.training["seed"]}
 
 
-def _ahead(
-    size: Size, place: Place, start: Path, before: Path, data: str | Path, doors: Doors, resume: bool
-) -> Outlook:
-    """What a size's run will be. A store that is not written yet says what the model says that will write it."""
-    teacher = {} if size.teacher == "none" else {"teacher": before}
-    if size.teacher == "stored" and place.store.exists():
-        teacher = {"teacher": place.store}
-    going = "auto" if resume else "never"
-    return doors.pretrain(start, data, place.run, **size.training, **teacher, resume=going, dry_run=True).outlook
+def training(size: Size, **teacher: Path) -> dict[str, Any]:
+    """The keywords of `growkit.pretrain` for a size, with its teacher or without."""
+    words = {key: value for key, value in size.training.items() if teacher or not key.startswith("teacher_")}
+    return {**words, **teacher}
 
 
 def _room(planned: PlannedSize, alone: bool) -> int:

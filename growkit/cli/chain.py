@@ -55,10 +55,9 @@ def _plan(sizes: "tuple[PlannedSize, ...]") -> None:
         grows = ", ".join(f"{axis.axis} {axis.old} to {axis.new}" for axis in axes) or "-"
         function = "-" if one.grown is None else str(one.grown.exactness)
         steps = sum(stage["steps"] for stage in one.ahead.stages)
-        rate = f"{one.size.training.get('lr', api.pretrain.__kwdefaults__['lr']):g}"
         flops = f"{one.ahead.flops + one.ahead.teacher_flops:.3g}"
         seed = str(one.size.training["seed"])
-        table.add_row(one.size.name, grows, function, f"{one.ahead.parameters:,}", f"{steps:,}", rate, seed,
+        table.add_row(one.size.name, grows, function, f"{one.ahead.parameters:,}", f"{steps:,}", f"{one.ahead.lr:g}", seed,
                       one.size.teacher, flops)  # fmt: skip
     out.print(table)
     for one in sizes:

@@ -16,6 +16,11 @@ from growkit.version import __version__
 
 FORMAT = 1
 NOT_ALONE = "what the same sizes cost alone was not measured: add --alone"
+COUNTED = (
+    "a family's FLOPs to that loss are all that its smaller sizes spent, and the last one's until it was where it ends"
+    " alone; operations of a step and of a teacher beside it are counted, validation and the writing down of a teacher"
+    " are not"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +42,14 @@ class SizeCost:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyCosts:
-    """A family's sizes, what all of them cost together, and what they cost alone, None where not all were measured."""
+    """A family's sizes, and what all of them cost together. alone: what they cost alone, None where not all were
+    measured. reached: what all sizes but the last spent, and the last until it came down to the loss that it ended with
+    alone; None where that is not known."""
 
     sizes: tuple[SizeCost, ...]
     spent: Cost
     alone: Cost | None
+    reached: Cost | None
     notes: tuple[str, ...]
     folder: Path
 
@@ -55,6 +63,7 @@ class FamilyCosts:
             "sizes": sizes,
             "spent": self.spent._asdict(),
             "alone": _plain(self.alone),
+            "reached": _plain(self.reached),
             "notes": list(self.notes),
         }
 
@@ -74,7 +83,7 @@ class FamilyCosts:
             (s.name, _loss(s.loss), _loss(s.alone_loss), _flops(s.alone), _flops(s.reached), _share(s.reached, s.needed))
             for s in self.sizes
         ]
-        beside.append(("the family", "", "", _flops(self.alone), "", _share(self.spent, self.alone)))
+        beside.append(("the family", "", "", _flops(self.alone), _flops(self.reached), _share(self.reached, self.alone)))
         title = "Beside the same sizes trained alone"
         columns = ("size", "loss", "alone", "FLOPs alone", "FLOPs to that loss", "saved")
         return [*tables, (title, columns, beside)]
@@ -97,9 +106,11 @@ def family_report(
     check_comparable([curve for _, _, *both in curves for curve in both if curve is not None])
     sizes = tuple(_size(name, parameters, run, alone or None) for name, parameters, run, alone in curves)
     alone = None if any(size.alone is None for size in sizes) else _sum([size.alone for size in sizes])
-    said = [*notes, *([NOT_ALONE] if alone is None else [])]
+    said = [*notes, NOT_ALONE if alone is None else COUNTED]
+    last = sizes[-1].reached
+    reached = None if last is None or alone is None else _sum([*(size.spent for size in sizes[:-1]), last])
     costs = FamilyCosts(
-        sizes=sizes, spent=_sum([size.spent for size in sizes]), alone=alone, notes=tuple(said), folder=out
+        sizes=sizes, spent=_sum([size.spent for size in sizes]), alone=alone, reached=reached, notes=tuple(said), folder=out
     )
     with new_folder(out, replaces) as folder:
         (folder / TEXT).write_text(costs.markdown(), "utf-8")
