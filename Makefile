@@ -51,7 +51,7 @@ docs: $(VENV)/.ready
 	$(RUN) -m mkdocs build --strict
 
 # TEXT: a folder of text, the better the larger. DOCS: one of another kind, for merging; MERGEKIT: mergekit-yaml of an
-# environment of its own. What needs these two is left out where they are not given.
+# environment of its own. REAL: a file of text, for a real model. What needs these is left out where they are not given.
 TEXT ?= examples/text
 PEER = $(if $(MERGEKIT),--mergekit $(MERGEKIT))
 
@@ -64,12 +64,14 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/pretrain.py
 	$(RUN) examples/benchmarks/trainer_losses.py
 	$(RUN) examples/benchmarks/rewarm.py $(TEXT)
+	$(RUN) examples/benchmarks/router_clusters.py
 	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
 	$(RUN) examples/benchmarks/plan_30b.py --work bench
 	$(RUN) examples/benchmarks/widen_1b.py --work bench
 	$(RUN) examples/benchmarks/stack_1b.py --work bench $(PEER)
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
 	$(if $(PEER),$(RUN) examples/benchmarks/mergekit_values.py $(PEER))
+	$(if $(REAL),$(RUN) examples/benchmarks/smollm.py $(REAL) --work bench/smollm)
 	$(RUN) examples/benchmarks/merge_1b.py --work bench $(PEER)
 
 clean:

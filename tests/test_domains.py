@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusing import cases, refused, run
 from texts import EXCERPT, TOKENIZERS, put, wrap
-from tiny_runs import ask, curve
+from tiny_runs import ask, curve, numbers_of, tagged_dataset, without_tags
 
 import growkit
 from growkit.data import domains as kept
@@ -40,12 +40,6 @@ def tokenize(*inputs, out="data", **more):
 
 def bytes_of(folder, *but):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name not in but}
-
-
-def numbers_of(data="data", split="train"):
-    """The domain of each token, by the two files alone."""
-    starts = np.load(Path(data, f"{split}.idx.npy"))
-    return np.repeat(np.fromfile(Path(data, f"{split}.domains"), "u1"), np.diff(starts))
 
 
 def test_tags_by_hand(here):
@@ -184,40 +178,6 @@ def test_written_then_looked_up_is_equal(tmp_path_factory, documents, at_once):
     assert found.tokens(said["tokens"]) == [expected.count(n) for n in range(3)]
 
 
-def tagged_tokens(folder, lengths, split="train", names="ab"):
-    """Documents of a random walk, their domains in turn."""
-    folder.mkdir(exist_ok=True)
-    writer, walk = TokenWriter(folder, split, np.dtype("<u2"), names), np.random.default_rng(0)
-    for number, length in enumerate(lengths):
-        step = 1 + 2 * (number % len(names))
-        writer.add(np.cumsum(walk.integers(0, 2, length) * step) % 50 + 5, length, number % len(names))
-    return writer.close()
-
-
-def tagged_dataset(folder, lengths=(90, 130, 70, 45) * 10, names=("a", "b"), **more):
-    splits = {split: tagged_tokens(folder, lengths, split, names) for split in ("train", "val")}
-    said = {
-        "format": 1,
-        "growkit": "0",
-        "dtype": "uint16",
-        "vocab_size": 61,
-        "domains": list(names),
-        "splits": splits,
-    } | more
-    put(folder / "meta.json", json.dumps(said))
-    return folder
-
-
-def without_tags(data, to):
-    """The same dataset as one that nobody tagged."""
-    shutil.copytree(data, to)
-    for path in to.glob("*.domains"):
-        path.unlink()
-    meta = json.loads((to / "meta.json").read_text())
-    put(to / "meta.json", json.dumps({k: v for k, v in meta.items() if k != "domains"}))
-    return to
-
-
 @pytest.mark.parametrize("masked", [None, (3, 61)])
 def test_a_batch_says_the_domain_of_each_label(tmp_path, masked):
     """Of the label's own document, where a window crosses from one to the next too."""
@@ -292,7 +252,8 @@ def test_validation_tells_the_loss_of_each_domain(world, tmp_path, monkeypatch, 
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     val = [line for line in lines if line["kind"] == "val"]
     others = [json.loads(line) for line in Path("plain/metrics.jsonl").read_text().splitlines()]
-    assert [line["loss"] for line in val] == [line["loss"] for line in others if line["kind"] == "val"]
+    assert val[0]["step"] == 0, "tagged text is measured where it begins"
+    assert [line["loss"] for line in val[1:]] == [line["loss"] for line in others if line["kind"] == "val"]
     assert not any("domains" in line for line in others)
     length = len(open_tokens("data", "val")) // 16 * 16
     counts = np.bincount(numbers_of("data", "val")[1 : min(length, 2000) // 16 * 16 + 1])

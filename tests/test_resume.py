@@ -254,7 +254,10 @@ SAYS_OF_ITS_STEP = {  # trainer.json: what it should not say
     "another step": ({"step": 2}, "is of step 2, not of step-00000003"),
     "a stage of a longer run": ({"stage": 9}, "of a longer run"),
     "no stage": ({"stage": KeyError}, "lacks 'stage'"),
-    "a flag that is a number": ({"overtaken": 1}, "overtaken as true or false, not 1"),
+    "a flag that is a number": (
+        {"teachers": {"": {"overtaken": 1, "loss": None}}},
+        "teachers.''.overtaken as true or false, not 1",
+    ),
     "flops that are none": ({"flops": float("nan")}, "flops as a finite number from 0, not nan"),
     "seconds without end": ({"elapsed_s": float("inf")}, "elapsed_s as a finite number from 0, not inf"),
     "tokens in a list": ({"tokens": [1]}, r"tokens as a whole number from 0, not \[1\]"),

@@ -1,6 +1,7 @@
 """Runs on tiny models, for the tests of training: their data, their settings, and what they left."""
 
 import json
+import shutil
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 import growkit
+from growkit.data.tokens import TokenWriter
 from growkit.training.optim import moments
 from growkit.training.settings import Settings
 from growkit.training.stages import SCHEDULES
@@ -31,6 +33,47 @@ def dataset(folder: Path, tokens: int, **meta) -> Path:
     said = {"format": 1, "growkit": "0", "dtype": "uint16", "vocab_size": 61, "splits": counts, **meta}
     (folder / "meta.json").write_text(json.dumps(said))
     return folder
+
+
+def tagged_tokens(folder, lengths, split="train", names="ab"):
+    """Documents of a random walk, their domains in turn."""
+    folder.mkdir(exist_ok=True)
+    writer, walk = TokenWriter(folder, split, np.dtype("<u2"), names), np.random.default_rng(0)
+    for number, length in enumerate(lengths):
+        step = 1 + 2 * (number % len(names))
+        writer.add(np.cumsum(walk.integers(0, 2, length) * step) % 50 + 5, length, number % len(names))
+    return writer.close()
+
+
+def tagged_dataset(folder, lengths=(90, 130, 70, 45) * 10, names=("a", "b"), **more):
+    """A dataset of two domains: random walks of steps of 1 and of 3."""
+    splits = {split: tagged_tokens(folder, lengths, split, names) for split in ("train", "val")}
+    said = {
+        "format": 1,
+        "growkit": "0",
+        "dtype": "uint16",
+        "vocab_size": 61,
+        "domains": list(names),
+        "splits": splits,
+    } | more
+    (folder / "meta.json").write_text(json.dumps(said))
+    return folder
+
+
+def without_tags(data, to):
+    """The same dataset as one that nobody tagged."""
+    shutil.copytree(data, to)
+    for path in to.glob("*.domains"):
+        path.unlink()
+    meta = json.loads((to / "meta.json").read_text())
+    (to / "meta.json").write_text(json.dumps({k: v for k, v in meta.items() if k != "domains"}))
+    return to
+
+
+def numbers_of(data="data", split="train"):
+    """The domain of each token, by the two files alone."""
+    starts = np.load(Path(data, f"{split}.idx.npy"))
+    return np.repeat(np.fromfile(Path(data, f"{split}.domains"), "u1"), np.diff(starts))
 
 
 def tokenizer(mask: bool = True):

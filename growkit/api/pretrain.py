@@ -158,8 +158,13 @@ def pretrain(
         float, Option(help="Largest norm of the gradient; 0: any.", panel=RATE, metavar="X", within=(0, 1e9))
     ] = 1.0,
     teacher: Annotated[
-        w.PathLike | None,
-        Option(help="A smaller model that teaches at first (knowledge inheritance).", panel=TEACHER, metavar="CKPT"),
+        w.PathLike | Sequence[w.PathLike] | None,
+        Option(
+            help="A smaller model that teaches at first (knowledge inheritance); on tagged text domain=CKPT, several"
+            " times, each for its own domain.",
+            panel=TEACHER,
+            metavar="CKPT",
+        ),
     ] = None,
     teacher_steps: Annotated[
         int | None,
@@ -262,11 +267,11 @@ def pretrain(
     )  # fmt: skip
     chosen = placing.chosen(asked.Duration(steps, tokens, epochs), origin.layers, batch_size * window, data)
     total = sum(stage.steps for stage in chosen)
+    teachers = asked.asked_teachers(teacher)
     settings = Settings(
         checkpoint=str(checkpoint), data=str(data), out=str(out), steps=total, stages=chosen, seq_len=window,
         batch_size=batch_size, grad_accum=grad_accum, seed=seed,
-        teacher=None if teacher is None else str(teacher),
-        teacher_steps=asked.teaching_steps(teacher, teacher_steps, teacher_until, teacher_weight, total),
+        teacher=teachers, teacher_steps=asked.teaching_steps(teachers, teacher_steps, teacher_until, teacher_weight, total),
         teacher_until=teacher_until, temperature=temperature, teacher_schedule=teacher_schedule,
         teacher_weight=teacher_weight,
         balance=asked.mixture_weight(origin, checkpoint, "--balance", balance, asked.BALANCE),

@@ -11,11 +11,13 @@ from growkit.api.public import public
 if TYPE_CHECKING:
     from growkit.data.tokenize import Dataset
 
-TEXT, SPLITS = "Text", "Training and validation"
+TEXT, DATASETS, SPLITS = "Text", "Datasets of the library of that name", "Training and validation"
 Inputs = Annotated[
-    w.PathLike | Sequence[w.PathLike],
+    w.PathLike | Sequence[w.PathLike] | None,
     Argument(
-        "Files (.txt, .jsonl, .jsonl.gz, .parquet), folders of them, patterns; name=PATH tags a domain.", "INPUT..."
+        "Files (.txt, .jsonl, .jsonl.gz, .parquet), folders of them, patterns; name=PATH tags a domain.",
+        "INPUT...",
+        may_lack=True,
     ),
 ]
 Tokenizer = Annotated[
@@ -24,7 +26,10 @@ Tokenizer = Annotated[
 ]
 Begin = Annotated[
     Callable[[str, int], Callable[[int], None]],
-    Callback("Called with what is done and how many bytes it takes; returns what is called with bytes that were read."),
+    Callback(
+        "Called with what is done and how many bytes it takes, 0 where nobody knows; returns what is called with bytes"
+        " that were read."
+    ),
 ]
 
 
@@ -48,8 +53,24 @@ def tokenize(
         ),
     ] = None,
     text_key: Annotated[
-        str, Option(help="Where JSON lines and parquet hold the text.", panel=TEXT, metavar="KEY")
+        str, Option(help="Where JSON lines, parquet and datasets hold the text.", panel=TEXT, metavar="KEY")
     ] = "text",
+    dataset: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            help="Text of the Hugging Face library datasets: a name on the hub, which is streamed, or a folder; again for"
+            " more.",
+            panel=DATASETS,
+            metavar="NAME",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, Option(help="Which of several a dataset has.", panel=DATASETS, metavar="CONFIG")
+    ] = None,
+    split: Annotated[
+        str | None, Option(help="The split to read; default train.", panel=DATASETS, metavar="SPLIT")
+    ] = None,
+    val_split: Annotated[str | None, Option(help="A split that validates.", panel=DATASETS, metavar="SPLIT")] = None,
     val_fraction: Annotated[
         float,
         Option(
@@ -76,14 +97,16 @@ def tokenize(
     """Make a dataset of text: token ids as flat files, for training and eval.
 
     inputs: .txt, .jsonl, .jsonl.gz and .parquet files, folders of them and patterns, all tagged with their domain as
-    name=PATH or none. out: the folder to make. tokenizer: a checkpoint, a folder, a dataset or a hub id; or
-    train_tokenizer, entries of a new one. The same text gives the same bytes with any number of workers.
+    name=PATH or none. dataset: names on the hub, or folders of save_to_disk, parquet, JSON or CSV, tagged likewise.
+    out: the folder to make. tokenizer: a checkpoint, a folder, a dataset or a hub id; or train_tokenizer, entries of a
+    new one. The same text gives the same bytes with any number of workers.
 
     Returns a Dataset: .folder, .meta, .notes. Raises RequestError or CheckpointError, having written nothing.
     """
     from growkit.data.tokenize import tokenize as make
 
     return make(
-        inputs, out, tokenizer, train_tokenizer=train_tokenizer, val_fraction=val_fraction, val=val or (),
-        text_key=text_key, workers=workers, seed=seed, force=force, begin=begin,
+        inputs, out, tokenizer, dataset=dataset, config=config, split=split, val_split=val_split,
+        train_tokenizer=train_tokenizer, val_fraction=val_fraction, val=val or (), text_key=text_key,
+        workers=workers, seed=seed, force=force, begin=begin,
     )  # fmt: skip

@@ -37,7 +37,7 @@ def bars(as_json: bool) -> Iterator[Callable[[str, int], Advance]]:
     with Progress(*columns, TimeRemainingColumn(), console=err, transient=True, disable=quiet) as progress:
 
         def begin(what: str, total: int) -> Advance:
-            task = progress.add_task(what, total=total)
+            task = progress.add_task(what, total=total or None)  # 0: nobody knows
             return lambda read: progress.advance(task, read)
 
         yield begin
@@ -50,7 +50,7 @@ def bar(what: str, as_json: bool) -> Iterator[Callable[[int], Advance]]:
     with Progress(*columns, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
 
         def begin(total: int) -> Advance:
-            task = progress.add_task(what, total=total)
+            task = progress.add_task(what, total=total or None)  # 0: nobody knows
             return lambda done: progress.advance(task, done)
 
         yield begin

@@ -11,9 +11,10 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from growkit.checkpoint.small_files import LARGEST, open_plain, reading
 from growkit.errors import RequestError, reason_of
@@ -27,6 +28,48 @@ ROWS = 256  # of parquet at a time
 PROGRESS_LINES = 256
 
 Advance = Callable[[int], None]
+
+
+class TextSource(Protocol):
+    """Where documents come from, whatever holds them."""
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """What of it lies here."""
+
+    @property
+    def bytes(self) -> int | None:
+        """How many there are to read; None where nobody knows before all are read."""
+
+    def documents(self, text_key: str, advance: Advance) -> Iterator[str]:
+        """The documents in order, each time the same ones; those of nothing but white space are left out.
+
+        advance: called with numbers of bytes that were read. Raises RequestError for what cannot be read.
+        """
+
+    def described(self) -> list[dict[str, Any]]:
+        """What meta.json says of it."""
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """Documents out of files, in their order."""
+
+    paths: tuple[Path, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(path.stat().st_size for path in self.paths)
+
+    def documents(self, text_key: str, advance: Advance) -> Iterator[str]:
+        """As a TextSource's."""
+        return documents(self.paths, text_key, advance)
+
+    def described(self) -> list[dict[str, Any]]:
+        """Path and bytes of each."""
+        paths = [(os.fsencode(path).decode("utf-8", "replace"), path.stat().st_size) for path in self.paths]
+        return [{"path": path, "bytes": size} for path, size in paths]
 
 
 def find_files(inputs: Sequence[str | Path]) -> list[Path]:
@@ -156,12 +199,14 @@ def _text_of(line: bytes, key: str, where: str, path: Path) -> str:
     if not isinstance(content, dict):
         raise RequestError(f"{where} of {str(path)!r} is a {type(content).__name__}; each line should be a JSON object")
     if key not in content:
-        raise _no_key(key, list(content), where, path)
-    return _checked(content[key], key, where, path)
+        raise no_key(key, list(content), where, path)
+    return checked_text(content[key], key, where, path)
 
 
-def _checked(text: Any, key: str, where: str, path: Path) -> str:
-    """A document's text, where it is one; nothing at all is an empty one."""
+def checked_text(text: Any, key: str, where: str, path: Path | str) -> str:
+    """A document's text, where it is one; nothing at all is an empty one. Raises RequestError, by where it stands, for
+    anything else.
+    """
     if text is None:
         return ""
     if not isinstance(text, str):
@@ -184,19 +229,20 @@ def _parquet(path: Path, key: str, advance: Advance) -> Iterator[str]:
     try:
         with open_plain(path) as raw, parquet.ParquetFile(raw) as table:
             if key not in table.schema_arrow.names:
-                raise _no_key(key, table.schema_arrow.names, "every row", path)
+                raise no_key(key, table.schema_arrow.names, "every row", path)
             rows = max(1, table.metadata.num_rows)
             for batch in table.iter_batches(ROWS, columns=[key]):
                 for text in batch.column(0).to_pylist():
                     number += 1
-                    yield _checked(text, key, f"row {number}", path)
+                    yield checked_text(text, key, f"row {number}", path)
                 advance(size * number // rows - size * (number - len(batch)) // rows)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = reason_of(error)
         raise RequestError(f"{str(path)!r} is no sound parquet file ({reason}); fetch it again") from None
 
 
-def _no_key(key: str, there: list[str], where: str, path: Path) -> RequestError:
+def no_key(key: str, there: list[str], where: str, path: Path | str) -> RequestError:
+    """What to say where the text is under another key."""
     keys = ", ".join(map(repr, there)) or "none"
     return RequestError(f"{where} of {str(path)!r} has no key {key!r}; it has {keys}: name the text's with --text-key")
 

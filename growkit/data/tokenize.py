@@ -3,7 +3,6 @@
 Documents stream from files through the tokenizer to disk; what is held at any time is a few batches of them.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,9 +12,10 @@ from typing import Any
 from growkit.checkpoint.new_folder import new_folder
 from growkit.checkpoint.system import cores
 from growkit.checkpoint.writer import check_target, write_json
+from growkit.data.datasets_library import LibraryRequest
 from growkit.data.encode import Encoding, encoding
 from growkit.data.tagged import Inputs, read_inputs
-from growkit.data.text import Advance, documents
+from growkit.data.text import Advance, TextSource
 from growkit.data.tokenizer import TextTokenizer, check_entries, new_tokenizer, open_tokenizer
 from growkit.data.tokens import FORMAT, META, SPLITS, TOKENIZER, TokenWriter, dtype_for, is_dataset
 from growkit.errors import RequestError
@@ -26,7 +26,7 @@ BATCH_CHARACTERS, BATCH_DOCUMENTS = 1 << 20, 4096
 WORTH_A_PROCESS = 8 << 20  # bytes of files; a process takes half a second to start
 
 Path_ = str | Path
-Begin = Callable[[str, int], Advance]  # called with what is done and how many bytes it takes
+Begin = Callable[[str, int], Advance]  # called with what is done and how many bytes it takes, 0: nobody knows
 Piece = tuple[str, int, str]  # (split, number of its domain, document)
 
 
@@ -44,10 +44,14 @@ class Dataset:
 
 
 def tokenize(
-    inputs: Path_ | Sequence[Path_],
+    inputs: Path_ | Sequence[Path_] | None,
     out: Path_,
     tokenizer: Path_ | None = None,
     *,
+    dataset: str | Sequence[str] | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    val_split: str | None = None,
     train_tokenizer: int | None = None,
     val_fraction: float = 0.0,
     val: Path_ | Sequence[Path_] = (),
@@ -58,42 +62,47 @@ def tokenize(
     begin: Begin = lambda _what, _size: lambda _read: None,
 ) -> Dataset:
     """Make a dataset of text: .txt, .jsonl, .jsonl.gz, .parquet, folders of them and patterns, each tagged with its
-    domain as name=PATH or none.
+    domain as name=PATH or none; and of datasets of the Hugging Face library.
 
-    tokenizer: a checkpoint, a folder or a hub id; or train_tokenizer: entries of a new one, trained on the training
-    documents. val_fraction: share of documents (of each domain) that validate, drawn by seed; or val: files that do.
-    workers: processes; by default as many as there are cores. Raises RequestError or CheckpointError, having
+    dataset: names on the hub, or folders that the library reads, whose config, split and val_split (which validates)
+    these are. tokenizer: a checkpoint, a folder or a hub id; or train_tokenizer: entries of a new one, trained on the
+    training documents. val_fraction: share of documents (of each domain) that validate, drawn by seed; or val: files
+    that do. workers: processes; by default as many as there are cores. Raises RequestError or CheckpointError, having
     written nothing.
     """
-    text = _inputs(inputs, val, val_fraction)
+    library = LibraryRequest(
+        names=tuple(map(str, _listed(dataset))), config=config, split=split, val_split=val_split, text_key=text_key
+    )
+    _check_fraction(val_fraction, bool(_listed(val)) or val_split is not None)
     _check(tokenizer, train_tokenizer, workers)
+    text = read_inputs(_listed(inputs), _listed(val), library)
     folder = Path(out)
-    parts = [[file for _, files in part for file in files] for part in (text.train, text.val)]
     named = [*text.named, *([Path(tokenizer)] if tokenizer is not None else [])]
-    roots = [path for path in (*named, *parts[0], *parts[1]) if path.exists()]
+    within = [path for _, source in (*text.train, *text.val) for path in source.paths]
+    roots = [path for path in (*named, *within) if path.exists()]
     replaces = check_target(folder, list(dict.fromkeys(roots)), force, is_dataset, "dataset of growkit's alone")
-    sizes = [sum(path.stat().st_size for path in files) for files in parts]
+    sizes = _bytes(text.train), _bytes(text.train + text.val)
     most = workers or cores()
     vocabulary = None if tokenizer is None else open_tokenizer(tokenizer)
 
     def pieces(splits: Sequence[str], advance: Advance) -> Iterator[Piece]:
-        for domain, files in text.train:
-            for number, document in enumerate(documents(files, text_key, advance)):
+        for domain, source in text.train:
+            for number, document in enumerate(source.documents(text_key, advance)):
                 split = "val" if validates(number, val_fraction, seed) else "train"
                 if split in splits:
                     yield split, domain, document
-        for domain, files in text.val if "val" in splits else ():
-            yield from (("val", domain, document) for document in documents(files, text_key, advance))
+        for domain, source in text.val if "val" in splits else ():
+            yield from (("val", domain, document) for document in source.documents(text_key, advance))
 
     with new_folder(folder, replaces) as partial:
         if vocabulary is None:
             texts = (document for _, _, document in pieces(["train"], begin("training a tokenizer", sizes[0])))
             vocabulary = new_tokenizer(texts, train_tokenizer or 0, partial / TOKENIZER, most)
             vocabulary = replace(vocabulary, source=TOKENIZER)
-        stream = pieces(SPLITS, begin("tokenizing", sum(sizes)))
-        most = workers or min(most, 1 + sum(sizes) // WORTH_A_PROCESS)
+        stream = pieces(SPLITS, begin("tokenizing", sizes[1]))
+        most = workers or (min(most, 1 + sizes[1] // WORTH_A_PROCESS) if sizes[1] else most)
         splits = _write(stream, vocabulary, partial, text.domains, most)
-        _check_splits(splits, val_fraction, bool(text.val), [str(name) for name in _listed(inputs)])
+        _check_splits(splits, val_fraction, bool(text.val), [str(path) for path in text.named])
         for domain in text.domains if val_fraction else ():
             own = {split: said["domains"][domain] for split, said in splits.items() if domain in said["domains"]}
             _check_splits(own, val_fraction, False, [domain], f" of {domain}")
@@ -126,16 +135,21 @@ def validates(number: int, fraction: float, seed: int) -> bool:
     return any(int((n + stable_seed(seed, f"val {n}") / 2**63) / fraction) == number for n in draws)
 
 
-def _listed(names: Path_ | Sequence[Path_]) -> list[Path_]:
-    return [names] if isinstance(names, str | Path) else list(names)
+def _listed(names: Path_ | Sequence[Path_] | None) -> list[Path_]:
+    return [names] if isinstance(names, str | Path) else list(names or ())
 
 
-def _inputs(inputs: Path_ | Sequence[Path_], val: Path_ | Sequence[Path_], fraction: float) -> Inputs:
+def _bytes(part: Sequence[tuple[int, TextSource]]) -> int:
+    """Bytes to read; 0 where nobody knows."""
+    sizes = [source.bytes for _, source in part]
+    return 0 if None in sizes else sum(size or 0 for size in sizes)
+
+
+def _check_fraction(fraction: float, val: bool) -> None:
     if not 0 <= fraction < 1:
         raise RequestError(f"--val-fraction {fraction} should be from 0 to below 1")
-    if fraction and _listed(val):
+    if fraction and val:
         raise RequestError("--val-fraction and --val both say what validates; give one")
-    return read_inputs(_listed(inputs), _listed(val))
 
 
 def _check(tokenizer: Path_ | None, entries: int | None, workers: int | None) -> None:
@@ -203,15 +217,11 @@ def _check_splits(
         raise RequestError("the tokenizer makes no tokens of this text")
 
 
-def _sources(text: Inputs, part: tuple[tuple[int, tuple[Path, ...]], ...]) -> list[dict[str, Any]]:
+def _sources(text: Inputs, part: Sequence[tuple[int, TextSource]]) -> list[dict[str, Any]]:
     return [
-        {
-            "path": os.fsencode(path).decode("utf-8", "replace"),
-            "bytes": path.stat().st_size,
-            **({"domain": text.domains[domain]} if text.domains else {}),
-        }
-        for domain, files in part
-        for path in files
+        {**said, **({"domain": text.domains[domain]} if text.domains else {})}
+        for domain, source in part
+        for said in source.described()
     ]
 
 

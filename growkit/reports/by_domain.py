@@ -41,7 +41,7 @@ def domain_table(
     """The table of all domains, each run's line beside the others'; none where no run has any. runs: (name, its
     changes)."""
     names = list(dict.fromkeys(change.domain for _, changed in runs for change in changed))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             *(name, run, change.teacher or "none", f"{change.entry:.4f}", f"{change.end:.4f}"),
             *(f"{change.gain:.4f}" if change.gain >= 0 else "", f"{-change.gain:.4f}" if change.gain < 0 else ""),

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from growkit.checkpoint.fields import Fields, Flag, Null, Number, Whole, checked
+from growkit.checkpoint.fields import Fields, Flag, MapOf, Null, Number, Whole, checked
 from growkit.checkpoint.new_folder import sync
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.writer import write_json
@@ -31,12 +31,13 @@ SCHEMA = Fields(
         "step": Whole(),
         "stage": Whole(),
         "tokens": Whole(),
-        "overtaken": Flag(),
-        "teacher_loss": Null(Number()),
+        "teachers": MapOf(
+            Fields({"overtaken": Flag(), "loss": Null(Number())}, needed=("overtaken", "loss")),
+        ),
         "flops": Number(0),
         "elapsed_s": Number(0),
     },
-    needed=("step", "stage", "tokens", "overtaken", "teacher_loss", "flops", "elapsed_s"),
+    needed=("step", "stage", "tokens", "teachers", "flops", "elapsed_s"),
 )
 PICKLED = ".metadata"  # of PyTorch's distributed checkpoint
 

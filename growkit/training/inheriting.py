@@ -16,17 +16,19 @@ OVERTAKEN, STEPS = UNTIL
 
 
 def taught(
-    settings: Settings, source: Checkpoint, teacher: Mapping[str, str], validated: bool
+    settings: Settings, source: Checkpoint, teachers: Mapping[str, Mapping[str, str]], validated: bool
 ) -> tuple[Settings, tuple[str, ...]]:
     """The settings with the teacher's first weight and its end made whole, and notes that say why.
 
-    source: the model that learns. teacher: SHA-256 of its teacher's files. validated: whether the data has a validation
-    split. Raises RequestError where an end is asked for that nobody can tell.
+    source: the model that learns. teachers: SHA-256 of the files of each of its teachers. validated: whether
+    the data has a validation split. Raises RequestError where an end is asked for that nobody can tell.
     """
     if settings.teacher_until == OVERTAKEN and not validated:
         raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
     until = settings.teacher_until or (OVERTAKEN if validated else STEPS)
-    usual, why = first_weight(settings.teacher_schedule, _grown_exactly(source, teacher))
+    usual, why = first_weight(
+        settings.teacher_schedule, any(_grown_exactly(source, teacher) for teacher in teachers.values())
+    )
     weight, why = (usual, why) if settings.teacher_weight is None else (settings.teacher_weight, "as asked for")
     end = f"for {settings.teacher_steps:,} steps"
     if until == OVERTAKEN:

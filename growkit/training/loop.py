@@ -110,10 +110,11 @@ class Run:
         return self.student
 
     def _enter(self) -> None:
-        """Say what was settled, and see whether the teacher is better at all, before the first step."""
+        """Say what was settled, and measure before the first step: whether a teacher is better at all, and where tagged
+        text begins, by which is told what is gained and forgotten."""
         for note in self.notes:
             self.say({"kind": "note", "text": note})
-        if self.val is not None and self.lessons.watched:
+        if self.val is not None and (self.lessons.watched or self.val.domains is not None):
             self._say_validation()
 
     def _stop(self, *_: Any) -> None:
@@ -261,7 +262,7 @@ class Run:
         self.say({"kind": "val", "step": self.step, "loss": loss, "tokens": self.tokens, **self._spent(), **seen})
         if (note := dead_note(seen)) is not None:
             self.say({"kind": "note", "text": note})
-        if (note := self.lessons.compare(self.step, loss, self.val)) is not None:
+        for note in self.lessons.compare(self.step, loss, seen.get("domains", {}), self.val):
             self.say({"kind": "note", "text": note})
 
     def _save(self) -> None:

@@ -20,9 +20,11 @@ LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # entries computed at a time, by the
 
 
 class Word(Protocol):
-    """What a teacher says of n positions. rows: (m,) int64, which of them it speaks of, in order; None: all."""
+    """What a teacher says of n positions."""
 
-    rows: torch.Tensor | None
+    @property
+    def rows(self) -> torch.Tensor | None:
+        """(m,) int64, which of them it speaks of, in order; None: all."""
 
     def nats(self, logits: torch.Tensor) -> torch.Tensor:
         """tau^2 KL(teacher || student), summed over these rows, in nats: a scalar. logits: (m, vocabulary) float32, the

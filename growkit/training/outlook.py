@@ -56,9 +56,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         layers = stage.layers or layers
         stages.append(_stage(stage, model, layers, s, step))
         step += stage.steps
-    taught = 0.0
-    if ready.teacher is not None:
-        taught = ready.teacher.flops(tokens, s.seq_len) * min(s.teacher_steps, s.steps)
+    taught = sum(teacher.flops(tokens, s.seq_len) for teacher in ready.teachers.values())
     return Outlook(
         parameters=parameters,
         sequences=s.batch_size * s.steps,
@@ -68,7 +66,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         warmup=s.warmup,
         stages=tuple(stages),
         flops=sum(stage["flops"] for stage in stages),
-        teacher_flops=taught,
+        teacher_flops=taught * min(s.teacher_steps, s.steps),
         state=(BYTES - 2) * _deep(model, layers),
         disk=ready.disk,
         device=str(ready.machine.device),

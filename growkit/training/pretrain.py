@@ -85,7 +85,7 @@ def open_run(
         machine=ready.machine,
         train=ready.train,
         val=ready.val,
-        lessons=Lessons(ready.settings, ready.teacher),
+        lessons=Lessons(ready.settings, ready.teachers),
         open_model=_open_model,
         learners=learners or AllLearn(),
         saved=saved(ready.source),

@@ -24,13 +24,14 @@ from growkit.models.running import objective, tokenizer_of
 from growkit.reports.boards import WRITERS, board_writer
 from growkit.training.blank import check_trainable
 from growkit.training.checkpoints import check_space
+from growkit.training.domain_teachers import open_teachers
 from growkit.training.inheriting import taught
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.stage_growth import check_growth
-from growkit.training.teacher import Teacher, open_teacher
+from growkit.training.teacher import Teacher
 
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
@@ -45,7 +46,7 @@ class ReadyRun:
     source: Checkpoint
     train: Batches
     val: Batches | None
-    teacher: Teacher | None
+    teachers: dict[str, Teacher]  # by the domain that each speaks for
     standing: Standing
     disk: int
     notes: tuple[str, ...] = ()
@@ -73,12 +74,12 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
     _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
-    teacher = None if settings.teacher is None else open_teacher(settings.teacher, settings, machine)
-    if teacher is not None:
+    teachers = open_teachers(settings, machine)
+    for teacher in teachers.values():
         teacher.check(config, train)
-    hashes = machine.agreed(lambda: _hashes(train, val, source, teacher))
+    hashes = machine.agreed(lambda: _hashes(train, val, source, teachers))
     notes: tuple[str, ...] = ()
-    if teacher is not None:
+    if teachers:
         settings, notes = taught(settings, source, hashes["teacher"], val is not None)
     settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     standing = machine.agreed(lambda: look(settings, resume))
@@ -105,7 +106,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         source=source,
         train=batches(train),
         val=batches(val) if val else None,
-        teacher=teacher,
+        teachers=teachers,
         standing=standing,
         disk=disk,
         notes=notes,
@@ -117,11 +118,11 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
     given = Path(settings.checkpoint)
     folder = given if given.exists() or source.folder is None else source.folder
     inputs = {"the checkpoint": folder, "the data": Path(settings.data)}
-    teacher = Path(settings.teacher) if settings.teacher is not None else None
-    return inputs | ({"the teacher": teacher} if teacher is not None and teacher.exists() else {})
+    teachers = {f"the teacher{f' of {name}' if name else ''}": Path(spec) for name, spec in settings.teachers.items()}
+    return inputs | {what: path for what, path in teachers.items() if path.exists()}
 
 
-def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teacher: Teacher | None) -> dict[str, Any]:
+def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teachers: dict[str, Teacher]) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
     tagged = [
@@ -136,7 +137,7 @@ def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teacher: Teac
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),
-        **({} if teacher is None else {"teacher": teacher.hashes()}),
+        **({"teacher": {name: one.hashes() for name, one in teachers.items()}} if teachers else {}),
     }
 
 

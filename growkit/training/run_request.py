@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.source import Checkpoint
+from growkit.data.tagged import untagged
 from growkit.data.tokens import open_tokens
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
@@ -119,8 +120,30 @@ def window_of(origin: Origin, seq_len: int | None) -> int:
     return seq_len or min(LENGTH, usable_positions(origin.config) or LENGTH)
 
 
+def asked_teachers(given: str | Path | Sequence[str | Path] | None) -> str | dict[str, str] | None:
+    """Teachers as people write them: one for everything, or domain=TEACHER, several times. Raises RequestError for
+    several of which not all say their domain, or of one domain."""
+    listed = [given] if isinstance(given, str | Path) else list(given or ())
+    pairs = [untagged(one) for one in listed]
+    bare = [str(path) for tag, path in pairs if tag is None]
+    if len(bare) == 1 == len(pairs):
+        return bare[0]
+    if bare:
+        raise RequestError(
+            f"--teacher {bare[0]!r} is one of {len(pairs)} and says no domain; write each as domain=TEACHER, or give one for"
+            " everything"
+        )
+    teachers: dict[str, str] = {}
+    for tag, path in pairs:
+        assert tag is not None
+        if tag in teachers:
+            raise RequestError(f"--teacher {tag}=... is given twice, {teachers[tag]!r} and {str(path)!r}; give one")
+        teachers[tag] = str(path)
+    return teachers or None
+
+
 def teaching_steps(
-    teacher: str | Path | None, teacher_steps: int | None, until: str | None, weight: float | None, steps: int
+    teacher: str | dict[str, str] | None, teacher_steps: int | None, until: str | None, weight: float | None, steps: int
 ) -> int:
     """How many of a run's steps a teacher teaches: those asked for, or a third; 0 without one.
 

@@ -28,6 +28,7 @@ FREE = (
     "tensorboard",
     "wandb",
 )
+EVERYTHING = ""  # what a teacher without a domain speaks for
 UNTIL = ("overtaken", "steps")  # "overtaken": validation finds the model better than its teacher
 
 
@@ -65,7 +66,7 @@ class Settings:
     grad_checkpointing: bool  # recompute activations instead of keeping them
 
     # a teacher
-    teacher: str | None  # a checkpoint that teaches at first
+    teacher: str | dict[str, str] | None  # a checkpoint that teaches at first, or several by the domains they speak for
     teacher_steps: int  # how long
     teacher_until: str | None  # what ends that sooner, one of UNTIL; None: "overtaken", where the data can tell it
     temperature: float  # of both distributions
@@ -87,6 +88,11 @@ class Settings:
     wandb: bool  # and send them to Weights & Biases
 
     hashes: dict[str, Any] = field(default_factory=dict)  # of data and checkpoint, once they are read
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """Who teaches, by domain; EVERYTHING of the only one."""
+        return {EVERYTHING: self.teacher} if isinstance(self.teacher, str) else self.teacher or {}
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain data, for run.json."""

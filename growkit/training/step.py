@@ -13,7 +13,7 @@ from growkit.training.machine import Machine
 from growkit.training.objective import Predicted, learn
 from growkit.training.routing import routing
 from growkit.training.settings import Settings
-from growkit.training.teacher import Teacher
+from growkit.training.teacher import Speaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class StepLosses:
 
 
 def learn_batch(
-    model: Any, batch: Batch, count: int, teacher: Teacher | None, alpha: float, settings: Settings, machine: Machine
+    model: Any, batch: Batch, count: int, teacher: Speaker | None, alpha: float, settings: Settings, machine: Machine
 ) -> torch.Tensor:
     """Forward and backward of this process's rows; returns this process's sums (4,) float64 on the device: nats, the
     teacher's, and its share of balance and z-loss.
@@ -74,7 +74,7 @@ def step_losses(sums: torch.Tensor, count: int, told: bool, machine: Machine) ->
 
 
 def _work(
-    model: Any, part: Batch, count: int, teacher: Teacher | None, alpha: float, settings: Settings, machine: Machine
+    model: Any, part: Batch, count: int, teacher: Speaker | None, alpha: float, settings: Settings, machine: Machine
 ) -> Callable[[], tuple[Any, ...]]:
     """The forward pass of a part and the backward pass of its head, to be run where the head is whole."""
 

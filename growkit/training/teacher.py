@@ -26,20 +26,24 @@ from growkit.training.sharing import give_memory
 from growkit.training.validation import validate
 
 
-class Teacher(Protocol):
+class Speaker(Protocol):
+    """What a step knows of whoever teaches in it."""
+
+    def says(self, batch: Batch) -> Callable[[slice], Word]:
+        """What gives its word on a piece of the positions that a batch predicts, in their order."""
+
+    def flops(self, tokens: int, length: int) -> float:
+        """Operations that it spends on a batch of `tokens` tokens in sequences of `length`."""
+
+
+class Teacher(Speaker, Protocol):
     """All that a run knows of its teacher. Opening one is cheap; what it needs is loaded when it first speaks."""
 
     def check(self, config: dict[str, Any], tokens: Tokens) -> None:
         """Refuse to teach a model of this config on these tokens. Raises RequestError with one sentence."""
 
-    def says(self, batch: Batch) -> Callable[[slice], Word]:
-        """What gives its word on a piece of the positions that a batch predicts, in their order."""
-
     def validation_loss(self, val: BatchSource) -> float:
         """Its own mean nats per predicted token over the windows that the model is validated on."""
-
-    def flops(self, tokens: int, length: int) -> float:
-        """Operations that it spends on a batch of `tokens` tokens in sequences of `length`."""
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the weight files of the model whose word it is, by name."""
