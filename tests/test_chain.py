@@ -161,6 +161,17 @@ def test_a_chain_may_begin_with_a_model():
     assert same(weights("grown/b-start"), weights("wide"))
 
 
+def test_the_file_on_the_page_is_one():
+    page = Path(growkit.__file__).parents[1] / "docs" / "training.md"
+    (text,) = re.findall(r"^```toml\n(init.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    Path("sizes.toml").write_text(text.replace("config.json", "llama").replace("20000", "4").replace("5000", "2"))
+    for large, little in (("512", "48"), ("1024", "96"), ("layers = 24", "layers = 6")):
+        text = Path("sizes.toml").read_text()
+        Path("sizes.toml").write_text(text.replace(large, little))
+    sizes = growkit.chain("sizes.toml", "data", "family", dry_run=True).sizes
+    assert [size.size.teacher for size in sizes] == ["none", "live", "live"]
+
+
 def with_(text: str) -> str:
     return SIZES.replace('name = "medium"\n', f'name = "medium"\n{text}\n')
 
@@ -194,7 +205,7 @@ REFUSED = {  # what the file says: what is said of it
     "a batch that cannot be divided": (with_("grad_accum = 3"), "size 'medium': --batch-size 4"),
     "more than its positions": (with_("seq_len = 4096"), "size 'medium': --seq-len 4096"),
     "how a teacher ends that is none": (
-        SIZES.replace('teacher = "none"', 'teacher = "none"\nteacher_steps = 2'), "size 'large': .*add --teacher"
+        SIZES.replace('teacher = "none"', 'teacher = "none"\nteacher_steps = 2'), "size 'large': teacher_steps says how it is taught"
     ),
     "no TOML": ("[[size", "cannot read sizes from"),
     "nested": ("a = " + "[" * 9000, "cannot read sizes from"),
@@ -214,7 +225,7 @@ def test_folders_that_are_no_chains_or_of_another():
     Path("family/mine.txt").write_text("mine")
     refused(*asked(), says="no chain made it")
     shutil.rmtree("family")
-    refused("chain", "sizes.toml", "--data", "data", "--out", "data/family", says="lies in the data")
+    refused("chain", "sizes.toml", "--data", "data", "--out", "data/family", says="is inside the data")
     growkit.chain("sizes.toml", "data", "family")
     refused(*asked(), says="--resume auto")
     Path("sizes.toml").write_text(SIZES.replace("lr = 5e-4", "lr = 7e-4"))

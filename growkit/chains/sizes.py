@@ -97,6 +97,9 @@ def _size(table: Mapping[str, Any], number: int, common: Mapping[str, Any], colu
     if teacher != "none" and not growing:
         raise RequestError(f"{what}: it has no smaller one that could teach it; take teacher out")
     words = {key: value for key, value in common.items() if key != "teacher"}
+    of_teachers = [key for key in training if key.startswith("teacher_")]
+    if teacher == "none" and of_teachers:
+        raise RequestError(f"{what}: {of_teachers[0]} says how it is taught, but it has no teacher; take it out")
     if teacher == "none":
         words = {key: value for key, value in words.items() if not key.startswith("teacher_")}
     words["seed"] = common.get("seed", 0) + number

@@ -48,19 +48,19 @@ def _plan(sizes: "tuple[PlannedSize, ...]") -> None:
     from growkit.cli.terminal import out
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("size", "grows", "function", "parameters", "steps", "lr", "seed", "teacher", "FLOPs"):
-        table.add_column(heading, justify="left" if heading in ("size", "grows", "function", "teacher") else "right")
+    for heading in ("size", "parameters", "steps", "lr", "seed", "teacher", "FLOPs"):
+        table.add_column(heading, justify="left" if heading in ("size", "teacher") else "right", overflow="fold")
     for one in sizes:
-        axes = () if one.grown is None else [axis for axis in one.grown.axes if axis.old != axis.new]
-        grows = ", ".join(f"{axis.axis} {axis.old} to {axis.new}" for axis in axes) or "-"
-        function = "-" if one.grown is None else str(one.grown.exactness)
         steps = sum(stage["steps"] for stage in one.ahead.stages)
         flops = f"{one.ahead.flops + one.ahead.teacher_flops:.3g}"
         seed = str(one.size.training["seed"])
-        table.add_row(one.size.name, grows, function, f"{one.ahead.parameters:,}", f"{steps:,}", f"{one.ahead.lr:g}", seed,
+        table.add_row(one.size.name, f"{one.ahead.parameters:,}", f"{steps:,}", f"{one.ahead.lr:g}", seed,
                       one.size.teacher, flops)  # fmt: skip
     out.print(table)
     for one in sizes:
+        if one.grown is not None:
+            axes = [f"{axis.axis} {axis.old} to {axis.new}" for axis in one.grown.axes if axis.old != axis.new]
+            out.say(f"{one.size.name} grows by {', '.join(axes)}: {one.grown.exactness}")
         for note in (*(one.grown.notes if one.grown else ()), *one.ahead.notes):
             out.note(f"{one.size.name}: {note}")
     sums = totals(sizes)
