@@ -35,7 +35,7 @@ from growkit.cli import app
 COMMANDS = typer.main.get_command(app).commands
 NOT_DRAWN = {"--help", "--compile", "--no-compile", "--tensorboard", "--wandb"}  # slow, or written by another library
 SECONDS, MEMORY = 100, 3 << 30  # of computing, and bytes beyond what the process has
-OUTPUTS = {"out", "stopped", "src/new"}
+OUTPUTS = {"out", "stopped", "half", "src/new"}
 KINDS = (*READ, "options")
 
 
@@ -127,7 +127,7 @@ def broken(line: list[str], result: dict, before: dict, after: dict) -> str:
     elif code == 2 and sum(sentence.startswith("growkit: ") for sentence in said.splitlines()) != 1:
         return "not one sentence"
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    touched = {path for path in changed if path in before and path.split("/")[0] != "stopped"}
+    touched = {path for path in changed if path in before and path.split("/")[0] not in ("stopped", "half")}
     if touched:
         return f"a source changed: {sorted(touched)[0]}"
     if any(".partial" in path or path.endswith("UNFINISHED") for path in changed):

@@ -48,7 +48,7 @@ def spoiled(name: str, content: bytes, draw: Random) -> bytes:
         return b"\n".join(lines) + b"\n"
     if name.endswith(".json"):
         return json_text(content, draw)
-    if name.endswith((".toml", ".yml", ".md", ".txt")):
+    if name.endswith((".toml", ".yml", ".md", ".txt", ".jinja")):
         return words(content, draw)
     return any_bytes(content, draw)
 

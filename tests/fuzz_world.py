@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tiny
 import torch
+from chats import FOLDER
 from refusing import run
 from texts import EXCERPT, TOKENIZERS, wrap
 
@@ -50,6 +51,18 @@ dtype: float32
 """
 
 
+HI, HELLO = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there."}
+CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"place": "here"}'}}
+CHATS = [
+    {"messages": [{"role": "system", "content": "Be kind."}, HI, HELLO, HI, {**HELLO, "weight": 0}, HI, HELLO]},
+    {
+        "messages": [HI, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "x"}, HELLO],
+        "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}],
+    },
+    *[{"prompt": "Hi", "completion": [HELLO]}, {"instruction": "Hi", "input": "there", "output": "Hello."}] * 2,
+]
+
+
 def make_world(folder: Path) -> None:
     """Models, deltas, adapters, datasets, texts and runs, made in the current folder, which is `folder`."""
     for seed, name in enumerate(("src", "tuned")):
@@ -76,10 +89,17 @@ def make_world(folder: Path) -> None:
     Path("recipe.yml").write_text(RECIPE)
     must("tokenize text.jsonl --tokenizer src --val-fraction 0.3 --workers 1 -o data")
     must("tokenize a=text.jsonl b=text.jsonl.gz --tokenizer src --val-fraction 0.3 --workers 1 -o tagged")
+    Path("chat.jsonl").write_text("".join(json.dumps(one) + "\n" for one in CHATS))
+    Path("chat.jinja").write_text((FOLDER / "qwen.jinja").read_text("utf-8"))
+    must("tokenize chat.jsonl --chat --template chat.jinja --tokenizer src --val-fraction 0.3 -o talks")
     must("widen src --hidden 32 -o wide")
     must("delta src tuned --save delta --drop 0.5")
     must("delta src tuned --save lora --rank 2")
     must(f"pretrain src {TRAIN} run --steps 4")
+    must("teach src --data data --seq-len 16 -o store")
+    shutil.copytree("store", "half")
+    Path("half/store.json").rename("half/store.unfinished.json")
+    Path("half/done-0.bin").write_bytes(bytes(8))
     for copy in ("run2", "stopped"):
         shutil.copytree("run", copy)
     for done in ("stopped/final", "stopped/checkpoints/step-00000004"):
@@ -167,6 +187,10 @@ READ = {
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],
     "domains": [(f"tagged/{name}", TAGGED) for name in ("train.domains", "val.domains", "train.idx.npy", "meta.json")],
     "text": [(f"text.{end}", TEXT) for end in ("txt", "jsonl")] + [(f"text.{end}", TEXT[:2]) for end in ("jsonl.gz", "parquet")],
+    "chat": [
+        ("chat.jsonl", ["tokenize {} --chat --template chat.jinja --tokenizer src -o out"]),
+        ("chat.jinja", ["tokenize chat.jsonl --chat --template {} --tokenizer src -o out"]),
+    ],
     "tokenizer": [
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
@@ -187,6 +211,10 @@ READ = {
         for name in ("metrics.jsonl", "run.json", "checkpoints/step-00000002/trainer.json")
         + ("checkpoints/step-00000002/plan.json", "checkpoints/step-00000002/part-00001-of-00001.safetensors")
     ],
+    "store": [(f"store/{name}", [f"pretrain src {TRAIN} out --steps 2 --teacher {{}} --teacher-until overtaken --eval-every 1"])
+        for name in ("store.json", "train.words", "val.nats")]
+        + [(f"half/{name}", ["teach src --data data --seq-len 16 -o half --resume auto"])
+        for name in ("store.unfinished.json", "done-0.bin", "train.words")],
     "moments": [
         ("run/final/lr_multipliers.json", [f"pretrain run/final {TRAIN} out --steps 2", "widen run/final --hidden 32 -o out --no-verify"]),
         ("run/final/optimizer/optimizer.safetensors", ["widen run/final --hidden 32 -o out --no-verify", f"pretrain run/final {TRAIN} out --steps 2"]
@@ -209,8 +237,10 @@ LINES = {
     "tokenize": "tokenize text.txt --tokenizer src --workers 1 -o out",
     "init": "init src -o out",
     "eval": "eval src --data data",
+    "teach": "teach src --data data --seq-len 16 -o out",
     "generate": "generate src Hello --max-tokens 4",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
+    "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
     "push": "push src org/name --dry-run",

@@ -132,12 +132,12 @@ def test_flags_that_switch_off():
         (name, p.name) for name, command in COMMANDS.items() for p in command.params if getattr(p, "secondary_opts", [])
     }
     grown = {(name, "verify") for name in ("widen", "stack", "grow", "fuse", "upcycle")}
-    assert both == grown | {("pretrain", "compile")}
+    assert both == grown | {("pretrain", "compile"), ("tune", "compile")}
 
 
 def test_every_growth_and_merge_and_run_can_be_dry():
     dry = {name for name, door in FUNCTIONS.items() if "dry_run" in parameters(door)}
-    assert dry == {"widen", "stack", "grow", "fuse", "upcycle", "merge", "apply", "pretrain", "push"}
+    assert dry == {"widen", "stack", "grow", "fuse", "upcycle", "merge", "apply", "pretrain", "tune", "push"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -221,7 +221,17 @@ def test_rooms_that_have_defaults_have_those_of_the_doors():
 def test_settings_have_no_second_defaults_and_a_door_for_each():
     own = {"hashes"}  # found, not asked for
     assert {f.name for f in fields(Settings) if f.default is not MISSING or f.default_factory is not MISSING} == own
-    assert {f.name for f in fields(Settings)} - own <= parameters(growkit.pretrain).keys()
+    asked = {f.name for f in fields(Settings)} - own - {"command"}
+    assert asked <= parameters(growkit.tune).keys() and asked - {"train"} <= parameters(growkit.pretrain).keys()
+
+
+def test_runs_are_declared_once():
+    """What pretrain and tune share is one parameter, but for where their defaults are others."""
+    one, other = parameters(growkit.pretrain), parameters(growkit.tune)
+    different = {key for key in one if one[key].annotation != other[key].annotation}
+    assert different == {"data", "epochs", "lr", "warmup", "balance", "router_z"} and other.keys() - one.keys() == {
+        "train"
+    }
 
 
 @pytest.mark.parametrize("kind", [Recipe, Depth, Experts, Options, MergeOptions, Settings])

@@ -75,7 +75,7 @@ def test_two_runs_are_not_in_one_folder(world):
     s = ask(world, "run", steps=2, save_every=1)
 
     def second():
-        with pytest.raises(RequestError, match=r"another growkit is training in 'run'; wait .*--out"):
+        with pytest.raises(RequestError, match=r"another growkit is at work in 'run'; wait .*--out"):
             pretrain.pretrain(s, True)
 
     def fails(told):

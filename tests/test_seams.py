@@ -98,6 +98,8 @@ def test_rows_that_predict_different_numbers_of_tokens(world, model):
 class Table:
     """A teacher that was written down: logits (tokens, vocabulary) by the place of the token that was seen."""
 
+    notes, masks = (), None
+
     def __init__(self, spec, settings, machine):
         self.settings, self.machine = settings, machine
         self.logits = {split: np.load(Path(spec, f"{split}.npy")) for split in ("train", "val")}

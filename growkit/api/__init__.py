@@ -20,12 +20,14 @@ from growkit.api.pretrain import pretrain
 from growkit.api.push import push
 from growkit.api.report import report
 from growkit.api.stack import stack
+from growkit.api.teach import teach
 from growkit.api.tokenize import tokenize
+from growkit.api.tune import tune
 from growkit.api.upcycle import upcycle
 from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
     "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "param_groups",
-    "pretrain", "push", "report", "stack", "tokenize", "upcycle", "verify", "widen",
+    "pretrain", "push", "report", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
 ]  # fmt: skip

@@ -11,7 +11,8 @@ from growkit.api.public import public
 if TYPE_CHECKING:
     from growkit.data.tokenize import Dataset
 
-TEXT, DATASETS, SPLITS = "Text", "Datasets of the library of that name", "Training and validation"
+TEXT, DATASETS, CHAT = "Text", "Datasets of the library of that name", "Conversations"
+SPLITS = "Training and validation"
 Inputs = Annotated[
     w.PathLike | Sequence[w.PathLike] | None,
     Argument(
@@ -71,6 +72,22 @@ def tokenize(
         str | None, Option(help="The split to read; default train.", panel=DATASETS, metavar="SPLIT")
     ] = None,
     val_split: Annotated[str | None, Option(help="A split that validates.", panel=DATASETS, metavar="SPLIT")] = None,
+    chat: Annotated[
+        bool,
+        Option(
+            help="The JSON lines are conversations (messages, prompt and completion, or instruction and output), of which"
+            " the assistant's turns alone are learned.",
+            panel=CHAT,
+        ),
+    ] = False,
+    template: Annotated[
+        w.PathLike | None,
+        Option(
+            help="A chat template instead of the tokenizer's own: a file of Jinja, or chatml.",
+            panel=CHAT,
+            metavar="FILE|chatml",
+        ),
+    ] = None,
     val_fraction: Annotated[
         float,
         Option(
@@ -107,6 +124,6 @@ def tokenize(
 
     return make(
         inputs, out, tokenizer, dataset=dataset, config=config, split=split, val_split=val_split,
-        train_tokenizer=train_tokenizer, val_fraction=val_fraction, val=val or (), text_key=text_key,
-        workers=workers, seed=seed, force=force, begin=begin,
+        train_tokenizer=train_tokenizer, val_fraction=val_fraction, val=val or (), text_key=text_key, chat=chat,
+        template=template, workers=workers, seed=seed, force=force, begin=begin,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from growkit.errors import CheckpointError
 from growkit.maps.exactness import Exactness
 from growkit.version import __version__
 
+INSERTED = "inserted_layers"  # a key: those that growths before this result inserted, counted from 1
 FORMAT = 2  # of the JSON a plan and growkit.json hold
 
 
@@ -27,10 +28,12 @@ def record(
     axes: Sequence[Mapping[str, Any]] | None = None,
     maps_digest: str | None = None,
     maps: Mapping[str, Any] | None = None,
+    inserted: Sequence[int] = (),
 ) -> dict[str, Any]:
     """What growkit.json says: which command, asked how, made this of which sources. What is not given has no place in
     it.
 
+    inserted: layers, from 0, that growths of its source inserted as identities.
     sources: from source_entries. maps: as JSON, those that are not the identity; maps_digest: of all sources' maps.
     """
     known = {
@@ -44,6 +47,7 @@ def record(
         "axes": None if axes is None else list(axes),
         "maps_digest": maps_digest,
         "sources": list(sources),
+        INSERTED: [layer + 1 for layer in inserted] or None,
         "maps": dict(maps or {}),
     }
     return {key: value for key, value in known.items() if value is not None}

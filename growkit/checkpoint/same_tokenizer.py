@@ -115,6 +115,22 @@ def first_difference(labels: tuple[str, str], ours: Ids, theirs: Ids) -> str:
     return ""
 
 
+def not_the_beginning(labels: tuple[str, str], folders: tuple[Path | None, Path | None], rows: int) -> str:
+    """Why the first `rows` entries of one model's vocabulary are not the first of another's, in words; "" where they
+    are, or nobody can tell. Raises CheckpointError for a file that cannot be read."""
+    files = [tokenizer_files(folder) for folder in folders]
+    if files[0] == files[1]:
+        return ""
+    ours, theirs = (known_ids(folder) for folder in folders)
+    if ours is None or theirs is None:
+        return ""
+    for token, place in sorted(ours.items(), key=lambda entry: entry[1]):
+        if place < rows and theirs.get(token) != place:
+            where = "is not there" if token not in theirs else f"has id {theirs[token]}"
+            return f"token {token!r} has id {place} in {labels[0]!r} and {where} in {labels[1]!r}"
+    return ""
+
+
 def one_sided(labels: tuple[str, str], ours: Ids, theirs: Ids) -> str:
     """The first token that only one has, in words."""
     for (label, one), (missing, other) in (

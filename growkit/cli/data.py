@@ -1,5 +1,8 @@
-"""The commands around training: tokenize, init, eval. Knows what is shown of them; everything else is the library's."""
+"""The commands around training: tokenize, init, eval, teach. Knows what is shown of them; everything else is the
+library's.
+"""
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     from growkit.data.tokenize import Dataset
     from growkit.models.evaluate import Evaluation
     from growkit.models.init import Initialised
+    from growkit.training.teach import Written
 
 
 def tokenizing(call: Callable[..., "Dataset"], as_json: bool) -> None:
@@ -38,6 +42,17 @@ def evaluating(call: Callable[..., "Evaluation"], as_json: bool) -> None:
     show_data.evaluation(evaluation, as_json)
 
 
+def teaching(call: Callable[..., "Written"], as_json: bool) -> None:
+    """Write down a teacher's words with a bar of windows. Of many processes the first one speaks."""
+    from growkit.cli import show_data
+
+    with show_data.bar("teaching", as_json) as begin:
+        written = call(begin=begin)
+    if os.environ.get("RANK", "0") == "0":
+        show_data.written(written, as_json)
+
+
 command(api.tokenize, tokenizing, interrupted=KEPT)
 command(api.init, initialising, interrupted=KEPT)
 command(api.evaluate, evaluating, "eval")
+command(api.teach, teaching, interrupted="interrupted; --resume auto goes on where it was")

@@ -1,5 +1,5 @@
-"""What tokenize, init and eval print: tables for people, JSON for machines. Knows rich; ignorant of how anything was
-found."""
+"""What tokenize, init, eval and teach print: tables for people, JSON for machines. Knows rich; ignorant of how anything
+was found."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from growkit.models.evaluate import Evaluation
     from growkit.models.init import Initialised
     from growkit.training.outlook import Outlook
+    from growkit.training.teach import Written
 
 Advance = Callable[[int], None]
 
@@ -62,7 +63,9 @@ def dataset(result: Dataset, as_json: bool) -> None:
         print_json(result.to_json())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("split", "documents", "tokens", "text", "bytes per token"):
+    chat = "chat" in result.meta
+    last = ("conversations", "tokens", "learned") if chat else ("documents", "tokens", "text", "bytes per token")
+    for heading in ("split", *last):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in result.meta["splits"].items():
         for part, counts in (
@@ -71,7 +74,8 @@ def dataset(result: Dataset, as_json: bool) -> None:
         ):
             tokens, text = counts["tokens"], counts["text_bytes"]
             each = f"{text / tokens:.2f}" if tokens else ""
-            table.add_row(part, f"{counts['documents']:,}", f"{tokens:,}", size(text), each)
+            told = (f"{counts['learned']:,}",) if chat else (size(text), each)
+            table.add_row(part, f"{counts['documents']:,}", f"{tokens:,}", *told)
     out.print(table)
     out.print(f"vocabulary of {result.meta['vocab_size']:,}, {result.meta['dtype']}", style="dim")
     _notes(result.notes)
@@ -120,6 +124,24 @@ def evaluation(figures: Evaluation, as_json: bool) -> None:
     _notes(figures.notes)
 
 
+def written(store: Written, as_json: bool) -> None:
+    """What a store holds, and where it is."""
+    if as_json:
+        print_json(store.to_json())
+        return
+    header, each = store.header, store.header.record.itemsize
+    positions = header.windows * header.predicted
+    out.print(
+        f"{positions:,} positions in windows of {header.seq_len}: {header.head} entries of each, {header.tail} drawn;"
+        f" {each} bytes each, {size(sum(header.sizes.values()))}"
+    )
+    if store.loss is not None:
+        out.print(
+            styled("the teacher's validation loss is ", (f"{store.loss:.4f}", "bold"), " nats per predicted token")
+        )
+    out.say(("wrote", "bold"), f" {store.folder}")
+
+
 def outlook(ahead: Outlook, as_json: bool) -> None:
     """What a run will be: its stages and what they cost."""
     if as_json:
@@ -133,8 +155,9 @@ def outlook(ahead: Outlook, as_json: bool) -> None:
         table.add_row(stage["name"], f"{stage['steps']:,}", str(stage["layers"]), *means, f"{stage['flops']:.3g}")
     out.print(table)
     taught = f", the teacher at most {ahead.teacher_flops:.3g} more" if ahead.teacher_flops else ""
+    learn = f", of which {ahead.learning:,} learn" if ahead.learning != ahead.parameters else ""
     out.print(
-        f"{ahead.parameters:,} parameters, {ahead.tokens:,} tokens ({ahead.passes:.2f} times the data), {ahead.warmup:,} steps of warm-up{taught}"
+        f"{ahead.parameters:,} parameters{learn}, {ahead.tokens:,} tokens ({ahead.passes:.2f} times the data), {ahead.warmup:,} steps of warm-up{taught}"
     )
     where = f"{ahead.processes} processes on {ahead.device}" if ahead.processes > 1 else ahead.device
     out.print(

@@ -1,4 +1,4 @@
-"""The command that trains: pretrain. Knows the live line; everything else is the library's."""
+"""The commands that train: pretrain, tune. Knows the live line; everything else is the library's."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -70,6 +70,6 @@ def watching() -> Iterator[tuple[Callable[["Settings"], None], Callable[[dict[st
         yield announce, watch
 
 
-command(
-    api.pretrain, training, interrupted="interrupted; --resume auto goes on from the last checkpoint, if there is one"
-)
+INTERRUPTED = "interrupted; --resume auto goes on from the last checkpoint, if there is one"
+command(api.pretrain, training, interrupted=INTERRUPTED)
+command(api.tune, training, interrupted=INTERRUPTED)

@@ -120,8 +120,9 @@ class Batches:
     """Windows of a token array in an order that is drawn anew for each epoch.
 
     tokens: (tokens,), in memory or in a file. length: of a window. size: windows in a step, over all processes. masked:
-    the mask token and the vocabulary size for masked-language modelling, None for causal. domains: of the tokens, where
-    they are tagged. Raises RequestError for too few tokens.
+    the mask token and the vocabulary size for masked-language modelling, None for causal. mask_seed: masks are those of
+    this seed, the same whenever a window comes; None: drawn anew each time. domains: of the tokens, where they are
+    tagged. Raises RequestError for too few tokens.
     """
 
     tokens: np.ndarray | StoredIds
@@ -129,6 +130,7 @@ class Batches:
     size: int
     seed: int = 0
     masked: tuple[int, int] | None = None
+    mask_seed: int | None = None
     domains: Domains | None = None
     _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -183,7 +185,9 @@ class Batches:
         piece = self.tokens[start : start + self.length + (self.masked is None)].astype(np.int64)
         if self.masked is None:
             return piece[:-1], piece[1:]
-        return masked_window(piece, *self.masked, stable_seed(self.seed, f"mask {row}"))
+        if self.mask_seed is not None:
+            return masked_window(piece, *self.masked, seed_of_mask(self.mask_seed, number))
+        return masked_window(piece, *self.masked, seed_of_mask(self.seed, row))
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
@@ -219,6 +223,16 @@ class Ahead:
 def masked_count(length: int) -> int:
     """How many positions of a window are predicted in masked-language modelling."""
     return max(1, round(MASKED_SHARE * length))
+
+
+def seed_of_mask(seed: int, row: int) -> int:
+    """What decides what is masked in a row, of a run's seed."""
+    return stable_seed(seed, f"mask {row}")
+
+
+def masked_positions(length: int, seed: int) -> np.ndarray:
+    """The positions that masked_window chooses, (masked_count(length),) in their order."""
+    return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(length)[: masked_count(length)])
 
 
 def masked_window(piece: np.ndarray, mask: int, vocabulary: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

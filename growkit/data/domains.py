@@ -69,7 +69,7 @@ def read_domains(folder: Path, split: str, names: Sequence[str], documents: int,
     if len(set(names)) < len(names):
         raise CheckpointError(f"{str(folder / 'meta.json')!r} names a domain twice in {', '.join(names[:9])}; {CURE}")
     index, path = domain_files(folder, split)
-    numbers, starts = StoredIds(path, UINT8), StoredIds(index, INT64, _header(index))
+    numbers, starts = StoredIds(path, UINT8), StoredIds(index, INT64, header_of(index))
     for file, has, should in ((path, len(numbers), documents), (index, len(starts), documents + 1)):
         if has != should:
             raise CheckpointError(f"{str(file)!r} has {has:,} entries where {should:,} should be; {CURE}")
@@ -93,8 +93,9 @@ def read_domains(folder: Path, split: str, names: Sequence[str], documents: int,
     return Domains(tuple(names), np.concatenate(changes), np.concatenate(kinds))
 
 
-def _header(path: Path) -> int:
-    """Where the numbers of a NumPy file of whole numbers begin, which is read as a flat file from there on."""
+def header_of(path: Path) -> int:
+    """Where the numbers of a NumPy file of whole numbers begin, which is read as a flat file from there on. Raises
+    CheckpointError for a file of anything else."""
     with open_plain(path) as file, reading(path):
         start = file.read(10)
         length = int.from_bytes(start[8:], "little")

@@ -164,7 +164,11 @@ def _document_end(text: str) -> int:
     return next((end for end in ends if end), min(FAR, len(text)))
 
 
-def _json_lines(path: Path, key: str, advance: Advance) -> Iterator[str]:
+def json_objects(path: Path, advance: Advance = lambda _: None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, the object) of each line of a .jsonl or .jsonl.gz file that is not blank; where: "line 3".
+
+    Raises RequestError, with the line, for what is none.
+    """
     with open_plain(path) as raw:
         lines: Any = gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
         number = reported = 0
@@ -184,10 +188,17 @@ def _json_lines(path: Path, key: str, advance: Advance) -> Iterator[str]:
             if not line:
                 return
             if line.strip():
-                yield _text_of(line, key, f"line {number}", path)
+                yield f"line {number}", _object_of(line, f"line {number}", path)
 
 
-def _text_of(line: bytes, key: str, where: str, path: Path) -> str:
+def _json_lines(path: Path, key: str, advance: Advance) -> Iterator[str]:
+    for where, content in json_objects(path, advance):
+        if key not in content:
+            raise no_key(key, list(content), where, path)
+        yield checked_text(content[key], key, where, path)
+
+
+def _object_of(line: bytes, where: str, path: Path) -> dict[str, Any]:
     try:
         content = json.loads(line.decode("utf-8").removeprefix("\ufeff"))
     except UnicodeDecodeError:
@@ -198,9 +209,7 @@ def _text_of(line: bytes, key: str, where: str, path: Path) -> str:
         ) from None
     if not isinstance(content, dict):
         raise RequestError(f"{where} of {str(path)!r} is a {type(content).__name__}; each line should be a JSON object")
-    if key not in content:
-        raise no_key(key, list(content), where, path)
-    return checked_text(content[key], key, where, path)
+    return content
 
 
 def checked_text(text: Any, key: str, where: str, path: Path | str) -> str:

@@ -12,12 +12,16 @@ from typing import Any
 from growkit.checkpoint.new_folder import new_folder
 from growkit.checkpoint.system import cores
 from growkit.checkpoint.writer import check_target, write_json
+from growkit.data.answers import Answers
+from growkit.data.chat import chat_notes, check_chat, check_chat_files, write_conversations
+from growkit.data.chat_template import open_template
+from growkit.data.conversations import conversations
 from growkit.data.datasets_library import LibraryRequest
 from growkit.data.encode import Encoding, encoding
 from growkit.data.tagged import Inputs, read_inputs
 from growkit.data.text import Advance, TextSource
-from growkit.data.tokenizer import TextTokenizer, check_entries, new_tokenizer, open_tokenizer
-from growkit.data.tokens import FORMAT, META, SPLITS, TOKENIZER, TokenWriter, dtype_for, is_dataset
+from growkit.data.tokenizer import TextTokenizer, check_entries, described, loaded_tokenizer, new_tokenizer
+from growkit.data.tokens import FORMAT, META, SPLITS, TEMPLATE, TOKENIZER, TokenWriter, dtype_for, is_dataset
 from growkit.errors import RequestError
 from growkit.operators.seeds import stable_seed
 from growkit.version import __version__
@@ -27,7 +31,7 @@ WORTH_A_PROCESS = 8 << 20  # bytes of files; a process takes half a second to st
 
 Path_ = str | Path
 Begin = Callable[[str, int], Advance]  # called with what is done and how many bytes it takes, 0: nobody knows
-Piece = tuple[str, int, str]  # (split, number of its domain, document)
+Piece = tuple[str, int, Any]  # (split, number of its domain, document: text or a conversation)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ def tokenize(
     val_fraction: float = 0.0,
     val: Path_ | Sequence[Path_] = (),
     text_key: str = "text",
+    chat: bool = False,
+    template: Path_ | None = None,
     workers: int | None = None,
     seed: int = 0,
     force: bool = False,
@@ -67,32 +73,41 @@ def tokenize(
     dataset: names on the hub, or folders that the library reads, whose config, split and val_split (which validates)
     these are. tokenizer: a checkpoint, a folder or a hub id; or train_tokenizer: entries of a new one, trained on the
     training documents. val_fraction: share of documents (of each domain) that validate, drawn by seed; or val: files
-    that do. workers: processes; by default as many as there are cores. Raises RequestError or CheckpointError, having
-    written nothing.
+    that do. workers: processes; by default as many as there are cores. chat: the JSON lines are conversations, of which
+    the assistant's turns are learned; template: a file, or "chatml", instead of the tokenizer's own. Raises
+    RequestError or CheckpointError, having written nothing.
     """
     library = LibraryRequest(
         names=tuple(map(str, _listed(dataset))), config=config, split=split, val_split=val_split, text_key=text_key
     )
     _check_fraction(val_fraction, bool(_listed(val)) or val_split is not None)
     _check(tokenizer, train_tokenizer, workers)
+    check_chat(chat, template, tokenizer, text_key, bool(library.names))
     text = read_inputs(_listed(inputs), _listed(val), library)
+    if chat:
+        check_chat_files([path for _, source in (*text.train, *text.val) for path in source.paths])
     folder = Path(out)
-    named = [*text.named, *([Path(tokenizer)] if tokenizer is not None else [])]
+    named = [*text.named, *(Path(name) for name in (tokenizer, template) if name is not None)]
     within = [path for _, source in (*text.train, *text.val) for path in source.paths]
     roots = [path for path in (*named, *within) if path.exists()]
     replaces = check_target(folder, list(dict.fromkeys(roots)), force, is_dataset, "dataset of growkit's alone")
     sizes = _bytes(text.train), _bytes(text.train + text.val)
     most = workers or cores()
-    vocabulary = None if tokenizer is None else open_tokenizer(tokenizer)
+    loaded, home = loaded_tokenizer(tokenizer) if tokenizer is not None else (None, Path())
+    vocabulary = None if tokenizer is None else described(loaded, str(tokenizer))
+    answers = Answers(open_template(loaded, home, str(tokenizer), template)) if chat else None
+
+    def read(source: TextSource, advance: Advance) -> Iterator[Any]:
+        return conversations(source.paths, advance) if chat else source.documents(text_key, advance)
 
     def pieces(splits: Sequence[str], advance: Advance) -> Iterator[Piece]:
         for domain, source in text.train:
-            for number, document in enumerate(source.documents(text_key, advance)):
+            for number, document in enumerate(read(source, advance)):
                 split = "val" if validates(number, val_fraction, seed) else "train"
                 if split in splits:
                     yield split, domain, document
         for domain, source in text.val if "val" in splits else ():
-            yield from (("val", domain, document) for document in source.documents(text_key, advance))
+            yield from (("val", domain, document) for document in read(source, advance))
 
     with new_folder(folder, replaces) as partial:
         if vocabulary is None:
@@ -101,7 +116,12 @@ def tokenize(
             vocabulary = replace(vocabulary, source=TOKENIZER)
         stream = pieces(SPLITS, begin("tokenizing", sizes[1]))
         most = workers or (min(most, 1 + sizes[1] // WORTH_A_PROCESS) if sizes[1] else most)
-        splits = _write(stream, vocabulary, partial, text.domains, most)
+        if answers is None:
+            splits = _write(stream, vocabulary, partial, text.domains, most)
+        else:
+            splits = write_conversations(stream, answers, vocabulary.size, partial, text.domains)
+            if answers.template.own is not None:
+                (partial / TEMPLATE).write_text(answers.template.own, "utf-8")
         _check_splits(splits, val_fraction, bool(text.val), [str(path) for path in text.named])
         for domain in text.domains if val_fraction else ():
             own = {split: said["domains"][domain] for split, said in splits.items() if domain in said["domains"]}
@@ -116,11 +136,14 @@ def tokenize(
             "tokenizer": vocabulary.hash,
             "tokenizer_source": vocabulary.source,
             **({"domains": list(text.domains)} if text.domains else {}),
+            **({"chat": {"template": answers.template.hash, "answers": answers.seen.answers}} if answers else {}),
             "splits": splits,
             "request": {"val_fraction": val_fraction, "text_key": text_key, "seed": seed, "entries": train_tokenizer},
             "sources": {"train": _sources(text, text.train), **({"val": _sources(text, text.val)} if text.val else {})},
         }
         write_json(partial / META, meta)
+    if answers is not None:
+        return Dataset(folder, meta, tuple(chat_notes(answers.seen, answers.template)))
     return Dataset(folder, meta, tuple(_notes(vocabulary, train_tokenizer)))
 
 

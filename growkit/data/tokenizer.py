@@ -54,6 +54,11 @@ def tokenizer_folder(source: str | Path) -> Path | None:
 
 def open_tokenizer(source: str | Path) -> TextTokenizer:
     """The tokenizer of a folder, a dataset that holds its own, or a hub id. Raises CheckpointError where none loads."""
+    return described(loaded_tokenizer(source)[0], str(source))
+
+
+def loaded_tokenizer(source: str | Path) -> tuple[Any, Path]:
+    """(what transformers makes of the tokenizer that a name means, the folder it lies in). Raises CheckpointError."""
     path, label = Path(source), str(source)
     if not path.exists():
         if not HUB_ID.fullmatch(label):
@@ -63,13 +68,14 @@ def open_tokenizer(source: str | Path) -> TextTokenizer:
     if folder is None:
         raise CheckpointError(f"{label!r} has no tokenizer: expected {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}")
     try:
-        tokenizer = stock_tokenizer(folder)
+        return stock_tokenizer(folder), folder
     except Exception as error:  # transformers raises many kinds; each means that this tokenizer does not load
         raise CheckpointError(f"the tokenizer of {label!r} does not load: {reason_of(error)}") from None
-    return _described(tokenizer, label)
 
 
-def _described(tokenizer: Any, source: str) -> TextTokenizer:
+def described(tokenizer: Any, source: str) -> TextTokenizer:
+    """What is known of a tokenizer that is loaded. Raises CheckpointError where it is none of the tokenizers
+    library."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise CheckpointError(
@@ -115,4 +121,4 @@ def new_tokenizer(texts: Iterable[str], entries: int, folder: Path, workers: int
     tokenizer.save_pretrained(folder)
     # transformers 5 writes a name that 4 does not have
     write_json(folder / SETTINGS, {**read_json(folder / SETTINGS), "tokenizer_class": STOCK_CLASS})
-    return _described(tokenizer, str(folder))
+    return described(tokenizer, str(folder))

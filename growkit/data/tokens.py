@@ -3,8 +3,9 @@ ignorant of text and of models.
 
 A dataset is a folder: train.bin and val.bin (little-endian uint16, uint32 where the vocabulary needs it), train.idx.npy
 and val.idx.npy (where each document starts, and the total), meta.json; and of tagged text train.domains and val.domains
-(the domain of each document). Bare .bin files of nanoGPT (uint16, no header),
-and of llm.c and NeMo AutoModel (a header of 256 int32) are read as they are.
+(the domain of each document); and of a chat dataset, whose documents are conversations, train.learned and val.learned
+(which tokens are learned). Bare .bin files of nanoGPT (uint16, no header), and of llm.c and NeMo AutoModel (a header of
+256 int32) are read as they are.
 """
 
 import tempfile
@@ -22,17 +23,22 @@ from growkit.checkpoint.fields import Fields, ListOf, MapOf, Null, OneOf, Text, 
 from growkit.checkpoint.new_folder import UNFINISHED
 from growkit.checkpoint.small_files import open_plain, read_json, reading
 from growkit.data.domains import MOST, NAME, Domains, read_domains
+from growkit.data.learned import Learned
 from growkit.data.stored_ids import StoredIds
 from growkit.errors import CheckpointError
 
 META = "meta.json"
 TOKENIZER = "tokenizer"  # the folder in a dataset that holds a tokenizer trained on it
+TEMPLATE = "chat_template.jinja"  # in a chat dataset: the template that was given instead of the tokenizer's own
 SPLITS = ("train", "val")
 FORMAT = 1
 MOST_IDS = 1 << 32  # that uint32 holds
 UINT16, UINT32 = np.dtype("<u2"), np.dtype("<u4")
 HEADER_BYTES = 4 * 256  # int32: magic, version, number of tokens, and for AutoModel bytes per token
-SPLIT = Fields({"tokens": Whole(1), "documents": Whole(), "text_bytes": Null(Whole())}, needed=("tokens",))
+SPLIT = Fields(
+    {"tokens": Whole(1), "documents": Whole(), "text_bytes": Null(Whole()), "learned": Whole()}, needed=("tokens",)
+)
+CHAT = Fields({"template": Text("[0-9a-f]{64}", "a SHA-256")}, needed=("template",))
 META_FIELDS = Fields(
     {
         "dtype": OneOf(("uint16", "uint32")),
@@ -41,6 +47,7 @@ META_FIELDS = Fields(
         "mask_id": Null(Whole(0, MOST_IDS)),
         "tokenizer": Null(Text()),
         "domains": ListOf(Text(NAME, "a name"), 1, MOST),
+        "chat": CHAT,
         "splits": MapOf(SPLIT),
     },
     needed=("dtype", "splits"),
@@ -72,6 +79,17 @@ class Tokens:
         return read_domains(self.path.parent, self.split, self.meta["domains"], documents, len(self))
 
     @property
+    def is_chat(self) -> bool:
+        """Whether its documents are conversations, of which the assistant's turns alone are learned."""
+        return "chat" in self.meta
+
+    @cached_property
+    def learned(self) -> Learned:
+        """Where its conversations begin and what is learned of them, of a chat dataset. Raises CheckpointError."""
+        documents = self.meta["splits"][self.split].get("documents", 0)
+        return Learned(self.path.parent, self.split, documents, len(self))
+
+    @property
     def tokenizer(self) -> str | None:
         """SHA-256 of the tokenizer that made them, where it is known."""
         return self.meta.get("tokenizer")
@@ -91,7 +109,8 @@ def is_dataset(folder: Path) -> bool:
     """Whether a folder is a dataset of growkit's and holds nothing else, so that a new one may replace it."""
     if not (folder / META).is_file() or not isinstance(read_json(folder / META).get("splits"), dict):
         return False
-    own = {META, TOKENIZER, *(f"{split}{end}" for split in SPLITS for end in (".bin", ".idx.npy", ".domains"))}
+    ends = (".bin", ".idx.npy", ".domains", ".learned")
+    own = {META, TOKENIZER, TEMPLATE, *(f"{split}{end}" for split in SPLITS for end in ends)}
     return "growkit" in read_json(folder / META) and {path.name for path in folder.iterdir()} <= own
 
 
@@ -148,12 +167,13 @@ def _open_dataset(folder: Path, split: str) -> Tokens:
 
 class TokenWriter:
     """Streams documents of token ids into a split of a dataset; nothing of them stays in memory. domains: the names of
-    what documents are of, none where they are not tagged."""
+    what documents are of, none where they are not tagged. chat: whether some tokens are learned and others not."""
 
-    def __init__(self, folder: Path, split: str, dtype: np.dtype, domains: Sequence[str] = ()):
+    def __init__(self, folder: Path, split: str, dtype: np.dtype, domains: Sequence[str] = (), chat: bool = False):
         with ExitStack() as opened:  # where one cannot be opened the others are closed
             self._file = opened.enter_context(open(folder / f"{split}.bin", "wb"))
             self._tags = opened.enter_context(open(folder / f"{split}.domains", "wb")) if domains else None
+            self._learned = opened.enter_context(open(folder / f"{split}.learned", "wb")) if chat else None
             # where documents start: in a file without a name, as how many there are is known at the end
             self._starts = opened.enter_context(tempfile.TemporaryFile(dir=folder))
             opened.pop_all()  # close() ends them
@@ -167,9 +187,13 @@ class TokenWriter:
         """One document: its token ids, how many bytes of text they stand for, and which domain it is of."""
         self.add_stored(np.asarray(ids, dtype=self._dtype).tobytes(), text_bytes, domain)
 
-    def add_stored(self, ids: bytes, text_bytes: int, domain: int = 0) -> None:
-        """One document whose token ids are bytes as they will lie on disk."""
+    def add_stored(self, ids: bytes, text_bytes: int, domain: int = 0, learned: bytes = b"") -> None:
+        """One document whose token ids are bytes as they will lie on disk. learned: of a conversation, 1 for each token
+        that is, else 0."""
         self._file.write(ids)
+        if self._learned is not None:
+            self._learned.write(learned)
+            self._counts[domain].update(learned=learned.count(1))
         if self._tags is not None:
             self._tags.write(bytes([domain]))
         tokens = len(ids) // self._dtype.itemsize
@@ -182,11 +206,13 @@ class TokenWriter:
         self._file.close()
         if self._tags is not None:
             self._tags.close()
+        if self._learned is not None:
+            self._learned.close()
         if not self._starts.closed:
             with self._starts:
                 self._starts.flush()
                 np.save(self._index, np.memmap(self._starts, "<i8", "r"))
-        keys = ("tokens", "documents", "text_bytes")
+        keys = ("tokens", "documents", "text_bytes", *(["learned"] if self._learned is not None else []))
         said: dict[str, Any] = {key: sum(count[key] for count in self._counts) for key in keys}
         if self._domains:
             counted = zip(self._domains, self._counts)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from growkit.checkpoint.card import FINE_TUNE, MERGE, model_card
+from growkit.checkpoint.inserted import carried, inserted_layers
 from growkit.checkpoint.record import record, source_entries
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.families.upcycling import upcycling_of
@@ -31,7 +32,14 @@ def describe(plan: Plan, sources: Sequence[Checkpoint], hashes: Sequence[Mapping
         maps_digest=hashlib.sha256("".join(lines).encode()).hexdigest(),
         maps={axis: map_to_json(m) for axis, m in all_maps[0].items()},
         sources=source_entries(sources, hashes),
+        inserted=_inserted(plan, sources),
     )
+
+
+def _inserted(plan: Plan, sources: Sequence[Checkpoint]) -> tuple[int, ...]:
+    """Where layers that an earlier growth of the one source inserted are now."""
+    before = inserted_layers(sources[0].folder, plan.layers.old) if len(sources) == 1 else ()
+    return carried(before, plan.layers)
 
 
 def _changed_maps(maps: Mapping[str, AxisMap], layers: AxisMap) -> dict[str, AxisMap]:

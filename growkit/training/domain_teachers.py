@@ -45,6 +45,16 @@ class DomainTeacher:
     number: int = -1
     share: float = 0.0
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of what it teaches."""
+        return self.teacher.notes
+
+    @property
+    def masks(self) -> tuple[int, int, int] | None:
+        """(mask token, vocabulary, seed) of the only masks that it can speak of; None: of any, or of none."""
+        return self.teacher.masks
+
     def check(self, config: dict[str, Any], tokens: Tokens) -> None:
         """Refuse a domain that the data has no training text of, and what the teacher itself refuses. Raises
         RequestError."""

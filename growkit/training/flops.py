@@ -5,10 +5,12 @@ Per token, with P matrix weights in a layer, P_head in the head, A = heads * hea
     depth * (2 P + 4 A)  +  trained * (4 P + 8 A)  +  6 P_head
 
 of a mixture's experts only those a token takes; that is the forward pass of a prefix, the backward pass of the layers
-that learn, the head both ways (PaLM arXiv 2204.02311 appendix B, for all layers). Recomputed activations and the
-optimizer are not counted.
+that learn, the head both ways (PaLM arXiv 2204.02311 appendix B, for all layers). Of the backward pass half is for what
+reaches the layer below and half for a weight's own gradient, which one that is frozen does not have; below the lowest
+parameter that learns there is none. Recomputed activations and the optimizer are not counted.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from growkit.families import family_named
@@ -23,27 +25,48 @@ def step_flops(model: Any, tokens: int, length: int, depth: int, trained: int) -
     """
     layers, head, scores = _sizes(model, length)
     run = [layers[number % len(layers)] for number in range(depth)]
-    learning = run[depth - trained :]
-    return tokens * (2.0 * sum(run) + 4.0 * sum(learning) + (4.0 * depth + 8.0 * trained) * scores + 6.0 * head)
+    passed = run[depth - trained :]
+    if not (trained == depth and model.get_input_embeddings().weight.requires_grad):
+        passed = passed[next((n for n, layer in enumerate(passed) if layer.learns), len(passed)) :]
+    forward, backward = sum(layer.weights for layer in run), sum(layer.weights + layer.learning for layer in passed)
+    ours = (4.0 * depth + 8.0 * len(passed)) * scores + 4.0 * head.weights + 2.0 * head.learning
+    return tokens * (2.0 * forward + 2.0 * backward + ours)
 
 
 def forward_flops(model: Any, tokens: int, length: int) -> float:
     """Operations of a forward pass alone, such as a teacher's."""
     layers, head, scores = _sizes(model, length)
-    return tokens * (2.0 * sum(layers) + 4.0 * len(layers) * scores + 2.0 * head)
+    weights = sum(layer.weights for layer in layers)
+    return tokens * (2.0 * weights + 4.0 * len(layers) * scores + 2.0 * head.weights)
 
 
-def _sizes(model: Any, length: int) -> tuple[list[float], float, float]:
-    """(matrix weights that a token passes in each layer, those of the head, entries of attention scores)."""
+@dataclass(frozen=True)
+class _Size:
+    """Matrix weights that a token passes in a layer or in the head, and how many of them learn; learns: whether
+    anything there does, vectors too."""
+
+    weights: float
+    learning: float
+    learns: bool
+
+
+def _sizes(model: Any, length: int) -> tuple[list[_Size], _Size, float]:
+    """(each layer, the head, entries of attention scores)."""
     config = model.config
     family = family_named(config.model_type)
     share = getattr(config, family.experts.top_k) / experts_of(model) if family.is_moe else 1.0
-    layers = [
-        # what is stacked over experts has three dimensions
-        sum(p.numel() * (share if p.dim() == 3 else 1.0) for p in layer.parameters() if p.dim() > 1)
-        for layer in layers_of(model)
-    ]
     head = model.get_output_embeddings()
-    output = head.weight.numel() if head is not None else 0
+    layers = [_size(list(layer.parameters()), share) for layer in layers_of(model)]
+    output = _size([head.weight] if head is not None else [], share)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return layers, float(output), float(config.num_attention_heads * size * length)
+    return layers, output, float(config.num_attention_heads * size * length)
+
+
+def _size(parameters: list[Any], share: float) -> _Size:
+    """share: of experts, the part that a token takes; what is stacked over experts has three dimensions."""
+    counts = [(p.numel() * (share if p.dim() == 3 else 1.0), p.requires_grad) for p in parameters if p.dim() > 1]
+    return _Size(
+        float(sum(count for count, _ in counts)),
+        float(sum(count for count, learns in counts if learns)),
+        any(p.requires_grad for p in parameters),
+    )

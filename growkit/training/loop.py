@@ -21,7 +21,7 @@ from growkit.operators.seeds import stable_seed
 from growkit.training import checkpoints as state
 from growkit.training.blank import Blank
 from growkit.training.flops import step_flops
-from growkit.training.learners import Learners
+from growkit.training.learners import Learners, learning_layers
 from growkit.training.lessons import Lessons
 from growkit.training.machine import Machine
 from growkit.training.optim import rate, set_rate
@@ -216,14 +216,14 @@ class Run:
     def _count_and_say(self, plan: PlannedStep, losses: StepLosses, norm: float, took: float, waited: float) -> None:
         """Count a step that is done, and write its line of metrics. took, waited: seconds, all and for data."""
         s, peak = self.settings, self.machine.peak
-        tokens = s.batch_size * s.seq_len
+        tokens, learning = s.batch_size * s.seq_len, learning_layers(self.student.model, plan.depth, plan.trained)
         flops = step_flops(self.student.model, tokens, s.seq_len, plan.depth, plan.trained)
         if self.lessons.teacher is not None:
             flops += self.lessons.teacher.flops(tokens, s.seq_len)
         self.step, self.tokens = self.step + 1, self.tokens + tokens
         self.flops, self.seconds = self.flops + flops, self.seconds + took
         line = {"kind": "train", "step": self.step, "stage": plan.stage, "loss": losses.own, "lr": plan.lr}
-        line |= {"grad_norm": norm, "depth": plan.depth, "trained": plan.trained, "tokens": self.tokens}
+        line |= {"grad_norm": norm, "depth": plan.depth, "trained": learning, "tokens": self.tokens}
         line |= {"tok_per_s": tokens / took, "seconds": took}
         line |= {"data_fraction": waited / took, "alpha": plan.alpha, **self._spent()}
         line |= {"kd_loss": losses.taught} if plan.alpha else {}

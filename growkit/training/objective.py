@@ -15,6 +15,7 @@ import torch
 from growkit.data.batches import IGNORED, Batch
 from growkit.models.running import is_causal
 from growkit.models.stock import computing
+from growkit.training.estimates import ShortWord
 
 LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # entries computed at a time, by the kind of device
 
@@ -33,7 +34,8 @@ class Word(Protocol):
 
 @dataclass(frozen=True)
 class WholeWord:
-    """What a teacher says that computed all its logits. theirs: (m, vocabulary). temperature: of both distributions."""
+    """What a teacher says that computed all its logits. theirs: (m, entries), of the first of the student's where it
+    has fewer. temperature: of both distributions."""
 
     theirs: torch.Tensor
     temperature: float
@@ -45,7 +47,8 @@ class WholeWord:
             teacher = torch.log_softmax(self.theirs.float() / self.temperature, dim=-1)
             wanted = teacher.exp()
             entropy = -(wanted * teacher).sum()
-        crossed = torch.nn.functional.cross_entropy(logits / self.temperature, wanted, reduction="sum")
+        shared = logits[:, : wanted.shape[1]]
+        crossed = torch.nn.functional.cross_entropy(shared / self.temperature, wanted, reduction="sum")
         return self.temperature**2 * (crossed - entropy)
 
 
@@ -139,6 +142,11 @@ def mixed(
     own = nats(logits, labels)
     if word is None:
         return own, own, own.new_zeros(())
+    if isinstance(word, ShortWord) and word.rows is None and word.is_plain(logits):
+        # one normaliser for both: of a store no more is read than of no teacher
+        chances = torch.log_softmax(logits, dim=-1).gather(1, torch.cat([labels[:, None], word.terms.ids], 1))
+        own, kept = -chances[:, 0].sum(), word.terms.nats(chances[:, 1:])
+        return (1.0 - alpha) * own + alpha * kept, own, kept
     if word.rows is None:
         kept = word.nats(logits)
         return (1.0 - alpha) * own + alpha * kept, own, kept

@@ -8,6 +8,7 @@ import torch
 
 from growkit.models.stock import stock_class, with_own_kernels
 from growkit.training.flops import step_flops
+from growkit.training.learners import learning_layers
 from growkit.training.machine import BYTES
 from growkit.training.prefix import layers_of
 from growkit.training.ready import prepare
@@ -22,6 +23,7 @@ class Outlook:
     """What a run will be."""
 
     parameters: int  # of the model that it begins with
+    learning: int  # of these learn, in one stage or another
     sequences: int  # of all steps
     tokens: int  # of all steps
     passes: float  # times through the data
@@ -49,7 +51,8 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
     ready = prepare(settings, resume)
     s = ready.settings
     model = _shape(ready.source.config or {})
-    parameters = sum(p.numel() for p in model.parameters())
+    ready.trained.learners.choose(model)
+    parameters = _count(model)
     tokens = s.batch_size * s.seq_len
     stages, layers, step = [], len(layers_of(model)), 0
     for stage in s.stages:
@@ -59,6 +62,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
     taught = sum(teacher.flops(tokens, s.seq_len) for teacher in ready.teachers.values())
     return Outlook(
         parameters=parameters,
+        learning=_count(model, learning=True),
         sequences=s.batch_size * s.steps,
         tokens=tokens * s.steps,
         passes=s.batch_size * s.steps / ready.train.windows,
@@ -67,7 +71,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         stages=tuple(stages),
         flops=sum(stage["flops"] for stage in stages),
         teacher_flops=taught * min(s.teacher_steps, s.steps),
-        state=(BYTES - 2) * _deep(model, layers),
+        state=4 * _deep(model, layers) + (BYTES - 6) * _deep(model, layers, learning=True),
         disk=ready.disk,
         device=str(ready.machine.device),
         precision=s.precision,
@@ -82,16 +86,22 @@ def _stage(stage: Stage, model: Any, layers: int, s: Settings, first: int) -> di
     tokens = s.batch_size * s.seq_len
     once = sum(count * step_flops(model, tokens, s.seq_len, *prefix) for prefix, count in prefixes.items())
     flops = once * stage.steps / steps
-    depth, trained = (sum(count * prefix[side] for prefix, count in prefixes.items()) / steps for side in (0, 1))
+    depth = sum(count * prefix[0] for prefix, count in prefixes.items()) / steps
+    trained = sum(count * learning_layers(model, *prefix) for prefix, count in prefixes.items()) / steps
     return {
         "name": stage.name, "steps": stage.steps, "layers": layers, "depth": depth, "trained": trained, "flops": flops,
     }  # fmt: skip
 
 
-def _deep(model: Any, layers: int) -> int:
+def _count(module: Any, learning: bool = False) -> int:
+    """Parameters of a model or a layer: all, or those that learn."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not learning)
+
+
+def _deep(model: Any, layers: int, learning: bool = False) -> int:
     """Parameters of a model with so many layers, each as large as its last."""
-    last = sum(p.numel() for p in layers_of(model)[-1].parameters())
-    return sum(p.numel() for p in model.parameters()) + (layers - len(layers_of(model))) * last
+    own = layers_of(model)
+    return _count(model, learning) + (layers - len(own)) * _count(own[-1], learning)
 
 
 def _shape(config: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.inserted import inserted_layers
 from growkit.checkpoint.record import record, source_entries
 from growkit.checkpoint.small_files import open_plain
 from growkit.checkpoint.source import Checkpoint
@@ -18,13 +19,14 @@ from growkit.maps.exactness import Exactness
 from growkit.reports.boards import Board, Boards, TensorBoard, WeightsAndBiases
 from growkit.training.blank import Blank, blank_model
 from growkit.training.checkpoints import NotSavedError
-from growkit.training.learners import AllLearn, Learners
+from growkit.training.learners import Learners
 from growkit.training.lessons import Lessons
 from growkit.training.loop import Run, Say
 from growkit.training.outlook import Outlook
 from growkit.training.ready import ReadyRun, prepare
 from growkit.training.run_folder import BOARD, FINAL, METRICS, Held, board_key, not_ours
-from growkit.training.saved import Saved, WholeModel
+from growkit.training.run_request import origin_of
+from growkit.training.saved import Saved
 from growkit.training.settings import Settings
 from growkit.training.stage_growth import grow_stage
 
@@ -54,12 +56,11 @@ def open_run(
     resume: bool = False,
     watch: Say = lambda _: None,
     learners: Learners | None = None,
-    saved: Callable[[Checkpoint], Saved] = WholeModel,
+    saved: Callable[[Checkpoint], Saved] | None = None,
 ) -> Run:
     """A run that has its folder and has computed nothing yet; raises as pretrain does.
 
-    learners: who learns, by default all. saved: called with the checkpoint that the run begins with, says what it
-    leaves.
+    learners, saved: who learns and what is left, instead of what settings.train says.
     """
     ready = prepare(settings, resume)
     held = Held(Path(settings.out))
@@ -87,8 +88,8 @@ def open_run(
         val=ready.val,
         lessons=Lessons(ready.settings, ready.teachers),
         open_model=_open_model,
-        learners=learners or AllLearn(),
-        saved=saved(ready.source),
+        learners=learners or ready.trained.learners,
+        saved=(saved or ready.trained.saved)(ready.source),
         grow=grow_stage,
         say=_diary(ready, boards, watch),
         finished=ready.standing.finished,
@@ -154,11 +155,14 @@ def _record(settings: Settings) -> dict[str, Any]:
     would be replaced now."""
     if os.path.lexists(final := Path(settings.out) / FINAL):
         raise not_ours(final)
-    source = open_source(settings.checkpoint)
-    source.close()
-    entries = source_entries([source], [settings.hashes["checkpoint"]])
-    request = {k: v for k, v in settings.to_json().items() if k not in ("out", "hashes")}
-    return record("pretrain", request=request, sources=entries, exactness=Exactness.APPROXIMATE, maps_digest="")
+    origin = origin_of(settings.checkpoint)
+    entries = source_entries([origin.source], [settings.hashes["checkpoint"]])
+    request = {k: v for k, v in settings.to_json().items() if k not in ("command", "out", "hashes")}
+    inserted = inserted_layers(origin.source.folder, origin.layers) if settings.keeps_layers else ()
+    return record(
+        settings.command, request=request, sources=entries, exactness=Exactness.APPROXIMATE, maps_digest="",
+        inserted=inserted,
+    )  # fmt: skip
 
 
 def _open_model(name: str | Path) -> Blank:

@@ -3,7 +3,7 @@ of how a run is carried out.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from growkit.data.batches import Batches
 from growkit.data.domains import domain_files
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
+from growkit.data.word_store import HEADER
 from growkit.errors import RequestError
 from growkit.families import family_named, vocabulary_size
 from growkit.growth.optimizer import kept_rates
@@ -32,6 +33,7 @@ from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.stage_growth import check_growth
 from growkit.training.teacher import Teacher
+from growkit.training.train_words import Trained, trained
 
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 
@@ -39,7 +41,8 @@ BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 @dataclass(frozen=True, kw_only=True)
 class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. standing: how
-    far it is in its folder. disk: bytes it needs there at most. notes: what was settled that nobody asked for."""
+    far it is in its folder. trained: who learns, and what is left. disk: bytes it needs there at most. notes:
+    what was settled that nobody asked for."""
 
     settings: Settings
     machine: Machine
@@ -47,6 +50,7 @@ class ReadyRun:
     train: Batches
     val: Batches | None
     teachers: dict[str, Teacher]  # by the domain that each speaks for
+    trained: Trained
     standing: Standing
     disk: int
     notes: tuple[str, ...] = ()
@@ -61,6 +65,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     source.close()
     config = source.config or {}
     check_trainable(source)
+    part = trained(settings.train, source, settings.stages)
     causal = objective(config, source.label)
     check(settings, machine.world, usable_positions(config))
     check_place(out, _inputs(settings, source))
@@ -70,20 +75,30 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         if getattr(settings, board):
             board_writer(board)
     train = open_tokens(settings.data)
+    if train.is_chat:
+        raise RequestError(
+            f"{settings.data!r} holds conversations, of which answers alone are learned; growkit tune does that"
+        )
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
     _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
+    hashes = machine.agreed(lambda: _hashes(settings, train, val, source))
+    settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     teachers = open_teachers(settings, machine)
     for teacher in teachers.values():
         teacher.check(config, train)
-    hashes = machine.agreed(lambda: _hashes(train, val, source, teachers))
     notes: tuple[str, ...] = ()
     if teachers:
-        settings, notes = taught(settings, source, hashes["teacher"], val is not None)
-    settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
+        told = machine.agreed(lambda: {name: teacher.hashes() for name, teacher in teachers.items()})
+        settings, notes = taught(replace(settings, hashes={**hashes, "teacher": told}), source, told, val is not None)
+        notes = (*notes, *dict.fromkeys(note for teacher in teachers.values() for note in teacher.notes))
     standing = machine.agreed(lambda: look(settings, resume))
-    masked = None if causal else (_mask_token(source, vocabulary_size(config)), vocabulary_size(config))
+    masked, mask_seed = None, None
+    if not causal:
+        masked, mask_seed = _masks(
+            mask_token(source, vocabulary_size(config)), vocabulary_size(config), teachers.values()
+        )
 
     def batches(tokens: Tokens) -> Batches:
         return Batches(
@@ -92,6 +107,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             size=settings.batch_size,
             seed=settings.seed,
             masked=masked,
+            mask_seed=mask_seed,
             domains=tokens.domains,
         )
 
@@ -107,6 +123,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         train=batches(train),
         val=batches(val) if val else None,
         teachers=teachers,
+        trained=part,
         standing=standing,
         disk=disk,
         notes=notes,
@@ -122,9 +139,30 @@ def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:
     return inputs | {what: path for what, path in teachers.items() if path.exists()}
 
 
-def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teachers: dict[str, Teacher]) -> dict[str, Any]:
+def _masks(token: int, entries: int, teachers: Collection[Teacher]) -> tuple[tuple[int, int], int | None]:
+    """(mask token, vocabulary; the seed of masks that stay the same, None: drawn anew each time) of a masked model.
+
+    Raises RequestError for teachers that were written down with other masks than the model's, or than one another.
+    """
+    fixed = list(dict.fromkeys(teacher.masks for teacher in teachers if teacher.masks is not None))
+    if not fixed:
+        return (token, entries), None
+    (its, vocabulary, seed), *others = fixed
+    if its != token:
+        raise RequestError(f"the teacher's masks are token {its}, the model's {token}; they must be one and the same")
+    if others:
+        raise RequestError(
+            f"two teachers' stores are of different masks: token {its}, vocabulary {vocabulary} and seed {seed}, and"
+            f" {others[0][0]}, {others[0][1]} and {others[0][2]}; write them with one --seed"
+        )
+    return (its, vocabulary), seed
+
+
+def _hashes(settings: Settings, train: Tokens, val: Tokens | None, source: Checkpoint) -> dict[str, Any]:
     """SHA-256 of what a run reads, by which a resumed one knows that it is the same."""
     rates = kept_rates(source.folder)
+    headers = {name: Path(spec) / HEADER for name, spec in settings.teachers.items()}
+    stores = {name: header for name, header in headers.items() if header.is_file()}
     tagged = [
         file
         for tokens in (train, val)
@@ -132,12 +170,12 @@ def _hashes(train: Tokens, val: Tokens | None, source: Checkpoint, teachers: dic
         for file in domain_files(tokens.path.parent, tokens.split)
     ]
     return {
+        **({"store": {name: file_hash(header) for name, header in stores.items()}} if stores else {}),
         **({} if rates is None else {"multipliers": file_hash(rates)}),
         **({"domains": [file_hash(file) for file in tagged]} if tagged else {}),
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),
-        **({"teacher": {name: one.hashes() for name, one in teachers.items()}} if teachers else {}),
     }
 
 
@@ -175,7 +213,8 @@ def _check_tokens(
         )
 
 
-def _mask_token(source: Checkpoint, rows: int) -> int:
+def mask_token(source: Checkpoint, rows: int) -> int:
+    """The token that hides another in a masked model of so many rows. Raises RequestError where it has none."""
     token = getattr(tokenizer_of(source.folder or Path()), "mask_token_id", None)
     if token is None:
         raise RequestError(

@@ -88,7 +88,7 @@ def routing(model: Any) -> Iterator[Routing]:
 
         return note
 
-    hooks = [module.register_forward_hook(noting(layer)) for layer, module in _parts(model, False)]
+    hooks = [module.register_forward_hook(noting(layer)) for layer, module in sparse_parts(model, False)]
     try:
         yield noted
     finally:
@@ -98,7 +98,7 @@ def routing(model: Any) -> Iterator[Routing]:
 
 def drop_in_experts(model: Any, rate: float) -> None:
     """Inverted dropout on the hidden activation of routed experts while training (ST-MoE, section 4.2); names stay."""
-    for _, experts in _parts(model, True):
+    for _, experts in sparse_parts(model, True):
         experts.act_fn = torch.nn.Sequential(experts.act_fn, torch.nn.Dropout(rate))
 
 
@@ -126,7 +126,7 @@ def dead_note(routed: dict[str, Any]) -> str | None:
     return f"hardly any token takes expert {where}{more}; a higher --balance would use them"
 
 
-def _parts(model: Any, experts: bool) -> list[tuple[int, Any]]:
+def sparse_parts(model: Any, experts: bool) -> list[tuple[int, Any]]:
     """The routers of a model's layers, or what holds their experts, with the numbers of the layers; none of a dense
     model's."""
     family = family_named(model.config.model_type)

@@ -83,9 +83,9 @@ def _made(final: Path, settings: Settings) -> bool:
         return False
     said = read_json(final / PROVENANCE)
     request = said.get("request")
-    if said.get("command") != "pretrain" or not isinstance(request, dict):
+    if not isinstance(request, dict):
         return False
-    return not settings.differences({**request, "hashes": settings.hashes})
+    return not settings.differences({**request, "command": said.get("command"), "hashes": settings.hashes})
 
 
 def board_key(out: Path) -> str:
@@ -97,6 +97,16 @@ def board_key(out: Path) -> str:
     key = hashlib.sha256(began + read_bytes(out / RUN)).hexdigest()[:16]
     write_json(kept, {"id": key})
     return key
+
+
+def hold(folder: Path) -> int:
+    """A descriptor that holds a folder against other growkits until it is closed. Raises OSError, and RequestError
+    where another one holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    if lock_descriptor(descriptor, blocking=False):
+        return descriptor
+    os.close(descriptor)
+    raise RequestError(f"another growkit is at work in {str(folder)!r}; wait for it or choose another --out")
 
 
 class Held:
@@ -129,12 +139,7 @@ class Held:
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.out, os.O_RDONLY)
-            self._close = weakref.finalize(self, os.close, descriptor)
-            if not lock_descriptor(descriptor, blocking=False):
-                raise RequestError(
-                    f"another growkit is training in {str(self.out)!r}; wait for it or choose another --out"
-                )
+            self._close = weakref.finalize(self, os.close, hold(self.out))
             if (self.out / RUN).exists() != standing.begun:
                 raise RequestError(f"another growkit was in {str(self.out)!r} just now; look, and try again")
             if not standing.begun:

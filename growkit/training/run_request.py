@@ -10,6 +10,7 @@ from typing import Any
 from growkit.checkpoint.source import Checkpoint
 from growkit.data.tagged import untagged
 from growkit.data.tokens import open_tokens
+from growkit.data.word_store import is_store, open_header
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
 from growkit.growth.optimizer import kept_state
@@ -18,6 +19,8 @@ from growkit.growth.width.sizes import read_sizes
 from growkit.training.stages import SCHEDULES, Stage, read_stages
 
 LENGTH = 512
+TEMPERATURE = 2.0  # where a teacher's logits are there, all of them
+ESTIMATE = "head+sampled"  # of KL(teacher || student), where few of its entries are
 BALANCE, ROUTER_Z = 1e-2, 1e-3  # Switch (arXiv 2101.03961), ST-MoE (arXiv 2202.08906)
 
 
@@ -161,6 +164,34 @@ def teaching_steps(
     return 0
 
 
+def teaching_temperature(teacher: str | dict[str, str] | None, asked: float | None) -> float:
+    """The temperature of both distributions: the one asked for, or that of a teacher's store, or 2. Raises
+    CheckpointError for a store that is not whole."""
+    stores = _stores(teacher)
+    if asked is not None or not stores:
+        return TEMPERATURE if asked is None else asked
+    return open_header(stores[0]).temperature
+
+
+def teaching_estimate(teacher: str | dict[str, str] | None, asked: str | None) -> str | None:
+    """How stores' words are read: as asked for, or as usual; None without one. Raises RequestError where there is
+    none."""
+    if _stores(teacher):
+        return asked or ESTIMATE
+    if asked is not None:
+        raise RequestError(
+            "--teacher-estimate is for a teacher's store, and none is given; write one with growkit teach, and add"
+            " --teacher STORE"
+        )
+    return None
+
+
+def _stores(teacher: str | dict[str, str] | None) -> list[Path]:
+    """Those of the teachers that are written down."""
+    specs = [teacher] if isinstance(teacher, str) else (teacher or {}).values()
+    return [Path(spec) for spec in specs if is_store(Path(spec))]
+
+
 def mixture_weight(origin: Origin, checkpoint: str | Path, option: str, asked: float | None, usual: float) -> float:
     """A number that trains a mixture of experts: the one asked for, or the usual one; 0 for a dense model.
 
@@ -173,18 +204,19 @@ def mixture_weight(origin: Origin, checkpoint: str | Path, option: str, asked: f
     return 0.0
 
 
-def warmup_steps(origin: Origin, asked: int | None, steps: int, beta2: float) -> int:
-    """Steps of warm-up where none are asked for: 0 with AdamW's state beside the checkpoint, whose steps are right from
-    the start.
+def warmup_steps(origin: Origin, asked: int | None, steps: int, beta2: float, share: float = 0.0) -> int:
+    """Steps of warm-up where none are asked for: with AdamW's state beside the checkpoint, whose steps are right from
+    the start, this share of the run.
 
     Without it as many as second moments remember, 1 / (1 - beta2), at most a quarter of the run: until then they are
     too small, and steps too large (measured: examples/benchmarks/rewarm.py).
     """
     if asked is not None:
         return asked
+    least = round(share * steps)
     if kept_state(origin.source.folder) is not None:
-        return 0
-    return min(round(1.0 / max(1.0 - beta2, 1e-9)), steps // 4)
+        return least
+    return max(least, min(round(1.0 / max(1.0 - beta2, 1e-9)), steps // 4))
 
 
 def usable_positions(config: dict[str, Any]) -> int | None:

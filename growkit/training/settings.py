@@ -8,6 +8,7 @@ from typing import Any
 
 from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
+from growkit.training.estimates import ESTIMATES
 from growkit.training.machine import SHARDS
 from growkit.training.optim import DECAYS
 from growkit.training.stages import Stage
@@ -34,7 +35,10 @@ UNTIL = ("overtaken", "steps")  # "overtaken": validation finds the model better
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One run, with everything made whole: what `growkit.pretrain` was asked for, whose signature says the defaults."""
+    """One run, with everything made whole: what `growkit.pretrain` or `growkit.tune` was asked for, whose signatures
+    say the defaults."""
+
+    command: str  # which of the two
 
     # what is trained on what, and how long
     checkpoint: str  # the model to go on from
@@ -46,6 +50,7 @@ class Settings:
     batch_size: int  # sequences in a step, over all processes and accumulation
     grad_accum: int  # parts that a process divides its share of a step into
     seed: int  # for the order of the data, masks, prefixes and dropout
+    train: str  # what learns, as growkit.training.train_words has it
 
     # AdamW and its rate
     lr: float  # the peak
@@ -69,6 +74,7 @@ class Settings:
     teacher: str | dict[str, str] | None  # a checkpoint that teaches at first, or several by the domains they speak for
     teacher_steps: int  # how long
     teacher_until: str | None  # what ends that sooner, one of UNTIL; None: "overtaken", where the data can tell it
+    teacher_estimate: str | None  # of a teacher's store: a row of growkit.training.estimates.ESTIMATES
     temperature: float  # of both distributions
     teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teaching.ALPHAS
     teacher_weight: float | None  # that weight at the first step; None: as growkit.training.teaching.first_weight says
@@ -88,6 +94,11 @@ class Settings:
     wandb: bool  # and send them to Weights & Biases
 
     hashes: dict[str, Any] = field(default_factory=dict)  # of data and checkpoint, once they are read
+
+    @property
+    def keeps_layers(self) -> bool:
+        """Whether the model has its layers to the end, as no stage grows it."""
+        return all(stage.layers is None for stage in self.stages)
 
     @property
     def teachers(self) -> dict[str, str]:
@@ -122,10 +133,11 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
         ("precision", settings.precision, PRECISIONS),
         ("teacher-schedule", settings.teacher_schedule, ALPHAS),
         ("teacher-until", settings.teacher_until or UNTIL[0], UNTIL),
+        ("teacher-estimate", settings.teacher_estimate, (None, *ESTIMATES)),
         ("shard", settings.shard, SHARDS),
     ):
         if value not in known:
-            raise RequestError(f"--{option} {value!r} is not one of {', '.join(known)}")
+            raise RequestError(f"--{option} {value!r} is not one of {', '.join(filter(None, known))}")
     for option, number in (
         ("seq-len", settings.seq_len),
         ("batch-size", settings.batch_size),

@@ -24,7 +24,6 @@ class Student:
     def __init__(self, settings: Settings, machine: Machine, blank: Blank, learners: Learners):
         s, model, folder = settings, blank.model, blank.folder
         self.machine = machine
-        learners.choose(model)
         layers = list(layers_of(model))
         self.depth = len(layers)
         if s.grad_checkpointing:
@@ -33,12 +32,15 @@ class Student:
             warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
         if s.expert_dropout:
             drop_in_experts(model, s.expert_dropout)
+        begin = learners.choose(model)
         if s.compile if s.compile is not None else machine.device.type == "cuda" and not is_mixture(model):
             for layer in layers:
                 layer.compile(dynamic=False)
         self.model = machine.spread(model, layers, s.shard)
         give_memory(self.model, machine.device)
         blank.fill()
+        if begin is not None:
+            begin(self.model, s.seed)
         self.multipliers = read_rates(kept_rates(folder))
         self.optimizer = adamw(self.model, s.weight_decay, (s.beta1, s.beta2), s.eps, self.multipliers)
         if (moments := kept_state(folder)) is not None:

@@ -1,0 +1,49 @@
+"""Which tokens of a chat dataset are learned, and where its conversations begin: two flat files beside the tokens.
+Knows bytes and places; ignorant of templates and of batches.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from growkit.data.domains import CURE, INT64, UINT8, header_of
+from growkit.data.stored_ids import AT_ONCE, StoredIds
+from growkit.errors import CheckpointError
+
+
+class Learned:
+    """The conversations of one split. starts: (conversations + 1,) int64, where each begins, and the end of the last.
+    marks: (tokens,) uint8, 1 where a token is learned, else 0, read from the file each time.
+
+    Raises CheckpointError where the two files do not say them.
+    """
+
+    def __init__(self, folder: Path, split: str, documents: int, tokens: int):
+        index, path = folder / f"{split}.idx.npy", folder / f"{split}.learned"
+        self.marks, starts = StoredIds(path, UINT8), StoredIds(index, INT64, header_of(index))
+        for file, has, should in ((path, len(self.marks), tokens), (index, len(starts), documents + 1)):
+            if has != should:
+                raise CheckpointError(f"{str(file)!r} has {has:,} entries where {should:,} should be; {CURE}")
+        self.starts = starts[:]
+        inside = self.starts.min() >= 0 and self.starts.max() <= tokens
+        if not inside or self.starts[0] or self.starts[-1] != tokens or (np.diff(self.starts) < 1).any():
+            raise CheckpointError(
+                f"{str(index)!r} should say where each conversation starts, from 0 to {tokens:,}; {CURE}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def counts(self, firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:
+        """How many tokens are learned from each first to before each last place, (n,) int64; reads the file once."""
+        places = np.unique(np.concatenate([firsts, lasts]))
+        before, total = np.empty(len(places), np.int64), 0
+        for begin in range(0, len(self.marks), AT_ONCE):
+            marks = self.marks[begin : begin + AT_ONCE]
+            if marks.max() > 1:
+                raise CheckpointError(f"{str(self.marks.path)!r} should hold 0 and 1 alone, not {marks.max()}; {CURE}")
+            sums = np.concatenate([[total], total + np.cumsum(marks, dtype=np.int64)])
+            here = slice(np.searchsorted(places, begin), np.searchsorted(places, begin + len(marks), side="right"))
+            before[here] = sums[places[here] - begin]
+            total = int(sums[-1])
+        return before[np.searchsorted(places, lasts)] - before[np.searchsorted(places, firsts)]
