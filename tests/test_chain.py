@@ -66,7 +66,9 @@ def test_a_chain_is_what_its_steps_are_by_hand():
     costs = {name: growkit.report(f"family/{name}", f"of-{name}").runs[0] for name in ("small", "medium", "large")}
     assert said["spent"]["flops"] == sum(cost.flops for cost in costs.values())
     assert [size["loss"] for size in said["sizes"]] == [cost.final_loss for cost in costs.values()]
-    alone = [growkit.report(f"family/{name}", f"of-{name}").runs[0] for name in ("small", "medium-alone", "large-alone")]
+    alone = [
+        growkit.report(f"family/{name}", f"of-{name}").runs[0] for name in ("small", "medium-alone", "large-alone")
+    ]
     assert said["alone"]["flops"] == sum(cost.flops for cost in alone)
     assert [size["alone_loss"] for size in said["sizes"]] == [cost.final_loss for cost in alone]
     page = Path("family/report/report.md").read_text()
@@ -149,7 +151,9 @@ def test_a_plan_writes_nothing_and_says_why():
 
 def test_a_chain_may_begin_with_a_model():
     """Which is grown from the first size on, or trained as it is; what it cost before is not in the report."""
-    Path("on.toml").write_text(f'checkpoint = "llama"\n{SHARED}[[size]]\nname = "a"\n[[size]]\nname = "b"\nhidden = 48\n')
+    Path("on.toml").write_text(
+        f'checkpoint = "llama"\n{SHARED}[[size]]\nname = "a"\n[[size]]\nname = "b"\nhidden = 48\n'
+    )
     Path("grown.toml").write_text(f'checkpoint = "llama"\n{SHARED}[[size]]\nname = "b"\nhidden = 48\n')
     on = growkit.chain("on.toml", "data", "on")
     growkit.pretrain("llama", "data", "run", steps=4, lr=1e-3, seq_len=16, batch_size=4)
@@ -159,6 +163,28 @@ def test_a_chain_may_begin_with_a_model():
         assert made.report.notes[0] == "what llama had cost before is not in it"
     growkit.grow("llama", "wide", hidden=48)
     assert same(weights("grown/b-start"), weights("wide"))
+
+
+def test_a_teacher_that_is_written_down():
+    """growkit teach, then a run from the store; gone on with, it is not written again."""
+    Path("sizes.toml").write_text(
+        SIZES.split('[[size]]\nname = "large"')[0].replace("teacher_steps", 'teacher = "stored"\nteacher_steps')
+    )
+    growkit.chain("sizes.toml", "data", "family")
+    growkit.teach("family/small/final", "data", "store", seq_len=16, seed=1)
+    assert Path("store").is_dir() and {path.name for path in Path("store").iterdir()} == {
+        path.name for path in Path("family/medium-teacher").iterdir()
+    }
+    usual = dict(seq_len=16, batch_size=4, eval_every=2, eval_tokens=160, lr=1e-3, seed=1)
+    growkit.pretrain("family/medium-start", "data", "run", steps=4, teacher="store", teacher_steps=3, **usual)
+    assert same(weights("family/medium/final"), weights("run/final"))
+    shutil.rmtree("family/medium")
+    before = tree()
+    growkit.chain("sizes.toml", "data", "family", resume="auto")
+    assert same(weights("family/medium/final"), weights("run/final"))
+    assert {path: what for path, what in tree().items() if "medium-teacher" in path} == {
+        path: what for path, what in before.items() if "medium-teacher" in path
+    }
 
 
 def test_the_file_on_the_page_is_one():

@@ -27,8 +27,10 @@ Announce = Annotated[Callable[["Settings"], None], Callback("Called with the set
 Watch = Annotated[Callable[[dict[str, Any]], None], Callback("Called with each line of a run's metrics.")]
 
 # what a chain says itself, or what has no place in a family that is grown and trained on
-NOT_GROWING = ("seed", "dtype", "optimizer", "allow_nonfinite", "shard_size", "dry_run", "force", "verify", "family")
-NOT_GROWING += ("source_heads", "progress", "announce")
+NOT_GROWING = (
+    "seed", "dtype", "optimizer", "allow_nonfinite", "shard_size", "dry_run", "force", "verify", "family",
+    "source_heads", "progress", "announce",
+)  # fmt: skip
 NOT_TRAINING = ("teacher", "stages", "to_layers", "dry_run", "resume", "watch", "announce")
 
 
@@ -41,9 +43,7 @@ def chain(
     alone: Annotated[
         bool, Option(help="Train each size from random weights too, to measure what the family saves.")
     ] = False,
-    dry_run: Annotated[
-        bool, Option(help="Check every size, say what the family will be, and write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, Option(help="Check every size, say what the family will be, and write nothing.")] = False,
     resume: Annotated[Literal["auto", "never"], Option(help="auto: go on with a chain that is there.")] = "never",
     doing: Doing = quiet,
     announce: Announce = quiet,
@@ -61,7 +61,7 @@ def chain(
     """
     from growkit.chains import chain as chains
     from growkit.chains.chain_plan import Doors
-    from growkit.chains.sizes import Columns, read_sizes_file
+    from growkit.chains.sizes_file import Columns, read_sizes_file
     from growkit.errors import RequestError
 
     if resume not in ("auto", "never"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.chains.chain_plan import Doors, PlannedSize, growing, plan_family, training
-from growkit.chains.sizes import CHAIN, REPORT, Generations
+from growkit.chains.sizes_file import CHAIN, REPORT, Generations
 from growkit.checkpoint.record import record_of
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE
@@ -68,8 +68,9 @@ def chain(
     resume: bool = False,
     dry_run: bool = False,
 ) -> Chained:
-    """Make a family, or plan it. All processes of a torchrun call it alike. Raises RequestError for what cannot be, before
-    anything is made, and what its steps raise; what is done by then stays, and the same call with resume goes on."""
+    """Make a family, or plan it. All processes of a torchrun call it alike. Raises RequestError for what cannot be,
+    before anything is made, and what its steps raise; what is done by then stays, and the same call with resume goes
+    on."""
     folder = Path(out)
     sizes = plan_family(family, data, folder, doors, resume, alone)
     if dry_run:
@@ -81,13 +82,11 @@ def chain(
     finals: dict[str, Path] = {}
     before = Path(family.origin)
     for number, one in enumerate(sizes):
-        steps = [lambda one=one, before=before: making.grown(one, before)]
-        if alone and (number or not family.drawn):
-            steps.append(lambda one=one: making.alone(one))
-        for step in steps:
-            stopped = step()
-            if stopped is not None:
-                return Chained(folder=folder, sizes=sizes, finals=finals, stopped=stopped)
+        stopped = making.grown(one, before)
+        if stopped is None and alone and (number or not family.drawn):
+            stopped = making.alone(one)
+        if stopped is not None:
+            return Chained(folder=folder, sizes=sizes, finals=finals, stopped=stopped)
         finals[one.size.name] = before = one.place.final
     compared = [(one.size.name, one.ahead.parameters, one.place.run, _alone_run(one, number, family, alone))
                 for number, one in enumerate(sizes)]  # fmt: skip

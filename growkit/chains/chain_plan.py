@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from growkit.chains.shadow import cast_shadow
-from growkit.chains.sizes import ALONE, CHAIN, START, STORE, Generations, Size
+from growkit.chains.sizes_file import ALONE, CHAIN, START, STORE, Generations, Size
 from growkit.checkpoint.fields import Fields, Text, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.errors import GrowkitError, RequestError
@@ -33,7 +33,7 @@ class Doors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SizePlace:
     """Where a size of a family lies in its folder."""
 
     start: Path  # the model that its run begins with
@@ -54,7 +54,7 @@ class PlannedSize:
     ahead: what its run will be."""
 
     size: Size
-    place: Place
+    place: SizePlace
     grown: Plan | None
     ahead: Outlook
 
@@ -71,10 +71,10 @@ class PlannedSize:
         }
 
 
-def place_of(out: Path, size: Size, first: bool, family: Generations) -> Place:
+def place_of(out: Path, size: Size, first: bool, family: Generations) -> SizePlace:
     """Where a size lies. The first may begin with the family's own model."""
     is_origin = first and not family.drawn and not size.growing
-    return Place(
+    return SizePlace(
         start=Path(family.origin) if is_origin else out / (size.name + START),
         run=out / size.name,
         store=out / (size.name + STORE),
@@ -135,7 +135,7 @@ def _check_folder(family: Generations, data: str | Path, out: Path, resume: bool
 
 
 def _start(
-    family: Generations, size: Size, place: Place, before: Path, shadow: Path, doors: Doors
+    family: Generations, size: Size, place: SizePlace, before: Path, shadow: Path, doors: Doors
 ) -> tuple[Path, Plan | None]:
     """(the model that a size's run begins with, or its shadow; how it grows from the one before)."""
     if not size.growing:

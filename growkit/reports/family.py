@@ -1,5 +1,5 @@
-"""What a family of models cost: each size grown from the one before, beside the same sizes trained alone. Knows runs and
-their costs; ignorant of how they were made, and of torch.
+"""What a family of models cost: each size grown from the one before, beside the same sizes trained alone. Knows runs
+and their costs; ignorant of how they were made, and of torch.
 """
 
 import json
@@ -72,18 +72,35 @@ class FamilyCosts:
         measured = any(size.alone is not None for size in self.sizes)
         headings = ("size", "parameters", "steps", "validation loss", "FLOPs", "time")
         rows: list[tuple[str, ...]] = [
-            (s.name, f"{s.parameters:,}", f"{s.steps:,}", _loss(s.loss), flops_text(s.spent.flops), time_text(s.spent.seconds))
+            (
+                s.name,
+                f"{s.parameters:,}",
+                f"{s.steps:,}",
+                _loss(s.loss),
+                flops_text(s.spent.flops),
+                time_text(s.spent.seconds),
+            )
             for s in self.sizes
         ]
         rows.append(("the family", "", "", "", flops_text(self.spent.flops), time_text(self.spent.seconds)))
         tables: list[Table] = [("Grown one from another", headings, rows)]
+        beside: list[tuple[str, ...]]
         if not measured:
             return tables
         beside = [
-            (s.name, _loss(s.loss), _loss(s.alone_loss), _flops(s.alone), _flops(s.reached), _share(s.reached, s.needed))
+            (
+                s.name,
+                _loss(s.loss),
+                _loss(s.alone_loss),
+                _flops(s.alone),
+                _flops(s.reached),
+                _share(s.reached, s.needed),
+            )
             for s in self.sizes
         ]
-        beside.append(("the family", "", "", _flops(self.alone), _flops(self.reached), _share(self.reached, self.alone)))
+        beside.append(
+            ("the family", "", "", _flops(self.alone), _flops(self.reached), _share(self.reached, self.alone))
+        )
         title = "Beside the same sizes trained alone"
         columns = ("size", "loss", "alone", "FLOPs alone", "FLOPs to that loss", "saved")
         return [*tables, (title, columns, beside)]
@@ -102,15 +119,21 @@ def family_report(
     CheckpointError for what is no run, RequestError where losses cannot be compared.
     """
     replaces = replaceable(out, "chain")
-    curves = [(name, parameters, read_run(run), alone and read_run(alone)) for name, parameters, run, alone in runs]
-    check_comparable([curve for _, _, *both in curves for curve in both if curve is not None])
-    sizes = tuple(_size(name, parameters, run, alone or None) for name, parameters, run, alone in curves)
+    curves = [(name, parameters, read_run(run), alone) for name, parameters, run, alone in runs]
+    beside = {path: read_run(path) for _, _, _, path in curves if path is not None}
+    check_comparable([*(run for _, _, run, _ in curves), *beside.values()])
+    sizes = tuple(_size(name, number, run, beside[path] if path else None) for name, number, run, path in curves)
     alone = None if any(size.alone is None for size in sizes) else _sum([size.alone for size in sizes])
     said = [*notes, NOT_ALONE if alone is None else COUNTED]
     last = sizes[-1].reached
     reached = None if last is None or alone is None else _sum([*(size.spent for size in sizes[:-1]), last])
     costs = FamilyCosts(
-        sizes=sizes, spent=_sum([size.spent for size in sizes]), alone=alone, reached=reached, notes=tuple(said), folder=out
+        sizes=sizes,
+        spent=_sum([size.spent for size in sizes]),
+        alone=alone,
+        reached=reached,
+        notes=tuple(said),
+        folder=out,
     )
     with new_folder(out, replaces) as folder:
         (folder / TEXT).write_text(costs.markdown(), "utf-8")

@@ -140,7 +140,9 @@ FILE = Fields({"stage": ListOf(Fields({}), least=1, most=MOST)}, needed=("stage"
 def read_stages(path: str | Path) -> tuple[Stage, ...]:
     """Stages from a TOML file of [[stage]] tables with Stage's fields. Raises CheckpointError for what is none."""
     file = Path(path)
-    tables = checked(read_toml(file, "stages"), FILE, file, "write one [[stage]] for each, with name and steps")["stage"]
+    tables = checked(read_toml(file, "stages"), FILE, file, "write one [[stage]] for each, with name and steps")[
+        "stage"
+    ]
     stages = []
     for number, table in enumerate(tables, start=1):
         where = f"{str(path)!r}, stage {number}"

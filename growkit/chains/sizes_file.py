@@ -92,7 +92,9 @@ def _size(table: Mapping[str, Any], number: int, common: Mapping[str, Any], colu
     if number == 0 and drawn and growing:
         raise RequestError(f"{what}: the first size is the config's of init; take {', '.join(growing)} out")
     if number and not growing:
-        raise RequestError(f"{what} says nothing of how it grows from the one before; give it hidden, layers or the like")
+        raise RequestError(
+            f"{what} says nothing of how it grows from the one before; give it hidden, layers or the like"
+        )
     teacher = table.get("teacher", common.get("teacher", "live") if growing else "none")
     if teacher != "none" and not growing:
         raise RequestError(f"{what}: it has no smaller one that could teach it; take teacher out")
@@ -103,7 +105,9 @@ def _size(table: Mapping[str, Any], number: int, common: Mapping[str, Any], colu
     if teacher == "none":
         words = {key: value for key, value in words.items() if not key.startswith("teacher_")}
     words["seed"] = common.get("seed", 0) + number
-    return Size(name=table["name"], growing=growing, training={**_without(words, training), **training}, teacher=teacher)
+    return Size(
+        name=table["name"], growing=growing, training={**_without(words, training), **training}, teacher=teacher
+    )
 
 
 def _without(words: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
