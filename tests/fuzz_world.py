@@ -147,7 +147,8 @@ TOKENS = [
     f"pretrain src {TRAIN} out --steps 1",
     "push data org/name --dry-run",
 ]
-TAGGED = [line.replace("--data data", "--data tagged") for line in TOKENS]
+TAGGED = [line.replace("--data data", "--data tagged").replace("push data", "push tagged") for line in TOKENS]
+TAGGED += [f"{TAGGED[2]} --teacher a=src --teacher b=tuned --teacher-until steps"]
 TEXT = ["tokenize {} --tokenizer src --workers 1 -o out", "eval src --data {}", "verify src wide --text {}"]
 TRAINED = ["report {} run2 -o out", "report run2 {} -o out", "report run2 -o out --source {}"]
 
