@@ -282,7 +282,11 @@ def test_counts_by_place(tmp_path, monkeypatch):
     firsts, lasts = found.starts[:-1] + 1, found.starts[1:]
     for at_once in (1, 7, 1000):
         monkeypatch.setattr(module, "AT_ONCE", at_once)
-        assert found.counts(firsts, lasts).tolist() == [int(own[1:].sum()) for own in marks]
+        tokens, answers = found.counts(firsts, lasts)
+        assert tokens.tolist() == [int(own[1:].sum()) for own in marks]
+        assert answers.tolist() == [int((np.diff(own.astype(int)) == 1).sum()) for own in marks]
+        _, answers = found.counts(found.starts[:-1], lasts)
+        assert answers.tolist() == [int((np.diff(own.astype(int), prepend=0) == 1).sum()) for own in marks]
     assert total["learned"] == sum(int(own.sum()) for own in marks)
 
 

@@ -147,7 +147,7 @@ TeacherEstimate = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    Option(help="Of both distributions; default 2, or a store's.", panel=TEACHER, metavar="T", within=(0.01, 1000)),
+    Option(help="Of both distributions; default 1, or a store's.", panel=TEACHER, metavar="T", within=(0.01, 1000)),
 ]
 TeacherSchedule = Annotated[
     Literal["linear", "constant", "heaviside", "wsd"],
@@ -165,6 +165,16 @@ TeacherWeight = Annotated[
 ]
 ExpertDropout = Annotated[
     float, Option(help="Dropout on the experts' hidden activation.", panel=EXPERTS, metavar="P", within=(0, 0.99))
+]
+Capacity = Annotated[
+    float | None,
+    Option(
+        help="While training an expert takes at most X times its even share of a part's tokens, the most probable ones;"
+        " default any number.",
+        panel=EXPERTS,
+        metavar="X",
+        within=(0.01, 10_000),
+    ),
 ]
 EvalEvery = Annotated[
     int, Option(help="Steps between validations.", panel=KEEPING, metavar="N", within=(1, limits.STEPS))

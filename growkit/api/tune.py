@@ -33,8 +33,9 @@ Epochs = Annotated[
 Train = Annotated[
     str,
     Option(
-        help="all; top:N, the last N layers alone; inserted, the layers that a growth inserted as identities; of a"
-        " mixture of experts: experts, router or dense-part.",
+        help="all; top:N, the last N layers alone; inserted, the layers that a growth inserted as identities; a small"
+        " module: lora[:r], ia3, control[:r], mov[:n] or molora[:n[:r]]; of a mixture of experts: experts, router or"
+        " dense-part.",
         panel=LEARNING,
         metavar="WHAT",
     ),
@@ -42,7 +43,7 @@ Train = Annotated[
 Lr = Annotated[
     float | None,
     Option(
-        help="Peak learning rate; default 2e-5, of a mixture of experts 5e-5.",
+        help="Peak learning rate; default 2e-5, of a mixture of experts 5e-5, of small modules 2e-4 to 4e-3.",
         panel=r.RATE,
         metavar="X",
         within=(0, 1e38),
@@ -116,6 +117,7 @@ def tune(
     balance: Balance = None,
     router_z: RouterZ = None,
     expert_dropout: r.ExpertDropout = 0.0,
+    capacity: r.Capacity = None,
     eval_every: r.EvalEvery = 200,
     eval_tokens: r.EvalTokens = 100_000,
     save_every: r.SaveEvery = 500,
@@ -132,8 +134,8 @@ def tune(
 
     train: what learns; everything else stays as it is, bit for bit, without optimizer state. data: what it learns
     from; of conversations the answers alone. out: the run's folder, with metrics.jsonl, checkpoints and, at the end,
-    final, a stock checkpoint. How long: one of steps, tokens and epochs, or stages. Everything else is as in pretrain;
-    the defaults are those of fine-tuning.
+    final, a stock checkpoint or the small module alone. How long: one of steps, tokens and epochs, or stages.
+    Everything else is as in pretrain; the defaults are those of fine-tuning.
 
     Returns a Finished and raises as pretrain does; RequestError also for a part that the checkpoint does not have.
     """

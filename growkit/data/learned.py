@@ -34,16 +34,21 @@ class Learned:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def counts(self, firsts: np.ndarray, lasts: np.ndarray) -> np.ndarray:
-        """How many tokens are learned from each first to before each last place, (n,) int64; reads the file once."""
+    def counts(self, firsts: np.ndarray, lasts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From each first to before each last place (n,): how many tokens are learned, and how many answers begin,
+        which are stretches of such tokens; (n,) int64 both. Reads the file once."""
         places = np.unique(np.concatenate([firsts, lasts]))
-        before, total = np.empty(len(places), np.int64), 0
+        before, totals, last = np.empty((2, len(places)), np.int64), np.zeros((2, 1), np.int64), 0
         for begin in range(0, len(self.marks), AT_ONCE):
             marks = self.marks[begin : begin + AT_ONCE]
             if marks.max() > 1:
                 raise CheckpointError(f"{str(self.marks.path)!r} should hold 0 and 1 alone, not {marks.max()}; {CURE}")
-            sums = np.concatenate([[total], total + np.cumsum(marks, dtype=np.int64)])
+            anew = np.diff(marks.astype(np.int8), prepend=np.int8(last)) == 1
+            ours = slice(*np.searchsorted(self.starts, (begin, begin + len(marks))))
+            anew[self.starts[ours] - begin] = marks[self.starts[ours] - begin]
+            sums = np.concatenate([totals, totals + np.cumsum([marks, anew], axis=1, dtype=np.int64)], axis=1)
             here = slice(np.searchsorted(places, begin), np.searchsorted(places, begin + len(marks), side="right"))
-            before[here] = sums[places[here] - begin]
-            total = int(sums[-1])
-        return before[np.searchsorted(places, lasts)] - before[np.searchsorted(places, firsts)]
+            before[:, here] = sums[:, places[here] - begin]
+            totals, last = sums[:, -1:], int(marks[-1])
+        tokens, answers = before[:, np.searchsorted(places, lasts)] - before[:, np.searchsorted(places, firsts)]
+        return tokens, answers

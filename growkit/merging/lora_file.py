@@ -2,7 +2,7 @@
 may be on, and what PEFT will call them; ignorant of how a delta is read and of how the folder comes to be.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,19 @@ def save_low_rank(merger: Merger, folder: Path, rank: int, base: str) -> dict[st
     headers, slots, sizes = layout(entries, 1 << 62, ADAPTER)
     write_blocks(work(), folder, headers, slots, sizes)
     architecture = (plan.config.get("architectures") or [""])[0]
-    config: dict[str, Any] = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM" if "CausalLM" in architecture else None,
-        "base_model_name_or_path": base, "r": rank, "lora_alpha": rank, "target_modules": targets, "lora_dropout": 0.0,
-        "bias": "none", "fan_in_fan_out": any(transposed.values()), "use_rslora": False, "use_dora": False,
-        "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "inference_mode": True,
-    }  # fmt: skip
-    write_json(folder / ADAPTER_CONFIG, config)
+    task = "CAUSAL_LM" if "CausalLM" in architecture else None
+    said = {"task_type": task, "base_model_name_or_path": base}
+    write_json(folder / ADAPTER_CONFIG, {**said, **lora_settings(rank, rank, targets, any(transposed.values()))})
     return errors
+
+
+def lora_settings(rank: int, alpha: int, targets: Sequence[str], across: bool) -> dict[str, Any]:
+    """What adapter_config.json says of a LoRA. across: whether weights are stored (in, out)."""
+    return {
+        "peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": list(targets), "lora_dropout": 0.0,
+        "bias": "none", "fan_in_fan_out": across, "use_rslora": False, "use_dora": False, "modules_to_save": None,
+        "rank_pattern": {}, "alpha_pattern": {}, "inference_mode": True,
+    }  # fmt: skip
 
 
 def linears(plan: MergePlan) -> dict[str, bool]:

@@ -79,7 +79,12 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
         "temperature": asked.teaching_temperature(teachers, s.temperature),
         "warmup": asked.warmup_steps(origin, s.warmup, total, s.beta2, command.warmup),
     }
-    for option, usual in (("balance", command.balance), ("router_z", command.router_z), ("expert_dropout", 0.0)):
+    for option, usual in (
+        ("balance", command.balance),
+        ("router_z", command.router_z),
+        ("expert_dropout", 0.0),
+        ("capacity", 0.0),
+    ):
         flag = f"--{option.replace('_', '-')}"
         whole[option] = asked.mixture_weight(origin, s.checkpoint, flag, getattr(s, option), usual)
     plain = {field.name: getattr(s, field.name) for field in fields(Settings) if hasattr(s, field.name)}

@@ -22,6 +22,7 @@ from growkit.families import Family, family_named
 from growkit.families.stacked import expert_of, live_name
 from growkit.growth.source_headers import FLOATS
 from growkit.models.running import loadable
+from growkit.models.small.targets import unwrapped
 from growkit.models.stock import experts_that_compute, generation_settings, hushed, stock_class, stock_config
 from growkit.training.sharing import Pieces, fill_tensor
 
@@ -46,9 +47,10 @@ class Blank:
         """Read the weights, tensor by tensor, each process its own rows, once the parameters have memory."""
         done: set[int] = set()
         for name, tensor in self.model.state_dict(keep_vars=True).items():
-            if name in self.pieces and id(tensor) not in done:
+            own = unwrapped(name)
+            if own in self.pieces and id(tensor) not in done:
                 done.add(id(tensor))
-                fill_tensor(tensor, self.source, self.pieces[name])
+                fill_tensor(tensor, self.source, self.pieces[own])
         self.source.close()
 
 

@@ -2,17 +2,22 @@
 and of what is saved.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from growkit.training.prefix import layers_of, submodel
 
+FirstValues = Callable[[Any, int], None]
+
 
 class Learners(Protocol):
     """A run's choice. What does not learn gets no gradient, no optimizer state and no place in checkpoints."""
 
-    def choose(self, model: Any) -> None:
-        """Before the model has weights: parameters that never learn get requires_grad False; parts may be added."""
+    def choose(self, model: Any) -> FirstValues | None:
+        """Before the model has weights: parameters that never learn get requires_grad False; parts may be added, and
+        then what gives these their first values is returned: called with the model, which has its weights, and a
+        seed."""
 
     def in_step(self, model: Any, depth: int, trained: int) -> AbstractContextManager[None]:
         """Within it, forward and backward of a step run over `depth` first layers, of which `trained` top ones

@@ -16,6 +16,7 @@ from growkit.families import family_named
 from growkit.families.stacked import live_name
 from growkit.growth.source_headers import FLOATS
 from growkit.growth.sources import split_stored
+from growkit.models.small.targets import unwrapped
 from growkit.training.blank import pieces_of
 from growkit.training.sharing import fill_tensor
 
@@ -101,6 +102,7 @@ def load_state(optimizer: torch.optim.AdamW, model: torch.nn.Module, file: Path)
     """
     family = family_named(getattr(model, "config").model_type)  # noqa: B009 - a stock model
     named = dict(model.named_parameters(remove_duplicate=False))
+    frozen = {unwrapped(name): parameter for name, parameter in named.items() if not parameter.requires_grad}
     targets = {
         f"{name}.{kind}": value
         for name, parameter in named.items()
@@ -115,8 +117,7 @@ def load_state(optimizer: torch.optim.AdamW, model: torch.nn.Module, file: Path)
             raise CheckpointError(
                 f"{str(file)!r} has {name!r} as {str(stored.dtype).removeprefix('torch.')}; give it in full precision"
             )
-        parameter = named.get(live.rpartition(".")[0])
-        if live not in targets and (parameter is None or parameter.requires_grad):
+        if live not in targets and live.rpartition(".")[0] not in frozen:
             raise CheckpointError(f"{str(file)!r} has {live!r}, which is no state of a parameter of this model")
     for live, pieces in pieces_of(family, state.tensors, targets).items():
         target, shape = targets[live], pieces.shape(state)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
@@ -23,14 +25,16 @@ from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
 from growkit.reports.boards import WRITERS, board_writer
-from growkit.training.blank import check_trainable
+from growkit.training.blank import blank_model, check_trainable
 from growkit.training.checkpoints import check_space
 from growkit.training.domain_teachers import open_teachers
 from growkit.training.inheriting import taught
+from growkit.training.learners import Learners
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
+from growkit.training.sharing import tensors_once
 from growkit.training.stage_growth import check_growth
 from growkit.training.teacher import Teacher
 from growkit.training.train_words import Trained, trained
@@ -111,7 +115,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             domains=tokens.domains,
         )
 
-    disk = _disk_bytes(settings, parameters, config)
+    disk = _disk_bytes(settings, _added(part.learners, source) if part.small else parameters, config)
     if not standing.begun:
         check_space(out, disk)
     check_growth(source, settings.stages)
@@ -186,6 +190,14 @@ def _disk_bytes(settings: Settings, parameters: int, config: dict[str, Any]) -> 
     layers = read_sizes(family_named(config.get("model_type")), config)["layer"]
     deeper = max([layers, *depths]) / layers  # a little too much: embeddings do not grow
     return int((settings.keep + 2 + 2 * len(depths)) * BYTES * parameters * deeper)
+
+
+def _added(learners: Learners, source: Checkpoint) -> int:
+    """Numbers that checkpoints hold where a small module learns."""
+    model = blank_model(source).model
+    learners.choose(model)
+    kept = [t for t in tensors_once(model).values() if t.requires_grad or not isinstance(t, torch.nn.Parameter)]
+    return sum(tensor.numel() for tensor in kept)
 
 
 def _has_val(tokens: Tokens) -> bool:

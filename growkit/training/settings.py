@@ -83,6 +83,7 @@ class Settings:
     balance: float  # weight of the load-balancing loss
     router_z: float  # weight of the router z-loss
     expert_dropout: float  # dropout on the experts' hidden activation
+    capacity: float  # of an expert while it trains, in shares of an even load; 0: any
 
     # what is measured and kept
     eval_every: int  # steps between validations

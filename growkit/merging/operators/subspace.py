@@ -58,10 +58,12 @@ def slerp_weights(pieces: Iterable[tuple[torch.Tensor, torch.Tensor]], weights: 
     return sin((1 - part) * angle) / sin(angle), sin(part * angle) / sin(angle)
 
 
-def low_rank(delta: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def low_rank(
+    delta: torch.Tensor, rank: int, generator: torch.Generator, iterations: int = 4
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The best B (out, rank) and A (rank, in) with B A near delta, each with the root of the singular values.
 
-    By a randomised range finder with four power iterations (Halko, Martinsson and Tropp, arXiv 0909.4061, algorithm
+    By a randomised range finder with power iterations (Halko, Martinsson and Tropp, arXiv 0909.4061, algorithm
     4.4) where that is less work than the whole singular value decomposition, which is used where it is not. Rows and
     columns beyond the matrix's own rank are zeros.
     """
@@ -71,7 +73,7 @@ def low_rank(delta: torch.Tensor, rank: int, generator: torch.Generator) -> tupl
     else:
         start = torch.randn(delta.shape[1], sketch, generator=generator, dtype=delta.dtype)
         basis = torch.linalg.qr(delta @ start).Q
-        for _ in range(4):
+        for _ in range(iterations):
             basis = torch.linalg.qr(delta @ torch.linalg.qr(delta.T @ basis).Q).Q
         small, values, right = torch.linalg.svd(basis.T @ delta, full_matrices=False)
         left = basis @ small

@@ -1,0 +1,86 @@
+"""Control of a frozen linear layer by a small matrix: W + U R V^T, of which R alone learns (LoRA-XS, arXiv 2405.17604).
+Knows one layer; ignorant of which there are.
+
+U (out, r) and V (in, r) are the top singular vectors of W; R (r, r) is at first 0, so that nothing changes. Beyond the
+rank of W they hold zeros. The sum is a LoRA with A = V^T, B = U R and alpha = r.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from torch.nn.functional import linear, normalize
+
+from growkit.merging.operators.subspace import low_rank
+from growkit.models.small.targets import linear_layers, put_around
+from growkit.operators.seeds import generator
+
+MIDDLE = "middle"
+ITERATIONS = 10  # as LoRA-XS has them
+
+
+class Control(torch.nn.Module):
+    """A linear layer with R beside it, the parameter `middle`. across: its weight is stored (in, out).
+
+    U and V are buffers, and so lie in checkpoints: another machine may give vectors another sign.
+    """
+
+    def __init__(self, base_layer: Any, rank: int, across: bool):
+        super().__init__()
+        out, into = base_layer.weight.shape[::-1] if across else base_layer.weight.shape
+        self.base_layer, self.across = base_layer, across
+        self.middle = torch.nn.Parameter(torch.empty(rank, rank, device="meta"))
+        self.left: torch.Tensor
+        self.right: torch.Tensor
+        self.register_buffer("left", torch.zeros(out, rank))
+        self.register_buffer("right", torch.zeros(rank, into))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out)."""
+        inner = linear(inputs, self.right.to(inputs.dtype))
+        changed = linear(linear(inner, self.middle.to(inner.dtype)), self.left.to(inner.dtype))
+        return self.base_layer(inputs) + changed
+
+
+def put_control(model: Any, rank: int) -> None:
+    """Put a Control around every linear layer of attention and feed-forward of a stock model, without memory for R."""
+    for layer in linear_layers(model):
+        put_around(model, layer.module, Control(model.get_submodule(layer.module), rank, layer.across))
+
+
+def controls(model: torch.nn.Module) -> Iterator[tuple[str, Control]]:
+    """The Controls of a model, with the names of the modules they are around."""
+    for name, module in model.named_modules():
+        if isinstance(module, Control):
+            yield name, module
+
+
+@torch.no_grad()
+def take_singular_vectors(model: torch.nn.Module, seed: int) -> None:
+    """Fill U and V of every Control from the weight it is on: the same on all processes, which call this together."""
+    for name, control in controls(model):
+        weight: Any = control.base_layer.weight
+        weight = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            matrix = weight.float().cpu()
+            matrix = matrix.T if control.across else matrix
+            b, a = low_rank(matrix, len(control.middle), generator(seed, name), ITERATIONS)
+            control.left.copy_(normalize(b, dim=0))
+            control.right.copy_(normalize(a, dim=1))
+        for vectors in (control.left, control.right) if dist.is_initialized() else ():
+            dist.broadcast(vectors, 0)
+
+
+@torch.no_grad()
+def as_lora(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What the Controls of a model are as a LoRA of PEFT, by its names within the model. All processes call this
+    together."""
+    tensors = {}
+    for name, control in controls(model):
+        middle: Any = control.middle
+        middle = middle.full_tensor() if isinstance(middle, DTensor) else middle
+        tensors[f"{name}.lora_A.weight"] = control.right
+        tensors[f"{name}.lora_B.weight"] = control.left @ middle
+    return tensors
