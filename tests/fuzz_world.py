@@ -192,6 +192,10 @@ READ = {
         ("chat.jsonl", ["tokenize {} --chat --template chat.jinja --tokenizer src -o out"]),
         ("chat.jinja", ["tokenize chat.jsonl --chat --template {} --tokenizer src -o out"]),
     ],
+    "talks": [
+        (f"talks/{name}", ["eval src --data talks", "push talks org/name --dry-run"])
+        for name in ("meta.json", "val.bin", "val.idx.npy", "val.learned", "chat_template.jinja")
+    ],
     "tokenizer": [
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
