@@ -107,6 +107,9 @@ def checkpoints(tmp_path_factory) -> Path:
     for name, model in models.items():
         model.save_pretrained(folder / name)
         words.save_pretrained(folder / name)
+    (folder / "SIZES.toml").write_text(
+        'init = "MODEL"\nsteps = 2\nbatch_size = 2\n[[size]]\nname = "small"\n[[size]]\nname = "large"\nhidden = 48\n'
+    )
     growkit.tokenize([folder / "books"], folder / "data", folder / "MODEL", val_fraction=0.5)
     return folder
 

@@ -137,7 +137,7 @@ def test_flags_that_switch_off():
 
 def test_every_growth_and_merge_and_run_can_be_dry():
     dry = {name for name, door in FUNCTIONS.items() if "dry_run" in parameters(door)}
-    assert dry == {"widen", "stack", "grow", "fuse", "upcycle", "merge", "apply", "pretrain", "tune", "push"}
+    assert dry == {"widen", "stack", "grow", "fuse", "upcycle", "merge", "apply", "pretrain", "tune", "push", "chain"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

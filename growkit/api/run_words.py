@@ -147,7 +147,7 @@ TeacherEstimate = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    Option(help="Of both distributions; default 2, or a store's.", panel=TEACHER, metavar="T", within=(0.01, 1000)),
+    Option(help="Of both distributions; default 1, or a store's.", panel=TEACHER, metavar="T", within=(0.01, 1000)),
 ]
 TeacherSchedule = Annotated[
     Literal["linear", "constant", "heaviside", "wsd"],

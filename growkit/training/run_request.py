@@ -19,7 +19,7 @@ from growkit.growth.width.sizes import read_sizes
 from growkit.training.stages import SCHEDULES, Stage, read_stages
 
 LENGTH = 512
-TEMPERATURE = 2.0  # where a teacher's logits are there, all of them
+TEMPERATURE = 1.0  # where a teacher's logits are there, all of them
 ESTIMATE = "head+sampled"  # of KL(teacher || student), where few of its entries are
 BALANCE, ROUTER_Z = 1e-2, 1e-3  # Switch (arXiv 2101.03961), ST-MoE (arXiv 2202.08906)
 
@@ -165,7 +165,7 @@ def teaching_steps(
 
 
 def teaching_temperature(teacher: str | dict[str, str] | None, asked: float | None) -> float:
-    """The temperature of both distributions: the one asked for, or that of a teacher's store, or 2. Raises
+    """The temperature of both distributions: the one asked for, or that of a teacher's store, or 1. Raises
     CheckpointError for a store that is not whole."""
     stores = _stores(teacher)
     if asked is not None or not stores:

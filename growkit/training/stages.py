@@ -4,24 +4,17 @@ A stage says for how many steps which layers learn, and what is grown before it 
 StackBERT and MSLT are rows of one table.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.fields import Fields, ListOf, Number, OneOf, Text, Whole, checked
-from growkit.checkpoint.small_files import read_bytes
+from growkit.checkpoint.toml_text import read_toml
 from growkit.errors import CheckpointError, RequestError
 from growkit.growth.depth.layers import METHODS
 from growkit.limits import LAYERS, STEPS
 from growkit.operators.seeds import stable_seed
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 MOST = 1000  # stages of a run
 
@@ -147,13 +140,9 @@ FILE = Fields({"stage": ListOf(Fields({}), least=1, most=MOST)}, needed=("stage"
 def read_stages(path: str | Path) -> tuple[Stage, ...]:
     """Stages from a TOML file of [[stage]] tables with Stage's fields. Raises CheckpointError for what is none."""
     file = Path(path)
-    try:
-        content = tomllib.loads(read_bytes(file).decode("utf-8"))
-    except RecursionError:
-        raise CheckpointError(f"cannot read stages from {str(path)!r}: it is nested too deep") from None
-    except ValueError as error:
-        raise CheckpointError(f"cannot read stages from {str(path)!r}: {error}") from None
-    tables = checked(content, FILE, file, "write one [[stage]] for each, with name and steps")["stage"]
+    tables = checked(read_toml(file, "stages"), FILE, file, "write one [[stage]] for each, with name and steps")[
+        "stage"
+    ]
     stages = []
     for number, table in enumerate(tables, start=1):
         where = f"{str(path)!r}, stage {number}"
