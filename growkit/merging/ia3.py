@@ -1,8 +1,8 @@
 """IA3 of PEFT (arXiv 2205.05638) as a member: which tensors of a base it scales, and what that changes, block by block.
 Knows what PEFT stores and what its merge_and_unload computes; ignorant of what is done with a change.
 
-Of a linear layer PEFT stores ia3_l: (out, 1), by which outputs are multiplied, bias and all, or (1, in), by which inputs
-are. Either is a factor on the rows or on the columns of the weight, whichever way that lies.
+Of a linear layer PEFT stores ia3_l: (out, 1), by which outputs are multiplied, bias and all, or (1, in), by which
+inputs are. Either is a factor on the rows or on the columns of the weight, whichever way that lies.
 """
 
 from collections.abc import Mapping
