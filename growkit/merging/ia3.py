@@ -38,7 +38,7 @@ HARMLESS = (
 
 @dataclass(frozen=True)
 class Scaling:
-    """What one tensor of the base is multiplied by. vector: the tensor of the file. rows: its rows, else its columns."""
+    """What one tensor of the base is multiplied by. vector: the tensor in the file. rows: of it, else its columns."""
 
     vector: str
     rows: bool

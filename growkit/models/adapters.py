@@ -1,4 +1,6 @@
-"""A small module on a model, for one use of it. Knows PEFT's loader and growkit's own; ignorant of what is computed with it."""
+"""A small module on a model, for one use of it. Knows PEFT's loader and growkit's own; ignorant of
+what is computed with it.
+"""
 
 import warnings
 from pathlib import Path
