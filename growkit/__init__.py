@@ -12,6 +12,7 @@ from growkit.version import __version__
 if TYPE_CHECKING:  # what editors and type checkers see; at run time the same names are looked up when they are used
     from growkit.api import (
         apply,
+        chain,
         delta,
         evaluate,
         fuse,
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "aki",
     "apply",
+    "chain",
     "delta",
     "evaluate",
     "expand",

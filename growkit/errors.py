@@ -31,11 +31,13 @@ class CheckpointError(GrowkitError):
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what another library's error says, or its kind where it says nothing."""
+    """The first line of what another library's error says, and the next where that one ends in a colon; its kind where
+    it says nothing."""
     text = str(error).strip() or type(error).__name__
     if "trust_remote_code" in text:  # transformers says how to run it; growkit has no way to
         return "it needs code of its own (auto_map), which growkit never runs"
-    return text.splitlines()[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def ran_out(error: Exception) -> bool:

@@ -15,6 +15,30 @@ SMALL = dict(vocab_size=512, hidden_size=16, num_hidden_layers=2, num_attention_
 LLAMA = dict(SMALL, num_key_value_heads=1, max_position_embeddings=64, attention_bias=False, mlp_bias=False)
 TRAIN = "--data data --seq-len 16 --batch-size 2 --eval-tokens 64 --eval-every 2 --save-every 2 --out"
 STAGES = '[[stage]]\nname = "first"\nsteps = 2\nsub_layers = 1\nlr = 0.5\n\n[[stage]]\nsteps = 2\nlayers = 4\ndepth = "top"\n'
+SIZES = """init = "src"
+steps = 2
+seq_len = 16
+batch_size = 2
+eval_tokens = 64
+eval_every = 2
+save_every = 2
+
+[[size]]
+name = "small"
+
+[[size]]
+name = "medium"
+hidden = 32
+lr = 1e-4
+teacher_weight = 0.5
+
+[[size]]
+name = "large"
+layers = 4
+depth = "interleave"
+teacher = "none"
+seed = 7
+"""
 RECIPE = """merge_method: task_arithmetic
 base_model: src
 models:
@@ -61,6 +85,7 @@ def make_world(folder: Path) -> None:
     Path("text.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     parquet(Path("text.parquet"), [text[at : at + 200] for at in range(0, 1000, 200)])
     Path("stages.toml").write_text(STAGES)
+    Path("sizes.toml").write_text(SIZES)
     Path("recipe.yml").write_text(RECIPE)
     must("tokenize text.jsonl --tokenizer src --val-fraction 0.3 --workers 1 -o data")
     must("tokenize a=text.jsonl b=text.jsonl.gz --tokenizer src --val-fraction 0.3 --workers 1 -o tagged")
@@ -72,6 +97,8 @@ def make_world(folder: Path) -> None:
     must("delta src tuned --save lora --rank 2")
     must(f"pretrain src {TRAIN} run --steps 4")
     must("teach src --data data --seq-len 16 -o store")
+    for word in ("ia3", "molora:2:2"):
+        must(f"tune src {TRAIN} {word.split(':')[0]} --steps 2 --train {word}")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
     Path("half/done-0.bin").write_bytes(bytes(8))
@@ -141,13 +168,15 @@ APPLY = [
     "delta src src+{}",
     "push {} org/name --dry-run",
 ]
+PUT_ON = ["generate src Hello --max-tokens 2 --adapter {}", "eval src --data text.txt --adapter {}"]
 TOKENS = [
     "eval src --data data",
     f"pretrain src {TRAIN} out --steps 2 --dry-run",
     f"pretrain src {TRAIN} out --steps 1",
     "push data org/name --dry-run",
 ]
-TAGGED = [line.replace("--data data", "--data tagged") for line in TOKENS]
+TAGGED = [line.replace("--data data", "--data tagged").replace("push data", "push tagged") for line in TOKENS]
+TAGGED += [f"{TAGGED[2]} --teacher a=src --teacher b=tuned --teacher-until steps"]
 TEXT = ["tokenize {} --tokenizer src --workers 1 -o out", "eval src --data {}", "verify src wide --text {}"]
 TRAINED = ["report {} run2 -o out", "report run2 {} -o out", "report run2 -o out --source {}"]
 
@@ -159,6 +188,8 @@ READ = {
     "header": [("src/model.safetensors", GROW + RUN[1:] + MERGE), ("st/model.safetensors", GROW[:2] + ["verify {} st"])],
     "delta": [("delta/delta.safetensors", APPLY), ("delta/growkit.json", APPLY)],
     "lora": [("lora/adapter_config.json", APPLY), ("lora/adapter_model.safetensors", APPLY)],
+    "ia3": [(f"ia3/final/{name}", APPLY[:1] + PUT_ON) for name in ("adapter_config.json", "adapter_model.safetensors", "growkit.json")],
+    "mixture": [(f"molora/final/{name}", PUT_ON + APPLY[:1]) for name in ("small_module.json", "small_module.safetensors")],
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],
     "domains": [(f"tagged/{name}", TAGGED) for name in ("train.domains", "val.domains", "train.idx.npy", "meta.json")],
     "text": [(f"text.{end}", TEXT) for end in ("txt", "jsonl")] + [(f"text.{end}", TEXT[:2]) for end in ("jsonl.gz", "parquet")],
@@ -166,11 +197,16 @@ READ = {
         ("chat.jsonl", ["tokenize {} --chat --template chat.jinja --tokenizer src -o out"]),
         ("chat.jinja", ["tokenize chat.jsonl --chat --template {} --tokenizer src -o out"]),
     ],
+    "talks": [
+        (f"talks/{name}", ["eval src --data talks", "push talks org/name --dry-run"])
+        for name in ("meta.json", "val.bin", "val.idx.npy", "val.learned", "chat_template.jinja")
+    ],
     "tokenizer": [
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
     ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
+    "sizes": [("sizes.toml", ["chain {} --data data --out out --dry-run", "chain {} --data data --out out --alone"])],
     "recipe": [("recipe.yml", ["merge --recipe {} --dry-run", "merge --recipe {} -o out"])],
     "sentence": [
         (f"st/{name}", ["widen {} --hidden 32 -o out", "fuse {} st -o out", "inspect {}"])
@@ -216,5 +252,6 @@ LINES = {
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "report": "report run -o out",
+    "chain": "chain sizes.toml --data data --out out --dry-run",
     "push": "push src org/name --dry-run",
 }

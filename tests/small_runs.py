@@ -3,25 +3,12 @@
 from tiny_runs import ask
 
 from growkit.training import pretrain
-from growkit.training import small_modules as sm
-from growkit.training.small_saved import MixtureFolder, PeftFolder
 
-WORDS = ("lora", "ia3", "control", "mov", "molora")
-
-
-def small(word):
-    kind, *numbers = word.split(":")
-    numbers = [int(number) for number in numbers]
-    if kind in ("mov", "molora"):
-        learners, soft = sm.mixture(kind, *(numbers or {"mov": [3], "molora": [3, 2]}[kind]))
-        return learners, lambda origin: MixtureFolder(origin, soft)
-    learners = {"lora": sm.lora, "control": sm.control}[kind](*(numbers or [4])) if kind != "ia3" else sm.ia3()
-    return learners, lambda origin: PeftFolder(origin, kind)
+WORDS = {"lora": "lora:4", "ia3": "ia3", "control": "control:4", "mov": "mov:3", "molora": "molora:3:2"}
 
 
 def opened(world, out, word, resume=False, watch=lambda _: None, **asked):
-    learners, saved = small(word)
-    return pretrain.open_run(ask(world, out, **asked), resume, watch, learners, saved)
+    return pretrain.open_run(ask(world, out, train=WORDS.get(word, word), **asked), resume, watch)
 
 
 def begun(world, word, model="llama", **asked):

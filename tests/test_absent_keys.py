@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 from on_disk import edit_config
-from refusing import refused
+from refusing import cases, refused, run
 
 import growkit
 from growkit.errors import CheckpointError
@@ -110,3 +110,20 @@ def test_a_config_that_transformers_does_not_take(tmp_path, monkeypatch):
     tiny.make("llama").save_pretrained("src")
     edit_config(Path("src"), vocab_size=KeyError, num_attention_heads=5, num_key_value_heads=5)
     refused("widen", "src", "--hidden", "48", says="transformers does not take this config.json: ")
+
+
+STRAYS = cases([
+    ("pretraining_tp", "x", "Field 'pretraining_tp' expected int, got str (value: 'x')"),
+    ("use_cache", [1], "Field 'use_cache' expected bool"),
+])  # fmt: skip
+
+
+@pytest.mark.parametrize("key, value, says", STRAYS)
+def test_a_key_that_growkit_does_not_read_is_asked_about_before_a_proof(key, value, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.make("llama").save_pretrained("src")
+    edit_config(Path("src"), **{key: value})
+    for line in (["widen", "src", "--hidden", "48"], ["stack", "src", "--layers", "6", "--dry-run"]):
+        said = refused(*line, says=says)
+        assert "transformers does not take the config.json of 'src'" in said
+    assert run("widen", "src", "--hidden", "48", "--no-verify", "-o", "out").exit_code == 0

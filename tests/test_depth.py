@@ -7,6 +7,7 @@ differs. Gradients reach an inserted layer within two steps.
 """
 
 import json
+import sys
 from itertools import groupby
 
 import pytest
@@ -22,7 +23,7 @@ from growkit.families import FAMILIES
 from growkit.growth.depth.layers import METHODS, layer_map, spelled
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
-from growkit.growth.plan import TENSOR_BYTES
+from growkit.growth.plan import STOCK_BYTES, TENSOR_BYTES
 from growkit.growth.request import Depth, grow_recipe
 from growkit.growth.source_headers import Headers
 from growkit.maps.notation import WRITE
@@ -276,10 +277,18 @@ def test_two_sources_stacked_are_no_longer_either(method, tmp_path):
     assert [(line.axis, str(line.exactness)) for line in plan.axes if line.how != "kept"] == [("layer", "approximate")]
 
 
-def test_the_expected_memory_is_of_the_plan_too(tmp_path):
-    """A deeper result has the same blocks and more tensors; what is computed takes more memory than what is kept."""
+def test_the_expected_memory_is_of_the_plan_too(tmp_path, monkeypatch):
+    """A deeper result has the same blocks and more tensors; what is computed takes more memory than what is kept; and
+    transformers' config class where it was asked.
+    """
     tiny.make("llama").save_pretrained(tmp_path / "a")
     low, high = (growkit.stack(tmp_path / "a", layers=layers, dry_run=True).plan for layers in (4, 400))
     assert high.peak_bytes - low.peak_bytes == TENSOR_BYTES * (len(high.tensors) - len(low.tensors)) > 3_000_000
     cast = growkit.stack(tmp_path / "a", layers=4, dtype="float32", dry_run=True).plan
     assert cast.peak_bytes > low.peak_bytes
+    for module in STOCK_BYTES:
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    before = low.peak_bytes
+    for module in STOCK_BYTES:
+        monkeypatch.setitem(sys.modules, module, sys)
+    assert low.peak_bytes - before == sum(STOCK_BYTES.values()) > 100_000_000

@@ -86,6 +86,26 @@ def test_one_teacher_for_each_domain_is_one_for_everything(world):
     assert taught_losses[1] == pytest.approx(taught_losses[0], rel=1e-4)
 
 
+def test_a_store_teaches_a_domain(world):
+    """As the model does that it was written of, beside a live one, and its loss there is that model's."""
+    growkit.teach("small4", "data", "store", seq_len=16, head=61, tail=0, temperature=2.0)
+    usual = dict(teacher_estimate="bucket", teacher_until="overtaken", eval_tokens=4000)
+    for out, of_a in (("stored", "store"), ("live", "small4")):
+        pretrain.pretrain(taught(world, out, teachers={"a": of_a, "b": "small5"}, **usual))
+    assert losses_of("stored") == pytest.approx(losses_of("live"), abs=1e-4)
+    said = [json.loads(Path(out, "checkpoints/step-00000004/trainer.json").read_text()) for out in ("stored", "live")]
+    theirs = [one["teachers"]["a"] for one in said]
+    assert theirs[0]["loss"] == pytest.approx(theirs[1]["loss"], abs=1e-4) and theirs[0]["loss"] is not None
+
+
+def test_a_masked_store_teaches_a_domain(world):
+    """The masks of all domains are then the store's."""
+    growkit.teach("still3", "data", "store", seq_len=16, head=61, tail=0, temperature=2.0, seed=7)
+    usual = dict(model="still", teacher_estimate="bucket", steps=2)
+    stored = pretrain.pretrain(taught(world, "stored", teachers={"a": "store"}, **usual)).run
+    assert stored.train.mask_seed == 7 and min(entry["kd_loss"] for entry in entries("train", "stored")) > 0
+
+
 def entries(kind, out="run"):
     lines = map(json.loads, Path(out, "metrics.jsonl").read_text().splitlines())
     return [entry for entry in lines if entry["kind"] == kind]

@@ -21,6 +21,8 @@ from growkit.data.domains import NOWHERE, DomainLosses
 from growkit.data.tokens import TokenWriter, open_tokens
 from growkit.errors import CheckpointError
 from growkit.training import pretrain
+from growkit.training.machine import this_machine
+from growkit.training.validation import own_batches
 
 
 @pytest.fixture
@@ -244,7 +246,7 @@ def test_validation_tells_the_loss_of_each_domain(world, tmp_path, monkeypatch, 
     """And training on tagged text is training on the same text untagged, bit for bit."""
     monkeypatch.chdir(tmp_path)
     tagged = tagged_dataset(Path("data"))
-    usual = dict(model="llama", steps=4, eval_every=2, eval_tokens=2000)
+    usual = dict(model="llama", steps=4, eval_every=2, eval_tokens=4000)
     pretrain.pretrain(ask(world, "run", data=str(tagged), **usual))
     pretrain.pretrain(ask(world, "plain", data=str(without_tags(tagged, Path("untagged"))), **usual))
     assert curve("run") == curve("plain")
@@ -255,11 +257,26 @@ def test_validation_tells_the_loss_of_each_domain(world, tmp_path, monkeypatch, 
     assert val[0]["step"] == 0, "tagged text is measured where it begins"
     assert [line["loss"] for line in val[1:]] == [line["loss"] for line in others if line["kind"] == "val"]
     assert not any("domains" in line for line in others)
-    length = len(open_tokens("data", "val")) // 16 * 16
-    counts = np.bincount(numbers_of("data", "val")[1 : min(length, 2000) // 16 * 16 + 1])
+    length = (len(open_tokens("data", "val")) - 1) // 16 * 16
+    counts = np.bincount(numbers_of("data", "val")[1 : length + 1])
     for line in val:
         weighed = sum(line["domains"][name] * count for name, count in zip("ab", counts)) / counts.sum()
         assert weighed == pytest.approx(line["loss"], rel=1e-6)
+
+
+def test_a_validation_of_few_tokens_sees_all_domains(tmp_path, world):
+    """Which follow one another in the file."""
+    data = tagged_dataset(tmp_path / "data", (600, 600))
+    tokens = open_tokens(data, "val")
+    val = Batches(tokens=tokens.ids, length=16, size=4, domains=tokens.domains)
+    asked, machine = ask(world, "run", eval_tokens=96), this_machine("cpu", "float32")
+    seen = [batch for batch, counts in own_batches(val, asked, machine) if counts]
+    windows = [place // 16 for batch in seen for place in batch.places[:, 0].tolist()]
+    assert len(windows) == 6 and windows[0] == 0 and windows[-1] == val.windows - 1 == 73
+    assert set(np.diff(windows)) <= {14, 15} and {kind for batch in seen for kind in batch.of.tolist()} == {0, 1}
+    val.domains = None
+    first = [place for batch, _ in own_batches(val, asked, machine) for place in batch.places[:, 0].tolist()]
+    assert first == [0, 16, 32, 48, 64, 80]
 
 
 def test_tags_that_changed_since_are_told(world, tmp_path, monkeypatch):

@@ -349,6 +349,12 @@ def test_what_was_gained_and_forgotten_of_each_domain():
     assert "| code | taught | small | 7.0000 | 4.2500 | 2.7500 |  |" in Path("out/report.md").read_text()
 
 
+def test_tagged_text_and_untagged_are_measured_on_other_windows():
+    make("untagged")
+    told("tagged", ADAPTING, settings={"hashes": {"data": "abc", "domains": ["d"]}})
+    refused("report", "untagged", "tagged", "-o", "out", says="different data: hashes.domains 'none' and ['d']")
+
+
 def test_losses_by_domain_that_are_none():
     told("run", [(0, 5.0, {"books": "low"})])
     refused("report", "run", "-o", "out", says="should have domains.'books' as a finite number")

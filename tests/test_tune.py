@@ -174,7 +174,14 @@ def test_operations_of_a_part_leave_out_what_is_frozen(models):
 
 
 REFUSED = [  # options after a sound line, and what is said
-    ("llama", "--train lora", "--train 'lora' is not one of all, top:N, inserted, experts, router, dense-part"),
+    ("llama", "--train loar", "--train 'loar' is not one of all, top:N, inserted, lora[:r], ia3, control[:r], mov[:n]"),
+    ("llama", "--train lora:0", "should name a rank from 1 to the model's 24 hidden"),
+    ("llama", "--train control:25", "should name a rank from 1 to the model's 24 hidden"),
+    ("llama", "--train ia3:4", "should be written as ia3"),
+    ("llama", "--train mov:9999", "should name from 1 to 4096 experts"),
+    ("llama", "--train molora:2:99", "should name a rank from 1 to the model's 24 hidden"),
+    ("mixtral", "--train mov", "the experts of a mixtral in one tensor; lora goes on these too"),
+    ("llama", "--train lora --schedule stackbert --to-layers 6", "and so does stage '6 layers' with its layers"),
     ("llama", "--train top", "--train 'top' should be written as top:N"),
     ("llama", "--train top:two", "should be written as top:N"),
     ("llama", "--train top:0", "should name from 1 to the model's 3 layers"),

@@ -93,3 +93,21 @@ def test_an_adapter_is_no_model(src):
         sentence = refused(*line.split(), says="'lora")
         assert "add it to its base with growkit apply" in sentence or line.startswith("init"), sentence
     refused("apply", "src", "lora", "-o", "out", says="'lora/adapter_model.bin' is a pickle, which can run code")
+
+
+def test_the_transformer_of_a_sentence_model_saved_the_old_way(tmp_path, monkeypatch):
+    """modules.json in the folder, the transformer in one within it, named by sentence-transformers or by anybody."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("0_Transformer", "bert"):
+        shutil.rmtree("st", ignore_errors=True)
+        tiny.make("bert", "BertModel", dtype=torch.float32).save_pretrained(f"st/{name}")
+        Path("st/1_Pooling").mkdir()
+        Path("st/1_Pooling/config.json").write_text("{}")
+        modules = [{"type": "x.Transformer", "path": name}, {"type": "x.Pooling", "path": "1_Pooling"}]
+        Path("st/modules.json").write_text(json.dumps(modules))
+        for line in (["widen", "st", "--hidden", "48"], ["inspect", "st"], ["push", "st", "me/st", "--dry-run"]):
+            said = refused(*line, says=f"; 'st/{name}' holds one: give that folder")
+            assert said.endswith("to keep the modules beside it, save the model anew with sentence-transformers first")
+    assert run("widen", "st/bert", "--hidden", "48", "-o", "out").exit_code == 0
+    Path("st/modules.json").unlink()
+    assert refused("inspect", "st", says="'st/bert' holds one").endswith("give that folder")

@@ -5,6 +5,7 @@ One file for each command, of its name; each builds its request first, in the wo
 """
 
 from growkit.api.apply import apply
+from growkit.api.chain import chain
 from growkit.api.delta import delta
 from growkit.api.evaluate import evaluate
 from growkit.api.fuse import fuse
@@ -27,6 +28,6 @@ from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
-    "apply", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "param_groups",
+    "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "param_groups",
     "pretrain", "push", "report", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
 ]  # fmt: skip

@@ -3,6 +3,7 @@ below.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ def grown(
     nothing."""
     from growkit.growth.carry_out import carry_out
 
-    result = carry_out(sources, out, recipe, options, _with_clusters)
+    result = carry_out(sources, out, recipe, replace(options, proof=verify), _with_clusters)
     if not verify or options.dry_run:
         return result
     from growkit.models.prove import proved  # loads transformers

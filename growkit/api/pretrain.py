@@ -85,6 +85,7 @@ def pretrain(
     balance: Balance = None,
     router_z: RouterZ = None,
     expert_dropout: r.ExpertDropout = 0.0,
+    capacity: r.Capacity = None,
     eval_every: r.EvalEvery = 200,
     eval_tokens: r.EvalTokens = 100_000,
     save_every: r.SaveEvery = 500,

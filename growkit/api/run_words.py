@@ -147,7 +147,7 @@ TeacherEstimate = Annotated[
 ]
 Temperature = Annotated[
     float | None,
-    Option(help="Of both distributions; default 2, or a store's.", panel=TEACHER, metavar="T", within=(0.01, 1000)),
+    Option(help="Of both distributions; default 1, or a store's.", panel=TEACHER, metavar="T", within=(0.01, 1000)),
 ]
 TeacherSchedule = Annotated[
     Literal["linear", "constant", "heaviside", "wsd"],
@@ -156,8 +156,9 @@ TeacherSchedule = Annotated[
 TeacherWeight = Annotated[
     float | None,
     Option(
-        help="That weight at the first step; default 1, and 0.5 for constant and where the model was grown exactly"
-        " from this very teacher.",
+        help="That weight at the first step; default the square of the share of the model's validation loss that the"
+        " teacher takes away, 1 where nobody can tell or it speaks for a domain, and 0.5 for constant and where the model"
+        " was grown exactly from this very teacher.",
         panel=TEACHER,
         metavar="X",
         within=(0, 1),
@@ -165,6 +166,16 @@ TeacherWeight = Annotated[
 ]
 ExpertDropout = Annotated[
     float, Option(help="Dropout on the experts' hidden activation.", panel=EXPERTS, metavar="P", within=(0, 0.99))
+]
+Capacity = Annotated[
+    float | None,
+    Option(
+        help="While training an expert takes at most X times its even share of a part's tokens, the most probable ones;"
+        " default any number.",
+        panel=EXPERTS,
+        metavar="X",
+        within=(0.01, 10_000),
+    ),
 ]
 EvalEvery = Annotated[
     int, Option(help="Steps between validations.", panel=KEEPING, metavar="N", within=(1, limits.STEPS))

@@ -1,5 +1,6 @@
 """`growkit tune`: a checkpoint taught what it should do, whole or in part. The loop is that of `growkit pretrain`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from growkit import limits
@@ -30,11 +31,21 @@ Epochs = Annotated[
         within=(0, 1_000_000),
     ),
 ]
+Mix = Annotated[
+    float | str | Sequence[str] | None,
+    Option(
+        help="How often tasks are drawn: a temperature T, in proportion to sizes^(1/T), or name=weight for each; default"
+        " every conversation as often as every other.",
+        panel=LEARNING,
+        metavar="T|NAME=X",
+    ),
+]
 Train = Annotated[
     str,
     Option(
-        help="all; top:N, the last N layers alone; inserted, the layers that a growth inserted as identities; of a"
-        " mixture of experts: experts, router or dense-part.",
+        help="all; top:N, the last N layers alone; inserted, the layers that a growth inserted as identities; a small"
+        " module: lora[:r], ia3, control[:r], mov[:n] or molora[:n[:r]]; of a mixture of experts: experts, router or"
+        " dense-part.",
         panel=LEARNING,
         metavar="WHAT",
     ),
@@ -42,7 +53,7 @@ Train = Annotated[
 Lr = Annotated[
     float | None,
     Option(
-        help="Peak learning rate; default 2e-5, of a mixture of experts 5e-5.",
+        help="Peak learning rate; default 2e-5, of a mixture of experts 5e-5, of small modules 2e-4 to 4e-3.",
         panel=r.RATE,
         metavar="X",
         within=(0, 1e38),
@@ -80,6 +91,7 @@ def tune(
     out: r.Out,
     *,
     train: Train = "all",
+    mix: Mix = None,
     steps: r.Steps = None,
     tokens: r.Tokens = None,
     epochs: Epochs = None,
@@ -116,6 +128,7 @@ def tune(
     balance: Balance = None,
     router_z: RouterZ = None,
     expert_dropout: r.ExpertDropout = 0.0,
+    capacity: r.Capacity = None,
     eval_every: r.EvalEvery = 200,
     eval_tokens: r.EvalTokens = 100_000,
     save_every: r.SaveEvery = 500,
@@ -132,8 +145,8 @@ def tune(
 
     train: what learns; everything else stays as it is, bit for bit, without optimizer state. data: what it learns
     from; of conversations the answers alone. out: the run's folder, with metrics.jsonl, checkpoints and, at the end,
-    final, a stock checkpoint. How long: one of steps, tokens and epochs, or stages. Everything else is as in pretrain;
-    the defaults are those of fine-tuning.
+    final, a stock checkpoint or the small module alone. How long: one of steps, tokens and epochs, or stages.
+    Everything else is as in pretrain; the defaults are those of fine-tuning.
 
     Returns a Finished and raises as pretrain does; RequestError also for a part that the checkpoint does not have.
     """

@@ -144,6 +144,20 @@ class AnyOf(FieldKind):
 
 
 @dataclass(frozen=True)
+class Called(FieldKind):
+    """A kind in other words, told of as a whole: what is wrong within it is wrong with it."""
+
+    kind: FieldKind
+    words: str
+
+    def _words(self) -> str:
+        return self.words
+
+    def _accepts(self, value: Any) -> bool:
+        return self.kind.fault(value) is None
+
+
+@dataclass(frozen=True)
 class ListOf(FieldKind):
     """A list of one kind."""
 

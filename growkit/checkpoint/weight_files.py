@@ -53,7 +53,18 @@ def tensors_of(folder: Path, explicit: Any = None) -> tuple[dict[str, StoredTens
     pickles = [path for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
     if pickles:
         raise pickled(pickles[0])
-    raise CheckpointError(f"{str(folder)!r} holds no checkpoint: expected {SINGLE} or {INDEX}")
+    raise CheckpointError(f"{str(folder)!r} holds no checkpoint: expected {SINGLE} or {INDEX}{_further_in(folder)}")
+
+
+def _further_in(folder: Path) -> str:
+    """What to say where a folder in this one holds the weights: a run's result, or the transformer of a sentence model
+    as sentence-transformers saved it before it laid that beside modules.json.
+    """
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and (path / "config.json").is_file()):
+        if any(path.suffix in (".safetensors", *PICKLES) for path in inner.iterdir()):
+            keep = "; to keep the modules beside it, save the model anew with sentence-transformers first"
+            return f"; {str(inner)!r} holds one: give that folder{keep * (folder / 'modules.json').exists()}"
+    return ""
 
 
 def _explicit(folder: Path, name: Any) -> dict[str, StoredTensor]:

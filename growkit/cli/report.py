@@ -1,6 +1,6 @@
 """The command that compares training runs: report. Knows tables on a terminal; everything else is the library's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from growkit import api
@@ -8,6 +8,7 @@ from growkit.cli.commands import command
 
 if TYPE_CHECKING:
     from growkit.reports.report import Savings
+    from growkit.reports.savings import Table as Figures
 
 
 def reporting(call: Callable[..., "Savings"], as_json: bool) -> None:
@@ -18,9 +19,17 @@ def reporting(call: Callable[..., "Savings"], as_json: bool) -> None:
     if as_json:
         print_json(savings.to_json())
         return
+    show_tables(savings.tables(), savings.notes)
+    out.say(("wrote", "bold"), f" {savings.folder}")
+
+
+def show_tables(tables: "Sequence[Figures]", notes: Sequence[str]) -> None:
+    """The tables of a report, and its notes."""
     from rich.table import Table
 
-    for title, headings, rows in savings.tables():
+    from growkit.cli.terminal import out
+
+    for title, headings, rows in tables:
         out.print(title, style="bold")
         table = Table(box=None, pad_edge=False, header_style="bold")
         for number, heading in enumerate(headings):
@@ -29,9 +38,8 @@ def reporting(call: Callable[..., "Savings"], as_json: bool) -> None:
             table.add_row(*row)
         out.print(table)
         out.print()
-    for note in savings.notes:
+    for note in notes:
         out.note(note)
-    out.say(("wrote", "bold"), f" {savings.folder}")
 
 
 command(api.report, reporting)

@@ -18,7 +18,7 @@ def training(call: Callable[..., "Finished"], as_json: bool) -> None:
     """Train with a live line shown, or show what a run will be. Of many processes the first one speaks."""
     if as_json and not call.keywords.get("dry_run"):  # type: ignore[attr-defined]
         raise RequestError("--json is for --dry-run; a run's metrics are JSON as they are: RUN/metrics.jsonl")
-    with _watching() as (announce, watch):
+    with watching() as (announce, watch):
         finished = call(announce=announce, watch=watch)
     if os.environ.get("RANK", "0") != "0":
         return
@@ -36,7 +36,7 @@ def training(call: Callable[..., "Finished"], as_json: bool) -> None:
 
 
 @contextmanager
-def _watching() -> Iterator[tuple[Callable[["Settings"], None], Callable[[dict[str, Any]], None]]]:
+def watching() -> Iterator[tuple[Callable[["Settings"], None], Callable[[dict[str, Any]], None]]]:
     """(announce, watch) of a run: a live line on a terminal; elsewhere a plain line every so often."""
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
@@ -51,7 +51,7 @@ def _watching() -> Iterator[tuple[Callable[["Settings"], None], Callable[[dict[s
         def announce(settings: "Settings") -> None:
             nonlocal steps, every
             steps, every = settings.steps, settings.log_every
-            bar.update(task, total=steps, visible=True)
+            bar.update(task, total=steps, completed=0, visible=True)
 
         def watch(line: dict[str, Any]) -> None:
             kind = line["kind"]

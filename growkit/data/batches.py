@@ -2,7 +2,7 @@
 ignorant of models and files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -32,7 +32,8 @@ class Batch:
     inputs: (rows, length) int64. labels: (rows, length) int64, IGNORED where nothing is predicted, as many as there
     are. places: (rows, length) int64, where in its file each input token lies. domains: (rows, length) uint8, which one
     the document of each label is of, NOWHERE where nothing is predicted; None of untagged text. These two stay in the
-    main memory. predicted: how many labels are not IGNORED.
+    main memory. positions: (rows, length) int64, where a row holds several texts that do not see each other: the place
+    of each token in its own; None where a row is one. predicted: how many labels are not IGNORED.
     """
 
     inputs: torch.Tensor
@@ -40,21 +41,25 @@ class Batch:
     places: torch.Tensor
     domains: torch.Tensor | None
     predicted: int
+    positions: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch with inputs and labels on a device."""
-        inputs, labels = (side.to(device, non_blocking=True) for side in (self.inputs, self.labels))
-        return replace(self, inputs=inputs, labels=labels)
+        """The batch with inputs, labels and positions on a device."""
+        return self._moved(lambda side: side.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
         """The batch in memory that a GPU can copy from while it computes."""
-        return replace(self, inputs=self.inputs.pin_memory(), labels=self.labels.pin_memory())
+        return self._moved(torch.Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        positions = None if self.positions is None else move(self.positions)
+        return replace(self, inputs=move(self.inputs), labels=move(self.labels), positions=positions)
 
     def parts(self, number: int) -> list["Batch"]:
         """The rows in so many parts, each with its own number of predictions; counted here, so while in main memory."""
         sides = (self.inputs.chunk(number), self.labels.chunk(number), self.places.chunk(number))
-        domains = self.domains.chunk(number) if self.domains is not None else repeat(None)
-        return [batch_of(*part) for part in zip(*sides, domains)]
+        more = [repeat(None) if side is None else side.chunk(number) for side in (self.domains, self.positions)]
+        return [batch_of(*part) for part in zip(*sides, *more)]
 
     @property
     def of(self) -> torch.Tensor:
@@ -75,6 +80,7 @@ class Batch:
             places=self.places[rows],
             domains=self.domains[rows].masked_fill(~own[rows], NOWHERE),
             predicted=int(own.sum()),
+            positions=None if self.positions is None else self.positions[kept],
         )
 
 
@@ -83,6 +89,7 @@ def batch_of(
     labels: torch.Tensor,
     places: torch.Tensor | None = None,
     domains: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
 ) -> Batch:
     """A batch of tensors (rows, length), its predictions counted. places None: of no file, -1 each. domains: of all
     labels, those that are IGNORED too."""
@@ -90,7 +97,7 @@ def batch_of(
     places = torch.full(inputs.shape, -1) if places is None else places
     domains = None if domains is None else domains.masked_fill(ignored, NOWHERE)
     predicted = ignored.numel() - int(ignored.sum())
-    return Batch(inputs=inputs, labels=labels, places=places, domains=domains, predicted=predicted)
+    return Batch(inputs=inputs, labels=labels, places=places, domains=domains, predicted=predicted, positions=positions)
 
 
 class BatchSource(Protocol):

@@ -119,6 +119,7 @@ OPT = Family(
     embedding="decoder.embed_tokens.weight",
     heads=("lm_head.weight",),
     tied=True,
+    packs=False,
     positions=Positions(extra_rows=2),
     prefixes=("model.",),
     architectures=(

@@ -79,6 +79,8 @@ class Family(TensorNames):
     causal: bool = (
         True  # the base model predicts the next token; else it fills in masked ones, unless a class is causal
     )
+    # whether positions that begin anew keep texts in one row apart; else it makes an attention mask of its own
+    packs: bool = True
     rotary: Rotary | None = None  # None: positions are absolute
     positions: Positions = Positions()
     own_head_dim: bool = False  # head_dim is a config key of its own

@@ -56,15 +56,23 @@ def meaning(model_type: str, config: Mapping[str, Any]) -> tuple[dict[str, Any],
     return {key: settings.get(key) for key in sorted(known)}, extra
 
 
+def check_taken(config: Mapping[str, Any], whose: str) -> None:
+    """Refuse a config that transformers does not take, for the sake of keys that growkit does not read.
+
+    Raises CheckpointError, which says whose it is, such as "the config.json of 'model'".
+    """
+    _as_stock(str(config.get("model_type")), config, whose)
+
+
 def _class_of(model_type: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return CONFIG_MAPPING[model_type]
 
 
-def _as_stock(model_type: str, config: Mapping[str, Any]) -> Any:
+def _as_stock(model_type: str, config: Mapping[str, Any], whose: str = "this config.json") -> Any:
     try:
         with hushed():
             return _class_of(model_type)(**{k: v for k, v in deepcopy(dict(config)).items() if k != "model_type"})
     except Exception as error:  # transformers raises many kinds; each means that it does not take this config
-        raise CheckpointError(f"transformers does not take this config.json: {reason_of(error)}") from None
+        raise CheckpointError(f"transformers does not take {whose}: {reason_of(error)}") from None

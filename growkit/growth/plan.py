@@ -2,6 +2,7 @@
 how to describe itself; ignorant of how maps are chosen and of how anything is executed.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -20,7 +21,9 @@ from growkit.operators.draws import Fill, Given, Redraw
 from growkit.operators.rule import BLOCK_ELEMENTS, Rule
 
 # Measured as the largest resident size of a process (VmHWM) with torch 2.13 for CPUs on x86-64 Linux:
-PROCESS_BYTES = 236_000_000  # Python with torch and growkit imported
+PROCESS_BYTES = 252_000_000  # Python with torch and growkit imported
+# and what transformers' config classes bring along where one is asked, those of most families the second too
+STOCK_BYTES = {"transformers.configuration_utils": 24_000_000, "transformers.activations": 85_000_000}
 # per tensor of a result: its plan, its name and its source's header, by examples/benchmarks/plan_30b.py: 31 MB more
 # than after the imports for 18,867 tensors widened, 37 MB for 37,731 stacked (10 MB of either for a vocabulary of
 # 151,936)
@@ -140,7 +143,7 @@ class Plan:
         whole = max((_working_bytes(tensor) for tensor in self.tensors), default=0)
         cast = self.recipe.dtype is not None
         blocks = max((_block_bytes(tensor, cast) for tensor in self.tensors), default=0)
-        return PROCESS_BYTES + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole
+        return process_bytes() + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole
 
     def parameters(self) -> tuple[int, int]:
         """Numbers of weights before and after (buffers that transformers recomputes not counted)."""
@@ -182,6 +185,11 @@ class Plan:
             "dropped": [name for member in self.members for name in member.dropped],
             "notes": list(self.notes),
         }
+
+
+def process_bytes() -> int:
+    """Resident memory of this process before it holds anything."""
+    return PROCESS_BYTES + sum(size for module, size in STOCK_BYTES.items() if module in sys.modules)
 
 
 def active(family: Family, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> int:

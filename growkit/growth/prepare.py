@@ -16,6 +16,7 @@ from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
 from growkit.families import family_named
+from growkit.families.stock_config import check_taken
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.like import with_sizes
 from growkit.growth.names import default_name, folder_for
@@ -42,6 +43,7 @@ class Options:
     family: str | None = None  # of sources without a config
     source_heads: int | None = None  # query heads of sources without a config
     dry_run: bool = False  # plan and check everything, and write nothing
+    proof: bool = False  # a proof will follow: transformers is asked before whether it takes the configs
     progress: Progress = lambda _: None  # called with bytes written
     announce: Callable[[Plan], None] = lambda _: None  # called with the plan before anything is written
 
@@ -93,6 +95,10 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         todo = (grow_plan if asked.experts is None else upcycle_plan)(headers, asked)
         todo = replace(todo, notes=(*todo.notes, *notes))
         todo = replace(todo, notes=(*todo.notes, *_check_beside(checkpoints)))
+        if options.proof:
+            for checkpoint in checkpoints:
+                check_taken(checkpoint.config or {}, f"the config.json of {checkpoint.label!r}")
+            check_taken(todo.config, "the config.json that the result would have")
         folder = (
             Path(out) if out is not None else folder_for(sources, default_name([c.name for c in checkpoints], todo))
         )

@@ -8,11 +8,10 @@ tests/test_lora_config.py holds the three lists to the fields that the installed
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.fields import shown
+from growkit.checkpoint.fields import AnyOf, Called, Fields, Flag, ListOf, MapOf, Null, Number, Text, Whole, shown
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import ADAPTER_CONFIG
 from growkit.errors import CheckpointError, RequestError
@@ -43,6 +42,24 @@ REFUSED = {
 }
 KEEPS_BASE = ("gaussian", "eva", "orthogonal", "mica", "true", "false", "none")  # initialisations of A and B alone
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+RANK, NUMBER, TEXTS = Whole(1, (1 << 31) - 1), Number(-1e30, 1e30), ListOf(Text())
+IDS = ListOf(Whole())
+SWITCH = Called(Null(Flag()), "true or false")
+NAMES = Called(Null(AnyOf((Text(), TEXTS))), "text or a list of text")
+TYPES = Fields(
+    {
+        "r": Called(RANK, "a whole number above 0"),
+        "lora_alpha": Called(NUMBER, "a finite number"),
+        "rank_pattern": Called(Null(MapOf(RANK)), "whole numbers above 0 by module name"),
+        "alpha_pattern": Called(Null(MapOf(NUMBER)), "finite numbers by module name"),
+        "modules_to_save": Called(Null(TEXTS), "a list of module names"),
+        "target_parameters": Called(Null(TEXTS), "a list of text"),
+        "trainable_token_indices": Called(Null(AnyOf((IDS, MapOf(IDS)))), "token ids, or lists of them by module name"),
+        "layers_to_transform": Called(Null(AnyOf((Whole(), IDS))), "layer numbers"),
+        **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), NAMES),
+        **dict.fromkeys(("use_rslora", "use_dora", "lora_bias", "ensure_weight_tying"), SWITCH),
+    }
+)
 KEYS = 4096  # characters of a pattern that may be matched
 WILD = 4  # of these may stand in a pattern: each multiplies the time that a match may take
 
@@ -120,40 +137,20 @@ def read_lora_config(folder: Path) -> LoraConfig:
     if kind != "LORA":
         raise RequestError(f"{str(path)!r} has peft_type {kind!r}; of PEFT's adapters growkit adds LORA")
     _check_fields(str(folder), content)
-
-    def one(key: str, expected: str, default: Any, sound: bool) -> Any:
-        value = content.get(key, default)
-        if not sound:
-            raise CheckpointError(f"{str(path)!r} should give {key} as {expected}, not {shown(value)}")
-        return default if value is None else value
-
-    for name in ("target_modules", "exclude_modules", "layers_pattern"):
-        value = content.get(name)
-        one(name, "text or a list of text", None, isinstance(value, str | None) or _texts(value))
-    aimed = content.get("target_parameters")
-    one("target_parameters", "a list of text", None, aimed is None or _texts(aimed))
-    tokens = content.get("trainable_token_indices")
-    lists = list(tokens.values()) if isinstance(tokens, dict) else [tokens or []]
-    sound = all(isinstance(each, list) and all(type(n) is int and n >= 0 for n in each) for each in lists)
-    one("trainable_token_indices", "token ids, or lists of them by module name", None, sound)
-    layers = content.get("layers_to_transform")
-    listed = layers if isinstance(layers, list) else [layers]
-    one("layers_to_transform", "layer numbers", None, layers is None or all(type(n) is int for n in listed))
-    for key in ("use_rslora", "use_dora", "lora_bias", "ensure_weight_tying"):
-        one(key, "true or false", False, isinstance(content.get(key), bool | None))
-    ranks = _pattern(path, content, "rank_pattern", _is_rank, "whole numbers above 0")
-    alphas = _pattern(path, content, "alpha_pattern", _is_number, "finite numbers")
-    saved = content.get("modules_to_save")
+    fault = TYPES.fault({"r": None, "lora_alpha": None, **content})
+    if fault is not None:
+        place, wanted, value = fault
+        raise CheckpointError(f"{str(path)!r} should give {place[1:]} as {wanted}, not {shown(value)}")
     return LoraConfig(
         label=str(folder),
-        rank=one("r", "a whole number above 0", None, _is_rank(content.get("r"))),
-        alpha=one("lora_alpha", "a finite number", None, _is_number(content.get("lora_alpha"))),
-        ranks=ranks,
-        alphas=alphas,
+        rank=content["r"],
+        alpha=content["lora_alpha"],
+        ranks=_pattern(path, content, "rank_pattern"),
+        alphas=_pattern(path, content, "alpha_pattern"),
         rank_stabilised=bool(content.get("use_rslora")),
         dora=bool(content.get("use_dora")),
         bias=bool(content.get("lora_bias")),
-        saved=tuple(one("modules_to_save", "a list of module names", [], saved is None or _texts(saved))),
+        saved=tuple(content.get("modules_to_save") or ()),
         content=content,
     )
 
@@ -182,15 +179,12 @@ def _check_fields(label: str, content: Mapping[str, Any]) -> None:
         )
 
 
-def _pattern(path: Path, content: Mapping[str, Any], key: str, sound: Any, expected: str) -> dict[str, Any]:
-    """A table from patterns of module names to numbers. Raises CheckpointError where it is none.
+def _pattern(path: Path, content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A table from patterns of module names to numbers.
 
     Patterns come from files and could take for ever to match: those that repeat groups, or much, are refused.
     """
-    table = content.get(key)
-    table = {} if table is None else table
-    if not isinstance(table, dict) or not all(map(sound, table.values())):
-        raise CheckpointError(f"{str(path)!r} should give {key} as {expected} by module name, not {shown(table)}")
+    table: dict[str, Any] = content.get(key) or {}
     for pattern in table:
         wild = len(re.findall(r"(?<!\\)[*+{]", pattern))
         try:
@@ -207,15 +201,3 @@ def _pattern(path: Path, content: Mapping[str, Any], key: str, sound: Any, expec
 def _ends(module: str, names: list[str]) -> bool:
     """Whether a module is one of these, or ends in one."""
     return any(module == name or module.endswith(f".{name}") for name in names)
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-
-
-def _is_rank(value: Any) -> bool:
-    return type(value) is int and 0 < value < 1 << 31
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e30 and isfinite(value)

@@ -13,7 +13,7 @@ from growkit.checkpoint.record import FORMAT
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
 from growkit.growth.kin import bytes_of, dtypes_of, names_of, stem_of
-from growkit.growth.plan import PROCESS_BYTES
+from growkit.growth.plan import process_bytes
 from growkit.growth.source_headers import Headers
 from growkit.growth.width.sizes import read_sizes
 from growkit.merging.mergeable import check_each, check_mergeable
@@ -56,7 +56,7 @@ class MergePlan:
     def peak_bytes(self) -> int:
         """Expected peak resident memory: the process, and members' parts of the blocks in flight with temporaries."""
         largest = max((min(t.block_rows, t.height) * t.width * t.compute.itemsize for t in self.tensors), default=0)
-        return PROCESS_BYTES + IN_FLIGHT * largest * (len(self.members) + 4)
+        return process_bytes() + IN_FLIGHT * largest * (len(self.members) + 4)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data: what `--dry-run --json` prints."""

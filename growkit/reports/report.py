@@ -35,7 +35,7 @@ def report(
     if not named:
         raise RequestError("no run to report on; name the --out folders of growkit pretrain")
     folder = Path(out)
-    replaces = _check_out(folder)
+    replaces = replaceable(folder)
     curves = [read_run(run) for run in named]
     _check_names(curves)
     for curve in curves:
@@ -131,22 +131,23 @@ def _json(savings: Savings) -> str:
     return json.dumps(savings.to_json(), indent=2) + "\n"
 
 
-def _check_out(folder: Path) -> Contents:
-    """What may give way to a report. Refuses to write into what is there and is no report. Raises RequestError."""
+def replaceable(folder: Path, command: str = "report") -> Contents:
+    """What may give way to a report of a command's. Refuses to write into what is there and is none. Raises
+    RequestError."""
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"output {str(folder)!r} exists and is no folder; choose another --out")
     replaces = contents(folder) if (folder / DATA).is_file() else NOTHING
-    if folder.is_dir() and any(folder.iterdir()) and not _is_report(folder):
+    if folder.is_dir() and any(folder.iterdir()) and not _is_report(folder, command):
         raise RequestError(f"output {str(folder)!r} exists and is no report of growkit's; choose another --out")
     return replaces
 
 
-def _is_report(folder: Path) -> bool:
+def _is_report(folder: Path, command: str) -> bool:
     """Whether a folder is a report and holds nothing else, so that a new one may take its place."""
     if not (folder / DATA).is_file():
         return False
     own = {DATA, TEXT, PICTURE}
-    return read_json(folder / DATA).get("command") == "report" and {path.name for path in folder.iterdir()} <= own
+    return read_json(folder / DATA).get("command") == command and {path.name for path in folder.iterdir()} <= own
 
 
 def _check_names(curves: list[Curve]) -> None:

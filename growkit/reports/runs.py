@@ -195,10 +195,9 @@ def _measure(curve: Curve) -> dict[str, Any]:
     """What run.json says of the tokens that a run was validated on."""
     hashes = curve.settings.get("hashes")
     # runs of other checkpoints and teachers are what is compared; of other data they are not
-    data = (
-        {f"hashes.{key}": hashes[key] for key in ("data", "val", "domains") if key in hashes}
-        if isinstance(hashes, dict)
-        else {}
-    )
+    data = {}
+    if isinstance(hashes, dict):
+        data = {f"hashes.{key}": hashes[key] for key in ("data", "val") if key in hashes}
+        data["hashes.domains"] = hashes.get("domains", "none")  # tags decide which windows are measured
     own = {key: curve.settings[key] for key in MEASURE if key in curve.settings}
     return {key: value for key, value in {**own, **data}.items() if value is not None}

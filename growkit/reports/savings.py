@@ -2,6 +2,7 @@
 how they were found, and of torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,14 +108,19 @@ class Savings:
 
     def markdown(self) -> str:
         """What report.md holds."""
-        parts = ["# Training runs compared\n"]
-        for title, headings, rows in self.tables():
-            lines = [headings, ("---", *("---:" for _ in headings[1:])), *rows]
-            cells = [[_cell(cell) for cell in line] for line in lines]
-            parts.append(f"## {title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n")
-        parts += ["\n".join(f"- {note}" for note in self.notes) + "\n"] if self.notes else []
-        parts += [f"![loss against FLOPs and against time]({self.picture.name})\n"] if self.picture else []
-        return "\n".join([*parts, f"Made by growkit {__version__}.\n"])
+        return page("Training runs compared", self.tables(), self.notes, self.picture)
+
+
+def page(title: str, tables: Sequence[Table], notes: Sequence[str], picture: Path | None = None) -> str:
+    """A report as a page of Markdown."""
+    parts = [f"# {title}\n"]
+    for heading, headings, rows in tables:
+        lines = [headings, ("---", *("---:" for _ in headings[1:])), *rows]
+        cells = [[_cell(cell) for cell in line] for line in lines]
+        parts.append(f"## {heading}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n")
+    parts += ["\n".join(f"- {note}" for note in notes) + "\n"] if notes else []
+    parts += [f"![loss against FLOPs and against time]({picture.name})\n"] if picture else []
+    return "\n".join([*parts, f"Made by growkit {__version__}.\n"])
 
 
 def _share(saved: Cost | None, axis: int) -> str:

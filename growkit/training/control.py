@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear, normalize
 
 from growkit.merging.operators.subspace import low_rank
-from growkit.models.small.targets import linear_layers, put_around, refuse_experts
+from growkit.models.small.targets import linear_layers, put_around
 from growkit.operators.seeds import generator
 
 MIDDLE = "middle"
@@ -45,10 +45,7 @@ class Control(torch.nn.Module):
 
 
 def put_control(model: Any, rank: int) -> None:
-    """Put a Control around every linear layer of attention and feed-forward of a stock model, without memory for R.
-
-    Raises RequestError for a mixture of experts."""
-    refuse_experts(model, "control")
+    """Put a Control around every linear layer of attention and feed-forward of a stock model, without memory for R."""
     for layer in linear_layers(model):
         put_around(model, layer.module, Control(model.get_submodule(layer.module), rank, layer.across))
 

@@ -194,7 +194,7 @@ class Run:
         model.train()
         with self.learners.in_step(model, plan.depth, plan.trained):
             sums = learn_batch(model, batch, count, self.lessons.teacher, plan.alpha, self.settings, self.machine)
-        losses = step_losses(sums, count, self.told, self.machine)
+        losses = step_losses(sums, count, self.told, self.machine, self.student.capacity)
         self.stopped = losses.told > 0
         return losses
 
@@ -228,6 +228,7 @@ class Run:
         line |= {"data_fraction": waited / took, "alpha": plan.alpha, **self._spent()}
         line |= {"kd_loss": losses.taught} if plan.alpha else {}
         line |= {"balance": losses.balance, "router_z": losses.router_z} if losses.router_z else {}
+        line |= {"dropped": losses.dropped} if self.student.capacity is not None else {}
         line |= {"mfu": flops / took / (peak * self.machine.world)} if peak else {}
         self.say(line)
 

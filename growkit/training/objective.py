@@ -68,9 +68,12 @@ class Predicted:
 
     def __init__(self, model: Any, batch: Batch):
         inputs, masked = batch.inputs, is_masked(model.config)
-        # no attention mask: without one the causal flash kernel is used
+        # no attention mask: without one the causal flash kernel is used, and texts that share a row, whose positions
+        # begin anew, do not see each other
+        more = {} if masked else {"use_cache": False}
+        more |= {} if batch.positions is None else {"position_ids": batch.positions}
         with computing(type(model).__name__):
-            self._output = model.base_model(input_ids=inputs, **({} if masked else {"use_cache": False}))
+            self._output = model.base_model(input_ids=inputs, **more)
         self.model = model
         self.labels, self.hidden = batch.labels.flatten(), self._output["last_hidden_state"].flatten(0, 1)
         if batch.predicted < len(self.labels):

@@ -27,6 +27,7 @@ class Outlook:
     sequences: int  # of all steps
     tokens: int  # of all steps
     passes: float  # times through the data
+    lr: float  # the peak of the rate
     warmup: int  # steps
     stages: tuple[
         dict[str, Any], ...
@@ -65,6 +66,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         sequences=s.batch_size * s.steps,
         tokens=tokens * s.steps,
         passes=s.batch_size * s.steps / ready.train.windows,
+        lr=s.lr,
         warmup=s.warmup,
         stages=tuple(stages),
         flops=sum(stage["flops"] for stage in stages),

@@ -43,6 +43,7 @@ class Settings:
     # what is trained on what, and how long
     checkpoint: str  # the model to go on from
     data: str  # a dataset, or a .bin file of tokens
+    mix: float | dict[str, float] | None  # of tasks: a temperature, or weights by name; None: evenly
     out: str  # folder of the run
     steps: int  # optimizer steps, those of all stages
     stages: tuple[Stage, ...]  # what is trained when
@@ -77,12 +78,13 @@ class Settings:
     teacher_estimate: str | None  # of a teacher's store: a row of growkit.training.estimates.ESTIMATES
     temperature: float  # of both distributions
     teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teaching.ALPHAS
-    teacher_weight: float | None  # that weight at the first step; None: as growkit.training.teaching.first_weight says
+    teacher_weight: float | None  # that weight at the first step; None: growkit.training.teaching.measured_weight
 
     # mixtures of experts
     balance: float  # weight of the load-balancing loss
     router_z: float  # weight of the router z-loss
     expert_dropout: float  # dropout on the experts' hidden activation
+    capacity: float  # of an expert while it trains, in shares of an even load; 0: any
 
     # what is measured and kept
     eval_every: int  # steps between validations
@@ -112,7 +114,7 @@ class Settings:
     def differences(self, recorded: dict[str, Any]) -> list[str]:
         """'lr 0.001 (was 0.0003)' for each setting that a resumed run may not change and that differs."""
         now = self.to_json()
-        now["stages"] = [dict(stage) for stage in now["stages"]]
+        now["stages"] = [{**stage, "tasks": list(stage["tasks"])} for stage in now["stages"]]
         # where validation decides how long a teacher teaches, its steps are part of what is computed
         free = set(FREE) - ({"eval_every"} if self.teacher_until == "overtaken" else set())
         different = [key for key in now if key not in free and now[key] != recorded.get(key)]

@@ -16,7 +16,7 @@ import torch
 from growkit.errors import RequestError
 from growkit.families import family_named
 from growkit.models.small.mixtures import DOWN, ROUTER, UP, VECTORS, SoftMixture
-from growkit.models.small.targets import endings, linear_layers, refuse_experts, stacked_experts
+from growkit.models.small.targets import endings, linear_layers, stacked_experts
 from growkit.operators.seeds import generator
 from growkit.training.control import MIDDLE, put_control, take_singular_vectors
 from growkit.training.prefix import submodel
@@ -110,7 +110,6 @@ def ia3() -> SmallModule:
     def add(model: Any) -> None:
         import peft
 
-        refuse_experts(model, "ia3")
         layers = linear_layers(model)
         inputs = _endings(model, [layer.module for layer in layers if layer.reads_ffn])
         outputs = _endings(model, [layer.module for layer in layers if layer.heads])

@@ -4,24 +4,19 @@ A stage says for how many steps which layers learn, and what is grown before it 
 StackBERT and MSLT are rows of one table.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.fields import Fields, ListOf, Number, OneOf, Text, Whole, checked
-from growkit.checkpoint.small_files import read_bytes
+from growkit.checkpoint.toml_text import read_toml
+from growkit.data.domains import MOST as DOMAINS
+from growkit.data.domains import NAME
 from growkit.errors import CheckpointError, RequestError
 from growkit.growth.depth.layers import METHODS
 from growkit.limits import LAYERS, STEPS
 from growkit.operators.seeds import stable_seed
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 MOST = 1000  # stages of a run
 
@@ -34,7 +29,7 @@ class Stage:
     of l_b, 2 l_b, ... or all layers; None: no prefixes. train_top: only so many top layers and the head learn; None:
     all. layers, depth: the number of layers to stack the model to before the stage begins, and the method; None: as it
     is. lr: factor on the run's learning rate. warmup: steps over which that rate rises anew; None: it goes on as the
-    run's does.
+    run's does. tasks: of a dataset of conversations, those that it learns; none named: all.
     """
 
     name: str
@@ -45,6 +40,7 @@ class Stage:
     depth: str = "stack"
     lr: float = 1.0
     warmup: int | None = None
+    tasks: tuple[str, ...] = ()
 
     def prefix(self, layers: int, seed: int, step: int) -> tuple[int, int]:
         """(depth, trained) of a step: how many first layers run, and how many top ones of these learn.
@@ -138,6 +134,7 @@ STAGE = Fields(
         "depth": OneOf(tuple(METHODS)),
         "lr": Number(1e-12, 1e12),
         "warmup": Whole(0, STEPS),
+        "tasks": ListOf(Text(NAME, "a name"), 1, DOMAINS),
     },
     needed=("steps",),
 )
@@ -147,20 +144,17 @@ FILE = Fields({"stage": ListOf(Fields({}), least=1, most=MOST)}, needed=("stage"
 def read_stages(path: str | Path) -> tuple[Stage, ...]:
     """Stages from a TOML file of [[stage]] tables with Stage's fields. Raises CheckpointError for what is none."""
     file = Path(path)
-    try:
-        content = tomllib.loads(read_bytes(file).decode("utf-8"))
-    except RecursionError:
-        raise CheckpointError(f"cannot read stages from {str(path)!r}: it is nested too deep") from None
-    except ValueError as error:
-        raise CheckpointError(f"cannot read stages from {str(path)!r}: {error}") from None
-    tables = checked(content, FILE, file, "write one [[stage]] for each, with name and steps")["stage"]
+    tables = checked(read_toml(file, "stages"), FILE, file, "write one [[stage]] for each, with name and steps")[
+        "stage"
+    ]
     stages = []
     for number, table in enumerate(tables, start=1):
         where = f"{str(path)!r}, stage {number}"
         strange = [key for key in table if key not in STAGE.kinds]
         if strange:
             raise CheckpointError(f"{where}: {strange[0]!r} is none of {', '.join(STAGE.kinds)}")
-        stages.append(Stage(**{"name": f"stage {number}", **checked(table, STAGE, where, "mend it")}))
+        said = checked(table, STAGE, where, "mend it")
+        stages.append(Stage(**{"name": f"stage {number}", **said, "tasks": tuple(said.get("tasks", ()))}))
     return tuple(stages)
 
 

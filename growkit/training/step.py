@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from growkit.data.batches import Batch
+from growkit.training.capacity import Capacity
 from growkit.training.machine import Machine
 from growkit.training.objective import Predicted, learn
 from growkit.training.routing import routing
@@ -31,12 +32,14 @@ class PlannedStep:
 @dataclass(frozen=True, kw_only=True)
 class StepLosses:
     """Nats per predicted token of the model and against its teacher, a mixture's balance and z-loss, over all
-    processes; told: how many processes were asked to stop."""
+    processes; dropped: the share of pairs of token and expert beyond capacity; told: how many processes were asked to
+    stop."""
 
     own: float
     taught: float
     balance: float
     router_z: float
+    dropped: float
     told: float
 
 
@@ -67,10 +70,16 @@ def learn_batch(
     return sums
 
 
-def step_losses(sums: torch.Tensor, count: int, told: bool, machine: Machine) -> StepLosses:
+def step_losses(
+    sums: torch.Tensor, count: int, told: bool, machine: Machine, capacity: Capacity | None = None
+) -> StepLosses:
     """The losses of a step from each process's sums (4,). All processes call this together."""
-    own, taught, balance, router_z, stops = machine.total([*sums.tolist(), float(told)])
-    return StepLosses(own=own / count, taught=taught / count, balance=balance, router_z=router_z, told=stops)
+    tally = (0.0, 0.0) if capacity is None else capacity.tally()
+    own, taught, balance, router_z, stops, dropped, pairs = machine.total([*sums.tolist(), float(told), *tally])
+    return StepLosses(
+        own=own / count, taught=taught / count, balance=balance, router_z=router_z, dropped=dropped / max(1.0, pairs),
+        told=stops,
+    )  # fmt: skip
 
 
 def _work(

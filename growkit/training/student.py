@@ -8,6 +8,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from growkit.growth.optimizer import kept_rates, kept_state, read_rates
 from growkit.training.blank import Blank
+from growkit.training.capacity import Capacity
 from growkit.training.learners import Learners
 from growkit.training.machine import Machine
 from growkit.training.optim import adamw, load_state
@@ -19,7 +20,7 @@ from growkit.training.sharing import give_memory
 
 class Student:
     """A model on its machine and AdamW over what learns of it, with state and rates taken over from the checkpoint's
-    folder where they are."""
+    folder where they are. capacity: the limit on a mixture's experts, where there is one."""
 
     def __init__(self, settings: Settings, machine: Machine, blank: Blank, learners: Learners):
         s, model, folder = settings, blank.model, blank.folder
@@ -32,6 +33,7 @@ class Student:
             warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
         if s.expert_dropout:
             drop_in_experts(model, s.expert_dropout)
+        self.capacity = Capacity(model, s.capacity) if s.capacity else None
         begin = learners.choose(model)
         if s.compile if s.compile is not None else machine.device.type == "cuda" and not is_mixture(model):
             for layer in layers:

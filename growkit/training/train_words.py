@@ -11,14 +11,22 @@ from growkit.checkpoint.source import Checkpoint
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
 from growkit.growth.width.sizes import read_sizes
+from growkit.limits import EXPERTS
+from growkit.models.small.mixtures import MOLORA, MOV
+from growkit.models.small.targets import refuse_experts
 from growkit.training.learners import AllLearn, Learners
 from growkit.training.parts import MIXTURE_PARTS, LayersLearn, MixturePartLearns
 from growkit.training.saved import Saved, WholeModel
+from growkit.training.small_modules import check_peft, control, ia3, lora, mixture
+from growkit.training.small_saved import MixtureFolder, PeftFolder
 from growkit.training.stages import Stage
 
 ALL = "all"
 # full fine-tuning; a mixture takes a higher rate than its dense model (ST-MoE, arXiv 2202.08906 section 4.3)
 DENSE_RATE, MIXTURE_RATE = 2e-5, 5e-5
+LORA, IA3, CONTROL = "lora", "ia3", "control"
+RANKS = {LORA: 16, CONTROL: 64, MOLORA: 4}  # where nothing is said
+MIXED_EXPERTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +44,23 @@ class Wanted:
         """How many layers the model has."""
         return read_sizes(self.family, self.config)["layer"]
 
+    def rank(self, place: int, usual: int) -> int:
+        """The rank among the numbers, or the usual one. Raises RequestError for one beyond the model's hidden size."""
+        most = read_sizes(self.family, self.config)["hidden"]
+        rank = self.numbers[place] if place < len(self.numbers) else min(usual, most)
+        if not 1 <= rank <= most:
+            raise RequestError(f"--train {self.word} should name a rank from 1 to the model's {most} hidden")
+        return rank
+
 
 @dataclass(frozen=True)
 class Trained:
-    """Who learns in a run, and what it leaves. saved: called with the checkpoint that the run begins with."""
+    """Who learns in a run, and what it leaves. saved: called with the checkpoint that the run begins with. small:
+    whether that is a small module alone, without the model."""
 
     learners: Learners
     saved: Callable[[Checkpoint], Saved] = WholeModel
+    small: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +96,37 @@ def _mixture_part(wanted: Wanted) -> Trained:
     return Trained(MixturePartLearns(wanted.word))
 
 
+def _adapter(wanted: Wanted) -> Trained:
+    """lora, ia3, control: what PEFT loads."""
+    kind = wanted.word.split(":")[0]
+    if kind != CONTROL:
+        check_peft()
+    if kind != LORA:
+        refuse_experts(wanted.family, f"--train {wanted.word}")
+    learners = ia3() if kind == IA3 else {LORA: lora, CONTROL: control}[kind](wanted.rank(0, RANKS[kind]))
+    return Trained(learners, lambda origin: PeftFolder(origin, kind), small=True)
+
+
+def _mixed(wanted: Wanted) -> Trained:
+    """mov, molora: growkit's own."""
+    kind = wanted.word.split(":")[0]
+    refuse_experts(wanted.family, f"--train {wanted.word}")
+    experts = wanted.numbers[0] if wanted.numbers else MIXED_EXPERTS
+    if not 1 <= experts <= EXPERTS:
+        raise RequestError(f"--train {wanted.word} should name from 1 to {EXPERTS} experts")
+    learners, soft = mixture(kind, experts, wanted.rank(1, RANKS[MOLORA]) if kind == MOLORA else 0)
+    return Trained(learners, lambda origin: MixtureFolder(origin, soft), small=True)
+
+
 WORDS: dict[str, TrainWord] = {
     ALL: TrainWord(form=ALL, numbers=(0, 0), choose=lambda _: Trained(AllLearn())),
     "top": TrainWord(form="top:N", numbers=(1, 1), choose=_top),
     "inserted": TrainWord(form="inserted", numbers=(0, 0), choose=_inserted),
+    LORA: TrainWord(form="lora[:r]", numbers=(0, 1), choose=_adapter, lr=2e-4),
+    IA3: TrainWord(form=IA3, numbers=(0, 0), choose=_adapter, lr=3e-3),
+    CONTROL: TrainWord(form="control[:r]", numbers=(0, 1), choose=_adapter, lr=4e-3),
+    MOV: TrainWord(form="mov[:n]", numbers=(0, 1), choose=_mixed, lr=3e-4),
+    MOLORA: TrainWord(form="molora[:n[:r]]", numbers=(0, 2), choose=_mixed, lr=3e-4),
     **{part: TrainWord(form=part, numbers=(0, 0), choose=_mixture_part) for part in MIXTURE_PARTS},
 }
 

@@ -25,8 +25,8 @@ def validate(
     """(mean nats per predicted token of all layers, the plain loss whoever teaches; what else was seen: of tagged text
     the loss of each of its domains, and how a mixture routed).
 
-    The first windows of the split, as many as settings.eval_tokens allow. whole: what runs work where a sharded model's
-    own weights are there. All processes call this together.
+    The first windows of the split, as many as settings.eval_tokens allow; of tagged text so many from all of it.
+    whole: what runs work where a sharded model's own weights are there. All processes call this together.
     """
     model.eval()
     total, predicted, tallies = 0.0, 0, None
@@ -63,8 +63,10 @@ def own_batches(val: BatchSource, settings: Settings, machine: Machine) -> Itera
     nothing.
     """
     windows = max(1, min(val.windows, settings.eval_tokens // settings.seq_len))
+    # the first ones, and of tagged text, whose domains follow one another, so many spread evenly over all
+    chosen = range(windows) if val.domains is None else np.linspace(0, val.windows - 1, windows).round().astype(int)
     rows = settings.batch_size // (machine.world * settings.grad_accum)
-    mine = list(range(machine.rank, windows, machine.world))
+    mine = [int(number) for number in chosen[machine.rank :: machine.world]]
     for first in range(0, -(-windows // machine.world), rows):
-        chosen = mine[first : first + rows]
-        yield val.at(chosen or [0]), 1.0 if chosen else 0.0
+        now = mine[first : first + rows]
+        yield val.at(now or [0]), 1.0 if now else 0.0

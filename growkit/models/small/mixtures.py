@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from growkit.families import family_named
 from growkit.models.small.targets import LinearLayer, linear_layers, put_around, refuse_experts
 
 MOV, MOLORA = "mov", "molora"
@@ -37,7 +38,7 @@ class SoftMixture:
 
         Raises RequestError for a mixture of experts.
         """
-        refuse_experts(model, self.kind)
+        refuse_experts(family_named(model.config.model_type), self.kind)
         for layer in linear_layers(model):
             if self.kind == MOLORA or layer.scaled:
                 inner = model.get_submodule(layer.module)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from growkit.errors import RequestError
-from growkit.families import family_named
+from growkit.families import Family, family_named
 from growkit.growth.width.sizes import read_sizes
 from growkit.maps.notation import QKV, READ, base, parse
 
@@ -75,13 +75,12 @@ def stacked_experts(model: Any) -> list[str]:
     return [name for name, _ in model.named_parameters() if family.template(name) in fused]
 
 
-def refuse_experts(model: Any, word: str) -> None:
-    """Raises RequestError for a mixture: a small module of its own has no place in a tensor of all experts."""
-    stacked = stacked_experts(model)
-    if stacked:
+def refuse_experts(family: Family, word: str) -> None:
+    """Raises RequestError for a mixture: its experts are no linear layers that a module could be put around."""
+    if family.is_moe:
         raise RequestError(
-            f"{word} goes on linear layers, and stock models hold the experts of a {model.config.model_type} in one tensor,"
-            f" {stacked[0]!r}; lora goes on these too"
+            f"{word} goes on linear layers, and stock models hold the experts of a {family.model_type} in one tensor; lora"
+            " goes on these too"
         )
 
 
