@@ -34,6 +34,7 @@ SMALL = dict(
 LARGE = dict(hidden=128, layers=4)
 RUN = dict(seq_len=128, batch_size=8, eval_tokens=20_000, lr=2e-3, save_every=10**9)
 ESTIMATES, ENTRIES = ("head+sampled", "bucket", "sampled", "top-k"), (4, 16, 64)
+DEFAULT: dict[str, Any] = {"teacher_until": None, "teacher_weight": None, "teacher_steps": None}
 CHARACTERS = 100_000  # of each file that are used
 BINS, MEASURED = 15, 200  # windows of validation text that calibration is measured on
 
@@ -49,12 +50,14 @@ def arms() -> dict[str, dict[str, Any]]:
             }  # fmt: skip
     found["scratch, live, temperature 2"] = {"teacher": "strong", "temperature": 2.0}
     found["scratch, live until it is overtaken"] = {"teacher": "strong", "teacher_until": "overtaken"}
+    found["scratch, live, as by default"] = {"teacher": "strong", **DEFAULT}
     found["scratch, weak live"] = {"teacher": "weak"}
     found["scratch, weak live until it is overtaken"] = {"teacher": "weak", "teacher_until": "overtaken"}
+    found["scratch, weak live, as by default"] = {"teacher": "weak", **DEFAULT}
     found["grown"] = {"start": "grown"}
-    found["grown, live"] = {"start": "grown", "teacher": "strong"}
+    found["grown, live"] = {"start": "grown", "teacher": "strong", "teacher_weight": 0.5}
     found["grown, stored 16+16, head+sampled"] = {
-        "start": "grown", "teacher": "store-16", "teacher_estimate": "head+sampled",
+        "start": "grown", "teacher": "store-16", "teacher_estimate": "head+sampled", "teacher_weight": 0.5,
     }  # fmt: skip
     return found
 
@@ -132,7 +135,7 @@ def measure(
     start, teacher = arm.pop("start", "scratch"), arm.pop("teacher", None)
     more: dict[str, Any] = {}
     if teacher is not None:
-        usual = {"teacher_steps": steps // 2, "teacher_until": "steps", "temperature": 1.0}
+        usual = {"teacher_steps": steps // 2, "teacher_until": "steps", "temperature": 1.0, "teacher_weight": 1.0}
         more = {"teacher": places[teacher], **usual, **arm}
     run = work / f"seed-{seed}" / "run"
     shutil.rmtree(run, ignore_errors=True)
