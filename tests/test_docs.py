@@ -6,6 +6,7 @@ something large becomes small first (SMALLER); what is not run is named, with th
 """
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -36,7 +37,7 @@ NAMED = [README, *(DOCS / f"{name}.md" for name in ("wider-and-deeper", "mixture
 
 SMALLER = {
     "768": "48", "layers 24": "layers 6", "layers=24": "layers=6", "-l24": "-l6",
-    "steps 20000": "steps 8 --batch-size 4", "steps=20000": "steps=8, batch_size=4", "val-fraction 0.01": "val-fraction 0.5", "rank 16": "rank 4",
+    "steps 20000": "steps 8 --batch-size 4", "steps=20000": "steps=8, batch_size=4", "val-fraction 0.01": "val-fraction 0.5", "val-fraction 0.05": "val-fraction 0.5", "rank 16": "rank 4",
     "--train top:4": "--train top:4 --steps 4 --batch-size 4",
 }  # fmt: skip
 NOT_RUN = {
@@ -86,9 +87,13 @@ def checkpoints(tmp_path_factory) -> Path:
             start = 5000 * (first + number)
             (folder / name / f"{number}.txt").write_text(text[start : start + 5000], "utf-8")
     (folder / "book.txt").write_text(text[50_000:60_000], "utf-8")
+    for name, ask in (("sums", "What is {0} + {0}?"), ("facts", "Which number is {0}?")):
+        lines = [json.dumps({"prompt": ask.format(n), "completion": str(n)}) + "\n" for n in range(20)]
+        (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
     bpe = tokenizers.ByteLevelBPETokenizer()
     bpe.train([str(folder / "book.txt")], vocab_size=300, special_tokens=["<|end|>"], show_progress=False)
     words = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|end|>")
+    words.chat_template = (ROOT / "tests" / "chat_templates" / "zephyr.jinja").read_text("utf-8")
     plain = dict(vocab_size=300, dtype=torch.float32, attention_bias=False, mlp_bias=False, tie_word_embeddings=True)
     large = dict(
         hidden_size=48, num_attention_heads=8, num_key_value_heads=4, intermediate_size=80, num_hidden_layers=4

@@ -222,7 +222,7 @@ def test_settings_have_no_second_defaults_and_a_door_for_each():
     own = {"hashes"}  # found, not asked for
     assert {f.name for f in fields(Settings) if f.default is not MISSING or f.default_factory is not MISSING} == own
     asked = {f.name for f in fields(Settings)} - own - {"command"}
-    assert asked <= parameters(growkit.tune).keys() and asked - {"train"} <= parameters(growkit.pretrain).keys()
+    assert asked <= parameters(growkit.tune).keys() and asked - {"train", "mix"} <= parameters(growkit.pretrain).keys()
 
 
 def test_runs_are_declared_once():
@@ -230,7 +230,8 @@ def test_runs_are_declared_once():
     one, other = parameters(growkit.pretrain), parameters(growkit.tune)
     different = {key for key in one if one[key].annotation != other[key].annotation}
     assert different == {"data", "epochs", "lr", "warmup", "balance", "router_z"} and other.keys() - one.keys() == {
-        "train"
+        "train",
+        "mix",
     }
 
 

@@ -20,7 +20,7 @@ from texts import EXCERPT, TOKENIZERS, header, put, wrap
 
 import growkit
 from growkit.data.batches import IGNORED
-from growkit.models.evaluate import Windows, _inputs_labels
+from growkit.data.windows import Windows
 
 MODELS = {
     "gpt2": dict(vocab_size=400, n_positions=64),
@@ -120,9 +120,10 @@ def test_masked_loss_is_that_of_plain_transformers(here, model):
     found = growkit.evaluate(model, "bert-data", context=40, batch_size=4)
     ids = ids_of("bert-data/val.bin")
     nats, right = [], []
-    windows = Windows(len(ids), 40, 40, False)
+    windows = Windows(ids=ids, context=40, stride=40, masked=(2, 400))
     for number in range(len(ids) // 40):
-        inputs, labels = _inputs_labels(ids, windows, number, 2, 400)
+        batch = windows.at([number])
+        inputs, labels = batch.inputs[0].numpy(), batch.labels[0].numpy()
         original = ids[number * 40 : number * 40 + 40]
         assert ((inputs == original) | (labels != IGNORED)).all() and (
             labels[labels != IGNORED] == original[labels != IGNORED]
@@ -140,9 +141,9 @@ def test_masked_loss_is_that_of_plain_transformers(here, model):
 @pytest.mark.parametrize("context, stride", [(64, 64), (64, 10), (7, 3), (300, 1)])
 @pytest.mark.parametrize("tokens", [301, 302, 340, 1000])
 def test_windows_predict_every_token_but_the_first_once(tokens, context, stride):
-    windows = Windows(tokens, context, stride, True)
+    windows = Windows(ids=np.arange(tokens), context=context, stride=stride)
     predicted = []
-    for number in range(len(windows)):
+    for number in range(windows.windows):
         start, count = windows.place(number)
         assert start >= 0 and start + context < tokens and 0 < count <= context
         predicted += range(start + context - count + 1, start + context + 1)

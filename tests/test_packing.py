@@ -1,6 +1,7 @@
 """Conversations in rows: each whole and seen by itself, in an order that is a function of (seed, step) alone."""
 
 import json
+import math
 import tempfile
 from collections import Counter
 from itertools import pairwise
@@ -12,7 +13,10 @@ import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusing import refused
+from texts import TOKENIZERS, wrap
 
+import growkit
 from growkit.data.batches import IGNORED
 from growkit.data.packed_batches import PackedBatches
 from growkit.data.packing import OPEN_ROWS, Mixing, draw_mixed, pack
@@ -98,7 +102,7 @@ def test_a_batch_says_what_the_conversations_say(tmp_path, packs):
     assert counts.answers_cut == counts.answers - sum(_answers(own[:17]) for own in told)
     assert counts.padded == batches.windows * 16 - int((batch.places >= 0).sum())
     share = counts.answers_cut / counts.answers
-    assert [*counts.notes("--seq-len 16")] == [
+    assert [*batches.notes("--seq-len 16")] == [
         f"{counts.answers_cut} of {counts.answers} answers begin beyond --seq-len 16 and are cut away, with {counts.dropped}"
         " whole conversations; a larger one keeps more"
     ] * (share > 0.05) and share > 0.05
@@ -200,7 +204,7 @@ def test_mixings_that_cannot_be(tmp_path, mixing, names, says):
 
 
 def test_answers_that_are_all_beyond_a_row(tmp_path):
-    with pytest.raises(RequestError, match="has no answer that begins within --seq-len 2; give a larger one"):
+    with pytest.raises(RequestError, match="has no answer that begins within the 2 tokens of a row; make rows longer"):
         PackedBatches(talks(tmp_path, [20] * 5), length=2, size=2)
 
 
@@ -246,3 +250,51 @@ def test_packed_gradients_are_those_of_each_alone(tmp_path):
         predicted.hidden.backward(gradient)
         gradients.append([p.grad for p in model.parameters()])
     assert all(torch.allclose(one, other, atol=1e-10) for one, other in zip(*gradients))
+
+
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_eval_of_conversations(tmp_path, monkeypatch, family):
+    """The loss of answers alone, each conversation by itself; of each task too."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    model = tiny.make(family, dtype=torch.float32)
+    model.save_pretrained("model")
+    tokens = talks(Path("data"), [5, 9, 40, 12, 14, 7, 30, 8], [0, 0, 0, 0, 1, 1, 1, 1], ["a", "b"])
+    found = growkit.evaluate("model", "data", split="train", context=24)
+    total, count = apart(model, tokens, 24), sum(sum(learned[1:25]) for _, learned in conversations(tokens))
+    assert found.loss == pytest.approx(total / count, rel=1e-5) and found.predicted == count
+    assert found.bits_per_byte is None and found.perplexity == pytest.approx(math.exp(found.loss))
+    batches = PackedBatches(tokens, length=24, size=1)
+    weights = np.bincount(batches.at(range(batches.windows)).of.numpy())
+    assert np.dot(weights, [found.domains["a"], found.domains["b"]]) / count == pytest.approx(found.loss)
+    assert found.notes[1] == "conversations: what the assistant says counts, each conversation by itself"
+    assert "begin beyond --context 24 and are cut away" in found.notes[2]
+    some = growkit.evaluate("model", "data", split="train", context=24, limit=30)
+    assert some.windows == 2 and some.predicted < count
+    assert growkit.evaluate("model", "data", split="train").context == 64
+    refused(
+        "eval",
+        "model",
+        "--data",
+        "data",
+        "--split",
+        "train",
+        "--stride",
+        "8",
+        says="--stride is for text; of conversations",
+    )
+    train = ["--seq-len", "8", "--batch-size", "2", "--steps", "1", "--out", "run"]
+    refused(
+        "pretrain", "model", "--data", "data", *train, says="holds conversations, of which answers alone are learned"
+    )
+
+
+def test_masked_models_have_no_conversations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    tiny.make("bert", dtype=torch.float32).save_pretrained("bert")
+    wrap(TOKENIZERS["bert"], mask_token="[MASK]", unk_token="[UNK]").save_pretrained("bert")
+    talks(Path("data"), [9, 12])
+    refused(
+        "eval", "bert", "--data", "data", "--split", "train", says="fills in masked tokens, and conversations are for"
+    )

@@ -30,6 +30,7 @@ def models(tmp_path_factory):
     growkit.delta(folder / "base", folder / "a", folder / "delta")
     growkit.widen(folder / "base", folder / "wide", hidden=48)
     tiny_runs.dataset(folder / "data", 400)
+    growkit.teach(folder / "base", folder / "data", folder / "store", seq_len=16)
     growkit.pretrain(folder / "base", folder / "data", folder / "run", steps=2, seq_len=16, batch_size=2, save_every=1)
     return folder
 
@@ -91,7 +92,11 @@ def sent(how):
 
 
 KINDS = [("wide", "checkpoint", "model"), ("lora", "LoRA", "model"), ("delta", "delta", "model")]
-KINDS += [("data", "data set", "dataset"), ("run/final", "checkpoint", "model")]
+KINDS += [
+    ("data", "data set", "dataset"),
+    ("store", "store of a teacher", "dataset"),
+    ("run/final", "checkpoint", "model"),
+]
 
 
 @pytest.mark.parametrize("folder, kind, repo_type", KINDS, ids=[folder for folder, *_ in KINDS])
@@ -200,6 +205,8 @@ FOLDERS = cases([
     (lambda: Path("lora/adapter_model.safetensors").unlink(), "lora", "but no adapter_model.safetensors"),
     (lambda: Path("delta/delta.safetensors").write_bytes(b"x" * 9), "delta", "delta.safetensors"),
     (lambda: Path("data/val.bin").write_bytes(b"xx"), "data", "'data/val.bin' has 1 tokens"),
+    (lambda: Path("store/store.json").rename("store/store.unfinished.json"), "store", "'store'"),
+    (lambda: Path("store/train.words").write_bytes(b"x"), "store", "the store was cut short"),
     (lambda: Path("wide/model.safetensors").write_bytes(b"version https://git-lfs"), "wide", "is a pointer of Git LFS"),
 ])  # fmt: skip
 

@@ -12,7 +12,7 @@ import tiny
 import torch
 from processes import KILL, child, ended, killing, pair
 from refusing import refused, run, tree
-from tiny_runs import ask, curve, dataset, losses_of, same, tokenizer, weights
+from tiny_runs import ask, curve, dataset, losses_of, same, tagged_dataset, tokenizer, weights
 
 import growkit
 from growkit.data import word_store
@@ -233,6 +233,19 @@ def test_a_masked_model_trains_from_a_store(stores, world):
     assert len(told) >= 2 and all(0.0 < line["kd_loss"] < 10.0 for line in told)
 
 
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_stores_teach_by_domain(stores, world, family):
+    """Each its own positions, as the live ones do; a domain's part of a masked window finds its records."""
+    tagged_dataset(Path("data"))
+    growkit.teach(stores / family, "data", "store", seq_len=16, head=61)
+    usual = dict(model=family, data="data", steps=3, warmup=0, eval_every=3, grad_accum=2)
+    pretrain.pretrain(ask(world, "run", teacher={"a": "store", "b": "store"}, **usual, **TAUGHT))
+    live = dict(teacher={name: str(stores / family) for name in "ab"}, **{**TAUGHT, "teacher_estimate": None})
+    pretrain.pretrain(ask(world, "live", **usual, **live))
+    if family == "llama":  # whose batches are the same, as there are no masks
+        assert losses_of("run") == pytest.approx(losses_of("live"), abs=1e-3)
+
+
 # ---------------------------------------------------------------- refused
 
 
@@ -296,6 +309,13 @@ def test_what_cannot_be_written_down(stores, world):
         (["-o", world / "data" / "store"], "is inside the data"),
     ):
         refused(*line, *more, says=says)
+    tiny.make("llama", dtype=torch.float32).save_pretrained("other")
+    tokenizer().save_pretrained("other")
+    dataset(Path("strange"), 400, tokenizer="0" * 64, tokenizer_source="gone")
+    says = "'strange' was made by another tokenizer than 'other' has: 'gone', which made the data, is not here"
+    refused("teach", "other", "--data", "strange", "--seq-len", "16", "-o", "out", says=says)
+    dataset(Path("alike"), 400, tokenizer="0" * 64, tokenizer_source="other")
+    assert run("teach", "other", "--data", "alike", "--seq-len", "16", "-o", "of-alike").exit_code == 0
     assert json.loads(run(*line, "-o", "store", "--head", "4", "--resume", "auto", "--json").stdout)["bytes_each"] == 52
 
 

@@ -88,7 +88,14 @@ def settings(**asked) -> Settings:
     """Settings of a run: those asked for, the others as `growkit.pretrain` has them by default."""
     defaults = {name: p.default for name, p in signature(growkit.pretrain).parameters.items()}
     made_whole = dict(
-        command="pretrain", train="all", capacity=0.0, teacher_steps=0, balance=0.0, router_z=0.0, temperature=2.0
+        command="pretrain",
+        train="all",
+        mix=None,
+        capacity=0.0,
+        teacher_steps=0,
+        balance=0.0,
+        router_z=0.0,
+        temperature=2.0,
     )  # where the default is what the model needs
     names = {field.name for field in fields(Settings)} & defaults.keys()
     return Settings(**{**{name: defaults[name] for name in names}, **made_whole, **asked})

@@ -14,7 +14,9 @@ WHERE, WHAT = "Where", "What"
 
 @public
 def push(
-    folder: Annotated[w.PathLike, Argument("A finished checkpoint, LoRA, delta or data set.", "FOLDER")],
+    folder: Annotated[
+        w.PathLike, Argument("A finished checkpoint, LoRA, delta, data set or teacher's store.", "FOLDER")
+    ],
     repo: Annotated[str, Argument("A repository of the hub; it is made where it is missing.", "OWNER/NAME")],
     *,
     private: Annotated[bool, Option(help="Make the repository private.", panel=WHERE)] = False,
@@ -30,9 +32,9 @@ def push(
 ) -> "Pushed":
     """Push a finished folder to the Hugging Face hub.
 
-    folder: what a command made, or a checkpoint of anybody's. repo: OWNER/NAME; of a data set it is a repository of
-    data. Hidden files stay, and so does AdamW's state unless optimizer asks for it. Who you are is the hub client's to
-    know: hf auth login, or HF_TOKEN.
+    folder: what a command made, or a checkpoint of anybody's. repo: OWNER/NAME; of a data set or a store it is a
+    repository of data. Hidden files stay, and so does AdamW's state unless optimizer asks for it. Who you are is the
+    hub client's to know: hf auth login, or HF_TOKEN.
 
     Returns a Pushed: .repo, .url (None of a dry run), .what with .files and .left_out. Raises RequestError for what
     cannot be pushed and for what the hub refuses, CheckpointError for a damaged folder.

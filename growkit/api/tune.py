@@ -1,5 +1,6 @@
 """`growkit tune`: a checkpoint taught what it should do, whole or in part. The loop is that of `growkit pretrain`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from growkit import limits
@@ -28,6 +29,15 @@ Epochs = Annotated[
         panel=r.RUN,
         metavar="X",
         within=(0, 1_000_000),
+    ),
+]
+Mix = Annotated[
+    float | str | Sequence[str] | None,
+    Option(
+        help="How often tasks are drawn: a temperature T, in proportion to sizes^(1/T), or name=weight for each; default"
+        " every conversation as often as every other.",
+        panel=LEARNING,
+        metavar="T|NAME=X",
     ),
 ]
 Train = Annotated[
@@ -81,6 +91,7 @@ def tune(
     out: r.Out,
     *,
     train: Train = "all",
+    mix: Mix = None,
     steps: r.Steps = None,
     tokens: r.Tokens = None,
     epochs: Epochs = None,

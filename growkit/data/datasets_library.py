@@ -193,15 +193,18 @@ def _library_errors(name: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let the library neither draw bars nor write lines of its own for a while."""
+    """Let the library, and the hub's client below it, neither draw bars nor write lines of their own for a while."""
     import datasets
+    from huggingface_hub.utils import logging as hub
 
-    bars, level = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    bars, levels = datasets.are_progress_bars_disabled(), [log.get_verbosity() for log in (datasets.logging, hub)]
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    for log in (datasets.logging, hub):
+        log.set_verbosity(log.CRITICAL)
     try:
         yield
     finally:
-        datasets.logging.set_verbosity(level)
+        for log, level in zip((datasets.logging, hub), levels):
+            log.set_verbosity(level)
         if not bars:
             datasets.enable_progress_bars()

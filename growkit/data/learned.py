@@ -11,6 +11,11 @@ from growkit.data.stored_ids import AT_ONCE, StoredIds
 from growkit.errors import CheckpointError
 
 
+def learned_files(folder: Path, split: str) -> tuple[Path, Path]:
+    """(where each conversation starts, which tokens are learned) of a split of conversations."""
+    return folder / f"{split}.idx.npy", folder / f"{split}.learned"
+
+
 class Learned:
     """The conversations of one split. starts: (conversations + 1,) int64, where each begins, and the end of the last.
     marks: (tokens,) uint8, 1 where a token is learned, else 0, read from the file each time.
@@ -19,7 +24,7 @@ class Learned:
     """
 
     def __init__(self, folder: Path, split: str, documents: int, tokens: int):
-        index, path = folder / f"{split}.idx.npy", folder / f"{split}.learned"
+        index, path = learned_files(folder, split)
         self.marks, starts = StoredIds(path, UINT8), StoredIds(index, INT64, header_of(index))
         for file, has, should in ((path, len(self.marks), tokens), (index, len(starts), documents + 1)):
             if has != should:

@@ -12,9 +12,10 @@ from growkit.data.encode import Encoding, encoding
 from growkit.data.stored_ids import StoredIds
 from growkit.data.text import documents, find_files
 from growkit.data.tokenizer import TextTokenizer
-from growkit.data.tokens import META, dtype_for, open_tokens
+from growkit.data.tokens import META, Tokens, dtype_for, open_tokens
 from growkit.errors import CheckpointError, RequestError
 
+ANSWERS = "conversations: what the assistant says counts, each conversation by itself"
 NO_BYTES = "a bare .bin file does not say how much text it was, so there are no bits per byte"
 
 
@@ -23,7 +24,7 @@ class Measured:
     """Tokens to predict. ids: (tokens,). text_bytes: of the text behind them, and counted: which those are, in words.
 
     mask: of the tokenizer that made them, where that is known. domains: which one each token is of, where text is
-    tagged.
+    tagged. chat: the split, where it is of conversations.
     """
 
     ids: np.ndarray | StoredIds
@@ -32,6 +33,7 @@ class Measured:
     counted: str
     mask: int | None
     domains: Domains | None = None
+    chat: Tokens | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -65,6 +67,11 @@ def _dataset(path: Path, split: str, vocabulary: TextTokenizer | None, label: st
             f"{str(path)!r} was made with another tokenizer than {label!r} has; make it again with growkit tokenize"
             f" --tokenizer {label}"
         )
+    if tokens.is_chat:
+        return Measured(
+            ids=tokens.ids, split=split, text_bytes=None, counted="", mask=None, domains=tokens.domains, chat=tokens,
+            notes=(*notes, ANSWERS),
+        )  # fmt: skip
     counted = f"UTF-8 bytes of all documents of {split} as {META} counts them; end-of-document tokens stand for none"
     return Measured(
         ids=tokens.ids,

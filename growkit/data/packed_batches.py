@@ -41,14 +41,6 @@ class RowCounts:
         """The counts as plain data."""
         return asdict(self)
 
-    def notes(self, setting: str) -> Iterator[str]:
-        """What a person should know of it. setting: the option that says how long rows are, with its value."""
-        if self.answers_cut > WORTH_TELLING * self.answers:
-            yield (
-                f"{self.answers_cut:,} of {self.answers:,} answers begin beyond {setting} and are cut away, with"
-                f" {self.dropped:,} whole conversations; a larger one keeps more"
-            )
-
 
 class PackedBatches:
     """Rows of `length` tokens, `size` of them in a step over all processes. tokens: a split of a chat dataset. packs:
@@ -79,7 +71,7 @@ class PackedBatches:
         own = np.flatnonzero(kept)
         if not len(own):
             raise RequestError(
-                f"{str(tokens.path)!r} has no answer that begins within --seq-len {length}; give a larger one"
+                f"{str(tokens.path)!r} has no answer that begins within the {length} tokens of a row; make rows longer"
             )
         self._firsts, self._lengths, self._predicted = firsts[own], (lasts - firsts)[own] - 1, kept[own]
         self._tasks = None if self.domains is None else self.domains.of(self._firsts)
@@ -99,6 +91,15 @@ class PackedBatches:
             rows=self.windows,
             padded=self.windows * length - int(self._lengths.sum()),
         )
+
+    def notes(self, setting: str) -> Iterator[str]:
+        """What a person should know of the counts. setting: the option that says how long rows are, with its value."""
+        cut, answers = self.counts.answers_cut, self.counts.answers
+        if cut > WORTH_TELLING * answers:
+            yield (
+                f"{cut:,} of {answers:,} answers begin beyond {setting} and are cut away, with {self.counts.dropped:,} whole"
+                " conversations; a larger one keeps more"
+            )
 
     @property
     def windows(self) -> int:

@@ -18,15 +18,16 @@ OPEN_ROWS = 64  # that still take conversations; the fullest is closed where the
 class Mixing:
     """How often each task is drawn. temperature T: in proportion to sizes^(1/T), so that 1 draws every conversation
     equally often and a larger one favours small tasks (arXiv 1910.10683, section 3.5.2); or weights by the tasks'
-    names."""
+    names. only: the tasks that are drawn at all; none named: each."""
 
     temperature: float = 1.0
     weights: Mapping[str, float] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
 
     @property
     def even(self) -> bool:
         """Whether every conversation is drawn equally often."""
-        return self.temperature == 1.0 and not self.weights
+        return self.temperature == 1.0 and not self.weights and not self.only
 
     def shares(self, names: Sequence[str], sizes: Sequence[int]) -> np.ndarray:
         """The share of draws of each task (tasks,) float64. sizes: conversations of each.
@@ -42,6 +43,9 @@ class Mixing:
         for name in sorted(set(self.weights) ^ set(names)) if self.weights else ():
             has = "is no task of the data" if name in self.weights else "has no weight"
             raise RequestError(f"task {name!r} {has}; give a weight for each of {', '.join(names)}")
+        for name in self.only:
+            if name not in names:
+                raise RequestError(f"task {name!r} is no task of the data, which has {', '.join(names)}")
         raw = [self.weights[name] for name in names] if self.weights else [float(size > 0) for size in sizes]
         for name, weight, size in zip(names, raw, sizes):
             if not 0 <= weight < float("inf") or (weight and not size):
@@ -53,8 +57,11 @@ class Mixing:
                 raise RequestError(f"the weight {weight} of task {name!r} {why}")
         if not self.weights:
             raw = [weight * max(1, size) ** (1 / self.temperature) for weight, size in zip(raw, sizes)]
+        if self.only:
+            raw = [weight if name in self.only else 0.0 for name, weight in zip(names, raw)]
         if not sum(raw):
-            raise RequestError("the weights of all tasks are 0; give one more than that")
+            which = f"the tasks {', '.join(self.only)}" if self.only else "all tasks"
+            raise RequestError(f"the weights of {which} are 0; give one more than that")
         return np.asarray(raw, np.float64) / sum(raw)
 
 

@@ -1,4 +1,4 @@
-"""What may be pushed to the hub: finished folders of four kinds, and which of their files go. Knows what growkit leaves
+"""What may be pushed to the hub: finished folders of five kinds, and which of their files go. Knows what growkit leaves
 in folders; ignorant of the network.
 
 What never goes: hidden files and folders, and growkit's own marks of unfinished work. AdamW's state goes where it is
@@ -17,6 +17,7 @@ from growkit.checkpoint.new_folder import UNFINISHED
 from growkit.checkpoint.small_files import KINDS, check_inside, read_json, reading
 from growkit.checkpoint.source import ADAPTER, ADAPTER_CONFIG, CONFIG, open_checkpoint, open_state
 from growkit.data.tokens import META, SPLITS, open_tokens
+from growkit.data.word_store import is_store, open_header
 from growkit.errors import CheckpointError, RequestError
 from growkit.growth.optimizer import OPTIMIZER, PLACE
 from growkit.merging.stored_deltas import SPARSE
@@ -25,7 +26,7 @@ from growkit.training.run_folder import FINAL, METRICS, RUN
 from growkit.training.state_files import PLAN
 
 PARTIAL = ".partial"
-CHECKPOINT, LORA, DELTA, DATASET = "checkpoint", "LoRA", "delta", "data set"
+CHECKPOINT, LORA, DELTA, DATASET, STORE = "checkpoint", "LoRA", "delta", "data set", "store of a teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Pushable:
     @property
     def repo_type(self) -> str:
         """What kind of repository the hub has for it."""
-        return "dataset" if self.kind == DATASET else "model"
+        return "dataset" if self.kind in (DATASET, STORE) else "model"
 
     @property
     def bytes(self) -> int:
@@ -98,6 +99,9 @@ def _kind(folder: Path) -> str:
     if (folder / SPARSE).exists() and not (folder / CONFIG).exists():
         open_state(folder / SPARSE)
         return DELTA
+    if is_store(folder):
+        open_header(folder)
+        return STORE
     if (folder / META).exists() and not (folder / CONFIG).exists():
         for split in [split for split in SPLITS if split == "train" or (folder / f"{split}.bin").exists()]:
             open_tokens(folder, split)

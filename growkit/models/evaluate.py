@@ -1,10 +1,7 @@
 """How well a model predicts: nats per token, perplexity, bits per byte. Knows live models and windows of tokens;
 ignorant of how tokens are stored or text is read.
 
-Causal: the text is one stream, documents following each other as in training. A window of `context` tokens predicts the
-token after each of its own; the next one starts `stride` later and only what was not predicted yet counts. So every
-token but the first counts once; the last window is moved back until it is whole. Masked: windows side by side, 15 % of
-each chosen.
+Of conversations, what the assistant says counts, each conversation by itself.
 """
 
 import math
@@ -19,20 +16,20 @@ import torch
 from growkit.checkpoint.model_config import read_model_config
 from growkit.checkpoint.source import CONFIG, open_checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
-from growkit.data.batches import IGNORED, masked_window
+from growkit.data.batches import IGNORED, Batch
 from growkit.data.domains import DomainLosses
 from growkit.data.measured import Measured, measured
-from growkit.data.stored_ids import StoredIds
+from growkit.data.packed_batches import PackedBatches
 from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_folder
+from growkit.data.windows import MASK_SEED, Windows
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named, vocabulary_size
+from growkit.models.adapters import adapted, check_adapter
 from growkit.models.devices import device_named
 from growkit.models.running import load_model, loadable, objective
 from growkit.models.stock import computing
-from growkit.operators.seeds import stable_seed
 
 CONTEXT = 1024  # where the model has more positions
-MASK_SEED = 0
 LOGITS = 1 << 26  # numbers that one batch may put out: 256 MB in float32
 
 
@@ -65,29 +62,6 @@ class Evaluation:
         return {key: value for key, value in figures.items() if key != "domains" or value is not None}
 
 
-@dataclass(frozen=True)
-class Windows:
-    """The windows of so many tokens: each is context tokens of input, and of what they predict the last ones count."""
-
-    tokens: int
-    context: int
-    stride: int
-    causal: bool
-
-    def __len__(self) -> int:
-        if not self.causal:
-            return self.tokens // self.context
-        return 1 + math.ceil((self.tokens - 1 - self.context) / self.stride)
-
-    def place(self, number: int) -> tuple[int, int]:
-        """(first token, how many positions at the end count) of a window."""
-        if not self.causal:
-            return number * self.context, self.context
-        end = min(self.context + number * self.stride, self.tokens - 1)
-        before = self.context + (number - 1) * self.stride if number else 0
-        return end - self.context, end - before
-
-
 def evaluate(
     checkpoint: str | Path,
     data: str | Path,
@@ -99,6 +73,7 @@ def evaluate(
     limit: int | None = None,
     device: str = "auto",
     text_key: str = "text",
+    adapter: str | Path | None = None,
     begin: Callable[[int], Callable[[int], None]] = lambda _total: lambda _done: None,
 ) -> Evaluation:
     """Measure a stock checkpoint on a dataset, a .bin file of tokens, or text, in float32.
@@ -111,21 +86,31 @@ def evaluate(
     where = device_named(device)
     source = open_checkpoint(checkpoint)
     source.close()
+    if adapter is not None:
+        check_adapter(adapter, source)
     with loadable(source) as folder:
         config = read_model_config(folder / CONFIG)
         causal = objective(config, source.label)
         vocabulary = open_tokenizer(folder) if tokenizer_folder(folder) is not None else None
         text = measured(data, split, text_key, vocabulary, source.label)
         size = vocabulary_size(config)
-        mask = None if causal else _mask(text, vocabulary, source.label, size)
-        length = _context(config, context, len(text.ids) - causal, str(data))
-        windows = Windows(len(text.ids), length, _stride(stride, length, causal), causal)
-        count = len(windows) if limit is None else min(len(windows), math.ceil(limit / windows.stride))
-        chosen = np.linspace(0, len(windows) - 1, count).round().astype(int)
+        mask = None if causal else (_mask(text, vocabulary, source.label, size), size)
+        if text.chat is not None:
+            _check_chat(stride, causal, source.label)
+        length = _context(config, context, len(text.ids) - causal if text.chat is None else None, str(data))
+        every = _stride(stride, length, causal)
+        windows = Windows(ids=text.ids, context=length, stride=every, masked=mask, domains=text.domains)
+        rows_of = (
+            windows if text.chat is None else PackedBatches(text.chat, length=length, size=1, packs=_packs(config))
+        )
+        count = rows_of.windows if limit is None else min(rows_of.windows, math.ceil(limit / every))
+        chosen = np.linspace(0, rows_of.windows - 1, count).round().astype(int)
         model, keys = load_model(config, folder, torch.float32)
     missing = [key for key in keys if key.startswith("missing")]
     if missing:
         raise CheckpointError(f"{source.label!r} lacks weights that its class needs ({missing[0]}); nothing to measure")
+    if adapter is not None:
+        model = adapted(model, adapter)
     model.config.use_cache = False
     rows = batch_size or max(1, LOGITS // (length * size))
     total, right, predicted, advance = 0.0, 0, 0, begin(len(chosen))
@@ -133,19 +118,16 @@ def evaluate(
     model.to(where)
     for first in range(0, len(chosen), rows):
         numbers = chosen[first : first + rows].tolist()
-        pairs = [_inputs_labels(text.ids, windows, number, mask, size) for number in numbers]
-        inputs, labels = (torch.from_numpy(np.stack(side)) for side in zip(*pairs))
-        largest = int(max(inputs.max(), labels.max()))
+        batch = rows_of.at(numbers)
+        largest = int(max(batch.inputs.max(), batch.labels.max()))
         if largest >= size:
             raise CheckpointError(
                 beyond_rows(f"{str(data)!r} holds", largest, token_at(source.folder, largest), source.label, size)
             )
-        nats, hits, each = _loss(model, inputs.to(where), labels.to(where), causal)
+        nats, hits, each = _loss(model, batch.to(where), causal)
         total, right, predicted = total + nats, right + hits, predicted + len(each)
-        if kinds is not None and text.domains is not None:
-            starts = np.array([windows.place(number)[0] + causal for number in numbers])
-            places = (starts[:, None] + np.arange(length))[labels.numpy() != IGNORED]
-            kinds.add(text.domains.of(places), each.cpu().numpy())
+        if kinds is not None:
+            kinds.add(batch.of.numpy(), each.cpu().numpy())
         advance(len(numbers))
     loss = total / predicted
     bits = loss / math.log(2) * len(text.ids) / text.text_bytes if causal and text.text_bytes else None
@@ -155,7 +137,7 @@ def evaluate(
         split=text.split,
         objective="causal" if causal else "masked",
         context=length,
-        stride=windows.stride,
+        stride=every,
         windows=len(chosen),
         tokens=len(text.ids),
         predicted=predicted,
@@ -167,38 +149,29 @@ def evaluate(
         accuracy=None if causal else right / predicted,
         domains=None if kinds is None else kinds.means(),
         device=str(where),
-        notes=(*text.notes, *_notes(causal, keys)),
+        notes=(
+            *text.notes,
+            *_notes(causal, keys, adapter),
+            *(rows_of.notes(f"--context {length}") if text.chat else ()),
+        ),
     )
 
 
-def _loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor, causal: bool) -> tuple[float, int, torch.Tensor]:
-    """(sum of nats, how many were guessed, float64 nats of each position that counts, row by row) of (rows, length)
-    inputs and labels."""
+def _loss(model: Any, batch: Batch, causal: bool) -> tuple[float, int, torch.Tensor]:
+    """(sum of nats, how many were guessed, float64 nats of each position that counts, row by row) of a batch."""
+    more = {} if causal else {"attention_mask": torch.ones_like(batch.inputs)}
+    more |= {} if batch.positions is None else {"position_ids": batch.positions}
     with torch.no_grad(), computing(type(model).__name__):
-        more = {} if causal else {"attention_mask": torch.ones_like(inputs)}
-        output = model(input_ids=inputs, **more)
+        output = model(input_ids=batch.inputs, **more)
         scores = output["logits"] if "logits" in output else output["prediction_logits"]
         nats, hits, each = 0.0, 0, []
-        for row, label in zip(scores, labels):
+        for row, label in zip(scores, batch.labels):
             counts = label != IGNORED
             row, label = row[counts].float(), label[counts]
             each.append(torch.nn.functional.cross_entropy(row, label, reduction="none").double())
             nats += float(each[-1].sum())
             hits += int((row.argmax(-1) == label).sum())
     return nats, hits, torch.cat(each)
-
-
-def _inputs_labels(
-    ids: np.ndarray | StoredIds, windows: Windows, number: int, mask: int | None, vocabulary: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(input, labels) of a window, (context,) int64."""
-    start, count = windows.place(number)
-    piece = ids[start : start + windows.context + windows.causal].astype(np.int64)
-    if mask is not None:
-        return masked_window(piece, mask, vocabulary, stable_seed(MASK_SEED, f"mask {number}"))
-    labels = piece[1:].copy()
-    labels[: windows.context - count] = IGNORED
-    return piece[:-1], labels
 
 
 def _mask(text: Measured, vocabulary: TextTokenizer | None, label: str, rows: int) -> int:
@@ -210,13 +183,28 @@ def _mask(text: Measured, vocabulary: TextTokenizer | None, label: str, rows: in
     return mask
 
 
-def _context(config: dict[str, Any], asked: int | None, available: int, data: str) -> int:
-    """Tokens in a window. available: the most that the data can fill."""
+def _check_chat(stride: int | None, causal: bool, label: str) -> None:
+    if not causal:
+        raise RequestError(
+            f"{label!r} fills in masked tokens, and conversations are for models that predict the next one"
+        )
+    if stride is not None:
+        raise RequestError("--stride is for text; of conversations every answer counts once, each by itself")
+
+
+def _packs(config: dict[str, Any]) -> bool:
+    return family_named(config.get("model_type")).packs
+
+
+def _context(config: dict[str, Any], asked: int | None, available: int | None, data: str) -> int:
+    """Tokens in a window. available: the most that the data can fill; None: windows need not be full."""
     positions = family_named(config.get("model_type")).longest(config)
     if not isinstance(positions, int) or positions < 1:
         positions = CONTEXT
     if asked is not None and asked > positions:
         raise RequestError(f"--context {asked} is more than the model's {positions} positions")
+    if available is None:
+        return asked or min(positions, CONTEXT)
     if available < (asked or 1):
         raise RequestError(
             f"{data!r} is too short: it can fill a window of {max(0, available)} tokens, not of {asked or 1}"
@@ -237,7 +225,9 @@ def _perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-def _notes(causal: bool, keys: list[str]) -> Iterator[str]:
+def _notes(causal: bool, keys: list[str], adapter: str | Path | None) -> Iterator[str]:
+    if adapter is not None:
+        yield f"with {str(adapter)!r} on it"
     if not causal:
         yield (
             f"masked: 15 % of each window, drawn by seed {MASK_SEED}; a masked loss has no perplexity and no bits per"

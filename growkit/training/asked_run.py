@@ -12,6 +12,7 @@ from growkit.training import run_request as asked
 from growkit.training.outlook import outlook
 from growkit.training.pretrain import Finished
 from growkit.training.pretrain import pretrain as run
+from growkit.training.run_batches import asked_mix
 from growkit.training.settings import Settings
 from growkit.training.train_words import ALL, usual_rate
 
@@ -60,7 +61,7 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
     duration = asked.Duration(s.steps, s.tokens, s.epochs)
     if command.epochs and s.stages is None and not duration.options:
         duration = asked.Duration(None, None, command.epochs)
-    stages = placing.chosen(duration, origin.layers, s.batch_size * window, s.data)
+    stages = placing.chosen(origin, duration, s.batch_size, window, s.data)
     total = sum(stage.steps for stage in stages)
     teachers = asked.asked_teachers(s.teacher)
     whole: dict[str, Any] = {
@@ -69,6 +70,7 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
         "lr": usual_rate(word, origin.family) if s.lr is None else s.lr,
         "checkpoint": str(s.checkpoint),
         "data": str(s.data),
+        "mix": asked_mix(getattr(s, "mix", None)),
         "out": str(s.out),
         "steps": total,
         "stages": stages,

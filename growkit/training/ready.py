@@ -13,8 +13,9 @@ import torch
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
-from growkit.data.batches import Batches
+from growkit.data.batches import Batches, BatchSource
 from growkit.data.domains import domain_files
+from growkit.data.learned import learned_files
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
 from growkit.data.word_store import HEADER
@@ -31,6 +32,7 @@ from growkit.training.domain_teachers import open_teachers
 from growkit.training.inheriting import taught
 from growkit.training.learners import Learners
 from growkit.training.machine import Machine, this_machine
+from growkit.training.run_batches import run_batches
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
@@ -51,8 +53,8 @@ class ReadyRun:
     settings: Settings
     machine: Machine
     source: Checkpoint
-    train: Batches
-    val: Batches | None
+    train: BatchSource
+    val: BatchSource | None
     teachers: dict[str, Teacher]  # by the domain that each speaks for
     trained: Trained
     standing: Standing
@@ -79,10 +81,6 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         if getattr(settings, board):
             board_writer(board)
     train = open_tokens(settings.data)
-    if train.is_chat:
-        raise RequestError(
-            f"{settings.data!r} holds conversations, of which answers alone are learned; growkit tune does that"
-        )
     val = open_tokens(settings.data, "val") if _has_val(train) else None
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
@@ -104,7 +102,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             mask_token(source, vocabulary_size(config)), vocabulary_size(config), teachers.values()
         )
 
-    def batches(tokens: Tokens) -> Batches:
+    def windows(tokens: Tokens) -> Batches:
         return Batches(
             tokens=tokens.ids,
             length=settings.seq_len,
@@ -115,6 +113,8 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
             domains=tokens.domains,
         )
 
+    family = family_named(config.get("model_type"))
+    learned, validates, told_of_data = run_batches(settings, train, val, family, windows)
     disk = _disk_bytes(settings, _added(part.learners, source) if part.small else parameters, config)
     if not standing.begun:
         check_space(out, disk)
@@ -124,13 +124,13 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         settings=settings,
         machine=machine,
         source=source,
-        train=batches(train),
-        val=batches(val) if val else None,
+        train=learned,
+        val=validates,
         teachers=teachers,
         trained=part,
         standing=standing,
         disk=disk,
-        notes=notes,
+        notes=(*notes, *told_of_data),
     )
 
 
@@ -167,16 +167,14 @@ def _hashes(settings: Settings, train: Tokens, val: Tokens | None, source: Check
     rates = kept_rates(source.folder)
     headers = {name: Path(spec) / HEADER for name, spec in settings.teachers.items()}
     stores = {name: header for name, header in headers.items() if header.is_file()}
-    tagged = [
-        file
-        for tokens in (train, val)
-        if tokens and tokens.domains
-        for file in domain_files(tokens.path.parent, tokens.split)
-    ]
+    splits = [tokens for tokens in (train, val) if tokens]
+    tagged = [file for each in splits if each.domains for file in domain_files(each.path.parent, each.split)]
+    learned = [file for each in splits if each.is_chat for file in learned_files(each.path.parent, each.split)]
     return {
         **({"store": {name: file_hash(header) for name, header in stores.items()}} if stores else {}),
         **({} if rates is None else {"multipliers": file_hash(rates)}),
         **({"domains": [file_hash(file) for file in tagged]} if tagged else {}),
+        **({"learned": [file_hash(file) for file in learned]} if learned else {}),
         "data": file_hash(train.path),
         "val": file_hash(val.path) if val else None,
         "checkpoint": source.hashes(),

@@ -2,6 +2,7 @@
 Knows what follows where nothing is said; ignorant of how a run is carried out.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from growkit.families import Family, family_named
 from growkit.growth.optimizer import kept_state
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
+from growkit.training.run_batches import rows_in
 from growkit.training.stages import SCHEDULES, Stage, read_stages
 
 LENGTH = 512
@@ -52,8 +54,9 @@ class Duration:
         given = (("--steps", self.steps), ("--tokens", self.tokens), ("--epochs", self.epochs))
         return [option for option, value in given if value is not None]
 
-    def in_steps(self, per_step: int, data: str | Path) -> int:
-        """Optimizer steps of `per_step` tokens each, at least 1; data: what epochs are counted in.
+    def in_steps(self, size: int, length: int, data: str | Path, family: Family) -> int:
+        """Optimizer steps of `size` rows of so many tokens each, at least 1. data: what epochs are counted in; family:
+        of the model, which says whether conversations share rows.
 
         Raises RequestError where nothing or several things were said.
         """
@@ -61,8 +64,10 @@ class Duration:
             raise RequestError("say how long the run is by one of --steps, --tokens, --epochs")
         if self.steps is not None:
             return self.steps
+        if self.epochs is not None and (rows := rows_in(data, length, family)) is not None:
+            return max(1, math.ceil(self.epochs * rows / size))
         tokens = self.tokens if self.epochs is None else int(self.epochs * len(open_tokens(data)))
-        return max(1, (tokens or 0) // per_step)
+        return max(1, (tokens or 0) // (size * length))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +80,13 @@ class Staging:
     to_layers: int | None  # stackbert, mslt: layers at the end
     stages: str | Path | Sequence[Stage] | None  # instead: a TOML file, or the stages themselves
 
-    def chosen(self, duration: Duration, layers: int, per_step: int, data: str | Path) -> tuple[Stage, ...]:
-        """The stages of a model of so many layers. per_step: tokens. Raises RequestError for what cannot be."""
+    def chosen(self, origin: Origin, duration: Duration, size: int, length: int, data: str | Path) -> tuple[Stage, ...]:
+        """The stages of a run that begins with a model. size, length: rows of a step, and their tokens. Raises
+        RequestError for what cannot be."""
+        layers = origin.layers
         if self.stages is not None:
             return self._own_stages(self.stages, duration, layers)
-        steps = duration.in_steps(per_step, data)
+        steps = duration.in_steps(size, length, data, origin.family)
         if self.schedule not in SCHEDULES:
             raise RequestError(f"--schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         for option, value, schedules in (

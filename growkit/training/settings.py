@@ -43,6 +43,7 @@ class Settings:
     # what is trained on what, and how long
     checkpoint: str  # the model to go on from
     data: str  # a dataset, or a .bin file of tokens
+    mix: float | dict[str, float] | None  # of tasks: a temperature, or weights by name; None: evenly
     out: str  # folder of the run
     steps: int  # optimizer steps, those of all stages
     stages: tuple[Stage, ...]  # what is trained when
@@ -113,7 +114,7 @@ class Settings:
     def differences(self, recorded: dict[str, Any]) -> list[str]:
         """'lr 0.001 (was 0.0003)' for each setting that a resumed run may not change and that differs."""
         now = self.to_json()
-        now["stages"] = [dict(stage) for stage in now["stages"]]
+        now["stages"] = [{**stage, "tasks": list(stage["tasks"])} for stage in now["stages"]]
         # where validation decides how long a teacher teaches, its steps are part of what is computed
         free = set(FREE) - ({"eval_every"} if self.teacher_until == "overtaken" else set())
         different = [key for key in now if key not in free and now[key] != recorded.get(key)]

@@ -11,6 +11,8 @@ from typing import Any
 
 from growkit.checkpoint.fields import Fields, ListOf, Number, OneOf, Text, Whole, checked
 from growkit.checkpoint.toml_text import read_toml
+from growkit.data.domains import MOST as DOMAINS
+from growkit.data.domains import NAME
 from growkit.errors import CheckpointError, RequestError
 from growkit.growth.depth.layers import METHODS
 from growkit.limits import LAYERS, STEPS
@@ -27,7 +29,7 @@ class Stage:
     of l_b, 2 l_b, ... or all layers; None: no prefixes. train_top: only so many top layers and the head learn; None:
     all. layers, depth: the number of layers to stack the model to before the stage begins, and the method; None: as it
     is. lr: factor on the run's learning rate. warmup: steps over which that rate rises anew; None: it goes on as the
-    run's does.
+    run's does. tasks: of a dataset of conversations, those that it learns; none named: all.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Stage:
     depth: str = "stack"
     lr: float = 1.0
     warmup: int | None = None
+    tasks: tuple[str, ...] = ()
 
     def prefix(self, layers: int, seed: int, step: int) -> tuple[int, int]:
         """(depth, trained) of a step: how many first layers run, and how many top ones of these learn.
@@ -131,6 +134,7 @@ STAGE = Fields(
         "depth": OneOf(tuple(METHODS)),
         "lr": Number(1e-12, 1e12),
         "warmup": Whole(0, STEPS),
+        "tasks": ListOf(Text(NAME, "a name"), 1, DOMAINS),
     },
     needed=("steps",),
 )
@@ -149,7 +153,8 @@ def read_stages(path: str | Path) -> tuple[Stage, ...]:
         strange = [key for key in table if key not in STAGE.kinds]
         if strange:
             raise CheckpointError(f"{where}: {strange[0]!r} is none of {', '.join(STAGE.kinds)}")
-        stages.append(Stage(**{"name": f"stage {number}", **checked(table, STAGE, where, "mend it")}))
+        said = checked(table, STAGE, where, "mend it")
+        stages.append(Stage(**{"name": f"stage {number}", **said, "tasks": tuple(said.get("tasks", ()))}))
     return tuple(stages)
 
 

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 
 from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.same_tokenizer import not_the_beginning
+from growkit.checkpoint.source import Checkpoint
 from growkit.data import word_store as stored
 from growkit.data.batches import IGNORED, Batches
+from growkit.data.tokenizer import open_tokenizer, tokenizer_folder
 from growkit.data.tokens import Tokens, open_tokens
 from growkit.data.word_store import NATS, WORDS, StoreHeader, StoreWriter
 from growkit.errors import GrowkitError, RequestError
@@ -131,6 +134,7 @@ def _asked(
     tokens = open_tokens(data)
     if tokens.is_chat:
         raise RequestError(f"{str(data)!r} holds conversations, of which answers alone are learned; teach takes text")
+    _check_tokenizer(source, tokens, data, entries)
     others = open_tokens(data, "val") if tokens.meta.get("splits", {}).get("val") else None
     masked = None if mask is None else (mask, entries)
 
@@ -147,6 +151,21 @@ def _asked(
         windows=train.windows, val_windows=val.windows if val is not None else 0,
         precision=str(machine.precision).removeprefix("torch."),
     )  # fmt: skip
+
+
+def _check_tokenizer(source: Checkpoint, tokens: Tokens, data: str | Path, entries: int) -> None:
+    """Refuse tokens of which the teacher's are not the beginning. Raises RequestError, CheckpointError for a tokenizer
+    that cannot be read."""
+    if tokens.tokenizer is None or source.folder is None or not (source.folder / "tokenizer.json").is_file():
+        return
+    if open_tokenizer(source.folder).hash == tokens.tokenizer:
+        return
+    made = tokenizer_folder(data) or Path(str(tokens.meta.get("tokenizer_source")))
+    why = f"{str(made)!r}, which made the data, is not here to compare"
+    if made.is_dir():
+        why = not_the_beginning((source.label, str(made)), (source.folder, made), entries)
+    if why:
+        raise RequestError(f"{str(data)!r} was made by another tokenizer than {source.label!r} has: {why}")
 
 
 def _pass(
