@@ -97,6 +97,8 @@ def make_world(folder: Path) -> None:
     must("delta src tuned --save lora --rank 2")
     must(f"pretrain src {TRAIN} run --steps 4")
     must("teach src --data data --seq-len 16 -o store")
+    for word in ("ia3", "molora:2:2"):
+        must(f"tune src {TRAIN} {word.split(':')[0]} --steps 2 --train {word}")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
     Path("half/done-0.bin").write_bytes(bytes(8))
@@ -166,6 +168,7 @@ APPLY = [
     "delta src src+{}",
     "push {} org/name --dry-run",
 ]
+PUT_ON = ["generate src Hello --max-tokens 2 --adapter {}", "eval src --data text.txt --adapter {}"]
 TOKENS = [
     "eval src --data data",
     f"pretrain src {TRAIN} out --steps 2 --dry-run",
@@ -186,6 +189,8 @@ READ = {
     "header": [("src/model.safetensors", GROW + RUN[1:] + MERGE), ("st/model.safetensors", GROW[:2] + ["verify {} st"])],
     "delta": [("delta/delta.safetensors", APPLY), ("delta/growkit.json", APPLY)],
     "lora": [("lora/adapter_config.json", APPLY), ("lora/adapter_model.safetensors", APPLY)],
+    "ia3": [(f"ia3/final/{name}", APPLY[:1] + PUT_ON) for name in ("adapter_config.json", "adapter_model.safetensors", "growkit.json")],
+    "mixture": [(f"molora/final/{name}", PUT_ON + APPLY[:1]) for name in ("small_module.json", "small_module.safetensors")],
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],
     "domains": [(f"tagged/{name}", TAGGED) for name in ("train.domains", "val.domains", "train.idx.npy", "meta.json")],
     "text": [(f"text.{end}", TEXT) for end in ("txt", "jsonl")] + [(f"text.{end}", TEXT[:2]) for end in ("jsonl.gz", "parquet")],

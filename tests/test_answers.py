@@ -8,6 +8,8 @@ from random import Random
 import chats
 import pytest
 
+from growkit.data.answers import Answers
+from growkit.data.chat_template import ChatTemplate
 from growkit.data.conversations import conversation
 
 WORDS = [
@@ -66,7 +68,7 @@ def reference(made, name: str, turns: list[dict], tools: list[dict]) -> tuple[st
 def test_learned_is_what_the_assistant_says(name):
     made = chats.tokenizer(name)
     reading, draw = chats.answers(name, made), Random(name)
-    for number in range(60):
+    for number in range(30):
         tools = [TOOL] if name in chats.TOOLS and number % 2 else []
         turns = messages(name, draw, bool(tools))
         text, ids, learned = reference(made, name, turns, tools)
@@ -109,7 +111,27 @@ def test_turns_that_no_token_ends():
     template = "{% for m in messages %}{{ ('Q: ' if m.role == 'user' else 'A: ') + m.content + '\n\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'A: ' }}{% endif %}"
     found, seen = shown("zephyr", "Hi", "the", "And?", "then", template=template)
     assert found == [(0, "Q: Hi\n\nA:"), (1, " the"), (0, "\n\nQ: And?\n\nA:"), (1, " then</s>")]
-    assert (seen.joined, seen.ends) == (2, {None: 2}), "the space of ' the' is the prompt's"
+    assert (seen.joined, seen.ends, seen.added) == (2, {None: 1}, 1), "the space of ' the' is the prompt's"
+
+
+def test_turns_that_the_next_one_ends():
+    """As GLM's, where generation stops at the token that opens the next turn."""
+    template = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    made = chats.tokenizer("phi")
+    made.chat_template = template
+    stops = frozenset(made.convert_tokens_to_ids(["<end>", "<|user|>"]))
+    reading = Answers(ChatTemplate(tokenizer=made, own=None, stops=stops, where="a test"))
+    turns = [("user", "Hi"), ("assistant", "Hello"), ("user", "And?"), ("assistant", "<|user|> No.")]
+    found = reading.of(
+        conversation({"messages": [{"role": role, "content": words} for role, words in turns]}, "line 1")
+    )
+    groups = groupby(zip(found.ids, found.learned), key=lambda pair: pair[1])
+    assert [(own, made.decode([token for token, _ in group])) for own, group in groups] == [
+        (0, "<|user|>Hi<|assistant|>"),
+        (1, "Hello<|user|>"),
+        (0, "And?<|assistant|>"),
+        (1, "<|user|> No.<end>"),
+    ]
 
 
 def test_an_answer_that_begins_within_the_prompts_last_token():

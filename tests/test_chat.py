@@ -114,7 +114,10 @@ def test_a_template_of_a_file_comes_along(here):
     put("own.jinja", granite)
     made = growkit.tokenize("chat.jsonl", "data", "bare", chat=True, template="own.jinja")
     assert Path("data/chat_template.jinja").read_text("utf-8") == granite
-    assert made.notes[0].startswith("3 answers end with no token") and len(made.notes) == 1
+    assert [note.split(",")[0] for note in made.notes] == [
+        "1 answers are ended by no token",
+        "the end-of-text token was added to 2 conversations",
+    ]
     ids, learned = told()[0]
     text = chats.tokenizer("chatml").decode(ids)
     assert text.endswith("Hello there.<|end_of_text|><|im_end|>") and learned[-1] == 1
@@ -182,7 +185,7 @@ LINES = [
         {"messages": [HI, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}]},
         "turn 2 should call 'f' with an object, not [1]",
     ),
-    ({"messages": [HI, {"role": "assistant", "tool_calls": [CALL]}]}, "line 2 of 'x.jsonl': the chat template refuses it"),
+    ({"messages": [HI, {"role": "assistant", "tool_calls": [CALL]}]}, "turn 2 (assistant) is not shown by the chat template"),
     ('{"prompt": "\\ud800", "completion": "x"}', "line 2 of 'x.jsonl' holds half a character"),
 ]  # fmt: skip
 

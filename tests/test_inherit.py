@@ -24,7 +24,8 @@ def said(out, kind: str) -> list[dict]:
 
 
 def test_the_weight_begins_where_the_teacher_has_something_to_say(world):
-    """A half for a student that was grown exactly from this very teacher, at once or through another; 1 for others."""
+    """A half for a student that was grown exactly from this very teacher, at once or through another; for others what
+    both losses say."""
     llama = world / "llama"
     growkit.widen(llama, "wide", hidden=48)
     growkit.stack("wide", "deep", layers=6, method="identity")
@@ -37,19 +38,20 @@ def test_the_weight_begins_where_the_teacher_has_something_to_say(world):
         ("elsewhere", llama, [], 0.5),
         ("deep", llama, [], 0.5),
         ("deep", "wide", [], 0.5),
-        ("aki", llama, [], 1.0),
+        ("aki", llama, [], None),
         ("wider", "aki", [], 0.5),
-        ("wider", llama, [], 1.0),
-        ("wide", "other", [], 1.0),
-        (llama, llama, [], 1.0),
-        (llama, "wide", [], 1.0),
+        ("wider", llama, [], None),
+        ("wide", "other", [], None),
+        (llama, llama, [], None),
+        (llama, "wide", [], None),
         ("wide", llama, ["--teacher-weight", "0.9"], 0.9),
         ("aki", llama, ["--teacher-schedule", "constant"], 0.5),
     ):
         told = run(*line(world, "--teacher", teacher, *more, "--dry-run", "--json", model=Path(student).absolute()))
         assert told.exit_code == 0, told.output
         (note,) = json.loads(told.stdout)["notes"]
-        assert f"begins at {weight:g} (" in note and ("grown exactly from this teacher: at 1" in note) == (
+        begins = "the square of the share" if weight is None else f"{weight:g} ("
+        assert f"begins at {begins}" in note and ("grown exactly from this teacher: at 1" in note) == (
             weight == 0.5 and "constant" not in more
         )
         assert not Path("run").exists()
@@ -94,3 +96,46 @@ def test_a_teacher_that_became_another(world):
     tiny.make("gpt2", dtype=torch.float32, seed=5, n_layer=1).save_pretrained("teacher")
     with pytest.raises(growkit.RequestError, match="other bytes in teacher"):
         pretrain.pretrain(asked, True)
+
+
+def test_a_weight_that_is_measured(world):
+    """Where it begins follows from both losses before the first step, and a run that was stopped goes on from it."""
+    taught = dict(model="llama", teacher=str(world / "teacher"), teacher_steps=6, steps=8, save_every=2)
+    growkit.pretrain(world / "teacher", world / "data", "better", steps=20, seq_len=16, batch_size=8, lr=3e-3)
+    taught["teacher"] = "better/final"
+    pretrain.pretrain(ask(world, "whole", **taught))
+    first = said("whole", "val")[0]["loss"]
+    model = pretrain.open_run(ask(world, "asked", **taught))
+    share = 1.0 - model.lessons.teacher.validation_loss(model.val) / first
+    model.release()
+    alphas = [one["alpha"] for one in said("whole", "train")]
+    assert 0.0 < share < 1.0 and alphas == pytest.approx([share**2 * (1 - step / 6) for step in range(6)] + [0.0] * 2)
+    assert f"begins at {share**2:.3f}" in said("whole", "note")[1]["text"]
+
+    def stop(line) -> None:
+        if line["kind"] == "train" and line["step"] == 5:
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        pretrain.pretrain(ask(world, "part", **taught), watch=stop)
+    pretrain.pretrain(ask(world, "part", **taught), True)
+    assert curve("part") == curve("whole") and same(weights("part/final"), weights("whole/final"))
+    assert [one["step"] for one in said("part", "val")] == [one["step"] for one in said("whole", "val")]
+
+
+def test_a_weak_teacher_does_no_harm(world):
+    """Nor does one that is better than the model ends: within 0.02 of alone or better, where held it costs a tenth and
+    more."""
+    usual = dict(seq_len=16, batch_size=8, lr=3e-3, eval_every=5, eval_tokens=480, save_every=100)
+    tiny.make("llama", dtype=torch.float32, seed=4, num_hidden_layers=1).save_pretrained("small")
+
+    def end(out: str, checkpoint=world / "llama", steps=30, **more) -> float:
+        return growkit.pretrain(checkpoint, world / "data", out, steps=steps, **{**usual, **more}).loss
+
+    alone = end("alone")
+    for steps in (12, 50):
+        teacher = dict(teacher=f"teacher{steps}/final")
+        end(f"teacher{steps}", "small", steps)
+        assert end(f"taught{steps}", **teacher) <= alone + 0.02
+        held = dict(teacher_until="steps", teacher_schedule="heaviside", teacher_steps=30)
+        assert end(f"held{steps}", **teacher, **held) > alone + 0.1

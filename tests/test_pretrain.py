@@ -87,7 +87,13 @@ def test_teachers(world):
     assert pretrain.carry_through(taught_run).run is taught_run
     assert lines[:4] == [(1, 1.0, True, True), (2, 0.5, True, True), (3, 0.0, False, False), (4, 0.0, False, False)]
     assert losses_of("taught")[0] == losses_of("none")[0] != losses_of("taught")[1]
-    itself = dict(teacher=str(world / "llama"), teacher_steps=9, teacher_schedule="heaviside", weight_decay=0.0)
+    itself = dict(
+        teacher=str(world / "llama"),
+        teacher_steps=9,
+        teacher_schedule="heaviside",
+        teacher_weight=1.0,
+        weight_decay=0.0,
+    )
     pretrain.pretrain(ask(world, "itself", model="llama", steps=1, **itself))
     said = next(
         line for line in map(json.loads, Path("itself/metrics.jsonl").read_text().splitlines()) if "alpha" in line
@@ -132,6 +138,7 @@ def test_a_teacher_that_is_overtaken(world, monkeypatch):
     monkeypatch.setattr(loop, "validate", validate)
     monkeypatch.setattr(teacher, "validate", validate)
     taught = dict(teacher=str(world / "teacher"), teacher_steps=10, teacher_until="overtaken", eval_every=2)
+    taught["teacher_weight"] = 1.0
     go(ask(world, "whole", **taught))
     weight = {step: 1 - (step - 1) / 10 if step <= 6 else 0.0 for step in range(1, 13)}
     assert alphas("whole") == pytest.approx(weight) and asked.count(True) == 1 and asked.count(False) == 7

@@ -71,6 +71,7 @@ def evaluate(
     text_key: Annotated[
         str, Option(help="Where JSON lines and parquet hold the text.", panel=None, metavar="KEY")
     ] = "text",
+    adapter: w.Adapter = None,
     begin: Begin = _quiet,
 ) -> "Evaluation":
     """Measure how well a model predicts text: nats per token, perplexity, bits per byte; masked models: loss and
@@ -85,5 +86,5 @@ def evaluate(
 
     return measure(
         checkpoint, data, split=split, context=context, stride=stride, batch_size=batch_size, limit=limit,
-        device=device, text_key=text_key, begin=begin,
+        device=device, text_key=text_key, adapter=adapter, begin=begin,
     )  # fmt: skip

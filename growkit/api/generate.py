@@ -25,9 +25,7 @@ def generate(
     *,
     system: Annotated[str | None, Option(help="What the system says first.", panel=PROMPT, metavar="TEXT")] = None,
     raw: Annotated[bool, Option(help="Go on from the prompt as it is, without a chat template.", panel=PROMPT)] = False,
-    adapter: Annotated[
-        w.PathLike | None, Option(help="A PEFT adapter on the model.", panel=WORDS, metavar="FOLDER")
-    ] = None,
+    adapter: w.Adapter = None,
     max_tokens: Annotated[
         int, Option(help="Say so many tokens at most.", panel=WORDS, metavar="N", within=(1, limits.AXIS))
     ] = 256,

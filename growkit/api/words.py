@@ -128,6 +128,10 @@ SourceHeads = Annotated[
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
+Adapter = Annotated[
+    PathLike | None,
+    Option(help="A small module on the model: PEFT's, or growkit tune's.", panel=None, metavar="FOLDER"),
+]
 
 Progress = Annotated[Callable[[int], None], Callback("Called with the number of bytes that were just written.")]
 AnnouncePlan = Annotated[Callable[["Plan"], None], Callback("Called with the plan before anything is written.")]

@@ -31,12 +31,13 @@ class Answered:
 @dataclass(kw_only=True)
 class Seen:
     """What was met while conversations were read. answers: how many are learned. ends: how often each token ended one;
-    None: none did. joined: answers whose first characters are in a token of the prompt's. opened: what prompts go on
-    with where the text does not. unasked: what opens answers though no prompt does. unseen_tools: conversations whose
-    tools the template does not show."""
+    None: none did. added: conversations that an end-of-text token was added to. joined: answers whose first characters
+    are in a token of the prompt's. opened: what prompts go on with where the text does not. unasked: what opens answers
+    though no prompt does. unseen_tools: conversations whose tools the template does not show."""
 
     answers: int = 0
     ends: Counter[int | None] = field(default_factory=Counter)
+    added: int = 0
     joined: int = 0
     opened: str = ""
     unasked: str = ""
@@ -89,9 +90,11 @@ class Answers:
                 learned[span.first : span.last] = b"\1" * (span.last - span.first)
             closed = spans[-1]
             self.seen.answers += 1
-            self.seen.ends[ids[closed.last - 1] if closed.ends else None] += 1
             if not closed.ends and turn == len(chat.messages) - 1 and self._end is not None:
                 ids, learned = [*ids[: closed.last], self._end], learned[: closed.last] + b"\1"
+                self.seen.added += 1
+            else:
+                self.seen.ends[ids[closed.last - 1] if closed.ends else None] += 1
         self.seen.unseen_tools += bool(chat.tools) and not shown.has_tools()
         return Answered(ids, bytes(learned), size)
 

@@ -64,16 +64,15 @@ def chat_notes(seen: Seen, template: ChatTemplate) -> Iterator[str]:
     """What a person should know of the answers that were met."""
     for token, count in sorted(seen.ends.items(), key=lambda entry: -entry[1]):
         if token is None:
-            yield (
-                f"{count:,} answers end with no token: the chat template closes them with none, so that generation stops only"
-                " behind a conversation's last, where the end-of-text token was added"
-            )
+            yield f"{count:,} answers are ended by no token, so that generation would not stop behind them"
         elif token not in template.stops:
             name = template.tokenizer.convert_ids_to_tokens(token)
             yield (
                 f"{count:,} answers end with {name!r} (id {token}), at which generation does not stop: {template.where} has"
                 f" {sorted(template.stops)} as eos_token_id; add {token} there"
             )
+    if seen.added:
+        yield f"the end-of-text token was added to {seen.added:,} conversations, whose last answer the chat template does not end"
     if seen.joined:
         yield f"{seen.joined:,} answers begin within the token that ends the prompt before them: it is learned"
     if seen.opened:

@@ -29,13 +29,14 @@ class Shown:
         try:
             self.text = template.text(self._messages, chat.tools)
         except Exception as error:  # a template raises anything
-            self.text = self._with_text_as_arguments(error)
+            self.text = self._with_older_calls(error)
         self._mark = chr(next((n for n in PRIVATE if chr(n) not in self.text), PRIVATE[0]))
         self._places: dict[int, Place | None] = {}
 
-    def _with_text_as_arguments(self, error: Exception) -> str:
-        """The text by a template that joins what tools are called with as text, as DeepSeek's does."""
-        self._messages = [_text_arguments(message) for message in self._messages]
+    def _with_older_calls(self, error: Exception) -> str:
+        """The text by a template that joins what calls of tools hold as text, and content with it, as DeepSeek's
+        does."""
+        self._messages = [_older_calls(message) for message in self._messages]
         if self._messages != list(self._chat.messages):
             try:
                 return self._template.text(self._messages, self._chat.tools)
@@ -150,10 +151,10 @@ def _other_words(message: Message, mark: str) -> Message:
     return other
 
 
-def _text_arguments(message: Message) -> Message:
-    """A message whose tools are called with JSON text, as OpenAI's form has it."""
+def _older_calls(message: Message) -> Message:
+    """A message whose tools are called with JSON text, as OpenAI's form has it, beside content, be it none."""
     calls = [_call_with(call, _as("", call["function"]["arguments"])) for call in message.get("tool_calls", ())]
-    return {**message, "tool_calls": calls} if calls else message
+    return {"content": "", **message, "tool_calls": calls} if calls else message
 
 
 def _call_with(call: dict[str, Any], arguments: Any) -> dict[str, Any]:

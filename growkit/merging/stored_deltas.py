@@ -18,15 +18,18 @@ import numpy as np
 import torch
 
 from growkit.checkpoint.headers import StoredTensor
+from growkit.checkpoint.made_for import check_made_for
 from growkit.checkpoint.source import ADAPTER, Checkpoint, open_checkpoint, runs
-from growkit.errors import CheckpointError
+from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.growth.kin import names_of
 from growkit.growth.source_headers import FLOATS, Headers, is_tied
 from growkit.merging.by_tensor import Number
+from growkit.merging.ia3 import ScaledDelta, is_ia3, open_ia3
 from growkit.merging.lora import LowRankDelta
 from growkit.merging.lora_tensors import open_lora
 from growkit.merging.merged_tensor import Giver, MergedTensor
+from growkit.models.small.small_file import is_small, read_small
 
 SPARSE, PICKLED = "delta.safetensors", "adapter_model.bin"
 
@@ -74,7 +77,7 @@ class Skill:
     """A stored delta that was opened. untied: the base's head and embedding, one tensor there, differ in the result."""
 
     giver: Giver  # what a plan needs of it
-    member: SparseDelta | LowRankDelta
+    member: SparseDelta | LowRankDelta | ScaledDelta
     stored: Checkpoint
     untied: bool = False
 
@@ -88,10 +91,19 @@ def open_skill(
     or of another base.
     """
     untied = False
+    member: SparseDelta | LowRankDelta | ScaledDelta
+    if is_small(path):
+        raise RequestError(
+            f"{str(path)!r} is a {read_small(path).kind}: how its experts are mixed depends on each token, which no plain"
+            " weights can do; generate --adapter uses it"
+        )
+    check_made_for(path, base)
     if (path / SPARSE).is_file():
         stored = open_checkpoint(path / SPARSE)
-        member: SparseDelta | LowRankDelta
         member, dtypes, shapes, untied = _sparse(path, stored, headers, family)
+    elif (path / ADAPTER).is_file() and is_ia3(path):
+        member, dtypes, shapes = open_ia3(path, headers, family)
+        stored = member.stored
     elif (path / ADAPTER).is_file():
         lora = open_lora(path, base, headers, family)
         member, dtypes, shapes, untied = lora.member, lora.dtypes, lora.shapes, lora.untied

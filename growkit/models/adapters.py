@@ -1,22 +1,35 @@
-"""A small module on a model, for one use of it. Knows PEFT's loader; ignorant of what is computed with it."""
+"""A small module on a model, for one use of it. Knows PEFT's loader and growkit's own; ignorant of
+what is computed with it.
+"""
 
 import warnings
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.made_for import check_made_for
 from growkit.checkpoint.small_files import check_inside, read_json
+from growkit.checkpoint.source import Checkpoint
 from growkit.errors import CheckpointError, RequestError, reason_of
+from growkit.models.small.small_file import is_small, put_small, read_small
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def check_adapter(folder: str | Path) -> None:
-    """Refuse what is no adapter of PEFT's in safetensors. Raises CheckpointError, and RequestError without PEFT."""
+def check_adapter(folder: str | Path, source: Checkpoint) -> None:
+    """Refuse what is no small module: of PEFT's in safetensors, or of growkit's own. source: what it goes on.
+
+    Raises CheckpointError, and RequestError without PEFT and for one that growkit made for another model.
+    """
     path = Path(folder)
+    check_made_for(path, source)
+    if is_small(path):
+        read_small(path)
+        return
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
             raise CheckpointError(
-                f"--adapter {str(folder)!r} has no {name}; name a folder that PEFT saved as safetensors"
+                f"--adapter {str(folder)!r} has no {name}; name a folder that growkit tune left, or that PEFT saved as"
+                " safetensors"
             )
         check_inside(path / name)
     read_json(path / CONFIG)
@@ -27,7 +40,11 @@ def check_adapter(folder: str | Path) -> None:
 
 
 def adapted(model: Any, folder: str | Path) -> Any:
-    """A model with an adapter on it, as PEFT loads it. Raises CheckpointError for one that does not fit it."""
+    """A model with a small module on it, as PEFT or growkit loads it. Raises CheckpointError for one that does not fit
+    it."""
+    if is_small(folder):
+        put_small(model, folder)
+        return model
     import peft
 
     try:

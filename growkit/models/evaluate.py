@@ -24,6 +24,7 @@ from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_fold
 from growkit.data.windows import MASK_SEED, Windows
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named, vocabulary_size
+from growkit.models.adapters import adapted, check_adapter
 from growkit.models.devices import device_named
 from growkit.models.running import load_model, loadable, objective
 from growkit.models.stock import computing
@@ -72,6 +73,7 @@ def evaluate(
     limit: int | None = None,
     device: str = "auto",
     text_key: str = "text",
+    adapter: str | Path | None = None,
     begin: Callable[[int], Callable[[int], None]] = lambda _total: lambda _done: None,
 ) -> Evaluation:
     """Measure a stock checkpoint on a dataset, a .bin file of tokens, or text, in float32.
@@ -84,6 +86,8 @@ def evaluate(
     where = device_named(device)
     source = open_checkpoint(checkpoint)
     source.close()
+    if adapter is not None:
+        check_adapter(adapter, source)
     with loadable(source) as folder:
         config = read_model_config(folder / CONFIG)
         causal = objective(config, source.label)
@@ -105,6 +109,8 @@ def evaluate(
     missing = [key for key in keys if key.startswith("missing")]
     if missing:
         raise CheckpointError(f"{source.label!r} lacks weights that its class needs ({missing[0]}); nothing to measure")
+    if adapter is not None:
+        model = adapted(model, adapter)
     model.config.use_cache = False
     rows = batch_size or max(1, LOGITS // (length * size))
     total, right, predicted, advance = 0.0, 0, 0, begin(len(chosen))
@@ -143,7 +149,11 @@ def evaluate(
         accuracy=None if causal else right / predicted,
         domains=None if kinds is None else kinds.means(),
         device=str(where),
-        notes=(*text.notes, *_notes(causal, keys), *(rows_of.notes(f"--context {length}") if text.chat else ())),
+        notes=(
+            *text.notes,
+            *_notes(causal, keys, adapter),
+            *(rows_of.notes(f"--context {length}") if text.chat else ()),
+        ),
     )
 
 
@@ -215,7 +225,9 @@ def _perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-def _notes(causal: bool, keys: list[str]) -> Iterator[str]:
+def _notes(causal: bool, keys: list[str], adapter: str | Path | None) -> Iterator[str]:
+    if adapter is not None:
+        yield f"with {str(adapter)!r} on it"
     if not causal:
         yield (
             f"masked: 15 % of each window, drawn by seed {MASK_SEED}; a masked loss has no perplexity and no bits per"

@@ -62,10 +62,10 @@ def generate(
     Raises CheckpointError for what cannot speak, RequestError for what cannot be asked of it.
     """
     where = device_named(device)
-    if adapter is not None:
-        check_adapter(adapter)
     source = open_checkpoint(checkpoint)
     source.close()
+    if adapter is not None:
+        check_adapter(adapter, source)
     with loadable(source) as folder:
         config = read_model_config(folder / CONFIG)
         if not objective(config, source.label):

@@ -31,13 +31,14 @@ SCHEMA = Fields(
         "step": Whole(),
         "stage": Whole(),
         "tokens": Whole(),
+        "weight": Null(Number(0, 1)),
         "teachers": MapOf(
             Fields({"overtaken": Flag(), "loss": Null(Number())}, needed=("overtaken", "loss")),
         ),
         "flops": Number(0),
         "elapsed_s": Number(0),
     },
-    needed=("step", "stage", "tokens", "teachers", "flops", "elapsed_s"),
+    needed=("step", "stage", "tokens", "weight", "teachers", "flops", "elapsed_s"),
 )
 PICKLED = ".metadata"  # of PyTorch's distributed checkpoint
 

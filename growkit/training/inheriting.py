@@ -9,10 +9,11 @@ from growkit.checkpoint.record import grown_exactly
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.errors import RequestError
-from growkit.training.settings import UNTIL, Settings
+from growkit.training.settings import EVERYTHING, UNTIL, Settings
 from growkit.training.teaching import first_weight
 
 OVERTAKEN, STEPS = UNTIL
+SHARE = "the square of the share of the model's validation loss that the teacher takes away"
 
 
 def taught(
@@ -26,14 +27,14 @@ def taught(
     if settings.teacher_until == OVERTAKEN and not validated:
         raise RequestError("--teacher-until overtaken is told by validation, and the data has no validation split")
     until = settings.teacher_until or (OVERTAKEN if validated else STEPS)
-    usual, why = first_weight(
-        settings.teacher_schedule, any(_grown_exactly(source, teacher) for teacher in teachers.values())
-    )
+    exactly_grown = any(_grown_exactly(source, teacher) for teacher in teachers.values())
+    usual, why = first_weight(settings.teacher_schedule, exactly_grown, until == OVERTAKEN and EVERYTHING in teachers)
     weight, why = (usual, why) if settings.teacher_weight is None else (settings.teacher_weight, "as asked for")
     end = f"for {settings.teacher_steps:,} steps"
     if until == OVERTAKEN:
         end += ", or until validation finds the model better"
-    notes = [f"the teacher's weight begins at {weight:g} ({why}), {settings.teacher_schedule} {end}"]
+    begins = SHARE if weight is None else f"{weight:g}"
+    notes = [f"the teacher's weight begins at {begins} ({why}), {settings.teacher_schedule} {end}"]
     if settings.teacher_until is None and not validated:
         notes.append(
             "the data has no validation split to tell when the model overtakes its teacher: it teaches to the end"

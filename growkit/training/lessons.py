@@ -10,7 +10,7 @@ from growkit.training.domain_teachers import Together
 from growkit.training.inheriting import OVERTAKEN
 from growkit.training.settings import EVERYTHING, Settings
 from growkit.training.teacher import Speaker, Teacher
-from growkit.training.teaching import Teaching
+from growkit.training.teaching import Teaching, measured_weight
 
 MARGIN = 1e-3  # nats that rounding alone may put between a model and the one it was grown from exactly
 
@@ -21,7 +21,8 @@ class Lessons:
 
     def __init__(self, settings: Settings, teachers: Mapping[str, Teacher]):
         self._teachers = dict(teachers)
-        self._teaching = Teaching(settings.teacher_steps, settings.teacher_schedule, settings.teacher_weight or 0.0)
+        self._steps, self._schedule = settings.teacher_steps, settings.teacher_schedule
+        self._weight = settings.teacher_weight  # None until both losses are known
         self._watched = settings.teacher_until == OVERTAKEN
         self._theirs: dict[str, float] = {}  # each one's own validation loss, which stays what it is
         self._overtaken: dict[str, bool] = {name: False for name in teachers}
@@ -39,7 +40,7 @@ class Lessons:
 
     def alpha(self, step: int) -> float:
         """The teachers' weight at a step, counted from 0; from the first 0 on they are let go."""
-        alpha = self._teaching.alpha(step) if self._teachers else 0.0
+        alpha = Teaching(self._steps, self._schedule, self._weight or 0.0).alpha(step) if self._teachers else 0.0
         if alpha == 0.0:
             self._teachers.clear()
         return alpha
@@ -63,19 +64,26 @@ class Lessons:
                 notes.append(
                     f"at step {step} {what}; it {alone}" if step else f"{what}, before the first step; it {alone}"
                 )
+        if self._weight is None and EVERYTHING in self._teachers:
+            theirs = self._theirs[EVERYTHING]
+            self._weight = measured_weight(loss, theirs)
+            both = f"the model's validation loss is {loss:.4f}, its own {theirs:.4f}"
+            notes.append(f"the teacher's weight begins at {self._weight:.3f}: {both}")
         return notes
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint says of them."""
         return {
+            "weight": self._weight,
             "teachers": {
                 name: {"overtaken": overtaken, "loss": self._theirs.get(name)}
                 for name, overtaken in self._overtaken.items()
-            }
+            },
         }
 
     def take_up(self, state: dict[str, Any]) -> None:
         """Go on from what a checkpoint says."""
+        self._weight = state["weight"]
         for name, said in state["teachers"].items():
             if said["loss"] is not None:
                 self._theirs[name] = said["loss"]

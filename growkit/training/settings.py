@@ -78,7 +78,7 @@ class Settings:
     teacher_estimate: str | None  # of a teacher's store: a row of growkit.training.estimates.ESTIMATES
     temperature: float  # of both distributions
     teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teaching.ALPHAS
-    teacher_weight: float | None  # that weight at the first step; None: as growkit.training.teaching.first_weight says
+    teacher_weight: float | None  # that weight at the first step; None: growkit.training.teaching.measured_weight
 
     # mixtures of experts
     balance: float  # weight of the load-balancing loss

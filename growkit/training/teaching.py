@@ -33,8 +33,19 @@ class Teaching:
         return 0.0 if step >= self.steps else self.weight * ALPHAS[self.schedule](step / self.steps)
 
 
-def first_weight(schedule: str, exactly_grown: bool) -> tuple[float, str]:
-    """(alpha at the first step where nobody says otherwise, why).
+def measured_weight(loss: float, theirs: float) -> float:
+    """alpha at the first step for a model of this validation loss and a teacher of that: the square of the share that
+    the teacher takes away.
+
+    While it counts alpha, a model learns that much less of the text, and a weak teacher gives little for it: at 1 it
+    costs more than it gives long before it is overtaken (measured: docs/training.md).
+    """
+    return max(0.0, 1.0 - theirs / loss) ** 2 if loss > 0.0 else 0.0
+
+
+def first_weight(schedule: str, exactly_grown: bool, measured: bool) -> tuple[float | None, str]:
+    """(alpha at the first step where nobody says otherwise, None for `measured_weight`; why). measured: whether both
+    losses will be known by then.
 
     A model that was grown exactly from its teacher says what it says: the KL and its gradient are zero, so that with
     alpha = 1 the first steps would learn nothing.
@@ -46,4 +57,6 @@ def first_weight(schedule: str, exactly_grown: bool) -> tuple[float, str]:
         )
     if schedule == "constant":
         return HALF, "constant is half the text, half the teacher"
-    return 1.0, "the model was not grown exactly from this teacher"
+    if measured:
+        return None, "measured before the first step"
+    return 1.0, "neither exact growth nor validation says otherwise"

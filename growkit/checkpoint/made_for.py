@@ -1,0 +1,33 @@
+"""Whether a small module was made for a model. Knows growkit.json and hashes of weight files; ignorant of what modules
+compute.
+"""
+
+from pathlib import Path
+
+from growkit.checkpoint.record import record_of
+from growkit.checkpoint.source import PROVENANCE, Checkpoint
+from growkit.errors import RequestError
+
+TRAINING = ("pretrain", "tune")  # commands whose result, where it is a small module, is for the one model it began with
+SHOWN = 12  # digits of a hash in a sentence
+
+
+def check_made_for(folder: Path, base: Checkpoint) -> None:
+    """Refuse a small module that a run of growkit made for other weights. Raises RequestError with both hashes.
+
+    Nothing is known of what others made, nor of deltas, which people do add to other models of the same base.
+    """
+    record = record_of(folder) or {}
+    sources = record.get("sources")
+    entry = sources[0] if isinstance(sources, list) and sources and isinstance(sources[0], dict) else {}
+    files = entry.get("files")
+    if record.get("command") not in TRAINING or not isinstance(files, dict) or not files:
+        return
+    wanted, there = {str(value) for value in files.values()}, {*base.hashes().values()}
+    if wanted == there:
+        return
+    one, other = (sorted(hashes)[0][:SHOWN] for hashes in (wanted - there or wanted, there - wanted or there))
+    raise RequestError(
+        f"{str(folder)!r} was made for {str(entry.get('name'))!r}, weights of SHA-256 {one}... ({PROVENANCE}), and"
+        f" {base.label!r} has {other}...; name the model it was made for"
+    )
