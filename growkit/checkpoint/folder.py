@@ -39,8 +39,8 @@ class WeightFiles:
 
 @dataclass(frozen=True)
 class Beside:
-    """Whose tokenizer and other files the result gets, and how wide its hidden states were and are. instead: a file that
-    takes the place of the one of its name."""
+    """Whose tokenizer and other files the result gets, and how wide its hidden states were and are. instead: a file
+    that takes the place of the one of its name."""
 
     folder: Path
     hidden: tuple[int, int]
