@@ -48,9 +48,9 @@ BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 @dataclass(frozen=True, kw_only=True)
 class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. standing: how
-    far it is in its folder. trained: who learns, and what is left. template: the chat template that the
-    data was made with, where it is not the tokenizer's own. rows: what became of conversations. disk: bytes it needs there at most. notes:
-    what was settled that nobody asked for."""
+    far it is in its folder. trained: who learns, and what is left. template: the chat template that the data was made
+    with, where it is not the tokenizer's own. rows: what became of conversations. disk: bytes it needs there at most.
+    notes: what was settled that nobody asked for."""
 
     settings: Settings
     machine: Machine
