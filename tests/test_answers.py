@@ -68,7 +68,7 @@ def reference(made, name: str, turns: list[dict], tools: list[dict]) -> tuple[st
 def test_learned_is_what_the_assistant_says(name):
     made = chats.tokenizer(name)
     reading, draw = chats.answers(name, made), Random(name)
-    for number in range(60):
+    for number in range(30):
         tools = [TOOL] if name in chats.TOOLS and number % 2 else []
         turns = messages(name, draw, bool(tools))
         text, ids, learned = reference(made, name, turns, tools)
