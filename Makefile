@@ -64,6 +64,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/pretrain.py
 	$(RUN) examples/benchmarks/trainer_losses.py
 	$(RUN) examples/benchmarks/rewarm.py $(TEXT)
+	$(RUN) examples/benchmarks/weak_teacher.py $(firstword $(wildcard $(TEXT)/*.txt $(TEXT)/*/*.txt)) --work bench/weak-teacher
 	$(RUN) examples/benchmarks/router_clusters.py
 	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
 	$(if $(DOCS),$(RUN) examples/benchmarks/new_domain.py $(TEXT) $(DOCS) --work bench/new-domain)

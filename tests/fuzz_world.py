@@ -180,6 +180,7 @@ TAGGED += [f"{TAGGED[2]} --teacher a=src --teacher b=tuned --teacher-until steps
 TEXT = ["tokenize {} --tokenizer src --workers 1 -o out", "eval src --data {}", "verify src wide --text {}"]
 TRAINED = ["report {} run2 -o out", "report run2 {} -o out", "report run2 -o out --source {}"]
 
+TUNED = f"tune src {TRAIN} out --steps 1".replace("--data data", "--data talks")
 # kind -> [(file that is mutated, the command lines that read it)]; {} stands for its folder, or for itself where it has
 # none
 READ = {
@@ -198,7 +199,7 @@ READ = {
         ("chat.jinja", ["tokenize chat.jsonl --chat --template {} --tokenizer src -o out"]),
     ],
     "talks": [
-        (f"talks/{name}", ["eval src --data talks", "push talks org/name --dry-run"])
+        (f"talks/{name}", ["eval src --data talks", "push talks org/name --dry-run", TUNED])
         for name in ("meta.json", "val.bin", "val.idx.npy", "val.learned", "chat_template.jinja")
     ],
     "tokenizer": [

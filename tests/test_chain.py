@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from processes import pair
 from refusing import refused, run, tree
 from tiny_runs import same, weights
 
@@ -261,3 +262,14 @@ def test_folders_that_are_no_chains_or_of_another():
         shutil.rmtree(f"family/{name}")
     growkit.grow("family/small/final", "family/large-start", layers=6)
     refused(*asked("--resume", "auto"), says="is not what 'family/medium/final' grows to now")
+
+
+def test_two_processes_make_one_chain():
+    """Planned by each, grown by the first, trained by both."""
+    short = SIZES.replace("steps = 6", "").replace("steps = 4", "steps = 2").split('[[size]]\nname = "large"')[0]
+    Path("sizes.toml").write_text(short)
+    growkit.chain("sizes.toml", "data", "one")
+    assert pair(lambda: growkit.chain("sizes.toml", "data", "two") and 0) == [0, 0]
+    one, two = (json.loads(Path(name, "report/report.json").read_text()) for name in ("one", "two"))
+    assert [size["name"] for size in two["sizes"]] == ["small", "medium"] and two["alone"] is None
+    assert [size["loss"] for size in two["sizes"]] == pytest.approx([size["loss"] for size in one["sizes"]], abs=1e-4)

@@ -17,7 +17,6 @@ from small_runs import WORDS, begun, run_on
 from tiny_runs import curve, losses_of, same
 
 from growkit.errors import RequestError
-from growkit.models.small.small_file import put_small
 from growkit.models.small.targets import unwrapped
 from growkit.operators.seeds import generator
 from growkit.training import checkpoints as state
@@ -46,13 +45,13 @@ def learns(model):
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize(("model", "word"), [("llama", word) for word in WORDS] + [("gpt2", "ia3"), ("gpt2", "molora")])
+@pytest.mark.parametrize(("model", "word"), [("llama", word) for word in WORDS] + [("gpt2", "molora")])
 def test_nothing_changes_at_first_and_nothing_else_ever(world, model, word):
     """A new module is no change at all, bit for bit; a step moves all of it, and nothing of the model it is on."""
     student = begun(world, word, model=model).student
     before = stock(model, world / model)
     assert torch.equal(logits_of(student.model), logits_of(before))
-    run = run_on(world, "run", word, model=model, steps=6)
+    run = run_on(world, "run", word, model=model, steps=3)
     named = dict(run.student.model.named_parameters())
     frozen = {unwrapped(name): p for name, p in named.items() if not p.requires_grad}
     assert frozen.keys() == dict(before.named_parameters()).keys()
@@ -65,7 +64,7 @@ def test_nothing_changes_at_first_and_nothing_else_ever(world, model, word):
 
 @pytest.mark.parametrize(("model", "word"), [("llama", word) for word in OF_PEFT] + [("gpt2", "control")])
 def test_the_result_is_a_folder_that_stock_peft_loads(world, model, word):
-    run = run_on(world, "run", word, model=model, steps=6, lr=1e-2)
+    run = run_on(world, "run", word, model=model, steps=4, lr=2e-2)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="(?i).*(missing|unexpected).*")
         loaded = peft.PeftModel.from_pretrained(stock(model, world / model), "run/final")
@@ -105,9 +104,9 @@ def test_losses_are_those_of_a_loop_in_plain_peft(world, word):
     assert losses_of("run") == pytest.approx(losses, abs=1e-5) and losses[-1] < losses[0] - 0.1
 
 
-@pytest.mark.parametrize("word", ["lora", "control", "mov"])
+@pytest.mark.parametrize("word", ["lora", "control"])
 def test_a_run_goes_on_bit_for_bit_from_what_learns_alone(world, word):
-    usual = dict(model="llama", steps=8, save_every=3, lr=1e-2)
+    usual = dict(model="llama", steps=6, save_every=3, lr=1e-2)
     whole = run_on(world, "whole", word, **usual).student
     kept = read_plan(state.checkpoints_in(Path("whole/checkpoints"))[0])
     held = {name.removeprefix("model.") for name in kept if name.startswith("model.")}
@@ -134,7 +133,7 @@ def test_a_run_goes_on_bit_for_bit_from_what_learns_alone(world, word):
 @pytest.mark.parametrize("word", ["control", "molora"])
 def test_two_processes_train_the_same_module(world, word):
     """It is drawn, or taken from weights that neither holds whole, alike."""
-    usual = dict(model="llama", steps=4, lr=1e-2)
+    usual = dict(model="llama", steps=2, lr=1e-2)
     assert pair(lambda: run_on(world, "two", word, shard="all", **usual) and 0) == [0, 0]
     run_on(world, "one", word, grad_checkpointing=True, **usual)
     assert losses_of("two") == pytest.approx(losses_of("one"), abs=1e-5)
@@ -199,7 +198,7 @@ def test_outputs_of_loras_are_mixed_and_not_their_factors(world):
 # ---------------------------------------------------------------- mixtures of experts
 
 
-@pytest.mark.parametrize("family", tiny.MIXTURES)
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])
 def test_a_lora_is_on_experts_too(world, family):
     tiny.make(family, dtype=torch.float32).save_pretrained(family)
     run = run_on(world, "run", "lora", model=Path(family).resolve(), steps=3, lr=1e-2, expert_dropout=0.2)
@@ -216,11 +215,3 @@ def test_others_say_that_experts_are_no_linear_layers(world, word):
     with pytest.raises(RequestError, match="in one tensor"):
         run_on(world, "run", word, model=Path("mixtral").resolve(), steps=3)
     assert not Path("run").exists()
-
-
-def test_a_mixtures_folder_is_the_model_that_was_trained(world):
-    for word in ("mov", "molora"):
-        run = run_on(world, word, word, model="llama", steps=6, lr=1e-2)
-        model = stock("llama", world / "llama")
-        put_small(model, f"{word}/final")
-        assert torch.equal(logits_of(model), logits_of(run.student.model))

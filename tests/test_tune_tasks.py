@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -183,6 +184,27 @@ def test_answers_that_are_cut_away_are_told_of(world, talks):
         "tune", world / "llama", "--data", "late", "--out", "run", "--seq-len", "16", "--steps", "1", "--dry-run"
     )
     assert shown.exit_code == 0 and "answers begin beyond --seq-len 16" in shown.output.replace("\n", " ")
+
+
+def test_the_plan_tells_what_becomes_of_conversations(world, talks):
+    line = ["tune", world / "llama", "--data", talks / "tasks", "--out", "run", "--seq-len", "12", "--dry-run"]
+    rows = json.loads(run(*line, "--json").stdout)["rows"]
+    assert rows["conversations"] == sum(SIZES) == rows["answers"] and rows["dropped"] == 0 < rows["tokens_cut"]
+    assert rows["rows"] * 12 == rows["padded"] + rows["tokens"] - rows["tokens_cut"] - rows["conversations"]
+    shown = " ".join(run(*line).stdout.split())
+    assert f"100 conversations in {rows['rows']} rows: {rows['padded']} places padded" in shown
+
+
+def test_the_template_that_the_data_was_made_with_goes_along(world, talks):
+    for name, source in (("llama", world / "llama"), ("talks", talks / "tasks")):
+        shutil.copytree(source, name)
+    Path("llama/chat_template.jinja").write_text("its own")
+    usual = dict(seq_len=24, batch_size=4, steps=1)
+    growkit.tune("llama", "talks", "plain", **usual)
+    assert Path("plain/final/chat_template.jinja").read_text() == "its own"
+    Path("talks/chat_template.jinja").write_text("another")
+    growkit.tune("llama", "talks", "run", **usual)
+    assert Path("run/final/chat_template.jinja").read_text() == "another"
 
 
 def test_what_is_learned_is_part_of_what_a_run_goes_on_with(world, talks):

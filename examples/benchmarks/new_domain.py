@@ -4,9 +4,10 @@
 
 Domain adaptation as in knowledge inheritance (Qin et al., arXiv 2105.13880). A Llama shape (hidden 96, 4 layers, a BPE
 vocabulary of 1024) is trained on BOOKS, a small one (hidden 48, 2 layers) on DOCS. Then the larger one goes on, on DOCS
-alone and on half of each, without a teacher and with the small one, and on the mixture with both: the small one for DOCS
-and the model as it was for BOOKS. `growkit report` tells both sides. BOOKS, DOCS: .txt or .jsonl files, or folders of
-them; of each so much of the beginning is used as --characters says. One thread, some eight minutes of it.
+alone and on as much of each, without a teacher and with the small one (at temperature 1, and at growkit's usual 2), and
+on the mixture with both: the small one for DOCS and the model as it was for BOOKS. `growkit report` tells both sides.
+BOOKS, DOCS: .txt or .jsonl files, or folders of them; of each so much of the beginning is used as --characters says.
+One thread, some five minutes of it.
 """
 
 import argparse
@@ -26,6 +27,7 @@ VOCABULARY, LARGE, SMALL = 1024, (96, 4), (48, 2)
 RUN: dict[str, Any] = dict(seq_len=128, batch_size=8, eval_every=25, eval_tokens=32_768, save_every=10**9, lr=3e-3)
 BEGUN: dict[str, Any] = dict(steps=300, warmup=20)  # of the larger model on books
 ADAPTING: dict[str, Any] = dict(lr=1e-3, warmup=10)
+SHARP, SOFT = 1.0, 2.0  # temperatures
 PIECE = 8000  # characters of a document
 
 
@@ -76,14 +78,16 @@ def measure(books: Path, docs: Path, work: Path, characters: int, seed: int, ste
         longer = {**BEGUN, "steps": 2 * BEGUN["steps"]} if name == "small" else BEGUN
         made[name] = growkit.pretrain(begun, data[domain], work / name, **RUN, **longer, **quiet).folder
     runs = []
-    for name, domain, teachers in (
-        ("docs-alone", "docs", None),
-        ("docs-taught", "docs", [f"docs={made['small']}"]),
-        ("mixed-alone", "mixed", None),
-        ("mixed-taught", "mixed", [f"docs={made['small']}"]),
-        ("mixed-both", "mixed", [f"docs={made['small']}", f"books={made['large']}"]),
+    of_docs, of_both = [f"docs={made['small']}"], [f"docs={made['small']}", f"books={made['large']}"]
+    for name, domain, teachers, temperature in (
+        ("docs-alone", "docs", None, SHARP),
+        ("docs-taught", "docs", of_docs, SHARP),
+        ("docs-taught-at-2", "docs", of_docs, SOFT),
+        ("mixed-alone", "mixed", None, SHARP),
+        ("mixed-taught", "mixed", of_docs, SHARP),
+        ("mixed-taught-both", "mixed", of_both, SHARP),
     ):
-        taught = {} if teachers is None else {"teacher": teachers, "teacher_steps": steps}
+        taught = {} if teachers is None else {"teacher": teachers, "teacher_steps": steps, "temperature": temperature}
         asked = {**RUN, **ADAPTING, **quiet, **taught, "seed": seed + 1000}
         growkit.pretrain(made["large"], data[domain], work / name, steps=steps, **asked)
         runs.append(work / name)

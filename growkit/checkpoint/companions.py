@@ -124,20 +124,20 @@ def _meant(kind: str, stated: Mapping[str, Any]) -> dict[str, Any]:
 def copy_companions(source: Path, out: Path, hidden: tuple[int, int]) -> None:
     """Copy companions byte for byte; pooling settings get the new width."""
     for path in companion_files(source):
-        _copy(path, out / path.name)
+        copy_plain(path, out / path.name)
     copy_templates(source, out)
     for kind, folder in sentence_modules(source):
         if not folder.is_dir():
             continue
         (out / folder.name).mkdir()
         for path in companion_files(folder):
-            _copy(path, out / folder.name / path.name)
+            copy_plain(path, out / folder.name / path.name)
         if (folder / CONFIG).exists():
             settings = read_json(folder / CONFIG)
             sizes = POOLING_SIZES if kind == "Pooling" else ("in_features",)
             grown = {k: hidden[1] if k in sizes and v == hidden[0] else v for k, v in settings.items()}
             if grown == settings:
-                _copy(folder / CONFIG, out / folder.name / CONFIG)
+                copy_plain(folder / CONFIG, out / folder.name / CONFIG)
             else:
                 write_json(out / folder.name / CONFIG, grown)
 
@@ -149,9 +149,10 @@ def copy_templates(source: Path, out: Path) -> None:
         check_inside(templates)
         (out / TEMPLATES).mkdir()
         for path in companion_files(templates):
-            _copy(path, out / TEMPLATES / path.name)
+            copy_plain(path, out / TEMPLATES / path.name)
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_plain(source: Path, target: Path) -> None:
+    """Copy one file, which is no pipe and no device."""
     with open_plain(source) as original, open(target, "wb") as copy:
         shutil.copyfileobj(original, copy)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from growkit.checkpoint.companions import copy_companions
+from growkit.checkpoint.companions import copy_companions, copy_plain
 from growkit.checkpoint.new_folder import NOTHING, Contents, new_folder
 from growkit.checkpoint.record import record_text
 from growkit.checkpoint.source import CONFIG, PROVENANCE, SINGLE, Checkpoint
@@ -39,10 +39,12 @@ class WeightFiles:
 
 @dataclass(frozen=True)
 class Beside:
-    """Whose tokenizer and other files the result gets, and how wide its hidden states were and are."""
+    """Whose tokenizer and other files the result gets, and how wide its hidden states were and are. instead: a file
+    that takes the place of the one of its name."""
 
     folder: Path
     hidden: tuple[int, int]
+    instead: Path | None = None
 
 
 def write_folder(
@@ -75,6 +77,8 @@ def write_folder(
         fill(folder)
         if beside is not None:
             copy_companions(beside.folder, folder, beside.hidden)
+            if beside.instead is not None:
+                copy_plain(beside.instead, folder / beside.instead.name)
         for files, (headers, slots, sizes) in zip(weights, laid):
             files.write(folder / files.place, headers, slots, sizes)
             total = sum(prod(shape) * dtype.itemsize for _, dtype, shape in files.tensors)
@@ -87,9 +91,9 @@ def write_folder(
             write_json(folder / CONFIG, dict(config))
 
 
-def beside(source: Checkpoint, old: int, new: int) -> Beside | None:
+def beside(source: Checkpoint, old: int, new: int, instead: Path | None = None) -> Beside | None:
     """What a result gets from beside a source's weights; None for a bare file. old, new: width of hidden states."""
-    return None if source.folder is None else Beside(source.folder, (old, new))
+    return None if source.folder is None else Beside(source.folder, (old, new), instead)
 
 
 @contextmanager

@@ -159,6 +159,12 @@ def outlook(ahead: Outlook, as_json: bool) -> None:
     out.print(
         f"{ahead.parameters:,} parameters{learn}, {ahead.tokens:,} tokens ({ahead.passes:.2f} times the data), {ahead.warmup:,} steps of warm-up{taught}"
     )
+    if (rows := ahead.rows) is not None:
+        out.print(
+            f"{rows['conversations']:,} conversations in {rows['rows']:,} rows: {rows['padded']:,} places padded,"
+            f" {rows['tokens_cut']:,} tokens and {rows['answers_cut']:,} of {rows['answers']:,} answers cut,"
+            f" {rows['dropped']:,} conversations dropped"
+        )
     where = f"{ahead.processes} processes on {ahead.device}" if ahead.processes > 1 else ahead.device
     out.print(
         f"{where}, {ahead.precision}; weights, gradient and moments {size(ahead.state)} and activations beside them"

@@ -175,7 +175,7 @@ class PackedBatches:
             torch.from_numpy(labels),
             torch.from_numpy(places),
             kinds,
-            torch.from_numpy(positions) if self.packs else None,
+            positions=torch.from_numpy(positions) if self.packs else None,
         )
 
 

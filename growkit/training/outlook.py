@@ -39,6 +39,7 @@ class Outlook:
     device: str  # where it runs
     precision: str  # what products are computed in
     processes: int  # that share it
+    rows: dict[str, int] | None = None  # of conversations: what became of them in rows, as RowCounts says
     notes: tuple[str, ...] = ()  # what was settled that nobody asked for, and why
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +77,7 @@ def outlook(settings: Settings, resume: bool = False) -> Outlook:
         device=str(ready.machine.device),
         precision=s.precision,
         processes=ready.machine.world,
+        rows=ready.rows.to_json() if ready.rows is not None else None,
         notes=ready.notes,
     )
 

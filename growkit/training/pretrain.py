@@ -89,7 +89,7 @@ def open_run(
         lessons=Lessons(ready.settings, ready.teachers),
         open_model=_open_model,
         learners=learners or ready.trained.learners,
-        saved=(saved or ready.trained.saved)(ready.source),
+        saved=saved(ready.source) if saved else ready.trained.saved(ready.source, ready.template),
         grow=grow_stage,
         say=_diary(ready, boards, watch),
         finished=ready.standing.finished,

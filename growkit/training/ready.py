@@ -16,6 +16,7 @@ from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import Batches, BatchSource
 from growkit.data.domains import domain_files
 from growkit.data.learned import learned_files
+from growkit.data.packed_batches import RowCounts
 from growkit.data.tokenizer import open_tokenizer
 from growkit.data.tokens import Tokens, open_tokens
 from growkit.data.word_store import HEADER
@@ -32,7 +33,7 @@ from growkit.training.domain_teachers import open_teachers
 from growkit.training.inheriting import taught
 from growkit.training.learners import Learners
 from growkit.training.machine import Machine, this_machine
-from growkit.training.run_batches import run_batches
+from growkit.training.run_batches import run_batches, template_of
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
@@ -47,8 +48,9 @@ BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 @dataclass(frozen=True, kw_only=True)
 class ReadyRun:
     """A run that can begin, or go on. settings: with the precision and hashes of what was found. standing: how
-    far it is in its folder. trained: who learns, and what is left. disk: bytes it needs there at most. notes:
-    what was settled that nobody asked for."""
+    far it is in its folder. trained: who learns, and what is left. template: the chat template that the data was made
+    with, where it is not the tokenizer's own. rows: what became of conversations. disk: bytes it needs there at most.
+    notes: what was settled that nobody asked for."""
 
     settings: Settings
     machine: Machine
@@ -57,6 +59,8 @@ class ReadyRun:
     val: BatchSource | None
     teachers: dict[str, Teacher]  # by the domain that each speaks for
     trained: Trained
+    template: Path | None
+    rows: RowCounts | None
     standing: Standing
     disk: int
     notes: tuple[str, ...] = ()
@@ -114,7 +118,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         )
 
     family = family_named(config.get("model_type"))
-    learned, validates, told_of_data = run_batches(settings, train, val, family, windows)
+    data = run_batches(settings, train, val, family, windows)
     disk = _disk_bytes(settings, _added(part.learners, source) if part.small else parameters, config)
     if not standing.begun:
         check_space(out, disk)
@@ -124,13 +128,15 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         settings=settings,
         machine=machine,
         source=source,
-        train=learned,
-        val=validates,
+        train=data.train,
+        val=data.val,
         teachers=teachers,
         trained=part,
+        template=template_of(train),
+        rows=data.rows,
         standing=standing,
         disk=disk,
-        notes=(*notes, *told_of_data),
+        notes=(*notes, *data.notes),
     )
 
 

@@ -8,31 +8,25 @@ from pathlib import Path
 
 from growkit.data.batches import Batch, BatchSource
 from growkit.data.domains import Domains
-from growkit.data.packed_batches import PackedBatches
+from growkit.data.packed_batches import PackedBatches, RowCounts
 from growkit.data.packing import Mixing
-from growkit.data.tokens import Tokens, open_tokens
+from growkit.data.tokens import TEMPLATE, Tokens, open_tokens
 from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
 
 
-@dataclass(frozen=True)
+@dataclass
 class StagedBatches:
     """In each stage of a run the batches of its own source; otherwise those of the first, which is over all tasks."""
 
     sources: Sequence[BatchSource]
     stages: Sequence[Stage]
 
-    @property
-    def size(self) -> int:
-        """Rows of a step."""
-        return self.sources[0].size
-
-    @property
-    def domains(self) -> Domains | None:
-        """Of the text."""
-        return self.sources[0].domains
+    def __post_init__(self) -> None:
+        self.size: int = self.sources[0].size
+        self.domains: Domains | None = self.sources[0].domains
 
     @property
     def windows(self) -> int:
@@ -61,10 +55,21 @@ class StagedBatches:
         return own, step - before
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunBatches:
+    """What a run learns from, and what validates it. rows: what became of conversations; notes: what a person should
+    know of that."""
+
+    train: BatchSource
+    val: BatchSource | None
+    rows: RowCounts | None = None
+    notes: tuple[str, ...] = ()
+
+
 def run_batches(
     settings: Settings, train: Tokens, val: Tokens | None, family: Family, windows: Callable[[Tokens], BatchSource]
-) -> tuple[BatchSource, BatchSource | None, tuple[str, ...]]:
-    """(what a run learns from, what validates it, notes). windows: makes batches of text.
+) -> RunBatches:
+    """The batches of a run's two splits. windows: makes batches of text.
 
     Raises RequestError for conversations where they cannot be learned, and for tasks of data that has none.
     """
@@ -76,7 +81,7 @@ def run_batches(
                 f"{what}, which are those of conversations, and {settings.data!r} holds text; growkit tokenize --chat"
                 " name=PATH ... makes a dataset of tasks"
             )
-        return windows(train), None if val is None else windows(val), ()
+        return RunBatches(train=windows(train), val=None if val is None else windows(val))
     if settings.command == "pretrain":
         raise RequestError(
             f"{settings.data!r} holds conversations, of which answers alone are learned; growkit tune does that"
@@ -93,11 +98,18 @@ def run_batches(
     every = {tasks: rows(train, replace(mixing, only=tasks)) for tasks in {(), *(s.tasks for s in settings.stages)}}
     whole = every[()]
     learned: BatchSource = StagedBatches([every[s.tasks] for s in settings.stages], settings.stages) if named else whole
-    return (
-        learned,
-        None if val is None else rows(val, Mixing()),
-        tuple(whole.counts.notes(f"--seq-len {settings.seq_len}")),
+    return RunBatches(
+        train=learned,
+        val=None if val is None else rows(val, Mixing()),
+        rows=whole.counts,
+        notes=tuple(whole.notes(f"--seq-len {settings.seq_len}")),
     )
+
+
+def template_of(tokens: Tokens) -> Path | None:
+    """The chat template that a dataset was made with instead of the tokenizer's own, where there is one."""
+    path = tokens.path.parent / TEMPLATE
+    return path if tokens.is_chat and path.is_file() else None
 
 
 def rows_in(data: str | Path, length: int, family: Family) -> int | None:

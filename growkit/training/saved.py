@@ -42,10 +42,11 @@ class Saved(Protocol):
 @dataclass(frozen=True)
 class WholeModel:
     """The whole model as a Hugging Face folder, AdamW's state and rates beside it, with the tokenizer of the checkpoint
-    that the run began with, which is origin.
+    that the run began with, which is origin. template: a chat template that takes the place of its own.
     """
 
     origin: Checkpoint
+    template: Path | None = None
 
     def export(self, student: Student, folder: Path, record: Record | None = None) -> None:
         """The folder is there when it is whole; raises RequestError where the disk has no room for it."""
@@ -60,7 +61,7 @@ class WholeModel:
 
         hidden = model.config.hidden_size
         card = None if record is None else trained_card(self.origin)
-        write_together(student.machine, folder, fill, beside(self.origin, hidden, hidden), record, card)
+        write_together(student.machine, folder, fill, beside(self.origin, hidden, hidden, self.template), record, card)
 
     def _begin(self, student: Student, folder: Path) -> None:
         model: Any = student.model

@@ -4,6 +4,7 @@ said. Knows the words; ignorant of how a run is carried out.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.inserted import inserted_layers
@@ -55,12 +56,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Trained:
-    """Who learns in a run, and what it leaves. saved: called with the checkpoint that the run begins with. small:
-    whether that is a small module alone, without the model."""
+    """Who learns in a run, and what it leaves. module: what writes a small module alone, of the checkpoint that the run
+    begins with; None: the whole model is left."""
 
     learners: Learners
-    saved: Callable[[Checkpoint], Saved] = WholeModel
-    small: bool = False
+    module: Callable[[Checkpoint], Saved] | None = None
+
+    @property
+    def small(self) -> bool:
+        """Whether a small module is left, without the model."""
+        return self.module is not None
+
+    def saved(self, origin: Checkpoint, template: Path | None = None) -> Saved:
+        """What writes the result. template: a chat template that the whole model gets instead of its own."""
+        return WholeModel(origin, template) if self.module is None else self.module(origin)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,7 @@ def _adapter(wanted: Wanted) -> Trained:
     if kind != LORA:
         refuse_experts(wanted.family, f"--train {wanted.word}")
     learners = ia3() if kind == IA3 else {LORA: lora, CONTROL: control}[kind](wanted.rank(0, RANKS[kind]))
-    return Trained(learners, lambda origin: PeftFolder(origin, kind), small=True)
+    return Trained(learners, lambda origin: PeftFolder(origin, kind))
 
 
 def _mixed(wanted: Wanted) -> Trained:
@@ -115,7 +124,7 @@ def _mixed(wanted: Wanted) -> Trained:
     if not 1 <= experts <= EXPERTS:
         raise RequestError(f"--train {wanted.word} should name from 1 to {EXPERTS} experts")
     learners, soft = mixture(kind, experts, wanted.rank(1, RANKS[MOLORA]) if kind == MOLORA else 0)
-    return Trained(learners, lambda origin: MixtureFolder(origin, soft), small=True)
+    return Trained(learners, lambda origin: MixtureFolder(origin, soft))
 
 
 WORDS: dict[str, TrainWord] = {
