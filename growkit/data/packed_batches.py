@@ -9,7 +9,6 @@ right is never seen from the left.
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -144,8 +143,10 @@ class PackedBatches:
         return self._epochs[number]
 
     def _mixed(self, mixing: Mixing) -> np.ndarray:
-        names = self.domains.names if self.domains is not None else ()
-        return mixing.shares(names, np.bincount(self._tasks, minlength=len(names)).tolist() if names else [])
+        if self.domains is None or self._tasks is None:
+            return mixing.shares((), ())
+        names = self.domains.names
+        return mixing.shares(names, np.bincount(self._tasks, minlength=len(names)).tolist())
 
     def _filled(self, order: np.ndarray) -> "_Rows":
         """Rows of conversations that come in an order."""
@@ -168,9 +169,14 @@ class PackedBatches:
                 places[number, span] = np.arange(first, first + length)
                 positions[number, span] = np.arange(length)
             positions[number, end:] = np.arange(self.length - end)
-        sides: list[Any] = [torch.from_numpy(side) for side in (inputs, labels, places)]
-        sides.append(None if self.domains is None else torch.from_numpy(self.domains.of(places + 1)))
-        return batch_of(*sides, torch.from_numpy(positions) if self.packs else None)
+        kinds = None if self.domains is None else torch.from_numpy(self.domains.of(places + 1))
+        return batch_of(
+            torch.from_numpy(inputs),
+            torch.from_numpy(labels),
+            torch.from_numpy(places),
+            kinds,
+            positions=torch.from_numpy(positions) if self.packs else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def evaluate(
         notes=(
             *text.notes,
             *_notes(causal, keys, adapter),
-            *(rows_of.notes(f"--context {length}") if text.chat else ()),
+            *(rows_of.notes(f"--context {length}") if isinstance(rows_of, PackedBatches) else ()),
         ),
     )
 

@@ -70,7 +70,7 @@ class Predicted:
         inputs, masked = batch.inputs, is_masked(model.config)
         # no attention mask: without one the causal flash kernel is used, and texts that share a row, whose positions
         # begin anew, do not see each other
-        more = {} if masked else {"use_cache": False}
+        more: dict[str, Any] = {} if masked else {"use_cache": False}
         more |= {} if batch.positions is None else {"position_ids": batch.positions}
         with computing(type(model).__name__):
             self._output = model.base_model(input_ids=inputs, **more)

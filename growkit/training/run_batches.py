@@ -17,22 +17,16 @@ from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
 
 
-@dataclass(frozen=True)
+@dataclass
 class StagedBatches:
     """In each stage of a run the batches of its own source; otherwise those of the first, which is over all tasks."""
 
     sources: Sequence[BatchSource]
     stages: Sequence[Stage]
 
-    @property
-    def size(self) -> int:
-        """Rows of a step."""
-        return self.sources[0].size
-
-    @property
-    def domains(self) -> Domains | None:
-        """Of the text."""
-        return self.sources[0].domains
+    def __post_init__(self) -> None:
+        self.size: int = self.sources[0].size
+        self.domains: Domains | None = self.sources[0].domains
 
     @property
     def windows(self) -> int:
