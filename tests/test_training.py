@@ -425,7 +425,7 @@ def test_a_layer_never_sampled_survives_save_and_load(tmp_path):
     set_rate(optimizer, 1e-2)
     step(first, optimizer, 1)
     saver = state.Saver(tmp_path, keep=2)
-    trainer = {"stage": 0, "tokens": 64, "teachers": {}, "flops": 1e9, "elapsed_s": 0.5}
+    trainer = {"stage": 0, "tokens": 64, "weight": None, "teachers": {}, "flops": 1e9, "elapsed_s": 0.5}
     saver.begin(1, first, optimizer, trainer)
     saver.settle(wait=True)
     second = tiny.make("llama", dtype=torch.float32, seed=5)

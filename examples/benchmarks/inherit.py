@@ -88,8 +88,9 @@ def prepare(corpus: Path, other: Path, work: Path, seed: int, teacher_steps: int
             shutil.copy(file, places["small"] / file.name)
     for name, steps in (("strong", teacher_steps), ("weak", teacher_steps // 10)):
         run = places[name].with_name(f"{name}-run")
-        growkit.pretrain(places["small"], places["data"], run, steps=steps, seed=seed, resume="auto",
-                         eval_every=teacher_steps, **RUN)  # fmt: skip
+        if not (run / "final").exists():
+            growkit.pretrain(places["small"], places["data"], run, steps=steps, seed=seed, resume="auto",
+                             eval_every=teacher_steps, **RUN)  # fmt: skip
         places[name] = run / "final"
     if not places["grown"].exists():
         growkit.grow(places["strong"], places["grown"], **LARGE)
