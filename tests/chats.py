@@ -7,8 +7,8 @@ from pathlib import Path
 from texts import bpe, wrap
 from tokenizers import pre_tokenizers
 
-from growkit.data.answers import Answers
-from growkit.data.chat_template import ChatTemplate
+from growkit.data.chats.answers import Answers
+from growkit.data.chats.chat_template import ChatTemplate
 
 FOLDER = Path(__file__).parent / "chat_templates"
 CHATML = ["<|im_start|>", "<|im_end|>"]

@@ -8,9 +8,9 @@ from random import Random
 import chats
 import pytest
 
-from growkit.data.answers import Answers
-from growkit.data.chat_template import ChatTemplate
-from growkit.data.conversations import conversation
+from growkit.data.chats.answers import Answers
+from growkit.data.chats.chat_template import ChatTemplate
+from growkit.data.chats.conversations import conversation
 
 WORDS = [
     "Hi",

@@ -12,8 +12,8 @@ from refusing import cases, refused, run, tree
 from texts import put
 
 import growkit
-from growkit.data.chat_template import open_template
-from growkit.data.conversations import conversation
+from growkit.data.chats.chat_template import open_template
+from growkit.data.chats.conversations import conversation
 from growkit.data.tokens import open_tokens
 from growkit.errors import CheckpointError
 

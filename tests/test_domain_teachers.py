@@ -14,9 +14,10 @@ from tiny_runs import ask, curve, line, losses_of, same, tagged_dataset, tokeniz
 
 import growkit
 from growkit.data.batches import IGNORED
-from growkit.training import pretrain, teacher
-from growkit.training.domain_teachers import DomainWindows
+from growkit.training import pretrain
 from growkit.training.objective import Predicted, WholeWord, learn
+from growkit.training.teachers import teacher
+from growkit.training.teachers.domain_teachers import DomainWindows
 from growkit.training.validation import validate
 
 

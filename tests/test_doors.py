@@ -35,7 +35,7 @@ from growkit.training.machine import SHARDS
 from growkit.training.optim import DECAYS
 from growkit.training.settings import PRECISIONS, UNTIL, Settings
 from growkit.training.stages import SCHEDULES
-from growkit.training.teaching import ALPHAS
+from growkit.training.teachers.teaching import ALPHAS
 
 COMMANDS = typer.main.get_command(app).commands
 DOORS = {name: getattr(growkit, name) for name in api.__all__}

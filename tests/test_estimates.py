@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from growkit.training.estimates import ESTIMATES, ShortWord, Summary
 from growkit.training.objective import WholeWord, mixed
-from growkit.training.summary import block_size, summarised, uniforms
+from growkit.training.teachers.estimates import ESTIMATES, ShortWord, Summary
+from growkit.training.teachers.summary import block_size, summarised, uniforms
 
 UNBIASED = ("head+sampled", "sampled")
 

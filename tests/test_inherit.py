@@ -12,6 +12,7 @@ from tiny_runs import ask, curve, line, same, weights
 
 import growkit
 from growkit.training import pretrain
+from growkit.training.teachers.teaching import measured_weight
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ def test_the_weight_begins_where_the_teacher_has_something_to_say(world):
         told = run(*line(world, "--teacher", teacher, *more, "--dry-run", "--json", model=Path(student).absolute()))
         assert told.exit_code == 0, told.output
         (note,) = json.loads(told.stdout)["notes"]
-        begins = "the square of the share" if weight is None else f"{weight:g} ("
+        begins = "0 to 1 for a teacher" if weight is None else f"{weight:g} ("
         assert f"begins at {begins}" in note and ("grown exactly from this teacher: at 1" in note) == (
             weight == 0.5 and "constant" not in more
         )
@@ -101,7 +102,7 @@ def test_a_teacher_that_became_another(world):
 def test_a_weight_that_is_measured(world):
     """Where it begins follows from both losses before the first step, and a run that was stopped goes on from it."""
     taught = dict(model="llama", teacher=str(world / "teacher"), teacher_steps=6, steps=8, save_every=2)
-    growkit.pretrain(world / "teacher", world / "data", "better", steps=20, seq_len=16, batch_size=8, lr=3e-3)
+    growkit.pretrain(world / "teacher", world / "data", "better", steps=60, seq_len=16, batch_size=8, lr=6e-3)
     taught["teacher"] = "better/final"
     pretrain.pretrain(ask(world, "whole", **taught))
     first = said("whole", "val")[0]["loss"]
@@ -109,8 +110,9 @@ def test_a_weight_that_is_measured(world):
     share = 1.0 - model.lessons.teacher.validation_loss(model.val) / first
     model.release()
     alphas = [one["alpha"] for one in said("whole", "train")]
-    assert 0.0 < share < 1.0 and alphas == pytest.approx([share**2 * (1 - step / 6) for step in range(6)] + [0.0] * 2)
-    assert f"begins at {share**2:.3f}" in said("whole", "note")[1]["text"]
+    weight = (share - 0.2) / 0.1
+    assert 0.0 < weight < 1.0 and alphas == pytest.approx([weight * (1 - step / 6) for step in range(6)] + [0.0] * 2)
+    assert f"begins at {weight:.3f}" in said("whole", "note")[1]["text"]
 
     def stop(line) -> None:
         if line["kind"] == "train" and line["step"] == 5:
@@ -121,6 +123,12 @@ def test_a_weight_that_is_measured(world):
     pretrain.pretrain(ask(world, "part", **taught), True)
     assert curve("part") == curve("whole") and same(weights("part/final"), weights("whole/final"))
     assert [one["step"] for one in said("part", "val")] == [one["step"] for one in said("whole", "val")]
+
+
+@pytest.mark.parametrize(("theirs", "weight"), [(4.0, 0.0), (3.2, 0.0), (3.0, 0.5), (2.8, 1.0), (1.0, 1.0), (9.0, 0.0)])
+def test_what_a_teacher_takes_away_is_its_weight(theirs, weight):
+    """A fifth of the model's loss or less: nothing; three tenths or more: all."""
+    assert measured_weight(4.0, theirs) == pytest.approx(weight)
 
 
 def test_a_weak_teacher_does_no_harm(world):

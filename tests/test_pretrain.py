@@ -21,8 +21,9 @@ from growkit import api
 from growkit.data.batches import Batches
 from growkit.errors import RequestError
 from growkit.training import checkpoints as state
-from growkit.training import loop, pretrain, teacher
+from growkit.training import loop, pretrain
 from growkit.training.optim import rate
+from growkit.training.teachers import teacher
 
 
 @pytest.fixture(autouse=True)

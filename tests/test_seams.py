@@ -17,12 +17,13 @@ from growkit.data.batches import IGNORED, batch_of
 from growkit.errors import RequestError
 from growkit.reports import runs
 from growkit.training import checkpoints as state
-from growkit.training import pretrain, teacher
+from growkit.training import pretrain
 from growkit.training.objective import WholeWord
 from growkit.training.prefix import layers_of, submodel
 from growkit.training.saved import write_together
 from growkit.training.sharing import write_tensors
 from growkit.training.state_files import read_plan
+from growkit.training.teachers import teacher
 from growkit.training.validation import own_batches
 
 

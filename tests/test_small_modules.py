@@ -20,7 +20,7 @@ from growkit.errors import RequestError
 from growkit.models.small.targets import unwrapped
 from growkit.operators.seeds import generator
 from growkit.training import checkpoints as state
-from growkit.training.control import controls
+from growkit.training.learning.control import controls
 from growkit.training.state_files import read_plan
 
 OF_PEFT = ("lora", "ia3", "control")

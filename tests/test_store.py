@@ -19,11 +19,12 @@ from growkit.data import word_store
 from growkit.data.batches import IGNORED
 from growkit.data.word_store import StoredWords
 from growkit.errors import CheckpointError, RequestError
-from growkit.training import pretrain, teach
+from growkit.training import pretrain
 from growkit.training.machine import this_machine
 from growkit.training.objective import WholeWord
-from growkit.training.stored_teacher import entries_of
-from growkit.training.teacher import LiveTeacher, open_teacher
+from growkit.training.teachers import teach
+from growkit.training.teachers.stored_teacher import entries_of
+from growkit.training.teachers.teacher import LiveTeacher, open_teacher
 
 TAUGHT = dict(
     temperature=1.0,

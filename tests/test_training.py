@@ -18,7 +18,7 @@ from growkit.training.objective import Predicted, WholeWord, is_masked, learn, m
 from growkit.training.optim import adamw, load_state, moments, rate, set_rate
 from growkit.training.prefix import layers_of, submodel
 from growkit.training.stages import SCHEDULES, Stage, read_stages
-from growkit.training.teaching import ALPHAS, Teaching
+from growkit.training.teachers.teaching import ALPHAS, Teaching
 
 # ---------------------------------------------------------------- prefixes
 

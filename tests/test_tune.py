@@ -17,9 +17,9 @@ from growkit.errors import RequestError
 from growkit.training import checkpoints as state
 from growkit.training import pretrain
 from growkit.training.flops import forward_flops, step_flops
-from growkit.training.parts import MIXTURE_PARTS
+from growkit.training.learning.parts import MIXTURE_PARTS
+from growkit.training.learning.train_words import WORDS, trained
 from growkit.training.state_files import read_plan
-from growkit.training.train_words import WORDS, trained
 
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 SMALL = dict(seq_len=16, batch_size=4, eval_tokens=160)

@@ -4,8 +4,8 @@
 
 A Llama shape (hidden 128, 4 layers) learns from random weights for 150 steps, alone and taught in the first third of
 them by a smaller one (hidden 64, 3 layers) that was trained as long: at weight 1 and temperature 2, held for all steps
-and for a third; at weight 1; at the share of the first validation loss that the teacher takes away; and at its square,
-growkit's default. The loss above what each seed comes to alone. BOOK: a .txt file. One thread, some 20 minutes of it.
+and for a third; at weight 1; at the share of the first validation loss that the teacher takes away; at its square; and
+as growkit does by default. The loss above what each seed comes to alone. BOOK: a .txt file. One thread, some 20 minutes of it.
 """
 
 import argparse
@@ -66,7 +66,8 @@ def measure(book: Path, work: Path, asked: argparse.Namespace) -> list[tuple[str
         "1, temperature 2": dict(teacher_weight=1.0, temperature=2.0),
         "1": dict(teacher_weight=1.0),
         "the share": dict(teacher_weight=max(0.0, 1.0 - theirs / first)),
-        "its square": {},
+        "its square": dict(teacher_weight=max(0.0, 1.0 - theirs / first) ** 2),
+        "as by default": {},
     }
     rows = [(f"alone (the teacher: {theirs:.3f})", alone)]
     for number, (way, words) in enumerate(ways.items()):

@@ -156,9 +156,9 @@ TeacherSchedule = Annotated[
 TeacherWeight = Annotated[
     float | None,
     Option(
-        help="That weight at the first step; default the square of the share of the model's validation loss that the"
-        " teacher takes away, 1 where nobody can tell or it speaks for a domain, and 0.5 for constant and where the model"
-        " was grown exactly from this very teacher.",
+        help="That weight at the first step; default 0 to 1 for a teacher that takes away a fifth to three tenths of the"
+        " model's validation loss, 1 where nobody can tell or it speaks for a domain, and 0.5 for constant and where the"
+        " model was grown exactly from this very teacher.",
         panel=TEACHER,
         metavar="X",
         within=(0, 1),

@@ -9,7 +9,7 @@ from growkit.api.option import Argument, Callback, Option
 from growkit.api.public import public
 
 if TYPE_CHECKING:
-    from growkit.training.teach import Written
+    from growkit.training.teachers.teach import Written
 
 WINDOWS = "Windows"
 Teacher = Annotated[w.PathLike, Argument("The checkpoint that teaches.", "CKPT")]
@@ -75,7 +75,7 @@ def teach(
 
     if resume not in ("auto", "never"):
         raise RequestError(f"--resume {resume!r} is not one of auto, never")
-    from growkit.training.teach import teach as write
+    from growkit.training.teachers.teach import teach as write
 
     return write(
         checkpoint, data, out, head=head, tail=tail, temperature=temperature, seq_len=seq_len, seed=seed, device=device,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from growkit.data.tokenize import Dataset
     from growkit.models.evaluate import Evaluation
     from growkit.models.init import Initialised
-    from growkit.training.teach import Written
+    from growkit.training.teachers.teach import Written
 
 
 def tokenizing(call: Callable[..., "Dataset"], as_json: bool) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from growkit.models.evaluate import Evaluation
     from growkit.models.init import Initialised
     from growkit.training.outlook import Outlook
-    from growkit.training.teach import Written
+    from growkit.training.teachers.teach import Written
 
 Advance = Callable[[int], None]
 

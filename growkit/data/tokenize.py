@@ -12,10 +12,10 @@ from typing import Any
 from growkit.checkpoint.new_folder import new_folder
 from growkit.checkpoint.system import cores
 from growkit.checkpoint.writer import check_target, write_json
-from growkit.data.answers import Answers
-from growkit.data.chat import chat_notes, check_chat, check_chat_files, write_conversations
-from growkit.data.chat_template import open_template
-from growkit.data.conversations import conversations
+from growkit.data.chats.answers import Answers
+from growkit.data.chats.chat import chat_notes, check_chat, check_chat_files, write_conversations
+from growkit.data.chats.chat_template import open_template
+from growkit.data.chats.conversations import conversations
 from growkit.data.datasets_library import LibraryRequest
 from growkit.data.encode import Encoding, encoding
 from growkit.data.tagged import Inputs, read_inputs

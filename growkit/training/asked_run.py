@@ -9,12 +9,12 @@ from typing import Any
 
 from growkit.errors import RequestError
 from growkit.training import run_request as asked
+from growkit.training.learning.train_words import ALL, usual_rate
 from growkit.training.outlook import outlook
 from growkit.training.pretrain import Finished
 from growkit.training.pretrain import pretrain as run
 from growkit.training.run_batches import asked_mix
 from growkit.training.settings import Settings
-from growkit.training.train_words import ALL, usual_rate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,7 @@ from growkit.operators.seeds import stable_seed
 from growkit.training import checkpoints as state
 from growkit.training.blank import Blank
 from growkit.training.flops import step_flops
-from growkit.training.learners import Learners, learning_layers
-from growkit.training.lessons import Lessons
+from growkit.training.learning.learners import Learners, learning_layers
 from growkit.training.machine import Machine
 from growkit.training.optim import rate, set_rate
 from growkit.training.routing import dead_note
@@ -32,6 +31,7 @@ from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
 from growkit.training.step import PlannedStep, StepLosses, learn_batch, step_losses
 from growkit.training.student import Student
+from growkit.training.teachers.lessons import Lessons
 from growkit.training.validation import validate
 
 Say = Callable[[dict[str, Any]], None]  # called with each line of metrics

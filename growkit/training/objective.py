@@ -2,7 +2,7 @@
 ignorant of optimizers and of data.
 
 Knowledge inheritance (Qin et al., arXiv 2105.13880): L = (1 - alpha) CE + alpha tau^2 KL(teacher || student), with
-alpha as growkit.training.teaching says.
+alpha as growkit.training.teachers.teaching says.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import torch
 from growkit.data.batches import IGNORED, Batch
 from growkit.models.running import is_causal
 from growkit.models.stock import computing
-from growkit.training.estimates import ShortWord
+from growkit.training.teachers.estimates import ShortWord
 
 LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # entries computed at a time, by the kind of device
 

@@ -8,7 +8,7 @@ import torch
 
 from growkit.models.stock import stock_class, with_own_kernels
 from growkit.training.flops import step_flops
-from growkit.training.learners import learning_layers
+from growkit.training.learning.learners import learning_layers
 from growkit.training.machine import BYTES
 from growkit.training.prefix import layers_of
 from growkit.training.ready import prepare

@@ -19,8 +19,7 @@ from growkit.maps.exactness import Exactness
 from growkit.reports.boards import Board, Boards, TensorBoard, WeightsAndBiases
 from growkit.training.blank import Blank, blank_model
 from growkit.training.checkpoints import NotSavedError
-from growkit.training.learners import Learners
-from growkit.training.lessons import Lessons
+from growkit.training.learning.learners import Learners
 from growkit.training.loop import Run, Say
 from growkit.training.outlook import Outlook
 from growkit.training.ready import ReadyRun, prepare
@@ -29,6 +28,7 @@ from growkit.training.run_request import origin_of
 from growkit.training.saved import Saved
 from growkit.training.settings import Settings
 from growkit.training.stage_growth import grow_stage
+from growkit.training.teachers.lessons import Lessons
 
 
 @dataclass(frozen=True, kw_only=True)

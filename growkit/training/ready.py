@@ -29,9 +29,8 @@ from growkit.models.running import objective, tokenizer_of
 from growkit.reports.boards import WRITERS, board_writer
 from growkit.training.blank import blank_model, check_trainable
 from growkit.training.checkpoints import check_space
-from growkit.training.domain_teachers import open_teachers
-from growkit.training.inheriting import taught
-from growkit.training.learners import Learners
+from growkit.training.learning.learners import Learners
+from growkit.training.learning.train_words import Trained, trained
 from growkit.training.machine import Machine, this_machine
 from growkit.training.run_batches import run_batches, template_of
 from growkit.training.run_folder import Standing, check_place, look
@@ -39,8 +38,9 @@ from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings, check
 from growkit.training.sharing import tensors_once
 from growkit.training.stage_growth import check_growth
-from growkit.training.teacher import Teacher
-from growkit.training.train_words import Trained, trained
+from growkit.training.teachers.domain_teachers import open_teachers
+from growkit.training.teachers.inheriting import taught
+from growkit.training.teachers.teacher import Teacher
 
 BYTES = 12  # per parameter in a checkpoint: weight and two moments in float32
 

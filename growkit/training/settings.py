@@ -8,11 +8,11 @@ from typing import Any
 
 from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
-from growkit.training.estimates import ESTIMATES
 from growkit.training.machine import SHARDS
 from growkit.training.optim import DECAYS
 from growkit.training.stages import Stage
-from growkit.training.teaching import ALPHAS
+from growkit.training.teachers.estimates import ESTIMATES
+from growkit.training.teachers.teaching import ALPHAS
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 # what may differ when a run is resumed: it changes when things are said and kept, not what is computed
@@ -51,7 +51,7 @@ class Settings:
     batch_size: int  # sequences in a step, over all processes and accumulation
     grad_accum: int  # parts that a process divides its share of a step into
     seed: int  # for the order of the data, masks, prefixes and dropout
-    train: str  # what learns, as growkit.training.train_words has it
+    train: str  # what learns, as growkit.training.learning.train_words has it
 
     # AdamW and its rate
     lr: float  # the peak
@@ -75,10 +75,12 @@ class Settings:
     teacher: str | dict[str, str] | None  # a checkpoint that teaches at first, or several by the domains they speak for
     teacher_steps: int  # how long
     teacher_until: str | None  # what ends that sooner, one of UNTIL; None: "overtaken", where the data can tell it
-    teacher_estimate: str | None  # of a teacher's store: a row of growkit.training.estimates.ESTIMATES
+    teacher_estimate: str | None  # of a teacher's store: a row of growkit.training.teachers.estimates.ESTIMATES
     temperature: float  # of both distributions
-    teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teaching.ALPHAS
-    teacher_weight: float | None  # that weight at the first step; None: growkit.training.teaching.measured_weight
+    teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teachers.teaching.ALPHAS
+    teacher_weight: (
+        float | None
+    )  # that weight at the first step; None: growkit.training.teachers.teaching.measured_weight
 
     # mixtures of experts
     balance: float  # weight of the load-balancing loss

@@ -14,7 +14,7 @@ from growkit.training.machine import Machine
 from growkit.training.objective import Predicted, learn
 from growkit.training.routing import routing
 from growkit.training.settings import Settings
-from growkit.training.teacher import Speaker
+from growkit.training.teachers.teacher import Speaker
 
 
 @dataclass(frozen=True, kw_only=True)

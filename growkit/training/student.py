@@ -9,7 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 from growkit.growth.optimizer import kept_rates, kept_state, read_rates
 from growkit.training.blank import Blank
 from growkit.training.capacity import Capacity
-from growkit.training.learners import Learners
+from growkit.training.learning.learners import Learners
 from growkit.training.machine import Machine
 from growkit.training.optim import adamw, load_state
 from growkit.training.prefix import layers_of

@@ -10,10 +10,10 @@ from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.errors import RequestError
 from growkit.training.settings import EVERYTHING, UNTIL, Settings
-from growkit.training.teaching import first_weight
+from growkit.training.teachers.teaching import first_weight
 
 OVERTAKEN, STEPS = UNTIL
-SHARE = "the square of the share of the model's validation loss that the teacher takes away"
+SHARE = "0 to 1 for a teacher that takes away a fifth to three tenths of the model's validation loss"
 
 
 def taught(

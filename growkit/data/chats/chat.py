@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from growkit.data.answers import Answers, Seen
-from growkit.data.chat_template import ChatTemplate
-from growkit.data.conversations import CHAT_ENDS, Conversation
+from growkit.data.chats.answers import Answers, Seen
+from growkit.data.chats.chat_template import ChatTemplate
+from growkit.data.chats.conversations import CHAT_ENDS, Conversation
 from growkit.data.tokens import SPLITS, TokenWriter, dtype_for
 from growkit.errors import RequestError
 

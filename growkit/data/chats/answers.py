@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from growkit.data.chat_template import ChatTemplate
-from growkit.data.conversations import Conversation
+from growkit.data.chats.chat_template import ChatTemplate
+from growkit.data.chats.conversations import Conversation
+from growkit.data.chats.shown import Place, Shown
 from growkit.data.encode import unencodable
-from growkit.data.shown import Place, Shown
 from growkit.errors import RequestError
 
 

@@ -20,7 +20,7 @@ from growkit.models.running import is_causal
 from growkit.models.small.mixtures import MOLORA, MOV, SoftMixture
 from growkit.models.small.small_file import SMALL, SMALL_WEIGHTS, small_settings
 from growkit.models.small.targets import endings, unwrapped
-from growkit.training.control import as_lora, controls
+from growkit.training.learning.control import as_lora, controls
 from growkit.training.saved import Record, write_moments, write_together
 from growkit.training.sharing import write_tensors
 from growkit.training.student import Student

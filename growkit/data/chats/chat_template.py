@@ -13,7 +13,7 @@ from typing import Any
 from growkit.checkpoint.companions import GENERATION
 from growkit.checkpoint.small_files import read_bytes, read_json
 from growkit.checkpoint.source import CONFIG
-from growkit.data.conversations import Message
+from growkit.data.chats.conversations import Message
 from growkit.errors import CheckpointError, RequestError
 
 CHATML = "chatml"  # a template that needs no file

@@ -21,9 +21,9 @@ from growkit.training.machine import Machine
 from growkit.training.objective import Predicted, WholeWord, Word, is_masked
 from growkit.training.run_request import usable_positions
 from growkit.training.settings import Settings
-from growkit.training.shared_vocabulary import mean_of_known, nats_of, of_the_beginning, readable
 from growkit.training.sharing import give_memory
-from growkit.training.stored_teacher import stored_teacher
+from growkit.training.teachers.shared_vocabulary import mean_of_known, nats_of, of_the_beginning, readable
+from growkit.training.teachers.stored_teacher import stored_teacher
 from growkit.training.validation import validate
 
 

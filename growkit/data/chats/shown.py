@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from growkit.data.chat_template import ChatTemplate
-from growkit.data.conversations import Conversation, Message
+from growkit.data.chats.chat_template import ChatTemplate
+from growkit.data.chats.conversations import Conversation, Message
 from growkit.errors import RequestError, reason_of
 
 PRIVATE = range(0xE000, 0xF8FF)  # characters that mean nothing, one of which no text holds

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from growkit.data.batches import BatchSource
-from growkit.training.domain_teachers import Together
-from growkit.training.inheriting import OVERTAKEN
 from growkit.training.settings import EVERYTHING, Settings
-from growkit.training.teacher import Speaker, Teacher
-from growkit.training.teaching import Teaching, measured_weight
+from growkit.training.teachers.domain_teachers import Together
+from growkit.training.teachers.inheriting import OVERTAKEN
+from growkit.training.teachers.teacher import Speaker, Teacher
+from growkit.training.teachers.teaching import Teaching, measured_weight
 
 MARGIN = 1e-3  # nats that rounding alone may put between a model and the one it was grown from exactly
 
@@ -68,7 +68,8 @@ class Lessons:
             theirs = self._theirs[EVERYTHING]
             self._weight = measured_weight(loss, theirs)
             both = f"the model's validation loss is {loss:.4f}, its own {theirs:.4f}"
-            notes.append(f"the teacher's weight begins at {self._weight:.3f}: {both}")
+            weak = "" if self._weight else "; it is too weak to teach, unless --teacher-weight says how much it counts"
+            notes.append(f"the teacher's weight begins at {self._weight:.3f}: {both}{weak}")
         return notes
 
     def state(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from growkit.families import family_named
 from growkit.models.small.mixtures import DOWN, ROUTER, UP, VECTORS, SoftMixture
 from growkit.models.small.targets import endings, linear_layers, stacked_experts
 from growkit.operators.seeds import generator
-from growkit.training.control import MIDDLE, put_control, take_singular_vectors
+from growkit.training.learning.control import MIDDLE, put_control, take_singular_vectors
 from growkit.training.prefix import submodel
 from growkit.training.sharing import own_rows
 
@@ -126,7 +126,7 @@ def ia3() -> SmallModule:
 
 
 def control(rank: int) -> SmallModule:
-    """W + U R V^T on every linear layer; see growkit.training.control."""
+    """W + U R V^T on every linear layer; see growkit.training.learning.control."""
     return SmallModule(lambda model: put_control(model, rank))
 
 

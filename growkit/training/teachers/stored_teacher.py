@@ -17,12 +17,12 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import vocabulary_size
 from growkit.models.running import is_causal
 from growkit.operators.seeds import stable_seed
-from growkit.training.estimates import ESTIMATES, ShortWord, Summary
 from growkit.training.machine import Machine
 from growkit.training.objective import Word
 from growkit.training.settings import Settings
-from growkit.training.shared_vocabulary import mean_of_known, of_the_beginning
-from growkit.training.summary import uniforms
+from growkit.training.teachers.estimates import ESTIMATES, ShortWord, Summary
+from growkit.training.teachers.shared_vocabulary import mean_of_known, of_the_beginning
+from growkit.training.teachers.summary import uniforms
 
 
 class StoredTeacher:

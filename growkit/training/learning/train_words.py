@@ -15,11 +15,11 @@ from growkit.growth.width.sizes import read_sizes
 from growkit.limits import EXPERTS
 from growkit.models.small.mixtures import MOLORA, MOV
 from growkit.models.small.targets import refuse_experts
-from growkit.training.learners import AllLearn, Learners
-from growkit.training.parts import MIXTURE_PARTS, LayersLearn, MixturePartLearns
+from growkit.training.learning.learners import AllLearn, Learners
+from growkit.training.learning.parts import MIXTURE_PARTS, LayersLearn, MixturePartLearns
+from growkit.training.learning.small_modules import check_peft, control, ia3, lora, mixture
+from growkit.training.learning.small_saved import MixtureFolder, PeftFolder
 from growkit.training.saved import Saved, WholeModel
-from growkit.training.small_modules import check_peft, control, ia3, lora, mixture
-from growkit.training.small_saved import MixtureFolder, PeftFolder
 from growkit.training.stages import Stage
 
 ALL = "all"

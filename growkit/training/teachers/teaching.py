@@ -17,6 +17,9 @@ ALPHAS: dict[str, Callable[[float], float]] = {
     "wsd": lambda done: 1.0 if done < 1.0 - FALL else (1.0 - done) / FALL,
 }
 HALF = 0.5
+# of the model's validation loss that a teacher takes away: with less it costs more than it gives, with more it counts
+# whole (measured: docs/benchmarks.md)
+WEAK, STRONG = 0.2, 0.3
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,14 @@ class Teaching:
 
 
 def measured_weight(loss: float, theirs: float) -> float:
-    """alpha at the first step for a model of this validation loss and a teacher of that: the square of the share that
-    the teacher takes away.
+    """alpha at the first step for a model of this validation loss and a teacher of that: 0 where the teacher takes away
+    less than WEAK of it, 1 from STRONG on, in between in proportion.
 
     While it counts alpha, a model learns that much less of the text, and a weak teacher gives little for it: at 1 it
-    costs more than it gives long before it is overtaken (measured: docs/training.md).
+    costs more than it gives long before it is overtaken.
     """
-    return max(0.0, 1.0 - theirs / loss) ** 2 if loss > 0.0 else 0.0
+    share = 1.0 - theirs / loss if loss > 0.0 else 0.0
+    return min(1.0, max(0.0, (share - WEAK) / (STRONG - WEAK)))
 
 
 def first_weight(schedule: str, exactly_grown: bool, measured: bool) -> tuple[float | None, str]:

@@ -17,7 +17,7 @@ from growkit.errors import RequestError
 from growkit.training.machine import Machine
 from growkit.training.objective import Word
 from growkit.training.settings import Settings
-from growkit.training.teacher import Speaker, Teacher, open_teacher
+from growkit.training.teachers.teacher import Speaker, Teacher, open_teacher
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ from growkit.training.objective import Predicted
 from growkit.training.ready import mask_token
 from growkit.training.run_folder import check_place
 from growkit.training.run_request import Origin, origin_of, window_of
-from growkit.training.shared_vocabulary import nats_of, readable
-from growkit.training.store_folder import StoreFolder
-from growkit.training.summary import summarised, uniforms
-from growkit.training.teacher import frozen
+from growkit.training.teachers.shared_vocabulary import nats_of, readable
+from growkit.training.teachers.store_folder import StoreFolder
+from growkit.training.teachers.summary import summarised, uniforms
+from growkit.training.teachers.teacher import frozen
 
 TOKENS = 1 << 14  # in a batch, if a window is no longer
 PATIENCE = 20.0  # seconds of work that a process may lose when it is killed

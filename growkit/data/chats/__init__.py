@@ -1,0 +1,1 @@
+"""Conversations: read, rendered by a chat template, and which of their tokens the assistant says."""
