@@ -1,5 +1,5 @@
 """What a step of `growkit pretrain` costs: beside transformers' Trainer, in bert2BERT's first stage, and with a
-teacher.
+teacher, live or stored; and what writing it down costs.
 
     python examples/benchmarks/pretrain.py                 # CPU, a 17 M Llama shape
     python examples/benchmarks/pretrain.py --device cuda --hidden 1024 --layers 24 --length 1024 --precision bfloat16
@@ -138,11 +138,20 @@ def main() -> None:
         np.random.default_rng(0).integers(0, 8192, 400 * a.length).astype("<u2").tofile(data)
         options = dict(steps=a.steps, seq_len=a.length, batch_size=a.batch, device=a.device, precision=a.precision)
         quarter = dict(schedule="two-stage", sub_layers=max(1, a.layers // 4), sub_steps=a.steps)
+        store = work / "store"
+        began = time.process_time()
+        growkit.teach(teacher, data, store, seq_len=a.length, device=a.device)
+        written = time.process_time()
+        growkit.evaluate(teacher, data, context=a.length, device=a.device)
+        evaluated = time.process_time()
         ways = {
             "growkit": lambda: ours(source, data, work, options),
             "growkit, first stage, a quarter of the layers": lambda: ours(source, data, work, options, **quarter),
             "growkit, with a teacher of a third of its size": lambda: ours(
-                source, data, work, options, teacher=teacher, teacher_steps=10 * a.steps
+                source, data, work, options, teacher=teacher, teacher_steps=10 * a.steps, teacher_weight=1.0
+            ),
+            "growkit, from what that teacher wrote down": lambda: ours(
+                source, data, work, options, teacher=store, teacher_steps=10 * a.steps, teacher_weight=1.0
             ),
         }
         try:
@@ -166,6 +175,8 @@ def main() -> None:
     print(
         f"\nkept for the backward pass: {full / 1e6:.0f} MB, in the first stage {part / 1e6:.0f} MB ({part / full:.2f})"
     )
+    ratio = (evaluated - written) / (written - began)
+    print(f"teach: {ratio:.2f} of eval's speed over the same tokens (processor time)")
     print(f"waiting for data: {median(WAITED):.2%} of a step")
 
 
