@@ -156,7 +156,7 @@ TeacherSchedule = Annotated[
 TeacherWeight = Annotated[
     float | None,
     Option(
-        help="That weight at the first step; default 0 to 1 for a teacher that takes away a fifth to three tenths of the"
+        help="That weight at the first step; default 0 to 1 for a teacher that takes away a quarter to a half of the"
         " model's validation loss, 1 where nobody can tell or it speaks for a domain, and 0.5 for constant and where the"
         " model was grown exactly from this very teacher.",
         panel=TEACHER,

@@ -78,9 +78,7 @@ class Settings:
     teacher_estimate: str | None  # of a teacher's store: a row of growkit.training.teachers.estimates.ESTIMATES
     temperature: float  # of both distributions
     teacher_schedule: str  # how the teacher's weight falls, a row of growkit.training.teachers.teaching.ALPHAS
-    teacher_weight: (
-        float | None
-    )  # that weight at the first step; None: growkit.training.teachers.teaching.measured_weight
+    teacher_weight: float | None  # that weight at the first step; None: measured, growkit.training.teachers.teaching
 
     # mixtures of experts
     balance: float  # weight of the load-balancing loss

@@ -13,7 +13,7 @@ from growkit.training.settings import EVERYTHING, UNTIL, Settings
 from growkit.training.teachers.teaching import first_weight
 
 OVERTAKEN, STEPS = UNTIL
-SHARE = "0 to 1 for a teacher that takes away a fifth to three tenths of the model's validation loss"
+SHARE = "0 to 1 for a teacher that takes away a quarter to a half of the model's validation loss"
 
 
 def taught(

@@ -19,7 +19,7 @@ ALPHAS: dict[str, Callable[[float], float]] = {
 HALF = 0.5
 # of the model's validation loss that a teacher takes away: with less it costs more than it gives, with more it counts
 # whole (measured: docs/benchmarks.md)
-WEAK, STRONG = 0.2, 0.3
+WEAK, STRONG = 0.25, 0.5
 
 
 @dataclass(frozen=True)
