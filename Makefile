@@ -51,7 +51,8 @@ docs: $(VENV)/.ready
 	$(RUN) -m mkdocs build --strict
 
 # TEXT: a folder of text, the better the larger. DOCS: one of another kind, for merging; MERGEKIT: mergekit-yaml of an
-# environment of its own. What needs these two is left out where they are not given.
+# environment of its own. REAL: a file of text, for SmolLM2 (examples/real_model.py). What needs these is left out where
+# they are not given.
 TEXT ?= examples/text
 PEER = $(if $(MERGEKIT),--mergekit $(MERGEKIT))
 
@@ -74,6 +75,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/stack_1b.py --work bench $(PEER)
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
 	$(if $(PEER),$(RUN) examples/benchmarks/mergekit_values.py $(PEER))
+	$(if $(REAL),$(RUN) examples/benchmarks/smollm.py $(REAL) --work bench/smollm)
 	$(RUN) examples/benchmarks/merge_1b.py --work bench $(PEER)
 
 clean:
