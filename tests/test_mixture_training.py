@@ -13,7 +13,7 @@ import torch
 import transformers
 from refusing import refused
 from safetensors.torch import load_file, save_file
-from tiny_runs import ask, curve, dataset
+from tiny_runs import Stopped, ask, curve, dataset, stops_at
 
 from growkit.data.batches import Batches, batch_of
 from growkit.families import family_named
@@ -179,15 +179,8 @@ def test_stages_and_resume(world, family):
     assert steps == {12}
     part = ask(world, "run", "stackbert", model=family, balance=0.01, router_z=0.001, expert_dropout=0.1)
 
-    class Stop(Exception):
-        pass
-
-    def stop(line):
-        if line["kind"] == "train" and line["step"] == 11:
-            raise Stop
-
-    with pytest.raises(Stop):
-        pretrain.pretrain(part, watch=stop)
+    with pytest.raises(Stopped):
+        pretrain.pretrain(part, watch=stops_at(11))
     pretrain.pretrain(part, True)
     assert curve("run") == curve("whole")
 

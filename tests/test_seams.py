@@ -10,7 +10,7 @@ import torch
 from processes import pair
 from refusing import refused, run
 from safetensors.torch import load_file
-from tiny_runs import ask, curve, line, losses_of, same, tokenizer, weights
+from tiny_runs import Stopped, ask, curve, line, losses_of, same, stops_at, tokenizer, weights
 
 from growkit.checkpoint.writer import layout
 from growkit.data.batches import IGNORED, batch_of
@@ -188,16 +188,9 @@ def test_another_teacher_through_a_whole_run(world, tables, model):
     spent = np.diff([0.0] + [said["flops"] for said in told])
     assert spent[3] - spent[4] == pytest.approx(5.0 * 64)
 
-    class Stop(Exception):
-        pass
-
-    def stop(line):
-        if line["kind"] == "train" and line["step"] == 4:
-            raise Stop
-
     part = ask(world, "part", **taught)
-    with pytest.raises(Stop):
-        pretrain.pretrain(part, watch=stop)
+    with pytest.raises(Stopped):
+        pretrain.pretrain(part, watch=stops_at(4))
     pretrain.pretrain(part, True)
     assert curve("part") == curve("run") and same(weights("part/final"), weights("run/final"))
 
@@ -269,15 +262,8 @@ def test_one_module_learns_and_is_saved(world):
     assert {key.removeprefix("model.") for key in kept if key.startswith("model.")} == after.keys()
     assert not [key for key in kept if "mlp" not in key and ".exp_avg" in key]
 
-    class Stop(Exception):
-        pass
-
-    def stop(line):
-        if line["kind"] == "train" and line["step"] == 5:
-            raise Stop
-
-    with pytest.raises(Stop):
-        learning_in_part(ask(world, "run", **usual), watch=stop)
+    with pytest.raises(Stopped):
+        learning_in_part(ask(world, "run", **usual), watch=stops_at(5))
     learning_in_part(ask(world, "run", **usual), True)
     assert curve("run") == curve("whole") and same(weights("run/final"), weights("whole/final"))
 

@@ -14,7 +14,7 @@ import transformers
 from processes import pair
 from safetensors.torch import load_file
 from small_runs import WORDS, begun, run_on
-from tiny_runs import curve, losses_of, same
+from tiny_runs import Stopped, curve, losses_of, same, stops_at
 
 from growkit.errors import RequestError
 from growkit.models.small.targets import unwrapped
@@ -113,15 +113,8 @@ def test_a_run_goes_on_bit_for_bit_from_what_learns_alone(world, word):
     vectors = {f"{name}.{side}" for name, _ in controls(whole.model) for side in ("left", "right")}
     assert held - dict(whole.model.named_buffers()).keys() == learns(whole.model).keys() and vectors <= held
 
-    class Stop(Exception):
-        pass
-
-    def stop(line):
-        if line["kind"] == "train" and line["step"] == 5:
-            raise Stop
-
-    with pytest.raises(Stop):
-        run_on(world, "run", word, watch=stop, **usual)
+    with pytest.raises(Stopped):
+        run_on(world, "run", word, watch=stops_at(5), **usual)
     run_on(world, "run", word, resume=True, **usual)
     file = next(Path("run/final").glob("*.safetensors")).name
     assert curve("run") == curve("whole")

@@ -12,7 +12,7 @@ import tiny
 import torch
 from processes import KILL, child, ended, killing, pair
 from refusing import refused, run, tree
-from tiny_runs import ask, curve, dataset, losses_of, same, tagged_dataset, tokenizer, weights
+from tiny_runs import Stopped, ask, curve, dataset, losses_of, same, stops_at, tagged_dataset, tokenizer, weights
 
 import growkit
 from growkit.data import word_store
@@ -210,15 +210,8 @@ def test_runs_of_a_store_stop_grow_and_go_on(stores, world):
     usual = dict(teacher=str(stores / "llama-some"), **STAGED, **{**TAUGHT, "teacher_steps": 7})
     pretrain.pretrain(ask(world, "run", **usual))
 
-    class Stop(Exception):
-        pass
-
-    def stop(line):
-        if line["kind"] == "train" and line["step"] == 5:
-            raise Stop
-
-    with pytest.raises(Stop):
-        pretrain.pretrain(ask(world, "part", **usual), watch=stop)
+    with pytest.raises(Stopped):
+        pretrain.pretrain(ask(world, "part", **usual), watch=stops_at(5))
     pretrain.pretrain(ask(world, "part", **usual), True)
     assert curve("part") == curve("run") and same(weights("part/final"), weights("run/final"))
     assert pair(lambda: pretrain.pretrain(ask(world, "two", grad_accum=2, **usual)) and 0) == [0, 0]

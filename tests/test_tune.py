@@ -10,7 +10,7 @@ import torch
 from processes import pair
 from refusing import cases, refused, run
 from safetensors.torch import load_file
-from tiny_runs import ask, curve, losses_of, same, weights
+from tiny_runs import Stopped, ask, curve, losses_of, same, stops_at, weights
 
 import growkit
 from growkit.errors import RequestError
@@ -95,15 +95,8 @@ def test_a_part_goes_on_bit_for_bit_and_in_two_processes(models, model, word):
     usual = dict(model=model, steps=6, train=word, expert_dropout=0.1 if model == "mixtral" else 0.0)
     pretrain.pretrain(ask(models, "whole", **usual))
 
-    class Stop(Exception):
-        pass
-
-    def stop(line):
-        if line["kind"] == "train" and line["step"] == 5:
-            raise Stop
-
-    with pytest.raises(Stop):
-        pretrain.pretrain(ask(models, "part", **usual), watch=stop)
+    with pytest.raises(Stopped):
+        pretrain.pretrain(ask(models, "part", **usual), watch=stops_at(5))
     pretrain.pretrain(ask(models, "part", **usual), True)
     assert curve("part") == curve("whole") and same(weights("part/final"), weights("whole/final"))
     still = {**usual, "expert_dropout": 0.0, "shard": "all"}  # each process draws its own

@@ -11,7 +11,7 @@ import pytest
 import torch
 from processes import pair
 from refusing import cases, refused, run
-from tiny_runs import ask, curve, losses_of, same, weights
+from tiny_runs import Stopped, ask, curve, losses_of, same, stops_at, weights
 
 import growkit
 from growkit.data.batches import IGNORED
@@ -146,15 +146,8 @@ def test_stages_name_their_tasks_and_go_on_bit_for_bit(world, talks):
     assert [line["stage"] for line in told("whole", "train")] == ["all tasks"] * 5 + ["one task"] * 5
     assert list(told("whole", "val")[-1]["domains"]) == list(NAMES)  # validation is of all
 
-    class Stop(Exception):
-        pass
-
-    def stop(line):
-        if line["kind"] == "train" and line["step"] == 7:
-            raise Stop
-
-    with pytest.raises(Stop):
-        growkit.tune(world / "llama", out="part", watch=stop, **usual)
+    with pytest.raises(Stopped):
+        growkit.tune(world / "llama", out="part", watch=stops_at(7), **usual)
     growkit.tune(world / "llama", out="part", resume="auto", **usual)
     assert curve("part") == curve("whole") and same(weights("part/final"), weights("whole/final"))
     again = dict(usual, stages=REGIMES.replace('"sum"', '"copy"'))

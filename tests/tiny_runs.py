@@ -108,6 +108,20 @@ def ask(world, out, schedule="plain", steps=12, model="gpt2", to_layers=6, **mor
     return settings(**{**named, **usual, **more})
 
 
+class Stopped(Exception):
+    """What a test ends a run with."""
+
+
+def stops_at(step: int):
+    """A watcher that ends a run after a step, before its checkpoint is written."""
+
+    def watch(line) -> None:
+        if line["kind"] == "train" and line["step"] == step:
+            raise Stopped
+
+    return watch
+
+
 def curve(out) -> dict[int, tuple]:
     """What metrics.jsonl says of every step; where a step was done twice, that it said the same."""
     found: dict[int, tuple] = {}

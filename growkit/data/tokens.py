@@ -90,6 +90,11 @@ class Tokens:
         return Learned(self.path.parent, self.split, documents, len(self))
 
     @property
+    def has_val(self) -> bool:
+        """Whether their dataset has a validation split."""
+        return bool(self.meta.get("splits", {}).get("val"))
+
+    @property
     def tokenizer(self) -> str | None:
         """SHA-256 of the tokenizer that made them, where it is known."""
         return self.meta.get("tokenizer")

@@ -19,9 +19,9 @@ from growkit.checkpoint.source import ADAPTER, ADAPTER_CONFIG, Checkpoint, open_
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.growth.source_headers import FLOATS, Headers
+from growkit.merging.lora import ChangeOfBase
 from growkit.merging.lora_base import LoraBase, lora_base
 from growkit.merging.lora_tensors import PREFIX
-from growkit.merging.merged_tensor import MergedTensor
 
 KIND, ENDING = "IA3", ".ia3_l"
 _NAMES = Null(AnyOf([Text(), ListOf(Text())]))
@@ -45,7 +45,7 @@ class Scaling:
 
 
 @dataclass
-class ScaledDelta:
+class ScaledDelta(ChangeOfBase):
     """An IA3 as a member. changes: by stem of the tensor."""
 
     stored: Checkpoint
@@ -53,13 +53,6 @@ class ScaledDelta:
 
     def __post_init__(self) -> None:
         self._vector = lru_cache(maxsize=4)(self._read)
-
-    def delta(
-        self, tensor: MergedTensor, name: str, start: int, stop: int, base: torch.Tensor | None, rows: np.ndarray | None
-    ) -> torch.Tensor:
-        """Rows [start, stop) as (rows, width) in the tensor's compute dtype."""
-        assert base is not None, "a stored delta is of a base"
-        return self.change(name, np.arange(start, stop), base)
 
     def change(self, stem: str, rows: np.ndarray, base: torch.Tensor) -> torch.Tensor:
         """What these rows change by. base: what the base has there, (rows, width) in the dtype to compute in."""

@@ -11,6 +11,7 @@ Where outputs are rows, that is known row by row; for embeddings, and matrices s
 pass of their own over the base. Memory holds the factors of a tensor or two, and blocks.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,8 +39,23 @@ class LoraChange:
     across: bool = False  # outputs are columns: an embedding, or a matrix stored (in, out)
 
 
+class ChangeOfBase(ABC):
+    """A member that is a change of a base, which it must have read."""
+
+    def delta(
+        self, tensor: MergedTensor, name: str, start: int, stop: int, base: torch.Tensor | None, rows: np.ndarray | None
+    ) -> torch.Tensor:
+        """Rows [start, stop) as (rows, width) in the tensor's compute dtype."""
+        assert base is not None, "a stored delta is of a base"
+        return self.change(name, np.arange(start, stop), base)
+
+    @abstractmethod
+    def change(self, stem: str, rows: np.ndarray, base: torch.Tensor) -> torch.Tensor:
+        """What these rows change by. base: what the base has there, (rows, width) in the dtype to compute in."""
+
+
 @dataclass
-class LowRankDelta:
+class LowRankDelta(ChangeOfBase):
     """A LoRA as a member. changes: by stem of the tensor."""
 
     stored: Checkpoint
@@ -51,13 +67,6 @@ class LowRankDelta:
         self._factors = lru_cache(maxsize=2)(self._read_factors)
         self._stacked = lru_cache(maxsize=2)(self._whole)  # of all experts of a layer
         self._norms = lru_cache(maxsize=2)(self._read_norms)
-
-    def delta(
-        self, tensor: MergedTensor, name: str, start: int, stop: int, base: torch.Tensor | None, rows: np.ndarray | None
-    ) -> torch.Tensor:
-        """Rows [start, stop) as (rows, width) in the tensor's compute dtype."""
-        assert base is not None, "a stored delta is of a base"
-        return self.change(name, np.arange(start, stop), base)
 
     def change(self, stem: str, rows: np.ndarray, base: torch.Tensor) -> torch.Tensor:
         """What these rows change by. base: what the base has there, (rows, width) in the dtype to compute in."""

@@ -8,11 +8,9 @@ from typing import Any
 
 from growkit.checkpoint.made_for import check_made_for
 from growkit.checkpoint.small_files import check_inside, read_json
-from growkit.checkpoint.source import Checkpoint
+from growkit.checkpoint.source import ADAPTER, ADAPTER_CONFIG, Checkpoint
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.models.small.small_file import is_small, put_small, read_small
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def check_adapter(folder: str | Path, source: Checkpoint) -> None:
@@ -25,14 +23,14 @@ def check_adapter(folder: str | Path, source: Checkpoint) -> None:
     if is_small(path):
         read_small(path)
         return
-    for name in (CONFIG, WEIGHTS):
+    for name in (ADAPTER_CONFIG, ADAPTER):
         if not (path / name).is_file():
             raise CheckpointError(
                 f"--adapter {str(folder)!r} has no {name}; name a folder that growkit tune left, or that PEFT saved as"
                 " safetensors"
             )
         check_inside(path / name)
-    read_json(path / CONFIG)
+    read_json(path / ADAPTER_CONFIG)
     try:
         import peft  # noqa: F401
     except ImportError:

@@ -26,7 +26,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named, vocabulary_size
 from growkit.models.adapters import adapted, check_adapter
 from growkit.models.devices import device_named
-from growkit.models.running import load_model, loadable, objective
+from growkit.models.running import check_complete, load_model, loadable, objective
 from growkit.models.stock import computing
 
 CONTEXT = 1024  # where the model has more positions
@@ -106,9 +106,7 @@ def evaluate(
         count = rows_of.windows if limit is None else min(rows_of.windows, math.ceil(limit / every))
         chosen = np.linspace(0, rows_of.windows - 1, count).round().astype(int)
         model, keys = load_model(config, folder, torch.float32)
-    missing = [key for key in keys if key.startswith("missing")]
-    if missing:
-        raise CheckpointError(f"{source.label!r} lacks weights that its class needs ({missing[0]}); nothing to measure")
+    check_complete(keys, source.label, "nothing to measure")
     if adapter is not None:
         model = adapted(model, adapter)
     model.config.use_cache = False

@@ -18,7 +18,7 @@ from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
 from growkit.models.adapters import adapted, check_adapter
 from growkit.models.devices import device_named
-from growkit.models.running import load_model, loadable, objective
+from growkit.models.running import check_complete, load_model, loadable, objective
 from growkit.models.stock import computing, generation_settings
 from growkit.operators.seeds import stable_seed
 
@@ -76,11 +76,7 @@ def generate(
         room = _room(config, len(ids), max_tokens, source.label)
         model, keys = load_model(config, folder, torch.float32 if where.type == "cpu" else torch.bfloat16)
         settings = generation_settings(folder)
-    missing = [key for key in keys if key.startswith("missing")]
-    if missing:
-        raise CheckpointError(
-            f"{source.label!r} lacks weights that its class needs ({missing[0]}); it has nothing to say"
-        )
+    check_complete(keys, source.label, "it has nothing to say")
     if adapter is not None:
         model = adapted(model, adapter)
     ends = _ends(settings, tokenizer)

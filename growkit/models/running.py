@@ -170,6 +170,14 @@ def load_model(config: dict[str, Any], folder: Path, dtype: torch.dtype) -> tupl
     ]
 
 
+def check_complete(keys: list[str], label: str, so: str) -> None:
+    """Refuse a model of whose weights some are missing. keys: as load_model returns them; so: what follows from that.
+    Raises CheckpointError."""
+    missing = [key for key in keys if key.startswith(MISSING)]
+    if missing:
+        raise CheckpointError(f"{label!r} lacks weights that its class needs ({missing[0]}); {so}")
+
+
 def is_causal(config: dict[str, Any]) -> bool:
     """Whether a model of this config predicts the next token, rather than fills in masked ones."""
     name = (config.get("architectures") or [""])[0]

@@ -85,7 +85,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
         if getattr(settings, board):
             board_writer(board)
     train = open_tokens(settings.data)
-    val = open_tokens(settings.data, "val") if _has_val(train) else None
+    val = open_tokens(settings.data, "val") if train.has_val else None
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
     _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
@@ -202,10 +202,6 @@ def _added(learners: Learners, source: Checkpoint) -> int:
     learners.choose(model)
     kept = [t for t in tensors_once(model).values() if t.requires_grad or not isinstance(t, torch.nn.Parameter)]
     return sum(tensor.numel() for tensor in kept)
-
-
-def _has_val(tokens: Tokens) -> bool:
-    return bool(tokens.meta.get("splits", {}).get("val"))
 
 
 def _check_tokens(

@@ -135,7 +135,7 @@ def _asked(
     if tokens.is_chat:
         raise RequestError(f"{str(data)!r} holds conversations, of which answers alone are learned; teach takes text")
     _check_tokenizer(source, tokens, data, entries)
-    others = open_tokens(data, "val") if tokens.meta.get("splits", {}).get("val") else None
+    others = open_tokens(data, "val") if tokens.has_val else None
     masked = None if mask is None else (mask, entries)
 
     def batches(split: Tokens) -> Batches:
