@@ -19,7 +19,7 @@ FLOORS = [
     {"models"},
     {"merging"},
     {"training"},
-    {"chains"},
+    {"chains", "skills"},
     {"hub"},
     {"api"},
     {"cli"},

@@ -1,0 +1,1 @@
+"""Skills: small programs on a control panel over a frozen model."""
