@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from growkit.checkpoint.headers import file_hash
-from growkit.skills.panel_file import C0, DATA, K, PanelHeader, PanelWeight, U, V, write_panel
+from growkit.skills.panel_file import C0, K, U, V, write_panel
+from growkit.skills.panel_header import DATA, PanelHeader, PanelWeight
 
 READS = {
     "self_attn.input": ("q_proj", "k_proj", "v_proj"),

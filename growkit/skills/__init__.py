@@ -1,1 +1,1 @@
-"""Skills: small programs on a control panel over a frozen model."""
+"""Skills over a frozen model: a panel of small control matrices, programs on it, and what they do to one another."""
