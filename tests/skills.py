@@ -7,24 +7,26 @@ import torch
 from growkit.skills.skill_file import SkillFacts, write_skill
 
 BASE = {"name": "base", "files": {"model.safetensors": "a" * 64}}
-SHAPES = {"q": ("in", 12, 10), "k": ("in", 6, 10), "up": ("ffn", 20, 10)}  # weight -> (group, out, in)
+SHAPES = {"q": ("in", 12, 10), "k": ("in", 2, 10), "up": ("ffn", 20, 10)}  # weight -> (group, out, in)
 
 
 def skill_tensors(size=3, rank=5, adapter=0, seed=0, shapes=SHAPES) -> dict[str, torch.Tensor]:
     """The tensors of a skill on weights of these shapes."""
     draws = torch.Generator().manual_seed(seed)
 
-    def columns(rows: int) -> torch.Tensor:
-        return torch.linalg.qr(torch.randn(rows, size, generator=draws)).Q
+    def columns(rows: int, count: int) -> torch.Tensor:
+        return torch.linalg.qr(torch.randn(rows, count, generator=draws)).Q
 
     tensors = {}
     for weight, (group, out, into) in shapes.items():
-        tensors |= {f"{weight}.Q": columns(rank), f"{weight}.R": torch.randn(size, size, generator=draws)}
-        tensors |= {f"{weight}.U_s": columns(out), f"{group}.V_s": columns(into), f"{group}.P": columns(rank)}
-        rows = torch.randn(40, rank, generator=draws)
+        own, read = min(size, out), min(size, into)
+        tensors |= {f"{weight}.Q": columns(min(rank, out), own), f"{weight}.U_s": columns(out, own)}
+        tensors |= {f"{group}.P": columns(min(rank, into), read), f"{group}.V_s": columns(into, read)}
+        tensors[f"{weight}.R"] = torch.randn(own, read, generator=draws)
+        rows = torch.randn(40, min(rank, into), generator=draws)
         tensors[f"{group}.K"] = rows.T @ rows / 40
         if adapter:
-            tensors[f"{weight}.B"] = torch.zeros(out, size)
+            tensors[f"{weight}.B"] = torch.zeros(out, read)
             tensors[f"{weight}.B"][:, :adapter] = torch.randn(out, adapter, generator=draws)
     return tensors
 

@@ -50,6 +50,8 @@ def put(name, tensor):
         (put("strange", torch.zeros(2)), "has, beyond what belongs to a skill, 'strange'"),
         (put("q.R", torch.zeros(3, 4)), r"'q.R' as float32 \[3, 4\], not as float32 \[3, 3\]"),
         (put("q.R", torch.zeros(9)), r"'q.R' as float32 \[9\]"),
+        (put("q.Q", torch.zeros(5, 2)), r"'q.Q' as float32 \[5, 2\], not as float32 \[5, 3\]"),
+        (put("q.U_s", torch.zeros(0, 3)), r"'q.U_s' as float32 \[0, 3\], not as float32 \[any, 3\]"),
         (put("q.B", torch.zeros(11, 3)), r"'q.B' as float32 \[11, 3\], not as float32 \[12, 3\]"),
         (put("in.K", torch.zeros(4, 5)), r"'in.K' as float32 \[4, 5\], not as float32 \[5, 5\]"),
         (put("ffn.P", torch.zeros(5, 3, dtype=torch.float64)), "'ffn.P' as float64"),

@@ -2,14 +2,15 @@
 training and of what a skill is good for.
 
 skill.safetensors, all float32, for each weight by its name in the checkpoint and each group, the weights that read one
-input, by the panel's name for it; r: rank of the panel, m: size of the skill:
-    WEIGHT.Q    (r, m)    output directions in the panel's coordinates, orthonormal columns
-    WEIGHT.R    (m, m)    the transform
-    WEIGHT.B    (out, m)  the adapter, where there is one; zeros beyond its first columns
-    WEIGHT.U_s  (out, m)  U Q: the output directions themselves
-    GROUP.P     (r, m)    input directions in the panel's coordinates, orthonormal columns
-    GROUP.K     (r, r)    the sketch V^T C V of the skill's own data, C = E[x x^T]
-    GROUP.V_s   (in, m)   V P: the input directions themselves
+input, by the panel's name for it; r: the panel's rank of the weight or the group, m: the skill's size, or r where that
+is less:
+    WEIGHT.Q    (r_w, m_w)  output directions in the panel's coordinates, orthonormal columns
+    WEIGHT.R    (m_w, m_g)  the transform
+    WEIGHT.B    (out, m_g)  the adapter, where there is one; zeros beyond its first columns
+    WEIGHT.U_s  (out, m_w)  U Q: the output directions themselves
+    GROUP.P     (r_g, m_g)  input directions in the panel's coordinates, orthonormal columns
+    GROUP.K     (r_g, r_g)  the sketch V^T C V of the skill's own data, C = E[x x^T]
+    GROUP.V_s   (in, m_g)   V P: the input directions themselves
 The change of a weight (out, in), whichever way a file stores it, is (U_s R + B) V_s^T.
 """
 
@@ -92,12 +93,12 @@ class StoredSkill:
         return self.stored.rows(name, np.arange(shape[0])).view(shape)
 
     def output(self, weight: str) -> torch.Tensor:
-        """G = U_s R + B (out, m): what comes out for each of the input directions."""
+        """G = U_s R + B (out, m_g): what comes out for each of the input directions."""
         adapter = self.tensor(f"{weight}.B") if f"{weight}.B" in self.stored.tensors else 0.0
         return self.tensor(f"{weight}.U_s") @ self.tensor(f"{weight}.R") + adapter
 
     def input(self, weight: str) -> torch.Tensor:
-        """V_s (in, m): the input directions."""
+        """V_s (in, m_g): the input directions."""
         return self.tensor(f"{self.facts.weights[weight]}.V_s")
 
     def delta(self, weight: str) -> torch.Tensor:
@@ -152,30 +153,37 @@ def _itself(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 def _check_tensors(facts: SkillFacts, stored: Checkpoint) -> None:
     """Refuse a file that lacks a tensor, has one beyond what belongs to a skill, or one of another shape or dtype."""
-    size, wanted = facts.size, dict[str, tuple[int | None, ...]]()  # None: any size
-    for weight in facts.weights:
-        wanted |= {f"{weight}.Q": (None, size), f"{weight}.R": (size, size), f"{weight}.U_s": (None, size)}
-        if facts.adapter:
-            wanted[f"{weight}.B"] = (_rows(stored, f"{weight}.U_s"), size)
-    for group in set(facts.weights.values()):
-        rank = _rows(stored, f"{group}.P")
-        wanted |= {f"{group}.P": (None, size), f"{group}.K": (rank, rank), f"{group}.V_s": (None, size)}
-    for name in sorted(wanted.keys() ^ stored.tensors.keys()):
+    groups = sorted(set(facts.weights.values()))
+    wanted = {f"{group}.{part}" for group in groups for part in ("P", "K", "V_s")}
+    parts = ("Q", "R", "U_s", "B") if facts.adapter else ("Q", "R", "U_s")
+    wanted |= {f"{weight}.{part}" for weight in facts.weights for part in parts}
+    for name in sorted(wanted ^ stored.tensors.keys()):
         kind = "lacks" if name in wanted else "has, beyond what belongs to a skill,"
         raise CheckpointError(f"{stored.label!r} {kind} {name!r}; learn the skill again")
-    for name, shape in wanted.items():
+
+    def check(name: str, *wanted: int | None) -> tuple[int, int]:
+        """The shape of a matrix, which is as it should be; None: any size from 1."""
         tensor = stored.tensors[name]
-        fits = len(tensor.shape) == 2 and all(want in (None, is_) for want, is_ in zip(shape, tensor.shape))
-        if not fits or tensor.dtype != torch.float32 or tensor.shape[0] < 1:
+        fits = len(tensor.shape) == 2 and all(n and want in (None, n) for want, n in zip(wanted, tensor.shape))
+        if not fits or tensor.dtype != torch.float32:
             dtype = str(tensor.dtype).removeprefix("torch.")
-            asked = ", ".join("any" if want is None else str(want) for want in shape)
+            asked = ", ".join("any" if want is None else str(want) for want in wanted)
             raise CheckpointError(
                 f"{stored.label!r} has {name!r} as {dtype} {list(tensor.shape)}, not as float32 [{asked}]; learn the skill"
                 " again"
             )
+        return tensor.shape[0], tensor.shape[1]
 
-
-def _rows(stored: Checkpoint, name: str) -> int | None:
-    """How many rows a tensor has; None where it is not there."""
-    tensor = stored.tensors.get(name)
-    return tensor.shape[0] if tensor is not None and tensor.shape else None
+    inputs = {}
+    for group in groups:
+        rank = check(f"{group}.P", None, None)[0]
+        inputs[group] = check(f"{group}.P", rank, min(facts.size, rank))[1]
+        check(f"{group}.K", rank, rank)
+        check(f"{group}.V_s", None, inputs[group])
+    for weight, group in facts.weights.items():
+        rank = check(f"{weight}.Q", None, None)[0]
+        size = check(f"{weight}.Q", rank, min(facts.size, rank))[1]
+        check(f"{weight}.R", size, inputs[group])
+        out, _ = check(f"{weight}.U_s", None, size)
+        if facts.adapter:
+            check(f"{weight}.B", out, inputs[group])
