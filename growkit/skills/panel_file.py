@@ -1,5 +1,5 @@
-"""The folder of a control panel: panel.json and panel.safetensors, written whole and read
-strictly. Knows the tensors; ignorant of how a panel is made and of what is done with it.
+"""The folder of a control panel: panel.json and panel.safetensors, written whole and read strictly. Knows its tensors;
+ignorant of how a panel is made and of what is done with it.
 
 For every linear weight W (out, in) that it has, by the name of the checkpoint, and for every group of weights that read
 one input:

@@ -52,9 +52,12 @@ SCHEMA = Fields(
 
 @dataclass(frozen=True, kw_only=True)
 class PanelWeight:
-    """What panel.json says of a weight. input: its group. energy: the share of |W|_F^2 that U C0 V^T keeps. text_energy:
-    the share of E|W x|^2 that it keeps of what the weight puts out for the panel's text. error: the residual of the
-    singular value decomposition its basis is from, |W V - U S|_F / |S|_F."""
+    """What panel.json says of a weight.
+
+    input: its group. energy: the share of |W|_F^2 that U C0 V^T keeps. text_energy: the share that it keeps of E|W x|^2,
+    what the weight puts out for the panel's text. error: the residual of the singular value decomposition that its
+    basis is from, |W V - U S|_F / |S|_F.
+    """
 
     input: str
     rank: int
