@@ -54,7 +54,7 @@ SCHEMA = Fields(
 class PanelWeight:
     """What panel.json says of a weight.
 
-    input: its group. energy: the share of |W|_F^2 that U C0 V^T keeps. text_energy: the share that it keeps of E|W x|^2,
+    input: its group. energy: the share of |W|_F^2 that U C0 V^T keeps. text_energy: the share that it keeps of E|Wx|^2,
     what the weight puts out for the panel's text. error: the residual of the singular value decomposition that its
     basis is from, |W V - U S|_F / |S|_F.
     """
