@@ -1,5 +1,5 @@
-"""What a gate reads of a sequence: the base's own hidden states behind one layer, as one vector. Knows live stock models;
-ignorant of skills and of thresholds.
+"""What a gate reads of a sequence: the base's own hidden states behind one layer, as one vector. Knows live stock
+models; ignorant of skills and of thresholds.
 
 Each sequence is run by itself, without padding, so its vector does not depend on what else is asked at the time.
 """

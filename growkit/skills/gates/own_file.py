@@ -40,8 +40,8 @@ def write_gate(place: Path, gate: OwnTexts) -> None:
 
 
 def read_gate(folder: str | Path) -> OwnTexts:
-    """The gate in a skill's folder. Raises CheckpointError where there is none, and for files that are not as the format
-    says."""
+    """The gate in a skill's folder. Raises CheckpointError where there is none, and for files that are not as the
+    format says."""
     path = Path(folder) / GATE
     if not path.is_file():
         raise CheckpointError(f"{str(folder)!r} has no {GATE}: it was learned without one; {AGAIN}")
