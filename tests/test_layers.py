@@ -19,6 +19,7 @@ FLOORS = [
     {"models"},
     {"merging"},
     {"training"},
+    {"skills"},
     {"chains"},
     {"hub"},
     {"api"},
