@@ -3,8 +3,8 @@ and text files; ignorant of models.
 
 Of a conversation the gate sees what it will see when the model is asked: all that stands before the first answer. Of
 text it sees pieces; where the lengths of a skill's own texts are known, pieces of such lengths, so that no gate can
-tell a skill by the length alone. The first piece of every document comes first, then the second of every one: with enough
-documents no two pieces are of one.
+tell a skill by the length alone. The first piece of every document comes first, then the second of every one: with
+enough documents no two pieces are of one.
 """
 
 import hashlib
