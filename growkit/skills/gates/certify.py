@@ -1,5 +1,5 @@
-"""The promise of a bundle: from the scores of general texts to one threshold for all its skills, and what fresh text says
-of it. Knows scores; ignorant of models and of files.
+"""The promise of a bundle: from the scores of general texts to one threshold for all its skills, and what fresh text
+says of it. Knows scores; ignorant of models and of files.
 
 General texts are divided, in the order they come in: where there are several skills, the first give centre and width of
 each one's scores; of the rest one part sets the threshold and the other, as large where there are enough, confirms it.

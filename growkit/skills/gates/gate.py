@@ -36,8 +36,8 @@ class Gate:
     together: frozenset[tuple[int, int]] = frozenset()
 
     def levels(self, states: torch.Tensor) -> torch.Tensor:
-        """(sequences, skills) float64 of states (sequences, hidden), each sequence's computed by itself, to the last bit
-        whatever the others are."""
+        """(sequences, skills) float64 of states (sequences, hidden), each sequence's computed by itself, to the last
+        bit whatever the others are."""
         return (torch.stack([self.scores(state) for state in states]) - self.centres) / self.widths
 
     def scores(self, state: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,11 @@ LEAST_SCALE = 1e-3  # of an entry, over the root mean square of all
 
 @dataclass(frozen=True, kw_only=True)
 class SharedMetric:
-    """|x|^2 = (|y|^2 - sum_k shares_k (directions_k y)^2) / shrinkage, y = x / scale, which is y times the inverse of the
-    shrunk correlation. scale: (hidden,). directions: (k, hidden), orthonormal. shares: (k,), 0 to below 1."""
+    """A squared length: (|y|^2 - sum_k shares_k (directions_k y)^2) / shrinkage of y = x / scale, which is y times the
+    inverse of the shrunk correlation times y.
+
+    scale: (hidden,). directions: (k, hidden), orthonormal. shares: (k,), 0 to below 1.
+    """
 
     scale: torch.Tensor
     directions: torch.Tensor
@@ -47,14 +50,12 @@ def shared_metric(skills: Sequence[OwnTexts]) -> SharedMetric:
     hidden, eigenvalues = rows.shape[1], values.square()
     shrinkage = _shrinkage(eigenvalues, hidden, total)
     shares = (1 - shrinkage) * eigenvalues / (shrinkage + (1 - shrinkage) * eigenvalues)
-    return SharedMetric(
-        scale=scale.float(), directions=directions.float(), shares=shares.float(), shrinkage=shrinkage
-    )
+    return SharedMetric(scale=scale.float(), directions=directions.float(), shares=shares.float(), shrinkage=shrinkage)
 
 
 def _shrinkage(eigenvalues: torch.Tensor, hidden: int, texts: int) -> float:
-    """Oracle approximating shrinkage, formula 23, towards I: the correlation's trace is `hidden` but for entries that do
-    not vary."""
+    """Oracle approximating shrinkage, formula 23, towards I: the correlation's trace is `hidden` but for entries that
+    do not vary."""
     square, trace = float(eigenvalues.square().sum()), float(eigenvalues.sum())
     above = (1 - 2 / hidden) * square + trace**2
     below = (texts + 1 - 2 / hidden) * (square - trace**2 / hidden)
