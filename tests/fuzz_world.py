@@ -254,5 +254,6 @@ LINES = {
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
+    "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",
     "push": "push src org/name --dry-run",
 }
