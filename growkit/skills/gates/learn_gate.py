@@ -5,7 +5,7 @@ ignorant of thresholds, which only a bundle has.
 from typing import Any
 
 from growkit.data.tokens import Tokens
-from growkit.skills.gates.gate_texts import GateTexts, dataset_texts
+from growkit.skills.gates.gate_texts import GateTexts, dataset_texts, positions_of
 from growkit.skills.gates.hidden_states import MEAN, middle_layer, pooled_states
 from growkit.skills.gates.own_texts import MOST_TEXTS, OwnTexts, own_texts
 
@@ -17,7 +17,8 @@ def learn_gate(model: Any, tokens: Tokens, *, layer: int | None = None, pooling:
     the prompts count, or of text. layer: whose states the gate reads, counted from 1; None: the middle one. Raises
     RequestError for fewer than four texts, CheckpointError for damaged files.
     """
-    return gate_of_texts(model, dataset_texts(tokens, MOST_TEXTS, seed=seed), layer=layer, pooling=pooling, seed=seed)
+    texts = dataset_texts(tokens, MOST_TEXTS, seed=seed, longest=positions_of(model.config.to_dict()))
+    return gate_of_texts(model, texts, layer=layer, pooling=pooling, seed=seed)
 
 
 def gate_of_texts(
