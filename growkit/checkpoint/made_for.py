@@ -2,6 +2,7 @@
 compute.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from growkit.checkpoint.record import record_of
@@ -23,11 +24,19 @@ def check_made_for(folder: Path, base: Checkpoint) -> None:
     files = entry.get("files")
     if record.get("command") not in TRAINING or not isinstance(files, dict) or not files:
         return
-    wanted, there = {str(value) for value in files.values()}, {*base.hashes().values()}
+    check_same_weights(folder, str(entry.get("name")), {str(key): str(value) for key, value in files.items()}, base)
+
+
+def check_same_weights(
+    folder: Path, name: str, files: Mapping[str, str], base: Checkpoint, where: str = PROVENANCE
+) -> None:
+    """Refuse a model other than the one that what lies in a folder was made for. name, files: of that one, with the
+    hashes of its weights by file; where: the file in the folder that says so. Raises RequestError with both hashes."""
+    wanted, there = {*files.values()}, {*base.hashes().values()}
     if wanted == there:
         return
     one, other = (sorted(hashes)[0][:SHOWN] for hashes in (wanted - there or wanted, there - wanted or there))
     raise RequestError(
-        f"{str(folder)!r} was made for {str(entry.get('name'))!r}, weights of SHA-256 {one}... ({PROVENANCE}), and"
+        f"{str(folder)!r} was made for {name!r}, weights of SHA-256 {one}... ({where}), and"
         f" {base.label!r} has {other}...; name the model it was made for"
     )
