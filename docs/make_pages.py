@@ -41,7 +41,7 @@ def commands() -> str:
 
 
 def _index(named: dict[str, Any]) -> str:
-    rows = (f"| [`{name}`](#{name}) | {_plain(command.help)} |" for name, command in named.items())
+    rows = (f"| [`{name}`](#{name.replace(' ', '-')}) | {_plain(command.help)} |" for name, command in named.items())
     return "\n".join(["| command | what it does |", "|---|---|", *rows])
 
 

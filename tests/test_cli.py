@@ -18,9 +18,11 @@ import typer
 from on_disk import edit_weights
 from refusing import cases, refused, run, tree
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from growkit import api, errors
 from growkit.cli import app
+from growkit.cli.app import Program
 from growkit.models import verify as proof
 
 COMMANDS = typer.main.get_command(app).commands
@@ -60,10 +62,21 @@ def test_every_command_and_every_option_has_help():
     growing = ["widen", "stack", "grow", "fuse", "upcycle"]
     assert list(COMMANDS) == [*growing, "merge", "delta", "apply", "verify", "inspect", *training]
     for name, command in COMMANDS.items():
-        assert command.help and run(name, "--help").exit_code == 0
+        assert command.help and run(*name.split(), "--help").exit_code == 0
         for parameter in command.params:
             assert parameter.help, f"{name} {parameter.name}"
     assert run("--version").stdout.split()[0] == "growkit" and run("--help").exit_code == 0
+
+
+def test_a_command_may_have_two_words():
+    other = typer.Typer(cls=Program)
+    for name in ("panel", "panel show", "skill learn", "skill check"):
+        other.command(name)(lambda word, name=name: print(f"{name}: {word}"))
+    said = {line: CliRunner().invoke(other, line.split()) for line in ("panel x", "panel show x", "skill check x")}
+    assert [result.stdout for result in said.values()] == [f"{line[:-2]}: x\n" for line in said]
+    for line in ("skill", "skill plug x"):
+        lacking = CliRunner().invoke(other, line.split())
+        assert lacking.exit_code == 2 and "skill needs one of learn, check behind it; " in lacking.stderr
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed(src):

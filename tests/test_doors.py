@@ -40,7 +40,11 @@ from growkit.training.teachers.teaching import ALPHAS
 COMMANDS = typer.main.get_command(app).commands
 DOORS = {name: getattr(growkit, name) for name in api.__all__}
 OF_MODELS = ("grow_state_dict", "param_groups")  # take a live model, so no command can
-FUNCTIONS = {"eval" if name == "evaluate" else name: door for name, door in DOORS.items() if name not in OF_MODELS}
+FUNCTIONS = {
+    "eval" if name == "evaluate" else name.replace("_", " "): door
+    for name, door in DOORS.items()
+    if name not in OF_MODELS
+}
 
 
 def parameters(function):
@@ -118,7 +122,7 @@ def test_every_number_has_a_range_which_commands_and_functions_share(name, key, 
         with pytest.raises(errors.RequestError, match="should be from") as refusal:
             FUNCTIONS[name](**needed, **{key: value})
         arguments = [f"--{n}=absent" for n in needed if isinstance(said(parameters(FUNCTIONS[name])[n]), Option)]
-        line = [name, *["absent"] * (len(needed) - len(arguments)), *arguments]
+        line = [*name.split(), *["absent"] * (len(needed) - len(arguments)), *arguments]
         result = run(*line, f"{option.flag(key)}={value}")
         assert result.exit_code == 2 and result.stderr == f"growkit: {refusal.value}\n", result.stderr
     for value in (True, "1", [1]) + ((1.5,) if kind is int else ()):
@@ -143,7 +147,7 @@ def test_every_growth_and_merge_and_run_can_be_dry():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_at_80_columns_holds_every_flag_and_every_choice_whole(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    shown = run(name, "--help").stdout
+    shown = run(*name.split(), "--help").stdout
     assert max(map(len, shown.splitlines())) <= 80
     for parameter in COMMANDS[name].params:
         for flag in (*parameter.opts, *parameter.secondary_opts) if parameter.param_type_name == "option" else ():

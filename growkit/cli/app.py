@@ -39,6 +39,14 @@ class Program(TyperGroup):
             return code
         sys.exit(code if isinstance(code, int) else 0)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that words begin with, whose name may be two of them: `panel show` goes before `panel`."""
+        both = " ".join(args[:2])
+        ways = [name.split()[1] for name in self.commands if name.startswith(f"{args[0]} ")]
+        if both not in self.commands and args[0] not in self.commands and ways:
+            ctx.fail(f"{args[0]} needs one of {', '.join(ways)} behind it")
+        return super().resolve_command(ctx, [both, *args[2:]] if both in self.commands else args)
+
 
 def _help_of(error: Any) -> str:
     """The line that shows the options of the command that was not understood."""
