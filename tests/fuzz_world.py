@@ -252,6 +252,7 @@ LINES = {
     "generate": "generate src Hello --max-tokens 4",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
+    "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
     "push": "push src org/name --dry-run",

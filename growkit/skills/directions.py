@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+LEAST = 1e-12
 DAMPING = 0.01  # of the others' mean energy in a direction: below it one is as free as another
 
 
@@ -23,7 +24,8 @@ def input_directions(own: torch.Tensor, others: Sequence[torch.Tensor], size: in
     if not others:
         return _top(own, size).float()
     against = sum((_symmetric(other) for other in others), torch.zeros_like(own))
-    eps = DAMPING * against.diagonal().mean().clamp_min(torch.finfo(own.dtype).tiny)
+    least = LEAST * own.diagonal().mean().clamp_min(LEAST)  # where the others have nothing at all
+    eps = DAMPING * against.diagonal().mean().clamp_min(float(least))
     lower = torch.linalg.cholesky(against + eps * torch.eye(len(own), dtype=own.dtype))
     half = torch.linalg.solve_triangular(lower, own, upper=False)
     white = torch.linalg.solve_triangular(lower, half.T, upper=False)
@@ -36,6 +38,13 @@ def output_directions(control: torch.Tensor, sketch: torch.Tensor, size: int) ->
     top eigenvectors of C0 K C0^T. control: C0 (r_w, r_g). sketch: K (r_g, r_g)."""
     through = control.double()
     return _top(_symmetric(through @ sketch.double() @ through.T), size).float()
+
+
+def is_covariance(sketch: torch.Tensor) -> bool:
+    """Whether a matrix (r, r) is finite, symmetric to rounding, and has no negative entry on its diagonal."""
+    if not torch.isfinite(sketch).all() or (sketch.diagonal() < 0).any():
+        return False
+    return torch.allclose(sketch, sketch.T, rtol=1e-4, atol=1e-6 * float(sketch.abs().max()))
 
 
 def _symmetric(matrix: torch.Tensor) -> torch.Tensor:

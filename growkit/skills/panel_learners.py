@@ -2,8 +2,8 @@
 what they begin with; ignorant of steps and of files.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,14 @@ import torch
 import torch.distributed as dist
 
 from growkit.data.batches import BatchSource
+from growkit.errors import CheckpointError
 from growkit.models.small.targets import put_around
 from growkit.skills.directions import input_directions, output_directions
 from growkit.skills.own_sketch import own_sketches
 from growkit.skills.panel_control import ADAPTER, PanelControl, adapting, panel_controls
 from growkit.skills.panel_file import Panel
 from growkit.skills.panel_layers import panel_layers
+from growkit.skills.skill_course import remember_course
 from growkit.training.machine import Machine
 from growkit.training.prefix import submodel
 from growkit.training.settings import Settings
@@ -69,14 +71,14 @@ class PanelLearners:
                 control.register_buffer(SKETCH, torch.zeros(read, read))
             put_around(model, layer.module, control)
         model.register_buffer(TOKENS, torch.zeros((), dtype=torch.int64))
+        remember_course(model)
         return self.begin
 
-    def in_step(self, model: Any, plan: PlannedStep) -> AbstractContextManager[None]:
+    @contextmanager
+    def in_step(self, model: Any, plan: PlannedStep) -> Iterator[None]:
         """The whole model, of which R learns, or in the adapter's stage B."""
-        both = ExitStack()
-        both.enter_context(submodel(model, plan.depth, plan.trained))
-        both.enter_context(adapting(model, plan.stage == ADAPTER))
-        return both
+        with submodel(model, plan.depth, plan.trained), adapting(model, plan.stage == ADAPTER):
+            yield
 
     @torch.no_grad()
     def begin(self, model: Any, seed: int) -> None:
@@ -91,6 +93,9 @@ class PanelLearners:
         data = self.data
         sketches, counted = own_sketches(model, reading, data.train, data.settings, self.tokens, data.machine)
         getattr(model, TOKENS).fill_(counted)
+        strange = next((group for group, sketch in sketches.items() if not torch.isfinite(sketch).all()), None)
+        if strange is not None:
+            raise CheckpointError(f"what {strange!r} is on this data is NaN or Inf; look at the model and the data")
         chosen = {}
         for group, leader in leaders.items():
             getattr(leader, SKETCH).copy_(sketches[group])

@@ -43,9 +43,7 @@ class SkillFolder:
         lora = PeftFolder(self.origin, "skill")
         lora.export(student, folder, record, lambda place: write_skill(place, facts, tensors))
 
-    def _facts(
-        self, model: Any, controls: Sequence[PanelControl], tensors: Mapping[str, torch.Tensor]
-    ) -> SkillFacts:
+    def _facts(self, model: Any, controls: Sequence[PanelControl], tensors: Mapping[str, torch.Tensor]) -> SkillFacts:
         course, hashes = course_of(model), self.settings.hashes
         before, after = (None if math.isnan(course[place]) else course[place] for place in (BEFORE, AFTER))
         adapters = [0 if one.adapter is None else one.adapter.shape[1] for one in controls]
