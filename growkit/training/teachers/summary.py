@@ -36,15 +36,14 @@ def summarised(
     blocks = scores.reshape(rows, -1, size)
     ids = _largest(blocks, head)
     largest = scores.gather(1, ids)
-    most = largest[:, :1]
-    chances = (scores - most).exp_()  # of the rest, not yet divided by the sum of all
+    chances = torch.softmax(scores, -1)  # one pass over rows that a cache holds
+    total = largest[:, :1] - torch.log(chances.gather(1, ids[:, :1]))
     chances.scatter_(1, ids, 0.0)
     ends = chances.view(blocks.shape).sum(-1).double().cumsum(-1)
-    rest = ends[:, -1:].to(logits.dtype)
-    total = torch.log(rest + (largest - most).exp().sum(1, keepdim=True))
+    rest = ends[:, -1].to(logits.dtype)
     drawn = _drawn(chances.view(blocks.shape), ends, shifts, tail).clamp_(max=entries - 1)
-    mean = (torch.log(chances.gather(1, drawn)) - total).mean(1) if tail else rest[:, 0]
-    return torch.cat([ids, drawn], 1), largest - most - total, (torch.log(rest) - total)[:, 0], mean
+    mean = torch.log(chances.gather(1, drawn)).mean(1) if tail else rest
+    return torch.cat([ids, drawn], 1), largest - total, torch.log(rest), mean
 
 
 def _largest(scores: torch.Tensor, head: int) -> torch.Tensor:

@@ -38,7 +38,7 @@ from growkit.training.teachers.store_folder import StoreFolder
 from growkit.training.teachers.summary import summarised, uniforms
 from growkit.training.teachers.teacher import frozen
 
-TOKENS = 1 << 14  # in a batch, if a window is no longer
+TOKENS = 1 << 12  # in a batch, if a window is no longer
 PATIENCE = 20.0  # seconds of work that a process may lose when it is killed
 Begin = Callable[[int], Callable[[int], None]]
 
