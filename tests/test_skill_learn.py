@@ -14,8 +14,7 @@ from processes import pair
 from refusing import cases, refused, run
 from safetensors.torch import load_file
 from skills import make_skill
-from test_tune_tasks import conversations
-from tiny_runs import Stopped, curve, losses_of, same, stops_at
+from tiny_runs import Stopped, conversations, curve, losses_of, same, stops_at
 
 import growkit
 from growkit.skills import learn

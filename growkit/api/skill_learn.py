@@ -18,9 +18,10 @@ SKILL = "The skill"
 
 Panel = Annotated[w.PathLike, Argument("Its panel, of growkit panel.", "PANEL")]
 Size = Annotated[
-    int,
+    int | None,
     Option(
-        help="Input and output directions of each weight, m; the transform has m x m numbers. At most the panel's rank.",
+        help="Input and output directions of each weight, m; the transform has m x m numbers. Default 64, or the panel's"
+        " rank where that is less.",
         panel=SKILL,
         metavar="M",
         within=(1, limits.AXIS),
@@ -72,7 +73,7 @@ def skill_learn(
     data: Data,
     out: r.Out,
     *,
-    size: Size = 64,
+    size: Size = None,
     adapter: Adapter = None,
     protect: Protect = None,
     sketch_tokens: SketchTokens = 32_768,

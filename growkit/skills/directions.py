@@ -15,8 +15,8 @@ DAMPING = 0.01  # of the others' mean energy in a direction: below it one is as 
 
 
 def input_directions(own: torch.Tensor, others: Sequence[torch.Tensor], size: int) -> torch.Tensor:
-    """P (r, size) with orthonormal columns, float32, the best direction first: of K v = lambda (sum of others + eps I) v
-    the top ones, made orthonormal in their order; without others the top eigenvectors of K.
+    """P (r, size) with orthonormal columns, float32, the best direction first: the top eigenvectors of
+    K v = lambda (sum of others + eps I) v, made orthonormal in their order; without others those of K.
 
     own, others: sketches (r, r), K = E[z z^T] of the data's inputs in the panel's coordinates.
     """
@@ -34,8 +34,8 @@ def input_directions(own: torch.Tensor, others: Sequence[torch.Tensor], size: in
 
 
 def output_directions(control: torch.Tensor, sketch: torch.Tensor, size: int) -> torch.Tensor:
-    """Q (r_w, size) with orthonormal columns, float32: where the weight's own output is largest on the skill's data, the
-    top eigenvectors of C0 K C0^T. control: C0 (r_w, r_g). sketch: K (r_g, r_g)."""
+    """Q (r_w, size) with orthonormal columns, float32: where the weight's own output is largest on the skill's data,
+    the top eigenvectors of C0 K C0^T. control: C0 (r_w, r_g). sketch: K (r_g, r_g)."""
     through = control.double()
     return _top(_symmetric(through @ sketch.double() @ through.T), size).float()
 

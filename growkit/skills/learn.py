@@ -1,5 +1,5 @@
-"""From the words of `growkit skill learn` to its run: the loop of `growkit tune`, with a panel's learners. Knows what is
-asked and what is checked before anything is written; ignorant of steps.
+"""From the words of `growkit skill learn` to its run: the loop of `growkit tune`, with a panel's learners. Knows what
+is asked and what is checked before anything is written; ignorant of steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ from growkit.training.settings import Settings
 from growkit.training.stages import Stage
 
 LEARN = replace(TUNE, name="skill learn")
+SIZE = 64  # where nothing is said
 TRANSFORM_RATE = 4e-3  # of R where nothing is said, as LoRA-XS (arXiv 2405.17604) has it: 20 times LoRA's
 ADAPTER_RATE = 0.05  # of that for B, whose steps are those of a LoRA's
 WARMUP = 20  # steps over which B's rate rises, at most a quarter of its own
@@ -38,7 +39,7 @@ def learn_skill(words: Mapping[str, Any]) -> Finished:
     command's public function by its name, and of those that growkit.tune has beyond them the defaults."""
     resume = asked_resume(words["resume"])
     panel = open_panel(words["panel"])
-    size, adapter = words["size"], words["adapter"] or 0
+    size, adapter = words["size"] or min(SIZE, panel.header.rank), words["adapter"] or 0
     if size > panel.header.rank:
         raise RequestError(
             f"--size {size} is more than the rank of {str(words['panel'])!r}, {panel.header.rank}; give a smaller one, or"

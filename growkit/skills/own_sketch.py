@@ -1,5 +1,5 @@
-"""The sketches of a skill's own data: V^T C V of what each group of weights reads, while the model runs over the rows it
-will learn from. Knows a live model's inputs; ignorant of what sketches are for.
+"""The sketches of a skill's own data: V^T C V of what each group of weights reads, while the model runs over the rows
+it will learn from. Knows a live model's inputs; ignorant of what sketches are for.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
-"""A frozen linear layer with a skill on it: W + (U_s R + B) V_s^T, of which first R learns and then, where there is one,
-the adapter B. Knows one layer; ignorant of how directions are chosen and of steps.
+"""A frozen linear layer with a skill on it: W + (U_s R + B) V_s^T, of which first R learns and then, where there is
+one, the adapter B. Knows one layer; ignorant of how directions are chosen and of steps.
 
 What learns is R / s, the parameter `middle`, s being the panel's factor for each output direction: with Adam every
 entry takes steps of one size. Both are at first 0, so that nothing changes, bit for bit.
@@ -21,9 +21,9 @@ class PanelControl(Control):
     """A linear layer with R beside it, and B (out, adapter) where adapter > 0, for its first input directions.
 
     weight, group: their names in the panel. outputs, inputs: (rank of the panel, directions of the skill) of either
-    side. rank: that of the LoRA that it is as a file, at least its directions. Buffers, and so in checkpoints: the panel's
-    coordinates of its directions, output_coordinates Q (r_w, m_w) and input_coordinates P (r_g, m_g); scale s (m_w,);
-    kept, B as it was when validation last fell.
+    side. rank: that of the LoRA that it is as a file, at least its directions. Buffers, and so in checkpoints: the
+    panel's coordinates of its directions, output_coordinates Q (r_w, m_w) and input_coordinates P (r_g, m_g); scale s
+    (m_w,); kept, B as it was when validation last fell.
     """
 
     def __init__(

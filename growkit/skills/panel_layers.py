@@ -12,7 +12,7 @@ from growkit.training.blank import pieces_of
 
 @dataclass(frozen=True)
 class PanelLayer:
-    """A weight of a checkpoint, and the linear layer of the live model that has it. across: stored there as (in, out)."""
+    """A weight of a checkpoint, and the linear layer of the live model that has it. across: it is stored (in, out)."""
 
     weight: str
     module: str

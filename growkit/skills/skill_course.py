@@ -1,5 +1,5 @@
-"""What validation decides while a skill is learned: that its adapter learns only as long as the loss falls. Knows losses
-and steps; ignorant of data and of files.
+"""What validation decides while a skill is learned: that its adapter learns only as long as the loss falls. Knows
+losses and steps; ignorant of data and of files.
 """
 
 import math
