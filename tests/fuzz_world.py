@@ -263,5 +263,6 @@ LINES = {
     "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
+    "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",
     "push": "push src org/name --dry-run",
 }
