@@ -1,7 +1,7 @@
 """`growkit skill plug`: skills put together on one base."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from growkit import limits
 from growkit.api import words as w
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from growkit.skills.gates.plug_gated import Plugged
 
 GATE = "A gate before each skill"
-Base = Annotated[w.PathLike, Argument("The model the skills are for: a folder, a .safetensors file or a hub id.", "BASE")]
+Base = Annotated[
+    w.PathLike, Argument("The model the skills are for: a folder, a .safetensors file or a hub id.", "BASE")
+]
 Skills = Annotated[
     Sequence[w.PathLike | tuple[w.PathLike, float]],
     Argument("Small modules: of growkit, or PEFT's; NAME= before one names it.", "SKILL[:STRENGTH]..."),
@@ -35,7 +37,8 @@ def skill_plug(
     out: w.Folder,
     *,
     gated: Annotated[
-        bool, Option(help="Keep the base: each sequence opens a skill or none, by a gate with a certificate.", panel=GATE)
+        bool,
+        Option(help="Keep the base: each sequence opens a skill or none, by a gate with a certificate.", panel=GATE),
     ] = False,
     text: Annotated[
         Sequence[w.PathLike] | w.PathLike,
@@ -55,7 +58,9 @@ def skill_plug(
     own: Annotated[
         Sequence[str] | str,
         Option(
-            help="What a skill is for, where its folder has no gate; again for others.", panel=GATE, metavar="SKILL=DATA"
+            help="What a skill is for, where its folder has no gate; again for others.",
+            panel=GATE,
+            metavar="SKILL=DATA",
         ),
     ] = (),
     together: Annotated[
@@ -72,16 +77,10 @@ def skill_plug(
         ),
     ] = None,
     pooling: Annotated[
-        str | None,
-        Option(
-            help="mean or last: the mean over a prompt's tokens, or the last one; default the skills', or mean.",
-            panel=GATE,
-            metavar="mean|last",
-        ),
+        Literal["mean", "last"] | None,
+        Option(help="of a prompt's tokens; default the skills', or mean.", panel=GATE),
     ] = None,
-    seed: Annotated[
-        int, Option(help="For which texts do what.", panel=GATE, metavar="S", within=limits.SEEDS)
-    ] = 0,
+    seed: Annotated[int, Option(help="For which texts do what.", panel=GATE, metavar="S", within=limits.SEEDS)] = 0,
     device: Annotated[w.Device, Option(help="Where to compute.", panel=GATE)] = "auto",
     force: Annotated[bool, Option(help="Replace a bundle that is there.", panel=w.OUTPUT)] = False,
     begin: Begin = _quiet,

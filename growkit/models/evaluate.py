@@ -104,7 +104,9 @@ def evaluate(
         rows_of = (
             windows
             if text.chat is None
-            else PackedBatches(text.chat, length=length, size=1, packs=_packs(config) and (adapter is None or adapter.packs))
+            else PackedBatches(
+                text.chat, length=length, size=1, packs=_packs(config) and (adapter is None or adapter.packs)
+            )
         )
         count = rows_of.windows if limit is None else min(rows_of.windows, math.ceil(limit / every))
         chosen = np.linspace(0, rows_of.windows - 1, count).round().astype(int)

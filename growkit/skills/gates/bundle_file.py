@@ -42,6 +42,7 @@ from growkit.skills.gates.own_texts import MOST_CENTROIDS, MOST_TEXTS
 from growkit.skills.gates.shared_metric import SharedMetric
 from growkit.version import __version__
 
+
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A bundle on disk. said: what certificate.json says. folders: of the skills, in the gate's order."""
@@ -111,7 +112,9 @@ def read_bundle(folder: str | Path) -> Bundle:
     certificate does not follow from its files."""
     path = Path(folder) / CERTIFICATE
     if not path.is_file():
-        raise CheckpointError(f"{str(folder)!r} is no bundle: it has no {CERTIFICATE}; make one with growkit skill plug")
+        raise CheckpointError(
+            f"{str(folder)!r} is no bundle: it has no {CERTIFICATE}; make one with growkit skill plug"
+        )
     said = checked(read_json(path), SCHEMA, path, AGAIN)
     names = tuple(entry["name"] for entry in said["skills"])
     pairs = [pair for pair in said["together"] if pair[0] == pair[1] or not {*pair} <= {*names}]
@@ -121,7 +124,9 @@ def read_bundle(folder: str | Path) -> Bundle:
     folders = tuple(_checked_skill(Path(folder), entry) for entry in said["skills"])
     check_inside(path.with_name(GATE_WEIGHTS))
     if file_hash(path.with_name(GATE_WEIGHTS)) != said["tensors"]:
-        raise CheckpointError(f"{str(path)!r} is the certificate of another {GATE_WEIGHTS} than lies beside it; {AGAIN}")
+        raise CheckpointError(
+            f"{str(path)!r} is the certificate of another {GATE_WEIGHTS} than lies beside it; {AGAIN}"
+        )
     with closing(open_state(path.with_name(GATE_WEIGHTS))) as stored:
         gate, promise = _gate(stored, said, names)
     if promise_words(promise) != said["promise"]:

@@ -55,7 +55,9 @@ SCHEMA = Fields(
         "shrinkage": Number(LEAST_SHRINKAGE, 1),
         "seed": Whole(*SEEDS),
         "promise": _PROMISE,
-        "general": Fields({"texts": _COUNT, "documents": Whole(1, TOKENS), "tokens": Whole(1, TOKENS), "sha256": _HASH}),
+        "general": Fields(
+            {"texts": _COUNT, "documents": Whole(1, TOKENS), "tokens": Whole(1, TOKENS), "sha256": _HASH}
+        ),
         "skills": ListOf(_SKILL, 1, MOST_SKILLS),
         "together": ListOf(ListOf(_NAME, 2, 2), 0, MOST_SKILLS**2),
         "tensors": _HASH,

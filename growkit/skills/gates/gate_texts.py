@@ -85,9 +85,11 @@ def dataset_texts(
 
 def named_texts(
     names: Sequence[str | Path], vocabulary: TextTokenizer | None, label: str, most: int,
-    lengths: Sequence[int] = (), seed: int = 0, longest: int = LONGEST,
+    lengths: Sequence[int] = (), seed: int = 0, longest: int = LONGEST, enough: int = MOST_READ,
 ) -> GateTexts:  # fmt: skip
-    """Texts of datasets of growkit tokenize, .bin files of tokens and text files. vocabulary: the model's, label: its name.
+    """Texts of datasets of growkit tokenize, .bin files of tokens and text files. vocabulary: the model's, label: its
+    name. enough: where there are so many documents, each gives one text alone, so that texts are as independent as these
+    are.
 
     Raises RequestError for what is no text, CheckpointError for a dataset of another tokenizer.
     """
@@ -105,8 +107,11 @@ def named_texts(
     if files:
         if vocabulary is None:
             raise CheckpointError(f"{label!r} has no tokenizer to read text with; give a dataset of growkit tokenize")
-        parts.append(_files_texts(files, vocabulary, most, [min(longest, length) for length in lengths or (PIECE,)], seed))
-    sequences = [ids for part in parts for ids in part.sequences]
+        parts.append(
+            _files_texts(files, vocabulary, most, [min(longest, length) for length in lengths or (PIECE,)], seed)
+        )
+    each_one = sum(part.documents for part in parts) >= enough
+    sequences = [ids for part in parts for ids in part.sequences[: part.documents if each_one else most]]
     if not sequences:
         raise RequestError(f"there is no text in {', '.join(map(str, names)) or 'nothing'}")
     order = torch.randperm(len(sequences), generator=generator(seed, "texts")).tolist()[:most]

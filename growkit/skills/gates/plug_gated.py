@@ -22,7 +22,8 @@ from growkit.models.adapters import check_adapter
 from growkit.models.devices import device_named
 from growkit.models.running import check_complete, load_model, loadable
 from growkit.skills.gates.bundle_file import base_source, is_bundle, write_bundle
-from growkit.skills.gates.certify import certified, check_enough
+from growkit.skills.gates.certify import LEAST_SCALED, certified, check_enough
+from growkit.skills.gates.conformal import texts_needed
 from growkit.skills.gates.gate import Gate
 from growkit.skills.gates.gate_texts import named_texts, positions_of
 from growkit.skills.gates.hidden_states import MEAN, POOLINGS, middle_layer, pooled_states
@@ -98,7 +99,8 @@ def plug_gated(
     model.to(where)
     own = _own_texts(model, skills, request, vocabulary, source.label, longest)
     lengths = [int(length) for texts in own.values() for length in texts.lengths]
-    general = named_texts(request.text, vocabulary, source.label, request.texts, lengths, request.seed, longest)
+    enough = texts_needed(request.alpha) + LEAST_SCALED
+    general = named_texts(request.text, vocabulary, source.label, request.texts, lengths, request.seed, longest, enough)
     check_enough(len(general.sequences), len(skills), request.alpha)
     first, advance = next(iter(own.values())), begin(len(general.sequences))
     states = pooled_states(model, general.sequences, first.layer, first.pooling, advance)
@@ -166,8 +168,8 @@ def _own_texts(
             )
     made = {}
     for name, data in request.own.items():
-        texts = named_texts([data], vocabulary, label, MOST_TEXTS, (), request.seed, longest)
-        made[name] = gate_of_texts(model, texts, layer=layer, pooling=pooling, seed=request.seed)
+        found = named_texts([data], vocabulary, label, MOST_TEXTS, (), request.seed, longest)
+        made[name] = gate_of_texts(model, found, layer=layer, pooling=pooling, seed=request.seed)
     return {skill.name: {**stored, **made}[skill.name] for skill in skills}
 
 
