@@ -99,6 +99,7 @@ def make_world(folder: Path) -> None:
     must("teach src --data data --seq-len 16 -o store")
     for word in ("ia3", "molora:2:2"):
         must(f"tune src {TRAIN} {word.split(':')[0]} --steps 2 --train {word}")
+    must("panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o panel")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
     Path("half/done-0.bin").write_bytes(bytes(8))
@@ -226,6 +227,8 @@ READ = {
         for name in ("store.json", "train.words", "val.nats")]
         + [(f"half/{name}", ["teach src --data data --seq-len 16 -o half --resume auto"])
         for name in ("store.unfinished.json", "done-0.bin", "train.words")],
+    "panel": [(f"panel/{name}", ["panel show {}", "panel show {} --base src --text text.txt --tokens 64"])
+        for name in ("panel.json", "panel.safetensors")],
     "moments": [
         ("run/final/lr_multipliers.json", [f"pretrain run/final {TRAIN} out --steps 2", "widen run/final --hidden 32 -o out --no-verify"]),
         ("run/final/optimizer/optimizer.safetensors", ["widen run/final --hidden 32 -o out --no-verify", f"pretrain run/final {TRAIN} out --steps 2"]
@@ -255,5 +258,6 @@ LINES = {
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
     "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",
+    "panel show": "panel show panel --base src --text text.txt --tokens 64",
     "push": "push src org/name --dry-run",
 }
