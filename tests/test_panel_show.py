@@ -83,7 +83,21 @@ def test_what_is_printed_and_drawn():
     shown = run(*line.split())
     assert shown.exit_code == 0 and "intermediate.dense" in shown.stdout and "attention.output.dense" in shown.stdout
     assert "█" in shown.stdout and Path("picture.svg").read_text().count("<path") > 10
-    shown = run(*["panel", "show", "llama-panel", "--base", "llama", "--text", "text.bin", "--turn", "2.mlp.down_proj:1", "--top", "2"])
+    shown = run(
+        *[
+            "panel",
+            "show",
+            "llama-panel",
+            "--base",
+            "llama",
+            "--text",
+            "text.bin",
+            "--turn",
+            "2.mlp.down_proj:1",
+            "--top",
+            "2",
+        ]
+    )
     assert f"{UP.replace('1.mlp.up', '2.mlp.down')} direction 1, turned by +1 of its" in shown.stdout
     assert json.loads(run("panel", "show", "gpt2-panel", "--json").stdout)["energy"].keys() == {"1", "2", "3"}
 
