@@ -1,4 +1,6 @@
-"""The commands around control panels: panel, panel show. Knows what is shown of them; everything else is the library's."""
+"""The commands around control panels: panel, panel show. Knows what is shown of them; everything else is the
+library's.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
