@@ -1,4 +1,6 @@
-"""What panel and panel show print: tables for people, JSON for machines. Knows rich; ignorant of how anything was found."""
+"""What panel and panel show print: tables for people, JSON for machines. Knows rich; ignorant of how anything was
+found.
+"""
 
 from __future__ import annotations
 
