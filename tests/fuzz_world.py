@@ -8,7 +8,6 @@ from pathlib import Path
 import tiny
 import torch
 from chats import FOLDER
-from panels import plain_panel
 from refusing import run
 from texts import EXCERPT, TOKENIZERS, wrap
 
@@ -40,6 +39,7 @@ depth = "interleave"
 teacher = "none"
 seed = 7
 """
+PLUGGED = "skill plug src --gated --text text.jsonl --alpha 0.1"
 RECIPE = """merge_method: task_arithmetic
 base_model: src
 models:
@@ -100,8 +100,9 @@ def make_world(folder: Path) -> None:
     must("teach src --data data --seq-len 16 -o store")
     for word in ("ia3", "molora:2:2"):
         must(f"tune src {TRAIN} {word.split(':')[0]} --steps 2 --train {word}")
-    plain_panel(Path("src"), Path("panel"), rank=4)
+    must("panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o panel")
     must(f"skill learn src panel {TRAIN} skill --steps 2 --size 2 --adapter 1")
+    must(f"{PLUGGED} added=lora --own added=text.jsonl -o bundle")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
     Path("half/done-0.bin").write_bytes(bytes(8))
@@ -210,6 +211,9 @@ READ = {
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
     ],
+    "bundle": [(f"bundle/{name}", ["generate {} Hello --max-tokens 2", "eval src --data text.txt --adapter {}", "inspect {}"])
+        for name in ("certificate.json", "gate.safetensors", "skills/added/adapter_config.json")]
+        + [(f"skill/final/{name}", [f"{PLUGGED} {{}}/final -o out"]) for name in ("gate.json", "gate.safetensors")],
     "skill": [
         (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run"])
         for name in ("skill.json", "skill.safetensors")
@@ -234,6 +238,9 @@ READ = {
         for name in ("store.json", "train.words", "val.nats")]
         + [(f"half/{name}", ["teach src --data data --seq-len 16 -o half --resume auto"])
         for name in ("store.unfinished.json", "done-0.bin", "train.words")],
+    "panel": [(f"panel/{name}", ["panel show {}", "panel show {} --base src --text text.txt --tokens 64"]
+            + [f"skill learn src {{}} {TRAIN} out --steps 1 --size 2 --adapter 1"])
+        for name in ("panel.json", "panel.safetensors")],
     "moments": [
         ("run/final/lr_multipliers.json", [f"pretrain run/final {TRAIN} out --steps 2", "widen run/final --hidden 32 -o out --no-verify"]),
         ("run/final/optimizer/optimizer.safetensors", ["widen run/final --hidden 32 -o out --no-verify", f"pretrain run/final {TRAIN} out --steps 2"]
@@ -261,8 +268,10 @@ LINES = {
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
+    "skill plug": f"{PLUGGED} lora --own lora=text.jsonl -o out",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
     "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",
+    "panel show": "panel show panel --base src --text text.txt --tokens 64",
     "push": "push src org/name --dry-run",
 }

@@ -17,6 +17,7 @@ from growkit.api.inspect import inspect
 from growkit.api.load_skills import load_skills
 from growkit.api.merge import merge
 from growkit.api.panel import panel
+from growkit.api.panel_show import panel_show
 from growkit.api.param_groups import param_groups
 from growkit.api.pretrain import pretrain
 from growkit.api.push import push
@@ -32,6 +33,6 @@ from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
-    "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "load_skills", "merge", "panel", "param_groups",
+    "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "load_skills", "merge", "panel", "panel_show", "param_groups",
     "pretrain", "push", "report", "skill_learn", "skill_plug", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
 ]  # fmt: skip

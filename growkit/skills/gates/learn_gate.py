@@ -17,14 +17,14 @@ def learn_gate(model: Any, tokens: Tokens, *, layer: int | None = None, pooling:
     the prompts count, or of text. layer: whose states the gate reads, counted from 1; None: the middle one. Raises
     RequestError for fewer than four texts, CheckpointError for damaged files.
     """
-    texts = dataset_texts(tokens, MOST_TEXTS, seed=seed, longest=positions_of(model.config.to_dict()))
-    return gate_of_texts(model, texts, layer=layer, pooling=pooling, seed=seed)
+    return gate_of_texts(model, dataset_texts(tokens, MOST_TEXTS, seed=seed), layer=layer, pooling=pooling, seed=seed)
 
 
 def gate_of_texts(
     model: Any, texts: GateTexts, *, layer: int | None = None, pooling: str = MEAN, seed: int = 0
 ) -> OwnTexts:
-    """The gate of a skill whose own texts are these; as learn_gate."""
+    """The gate of a skill whose own texts are these, each as far as the model has positions; as learn_gate."""
     read = middle_layer(model) if layer is None else layer
-    states = pooled_states(model, texts.sequences, read, pooling)
-    return own_texts(states, [len(ids) for ids in texts.sequences], read, pooling, seed)
+    sequences = [ids[: positions_of(model.config.to_dict())] for ids in texts.sequences]
+    states = pooled_states(model, sequences, read, pooling)
+    return own_texts(states, [len(ids) for ids in sequences], read, pooling, seed)
