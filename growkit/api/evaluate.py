@@ -77,8 +77,9 @@ def evaluate(
     """Measure how well a model predicts text: nats per token, perplexity, bits per byte; masked models: loss and
     accuracy.
 
-    checkpoint: a stock model, measured in float32, or a bundle of skills. data: a dataset, of which split says the part, or text in the
-    formats that `tokenize` reads. Every token of the data but the first counts once, whatever the stride.
+    checkpoint: a stock model, measured in float32, or a bundle of skills. data: a dataset, of which split says the
+    part, or text in the formats that `tokenize` reads. Every token of the data but the first counts once, whatever the
+    stride.
 
     Returns an Evaluation: .loss in nats per predicted token, and more. Raises CheckpointError or RequestError.
     """

@@ -73,8 +73,8 @@ def is_bundle(folder: str | Path) -> bool:
 def write_bundle(
     place: Path, gate: Gate, promise: Promise, skills: Sequence[tuple[Path, float]], more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put a bundle into a folder that is there; returns what certificate.json says. skills: folder and strength of each,
-    in the gate's order. more: base, general, seed, and own by skill."""
+    """Put a bundle into a folder that is there; returns what certificate.json says. skills: folder and strength of
+    each, in the gate's order. more: base, general, seed, and own by skill."""
     metric, entries = gate.metric, []
     for name, (folder, strength) in zip(gate.names, skills):
         copy = place / SKILLS / name

@@ -1,5 +1,5 @@
-"""A bundle at work: loaded as a stock model, or put on its base for one use of it. Knows bundles and live models; ignorant
-of what is asked of them.
+"""A bundle at work: loaded as a stock model, or put on its base for one use of it. Knows bundles and live models;
+ignorant of what is asked of them.
 """
 
 from collections import Counter
@@ -24,8 +24,8 @@ Path_ = str | Path
 
 
 class BundleAdapter:
-    """A bundle on its base: each sequence opens its own skills or none. Conversations get rows of their own, so that each
-    is decided by its own prompt."""
+    """A bundle on its base: each sequence opens its own skills or none. Conversations get rows of their own, so that
+    each is decided by its own prompt."""
 
     packs = False
 
@@ -53,8 +53,8 @@ class BundleAdapter:
 
     @contextmanager
     def reading(self, model: Any, ids: torch.Tensor, asked: torch.Tensor | None) -> Iterator[None]:
-        """Within the block the rows of a batch (rows, length) open what their prompts say, asked (rows,) tokens of each;
-        None: what their tokens say, all of them."""
+        """Within the block the rows of a batch (rows, length) open what their prompts say, asked (rows,) tokens of
+        each; None: what their tokens say, all of them."""
         if asked is None:
             yield
         else:

@@ -88,8 +88,8 @@ def named_texts(
     lengths: Sequence[int] = (), seed: int = 0, longest: int = LONGEST, enough: int = MOST_READ,
 ) -> GateTexts:  # fmt: skip
     """Texts of datasets of growkit tokenize, .bin files of tokens and text files. vocabulary: the model's, label: its
-    name. enough: where there are so many documents, each gives one text alone, so that texts are as independent as these
-    are.
+    name. enough: where there are so many documents, each gives one text alone, so that texts are as independent as
+    these are.
 
     Raises RequestError for what is no text, CheckpointError for a dataset of another tokenizer.
     """

@@ -1,8 +1,8 @@
 """A bundle made: skills of one base behind one gate, with the certificate that general text gives. Knows the order of
 things; ignorant of what a gate computes and of how a bundle lies on disk.
 
-Everything is looked at before anything is written: the base and whose skills these are, each skill on the live base, its
-own texts, and the general ones.
+Everything is looked at before anything is written: the base and whose skills these are, each skill on the live base,
+its own texts, and the general ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
