@@ -99,6 +99,8 @@ def make_world(folder: Path) -> None:
     must("teach src --data data --seq-len 16 -o store")
     for word in ("ia3", "molora:2:2"):
         must(f"tune src {TRAIN} {word.split(':')[0]} --steps 2 --train {word}")
+    must("panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o panel")
+    must(f"skill learn src panel {TRAIN} skill --steps 2 --size 2 --adapter 1")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
     Path("half/done-0.bin").write_bytes(bytes(8))
@@ -180,6 +182,7 @@ TAGGED += [f"{TAGGED[2]} --teacher a=src --teacher b=tuned --teacher-until steps
 TEXT = ["tokenize {} --tokenizer src --workers 1 -o out", "eval src --data {}", "verify src wide --text {}"]
 TRAINED = ["report {} run2 -o out", "report run2 {} -o out", "report run2 -o out --source {}"]
 
+LEARNED = f"skill learn src panel {TRAIN} out --steps 1 --size 2"
 TUNED = f"tune src {TRAIN} out --steps 1".replace("--data data", "--data talks")
 # kind -> [(file that is mutated, the command lines that read it)]; {} stands for its folder, or for itself where it has
 # none
@@ -206,6 +209,10 @@ READ = {
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
     ],
+    "skill": [
+        (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run"])
+        for name in ("skill.json", "skill.safetensors")
+    ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
     "sizes": [("sizes.toml", ["chain {} --data data --out out --dry-run", "chain {} --data data --out out --alone"])],
     "recipe": [("recipe.yml", ["merge --recipe {} --dry-run", "merge --recipe {} -o out"])],
@@ -226,6 +233,9 @@ READ = {
         for name in ("store.json", "train.words", "val.nats")]
         + [(f"half/{name}", ["teach src --data data --seq-len 16 -o half --resume auto"])
         for name in ("store.unfinished.json", "done-0.bin", "train.words")],
+    "panel": [(f"panel/{name}", ["panel show {}", "panel show {} --base src --text text.txt --tokens 64"]
+            + [f"skill learn src {{}} {TRAIN} out --steps 1 --size 2 --adapter 1"])
+        for name in ("panel.json", "panel.safetensors")],
     "moments": [
         ("run/final/lr_multipliers.json", [f"pretrain run/final {TRAIN} out --steps 2", "widen run/final --hidden 32 -o out --no-verify"]),
         ("run/final/optimizer/optimizer.safetensors", ["widen run/final --hidden 32 -o out --no-verify", f"pretrain run/final {TRAIN} out --steps 2"]
@@ -252,7 +262,10 @@ LINES = {
     "generate": "generate src Hello --max-tokens 4",
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
+    "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
+    "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",
+    "panel show": "panel show panel --base src --text text.txt --tokens 64",
     "push": "push src org/name --dry-run",
 }

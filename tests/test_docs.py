@@ -38,6 +38,7 @@ NAMED = [README, *(DOCS / f"{name}.md" for name in ("wider-and-deeper", "mixture
 SMALLER = {
     "768": "48", "layers 24": "layers 6", "layers=24": "layers=6", "-l24": "-l6",
     "steps 20000": "steps 8 --batch-size 4", "steps=20000": "steps=8, batch_size=4", "val-fraction 0.01": "val-fraction 0.5", "val-fraction 0.05": "val-fraction 0.5", "rank 16": "rank 4",
+    "--adapter 16 --steps 1000": "--adapter 2 --steps 4",
     "--train top:4": "--train top:4 --steps 4 --batch-size 4",
 }  # fmt: skip
 NOT_RUN = {

@@ -136,12 +136,25 @@ def test_flags_that_switch_off():
         (name, p.name) for name, command in COMMANDS.items() for p in command.params if getattr(p, "secondary_opts", [])
     }
     grown = {(name, "verify") for name in ("widen", "stack", "grow", "fuse", "upcycle")}
-    assert both == grown | {("pretrain", "compile"), ("tune", "compile")}
+    assert both == grown | {(name, "compile") for name in ("pretrain", "tune", "skill learn")}
 
 
 def test_every_growth_and_merge_and_run_can_be_dry():
     dry = {name for name, door in FUNCTIONS.items() if "dry_run" in parameters(door)}
-    assert dry == {"widen", "stack", "grow", "fuse", "upcycle", "merge", "apply", "pretrain", "tune", "push", "chain"}
+    assert dry == {
+        "widen",
+        "stack",
+        "grow",
+        "fuse",
+        "upcycle",
+        "merge",
+        "apply",
+        "pretrain",
+        "tune",
+        "skill learn",
+        "push",
+        "chain",
+    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)

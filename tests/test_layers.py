@@ -134,9 +134,22 @@ def test_public_functions_are_documented(path):
 def test_what_the_package_exports():
     assert sorted(growkit.__all__) == sorted(
         ["CheckpointError", "GrowkitError", "RequestError", "__version__", "expand", "grow_state_dict", "inspect"]
-        + ["verify", "widen", "stack", "grow", "fuse", "upcycle", "merge", "delta", "apply", "chain"]
+        + [
+            "verify",
+            "widen",
+            "stack",
+            "grow",
+            "fuse",
+            "upcycle",
+            "merge",
+            "delta",
+            "apply",
+            "chain",
+            "panel",
+            "panel_show",
+        ]
         + ["tokenize", "init", "evaluate", "teach", "pretrain", "tune", "report", "push", "param_groups", "generate"]
-        + ["mapping", "fpi", "aki", "stack_order", "stack_layers"]
+        + ["skill_learn", "mapping", "fpi", "aki", "stack_order", "stack_layers"]
     )
     for name in growkit.__all__:
         assert callable(getattr(growkit, name)) or name == "__version__"

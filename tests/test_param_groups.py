@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny_runs import dataset, losses_of
+from safetensors.torch import load_file
+from tiny_runs import dataset, losses_of, tokenizer
 
 import growkit
 from growkit.data.batches import Batches
@@ -65,31 +66,61 @@ def test_a_bare_loop_steps_as_pretrain_does(world):
     assert losses == pytest.approx(losses_of(world / "ours"), abs=1e-5)
 
 
-def test_transformers_trainer_steps_as_pretrain_does(world, tmp_path):
-    pytest.importorskip("accelerate")
-    model = live(world)
-    groups = growkit.param_groups(model, world / "grown", lr=LR)
-    seen = []
+def in_order(trainer):
+    """A kind of Trainer that takes rows in their order, and a list of the losses of its steps."""
+    losses = []
 
-    class Ordered(transformers.Trainer):
+    class Ordered(trainer):
         def _get_train_sampler(self, *_, **__):
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
         def training_step(self, *given, **named):
             loss = super().training_step(*given, **named)
-            seen.append(loss.item())
+            losses.append(loss.item())
             return loss
 
-    # the model shifts labels itself, so a window goes in with the token behind it
-    rows = [torch.cat([row, label[-1:]]) for batch in shown(world) for row, label in zip(batch.inputs, batch.labels)]
-    arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path), max_steps=STEPS, per_device_train_batch_size=SIZE, lr_scheduler_type="constant",
+    return Ordered, losses
+
+
+def windows(world):
+    """The rows that pretrain sees; their models shift labels themselves, so each goes in with the token behind it."""
+    return [torch.cat([row, label[-1:]]) for batch in shown(world) for row, label in zip(batch.inputs, batch.labels)]
+
+
+def plainly(folder):
+    """What a Trainer is told so that it does nothing else."""
+    return dict(
+        output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=SIZE, lr_scheduler_type="constant",
         save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
-    data = [{"input_ids": row, "labels": row} for row in rows]
-    Ordered(model, arguments, train_dataset=data, optimizers=(optimizer, None)).train()
-    assert seen == pytest.approx(losses_of(world / "ours"), abs=1e-5)
+
+
+def test_transformers_trainer_steps_as_pretrain_does(world, tmp_path):
+    pytest.importorskip("accelerate")
+    model, (trainer, losses) = live(world), in_order(transformers.Trainer)
+    optimizer = torch.optim.AdamW(growkit.param_groups(model, world / "grown", lr=LR), betas=(0.9, 0.95))
+    arguments = transformers.TrainingArguments(**plainly(tmp_path))
+    rows = [{"input_ids": row, "labels": row} for row in windows(world)]
+    trainer(model, arguments, train_dataset=rows, optimizers=(optimizer, None)).train()
+    assert losses == pytest.approx(losses_of(world / "ours"), abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trls_sft_trainer_steps_as_pretrain_does(world, tmp_path):
+    trl = pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
+    from datasets import Dataset
+
+    model, (trainer, losses) = live(world), in_order(trl.SFTTrainer)
+    optimizer = torch.optim.AdamW(growkit.param_groups(model, world / "grown", lr=LR), betas=(0.9, 0.95))
+    config = trl.SFTConfig(bf16=False, gradient_checkpointing=False, **plainly(tmp_path))
+    words = tokenizer(mask=False)
+    words.pad_token = words.eos_token = "[PAD]"
+    rows = Dataset.from_list([{"input_ids": row.tolist()} for row in windows(world)])
+    trainer(model, args=config, train_dataset=rows, optimizers=(optimizer, None), processing_class=words).train()
+    assert losses == pytest.approx(losses_of(world / "ours"), abs=1e-5)
+    after = load_file(world / "ours/final/model.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert (tensor - after[name]).abs().max() < 1e-5, name
 
 
 def test_wrapped_models_have_the_same_rates(world):

@@ -222,8 +222,8 @@ class OneModule:
         model.requires_grad_(False)
         layers_of(model)[1].mlp.requires_grad_(True)
 
-    def in_step(self, model, depth, trained):
-        return submodel(model, depth, trained)
+    def in_step(self, model, plan):
+        return submodel(model, plan.depth, plan.trained)
 
 
 class OnlyIt:

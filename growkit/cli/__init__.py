@@ -1,7 +1,20 @@
 """The command line: parses, calls, prints. No logic lives here, and nothing heavy is imported before a command runs."""
 
 # in the order that help lists their commands
-from growkit.cli import growth, merging, checks, data, training, chain, speaking, report, push  # isort: skip
+from growkit.cli import growth, merging, checks, data, training, chain, panel, speaking, report, push  # isort: skip
 from growkit.cli.app import app, main
 
-__all__ = ["app", "chain", "checks", "data", "growth", "main", "merging", "push", "report", "speaking", "training"]
+__all__ = [
+    "app",
+    "chain",
+    "checks",
+    "data",
+    "growth",
+    "main",
+    "merging",
+    "panel",
+    "push",
+    "report",
+    "speaking",
+    "training",
+]

@@ -61,7 +61,11 @@ def options_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
     options = [_typed(parameter) for parameter in order]
     dry = next((number for number, p in enumerate(order) if p.name == "dry_run"), None)
     panel = OUTPUT if dry is None else declared_of(order[dry]).panel
-    text = "With --dry-run: as JSON." if function.__name__ in ("pretrain", "tune") else "Print for machines."
+    text = (
+        "With --dry-run: as JSON."
+        if function.__name__ in ("pretrain", "tune", "skill_learn")
+        else "Print for machines."
+    )
     json = Annotated[bool, typer.Option("--json", help=text, rich_help_panel=panel)]
     options.insert(len(order) if dry is None else dry + 1, _keyword(AS_JSON, json, False))
     return options

@@ -1,4 +1,4 @@
-"""The commands that train: pretrain, tune. Knows the live line; everything else is the library's."""
+"""The commands that train: pretrain, tune, skill learn. Knows the live line; everything else is the library's."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -73,3 +73,4 @@ def watching() -> Iterator[tuple[Callable[["Settings"], None], Callable[[dict[st
 INTERRUPTED = "interrupted; --resume auto goes on from the last checkpoint, if there is one"
 command(api.pretrain, training, interrupted=INTERRUPTED)
 command(api.tune, training, interrupted=INTERRUPTED)
+command(api.skill_learn, training, interrupted=INTERRUPTED)

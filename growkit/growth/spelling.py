@@ -38,3 +38,17 @@ def layer_numbers(numbers: str | Sequence[int] | None) -> tuple[int, ...]:
         return tuple(int(number) for number in numbers.split(",") if numbers)
     except ValueError:
         raise RequestError(f"--after {numbers!r} should be layer numbers such as 4,8,12") from None
+
+
+def layers_in_ranges(text: str, count: int) -> list[int]:
+    """'1-8,12', layers from 1 to `count`, as numbers from 0, in order and each once. Raises RequestError for what are
+    none."""
+    ranges = [part.partition("-") for part in text.split(",")]
+    try:
+        ends = [(int(first), int(last if dash else first)) for first, dash, last in ranges]
+    except ValueError:
+        raise RequestError(f"--layers {text!r} should be layers such as 1-8,12") from None
+    for first, last in ends:
+        if not 1 <= first <= last <= count:
+            raise RequestError(f"--layers {text!r} should name layers from 1 to the model's {count}, such as 1-{count}")
+    return sorted({layer - 1 for first, last in ends for layer in range(first, last + 1)})

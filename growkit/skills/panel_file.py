@@ -178,8 +178,8 @@ def write_panel(
     shapes: Sequence[tuple[str, Shape]],
     fill: Callable[[Callable[[str, torch.Tensor], None]], PanelHeader],
     replaces: Contents = NOTHING,
-) -> None:
-    """Make a panel's folder, there whole or not at all. Raises RequestError for a full disk.
+) -> PanelHeader:
+    """Make a panel's folder, there whole or not at all; returns what it says. Raises RequestError for a full disk.
 
     shapes: of all tensors by name, in the order in which they will lie. fill: called with a function that writes a
     tensor, in any order, one in memory at a time; returns what panel.json says.
@@ -203,3 +203,4 @@ def write_panel(
             os.close(descriptor)
         assert not lacking and sorted(tensors_of_panel(header)) == sorted(name for name, _ in shapes)
         write_json(folder / PANEL, header.to_json())
+    return header

@@ -2,7 +2,7 @@
 tables and what wrapping does to names; ignorant of what is put there.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -24,13 +24,14 @@ _KEYS_VALUES = {"key_dim", "value_dim", QKV}
 class LinearLayer:
     """A linear layer of a live model. across: its weight is stored (in, out). feed_forward: else it is attention's.
     reads_ffn: its input is a feed-forward layer's hidden activation. heads: how many heads of keys or values it puts
-    out; 0 for none."""
+    out; 0 for none. reads: the axes of its input."""
 
     module: str
     across: bool
     feed_forward: bool
     reads_ffn: bool
     heads: int
+    reads: tuple[str, ...]
 
     @property
     def scaled(self) -> bool:
@@ -42,14 +43,20 @@ def linear_layers(model: Any) -> list[LinearLayer]:
     """The linear layers inside a stock model's layers, in its order; routers and what is stacked over experts are
     none."""
     family = family_named(model.config.model_type)
-    sizes, layers = read_sizes(family, model.config.to_dict()), []
-    for name, _ in model.named_parameters():
+    return linears_among(family, model.config.to_dict(), [name for name, _ in model.named_parameters()])
+
+
+def linears_among(family: Family, config: Mapping[str, Any], names: Iterable[str]) -> list[LinearLayer]:
+    """The linear layers that weights of these names are of, in their order, be they of a live model or of a file;
+    routers, and what each expert has for itself or all have stacked, are none."""
+    sizes, layers = read_sizes(family, config), []
+    for name in names:
         pattern = family.tensors.get(family.template(name))
         if pattern is None or not name.endswith(".weight") or family.layer_of(name) is None:
             continue
         dimensions = parse(pattern)
         reads = [dimension for dimension in dimensions if dimension.role == READ]
-        if len(dimensions) != 2 or len(reads) != 1:
+        if len(dimensions) != 2 or len(reads) != 1 or family.of_each_expert(name):
             continue
         writes = next(dimension for dimension in dimensions if dimension.role != READ).axes
         if _ROUTING & {*writes}:
@@ -63,6 +70,7 @@ def linear_layers(model: Any) -> list[LinearLayer]:
                 feed_forward=bool(_WIDTHS & {*reads[0].axes, *writes}),
                 reads_ffn=bool(_WIDTHS & {*reads[0].axes}),
                 heads=prod(heads),
+                reads=reads[0].axes,
             )
         )
     return layers
