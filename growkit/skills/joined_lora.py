@@ -1,9 +1,9 @@
 """Several skills as one LoRA that stock PEFT loads, and that carries them exactly. Knows low-rank sums; ignorant of how
 the folder comes to be.
 
-A sum of s G_s V_s^T is B A with A = [V_1 ...]^T and B = [s G_1 ...]. Skills of one panel read directions of one V: where
-they have more columns than V, A becomes an orthonormal basis of what they span, which V's columns are enough for, and
-the rank is the panel's, however many skills there are.
+A sum of s G_s V_s^T is B A with A = [V_1 ...]^T and B = [s G_1 ...]. Skills of one panel read directions of one V:
+where they have more columns than V, A becomes an orthonormal basis of what they span, which V's columns are enough
+for, and the rank is the panel's, however many skills there are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -78,8 +78,8 @@ class JoinedLora:
 def write_joined(joined: JoinedLora, plan: MergePlan, base: str, folder: Path) -> None:
     """Put PEFT's two files into a folder that is there; weights of a smaller rank are filled with zeros.
 
-    plan: of the same members. One weight is held at a time; A and B are float32. Raises CheckpointError for a skill that
-    holds NaN or Inf, and where transformers has no such model.
+    plan: of the same members. One weight is held at a time; A and B are float32. Raises CheckpointError for a skill
+    that holds NaN or Inf, and where transformers has no such model.
     """
     transposed = linears(plan)
     called, targets = module_names(plan, base)

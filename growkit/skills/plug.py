@@ -37,8 +37,8 @@ COMMAND, LORA = "skill plug", "lora"
 
 @dataclass(frozen=True, kw_only=True)
 class PluggedModel:
-    """What was plugged, or with `dry_run` would be. rank: of the LoRA; None: weights are written. pairs: what each skill
-    does to each other one."""
+    """What was plugged, or with `dry_run` would be. rank: of the LoRA; None: weights are written. pairs: what each
+    skill does to each other one."""
 
     folder: Path
     plan: MergePlan

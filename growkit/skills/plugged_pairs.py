@@ -55,9 +55,9 @@ def check_disturbed(pairs: Sequence[Disturbed], force: bool) -> list[str]:
 
 
 def _both_ways(one: tuple[StoredSkill, float], other: tuple[StoredSkill, float]) -> Iterator[Disturbed]:
-    names = [str(skill.folder) for skill, _ in (one, other)]
+    first, second = (str(skill.folder) for skill, _ in (one, other))
     if one[0].facts.panel != other[0].facts.panel:
-        yield Disturbed(*names, None)
+        yield Disturbed(first, second, None)
         return
-    yield Disturbed(*names, mean_rho(one[0], other[0], (one[1], other[1])))
-    yield Disturbed(*names[::-1], mean_rho(other[0], one[0], (other[1], one[1])))
+    yield Disturbed(first, second, mean_rho(one[0], other[0], (one[1], other[1])))
+    yield Disturbed(second, first, mean_rho(other[0], one[0], (other[1], one[1])))
