@@ -211,7 +211,8 @@ READ = {
         for name in ("tokenizer.json", "tokenizer_config.json")
     ],
     "skill": [
-        (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run"])
+        (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run",
+            "skill check panel a={}/final b=skill/final:0 --json"])
         for name in ("skill.json", "skill.safetensors")
     ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
@@ -263,6 +264,7 @@ LINES = {
     "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
+    "skill check": "skill check panel a=skill/final b=skill/final:0",
     "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",
     "push": "push src org/name --dry-run",
 }

@@ -1,9 +1,11 @@
 """Skills made up of random numbers, for tests that need one without learning it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from growkit.skills.panel_file import open_panel
 from growkit.skills.skill_file import SkillFacts, write_skill
 
 BASE = {"name": "base", "files": {"model.safetensors": "a" * 64}}
@@ -42,4 +44,36 @@ def make_skill(folder, size=3, rank=5, adapter=0, seed=0, shapes=SHAPES, **more)
     """A folder with such a skill."""
     Path(folder).mkdir(parents=True)
     write_skill(Path(folder), facts(size, adapter, shapes, **more), skill_tensors(size, rank, adapter, seed, shapes))
+    return Path(folder)
+
+
+def skill_of_panel(panel, folder, seed=0, size=3, adapter=0, scale=0.1, sketches=None, tokens=40, **more):
+    """A folder with a random skill of a panel. sketches: K by group; random where they are not given."""
+    opened = open_panel(panel)
+    header, draws, tensors = opened.header, torch.Generator().manual_seed(seed), {}
+
+    def columns(rows: int, count: int) -> torch.Tensor:
+        return torch.linalg.qr(torch.randn(rows, count, generator=draws, dtype=torch.float64)).Q
+
+    for group, weights in header.groups.items():
+        basis, rank = opened.input_basis(group).double(), opened.input_rank(group)
+        tensors[f"{group}.P"] = columns(rank, min(size, rank))
+        tensors[f"{group}.V_s"] = basis @ tensors[f"{group}.P"]
+        rows = torch.randn(40, rank, generator=draws, dtype=torch.float64)
+        tensors[f"{group}.K"] = rows.T @ rows / 40 if sketches is None else sketches[group]
+        for weight in weights:
+            left = opened.output_basis(weight).double()
+            own, read = min(size, left.shape[1]), tensors[f"{group}.P"].shape[1]
+            tensors[f"{weight}.Q"] = columns(left.shape[1], own)
+            tensors[f"{weight}.U_s"] = left @ tensors[f"{weight}.Q"]
+            tensors[f"{weight}.R"] = scale * torch.randn(own, read, generator=draws)
+            if adapter:
+                tensors[f"{weight}.B"] = torch.zeros(len(left), read)
+                tensors[f"{weight}.B"][:, :adapter] = scale * torch.randn(len(left), adapter, generator=draws)
+    said = SkillFacts(
+        base={"name": header.base, "files": dict(header.files)}, panel=opened.sha256, size=size, adapter=adapter,
+        sketch={"tokens": tokens, "data": None}, weights={name: one.input for name, one in header.weights.items()},
+    )  # fmt: skip
+    Path(folder).mkdir(parents=True)
+    write_skill(Path(folder), replace(said, **more), tensors)
     return Path(folder)

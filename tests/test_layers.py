@@ -136,7 +136,7 @@ def test_what_the_package_exports():
         ["CheckpointError", "GrowkitError", "RequestError", "__version__", "expand", "grow_state_dict", "inspect"]
         + ["verify", "widen", "stack", "grow", "fuse", "upcycle", "merge", "delta", "apply", "chain", "panel"]
         + ["tokenize", "init", "evaluate", "teach", "pretrain", "tune", "report", "push", "param_groups", "generate"]
-        + ["skill_learn", "mapping", "fpi", "aki", "stack_order", "stack_layers"]
+        + ["skill_check", "skill_learn", "mapping", "fpi", "aki", "stack_order", "stack_layers"]
     )
     for name in growkit.__all__:
         assert callable(getattr(growkit, name)) or name == "__version__"
