@@ -8,7 +8,6 @@ from pathlib import Path
 import tiny
 import torch
 from chats import FOLDER
-from panels import plain_panel
 from refusing import run
 from texts import EXCERPT, TOKENIZERS, wrap
 
@@ -100,7 +99,7 @@ def make_world(folder: Path) -> None:
     must("teach src --data data --seq-len 16 -o store")
     for word in ("ia3", "molora:2:2"):
         must(f"tune src {TRAIN} {word.split(':')[0]} --steps 2 --train {word}")
-    plain_panel(Path("src"), Path("panel"), rank=4)
+    must("panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o panel")
     must(f"skill learn src panel {TRAIN} skill --steps 2 --size 2 --adapter 1")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
@@ -235,6 +234,9 @@ READ = {
         for name in ("store.json", "train.words", "val.nats")]
         + [(f"half/{name}", ["teach src --data data --seq-len 16 -o half --resume auto"])
         for name in ("store.unfinished.json", "done-0.bin", "train.words")],
+    "panel": [(f"panel/{name}", ["panel show {}", "panel show {} --base src --text text.txt --tokens 64"]
+            + [f"skill learn src {{}} {TRAIN} out --steps 1 --size 2 --adapter 1"])
+        for name in ("panel.json", "panel.safetensors")],
     "moments": [
         ("run/final/lr_multipliers.json", [f"pretrain run/final {TRAIN} out --steps 2", "widen run/final --hidden 32 -o out --no-verify"]),
         ("run/final/optimizer/optimizer.safetensors", ["widen run/final --hidden 32 -o out --no-verify", f"pretrain run/final {TRAIN} out --steps 2"]
@@ -266,5 +268,6 @@ LINES = {
     "chain": "chain sizes.toml --data data --out out --dry-run",
     "skill check": "skill check panel a=skill/final b=skill/final:0",
     "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",
+    "panel show": "panel show panel --base src --text text.txt --tokens 64",
     "push": "push src org/name --dry-run",
 }

@@ -1,6 +1,5 @@
 """Skills made up of random numbers, for tests that need one without learning it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -47,33 +46,38 @@ def make_skill(folder, size=3, rank=5, adapter=0, seed=0, shapes=SHAPES, **more)
     return Path(folder)
 
 
-def skill_of_panel(panel, folder, seed=0, size=3, adapter=0, scale=0.1, sketches=None, tokens=40, **more):
-    """A folder with a random skill of a panel. sketches: K by group; random where they are not given."""
-    opened = open_panel(panel)
-    header, draws, tensors = opened.header, torch.Generator().manual_seed(seed), {}
-
-    def columns(rows: int, count: int) -> torch.Tensor:
-        return torch.linalg.qr(torch.randn(rows, count, generator=draws, dtype=torch.float64)).Q
-
-    for group, weights in header.groups.items():
-        basis, rank = opened.input_basis(group).double(), opened.input_rank(group)
-        tensors[f"{group}.P"] = columns(rank, min(size, rank))
-        tensors[f"{group}.V_s"] = basis @ tensors[f"{group}.P"]
-        rows = torch.randn(40, rank, generator=draws, dtype=torch.float64)
-        tensors[f"{group}.K"] = rows.T @ rows / 40 if sketches is None else sketches[group]
-        for weight in weights:
-            left = opened.output_basis(weight).double()
-            own, read = min(size, left.shape[1]), tensors[f"{group}.P"].shape[1]
-            tensors[f"{weight}.Q"] = columns(left.shape[1], own)
-            tensors[f"{weight}.U_s"] = left @ tensors[f"{weight}.Q"]
-            tensors[f"{weight}.R"] = scale * torch.randn(own, read, generator=draws)
-            if adapter:
-                tensors[f"{weight}.B"] = torch.zeros(len(left), read)
-                tensors[f"{weight}.B"][:, :adapter] = scale * torch.randn(len(left), adapter, generator=draws)
+def skill_on(panel_folder, out, size=3, adapter=0, seed=0, strength=0.3, reads=None, sketches=None, **more) -> Path:
+    """A folder with a random skill on a panel. reads: which of the panel's input directions its data and it use; all.
+    sketches: K by group, in the place of what is drawn."""
+    panel, draws = open_panel(panel_folder), torch.Generator().manual_seed(seed)
+    tensors = {}
+    for weight, said in panel.header.weights.items():
+        rank, read = said.rank, panel.input_rank(said.input)
+        q = torch.linalg.qr(torch.randn(rank, min(size, rank), generator=draws)).Q
+        tensors |= {f"{weight}.Q": q, f"{weight}.U_s": panel.output_basis(weight) @ q}
+        tensors[f"{weight}.R"] = strength * torch.randn(q.shape[1], min(size, read), generator=draws)
+        if adapter:
+            tensors[f"{weight}.B"] = torch.zeros(panel.sides(weight)[0], min(size, read))
+            tensors[f"{weight}.B"][:, :adapter] = strength * torch.randn(
+                panel.sides(weight)[0], adapter, generator=draws
+            )
+    for group in panel.header.groups:
+        rank = panel.input_rank(group)
+        kept = torch.zeros(rank, 1) if reads else torch.ones(rank, 1)
+        kept[reads or []] = 1.0
+        rows = torch.randn(40, rank, generator=draws) * kept.T
+        p = torch.linalg.qr(kept * torch.randn(rank, min(size, rank), generator=draws)).Q
+        tensors |= {f"{group}.P": p, f"{group}.V_s": panel.input_basis(group) @ p, f"{group}.K": rows.T @ rows / 40}
+        tensors |= {f"{group}.K": sketches[group]} if sketches else {}
     said = SkillFacts(
-        base={"name": header.base, "files": dict(header.files)}, panel=opened.sha256, size=size, adapter=adapter,
-        sketch={"tokens": tokens, "data": None}, weights={name: one.input for name, one in header.weights.items()},
-    )  # fmt: skip
-    Path(folder).mkdir(parents=True)
-    write_skill(Path(folder), replace(said, **more), tensors)
-    return Path(folder)
+        base={"name": panel.header.base, "files": dict(panel.header.files)},
+        panel=panel.sha256,
+        size=size,
+        adapter=adapter,
+        sketch={"tokens": 40, "data": "c" * 64},
+        weights={weight: said.input for weight, said in panel.header.weights.items()},
+        **more,
+    )
+    Path(out).mkdir(parents=True)
+    write_skill(Path(out), said, tensors)
+    return Path(out)

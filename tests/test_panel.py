@@ -205,6 +205,15 @@ def test_the_command_is_the_function():
 
 # ---------------------------------------------------------------- refusals
 
+
+def test_a_panel_is_no_model():
+    growkit.panel("llama", "panel", rank=2)
+    for line in ("inspect panel", "panel panel -o out", "verify llama panel", "merge panel --base llama -o out"):
+        refused(
+            *line.split(), says="'panel' is a control panel and no model: learn skills on it with growkit skill learn"
+        )
+
+
 REFUSED = cases(
     [
         (

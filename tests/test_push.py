@@ -23,7 +23,7 @@ import growkit
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A growth, a LoRA, a delta, a data set and a run with its result."""
+    """A growth, a LoRA, a delta, a data set, a store, a control panel and a run with its result."""
     folder = tmp_path_factory.mktemp("pushed")
     fine_tune(folder, "a", dtype=torch.float32)
     growkit.delta(folder / "base", folder / "a", folder / "lora", rank=2)
@@ -31,6 +31,7 @@ def models(tmp_path_factory):
     growkit.widen(folder / "base", folder / "wide", hidden=48)
     tiny_runs.dataset(folder / "data", 400)
     growkit.teach(folder / "base", folder / "data", folder / "store", seq_len=16)
+    growkit.panel(folder / "base", folder / "panel", rank=4)
     growkit.pretrain(folder / "base", folder / "data", folder / "run", steps=2, seq_len=16, batch_size=2, save_every=1)
     return folder
 
@@ -95,6 +96,7 @@ KINDS = [("wide", "checkpoint", "model"), ("lora", "LoRA", "model"), ("delta", "
 KINDS += [
     ("data", "data set", "dataset"),
     ("store", "store of a teacher", "dataset"),
+    ("panel", "control panel", "model"),
     ("run/final", "checkpoint", "model"),
 ]
 

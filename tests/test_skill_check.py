@@ -9,10 +9,10 @@ import torch
 from panels import plain_panel
 from refusing import cases, refused, run
 from safetensors.torch import load_file, save_file
-from skills import skill_of_panel
+from skills import skill_on
 
 import growkit
-from growkit.skills.checking.interference import Interference, band_of, interference_of
+from growkit.skills.checking.rho import Interference, band_of, interference_of
 from growkit.skills.panel_file import open_panel
 from growkit.skills.skill_file import read_skill
 
@@ -32,7 +32,7 @@ def shop(tmp_path_factory):
                 for group, weights in open_panel(folder / "panel").header.groups.items()
             )
         }
-        skill_of_panel(folder / "panel", folder / name, seed, adapter=seed, scale=0.3, sketches=sketches)
+        skill_on(folder / "panel", folder / name, seed=seed, adapter=seed, sketches=sketches)
     return folder
 
 
@@ -126,25 +126,14 @@ def test_red_is_an_exit_code_and_green_pairs_are_told():
     assert checked.pair("still", "one").band == "green" and checked.pair("one", "still").band == "amber"
 
 
-def test_skills_apart_are_green(tmp_path):
+def test_skills_apart_are_green():
     """What each reads, the other's data does not have."""
-    header = open_panel("panel").header
-    half = {}
-    for name, where in (("left", 0), ("right", 3)):
-        sketches = {}
-        for group in header.groups:
-            rank = open_panel("panel").input_rank(group)
-            sketches[group] = torch.zeros(rank, rank)
-            sketches[group].diagonal()[where : where + 3] = 1.0
-        half[name] = skill_of_panel("panel", name, seed=where, sketches=sketches)
-        tensors = load_file(half[name] / "skill.safetensors")
-        for group in header.groups:
-            p = torch.eye(len(sketches[group]))[:, where : where + 3]
-            tensors[f"{group}.P"], tensors[f"{group}.V_s"] = p.contiguous(), open_panel("panel").input_basis(group) @ p
-        save_file(tensors, half[name] / "skill.safetensors")
+    for name, reads in (("left", [0, 1, 2]), ("right", [3, 4, 5])):
+        skill_on("panel", name, reads=reads)
     checked = growkit.skill_check("panel", ["left", "right"])
-    assert checked.together == [("left", "right")] and not checked.red and checked.pair("left", "right").largest == 0
-    assert run("skill", "check", "panel", "left", "right").exit_code == 0
+    assert checked.together == [("left", "right")] and not checked.red and checked.pair("left", "right").largest < 1e-6
+    shown = run("skill", "check", "panel", "left", "right")
+    assert shown.exit_code == 0 and "--together left,right" in shown.stdout
 
 
 def fill(ending, value):
@@ -181,7 +170,7 @@ def test_refusals(words, says):
     named = words.split()[-1]
     if named == "other":
         plain_panel(Path("base"), Path("small"), rank=5)
-        skill_of_panel("small", "other")
+        skill_on("small", "other")
     base = {"name": "elsewhere", "files": {"model.safetensors": "a" * 64}}
     facts = {
         "turned": dict(panel="b" * 64),

@@ -14,10 +14,13 @@ from processes import pair
 from refusing import cases, refused, run
 from safetensors.torch import load_file
 from skills import make_skill
-from tiny_runs import Stopped, conversations, curve, losses_of, same, stops_at
+from tiny_runs import Stopped, conversations, curve, losses_of, stops_at, tagged_dataset
 
 import growkit
+from growkit.data.tokens import open_tokens
 from growkit.skills import learn
+from growkit.skills.gates.learn_gate import learn_gate
+from growkit.skills.gates.own_file import has_gate, read_gate
 from growkit.skills.panel_control import ADAPTER, panel_controls
 from growkit.skills.panel_file import open_panel
 from growkit.skills.skill_file import read_skill
@@ -162,6 +165,16 @@ def test_a_skill_is_what_was_trained(world, bench):
     assert last["loss"] == skill.facts.losses["after"]
 
 
+def test_its_gate_is_that_of_its_data_through_the_base(world, bench):
+    gate, fresh = read_gate(bench / "run/final"), learn_gate(stock(world), open_tokens(world / "data"))
+    assert all(torch.equal(getattr(gate, name), getattr(fresh, name)) for name in ("centroids", "spread", "held"))
+    notes = []
+    tagged_dataset(Path("few"), lengths=(50, 50))
+    learned(world, bench, "run", data="few", steps=1, watch=notes.append)
+    assert "the skill gets no gate: 'few' has 2 texts, and a gate needs 4" in [line.get("text") for line in notes]
+    assert not has_gate("run/final")
+
+
 def test_the_models_own_run_is_the_skill_it_leaves(world, bench):
     done = learned(world, bench, "run", steps=4)
     plain, skill = stock(world), read_skill("run/final")
@@ -178,7 +191,9 @@ def test_a_run_goes_on_bit_for_bit(world, bench):
             learned(world, bench, f"run{step}", adapter=2, watch=stops_at(step))
         learned(world, bench, f"run{step}", adapter=2, resume="auto")
         assert curve(f"run{step}") == curve(bench / "run")
-        assert same(*(load_file(folder / "final/skill.safetensors") for folder in (Path(f"run{step}"), bench / "run")))
+        for name in ("skill", "gate"):
+            one, two = (Path(folder, f"final/{name}.safetensors") for folder in (f"run{step}", bench / "run"))
+            assert one.read_bytes() == two.read_bytes()
     with pytest.raises(growkit.RequestError, match=r"begun with other settings: .*protect"):
         learned(world, bench, "run5", adapter=2, resume="auto", protect="general")
 

@@ -16,6 +16,7 @@ from growkit.api.init import init
 from growkit.api.inspect import inspect
 from growkit.api.merge import merge
 from growkit.api.panel import panel
+from growkit.api.panel_show import panel_show
 from growkit.api.param_groups import param_groups
 from growkit.api.pretrain import pretrain
 from growkit.api.push import push
@@ -31,6 +32,6 @@ from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
-    "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "panel", "param_groups",
+    "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "panel", "panel_show", "param_groups",
     "pretrain", "push", "report", "skill_check", "skill_learn", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
 ]  # fmt: skip

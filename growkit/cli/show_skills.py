@@ -11,7 +11,7 @@ from growkit.cli.terminal import out, print_json, styled
 
 if TYPE_CHECKING:
     from growkit.skills.checking.check import SkillCheck
-    from growkit.skills.checking.interference import Interference
+    from growkit.skills.checking.rho import Interference
 
 STYLES = {"green": "green", "amber": "yellow", "red": "bold red"}
 WORST = 3
@@ -41,8 +41,10 @@ def check(result: SkillCheck, as_json: bool) -> None:
         out.note(note)
     for pair in result.red:
         out.say((pair.source, "bold"), f" on the data of {pair.target} is ", ("red", "bold red"), _advice(pair))
-    if result.together:
-        out.say("green both ways: ", ", ".join(f"{one} + {other}" for one, other in result.together))
+    for one, other in result.together:
+        out.say(
+            f"{one} and {other} are ", ("green", "green"), f" both ways: --together {one},{other} in a gated bundle"
+        )
 
 
 def _advice(pair: Interference) -> str:

@@ -1,4 +1,4 @@
-"""What may be pushed to the hub: finished folders of five kinds, and which of their files go. Knows what growkit leaves
+"""What may be pushed to the hub: finished folders of six kinds, and which of their files go. Knows what growkit leaves
 in folders; ignorant of the network.
 
 What never goes: hidden files and folders, and growkit's own marks of unfinished work. AdamW's state goes where it is
@@ -21,12 +21,15 @@ from growkit.data.word_store import is_store, open_header
 from growkit.errors import CheckpointError, RequestError
 from growkit.growth.optimizer import OPTIMIZER, PLACE
 from growkit.merging.stored_deltas import SPARSE
+from growkit.skills.panel_file import open_panel
+from growkit.skills.panel_header import is_panel
 from growkit.training.checkpoints import TRAINER
 from growkit.training.run_folder import FINAL, METRICS, RUN
 from growkit.training.state_files import PLAN
 
 PARTIAL = ".partial"
 CHECKPOINT, LORA, DELTA, DATASET, STORE = "checkpoint", "LoRA", "delta", "data set", "store of a teacher"
+CONTROLS = "control panel"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,9 @@ def _kind(folder: Path) -> str:
         for split in [split for split in SPLITS if split == "train" or (folder / f"{split}.bin").exists()]:
             open_tokens(folder, split)
         return DATASET
+    if is_panel(folder):
+        open_panel(folder).close()
+        return CONTROLS
     checkpoint = open_checkpoint(folder)
     checkpoint.close()
     if checkpoint.config is None:

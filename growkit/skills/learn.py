@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 
+from growkit.data.tokens import open_tokens
 from growkit.errors import CheckpointError, RequestError
 from growkit.growth.sources import open_source
 from growkit.skills.directions import is_covariance
+from growkit.skills.gates.gate_texts import GateTexts, dataset_texts
+from growkit.skills.gates.own_texts import LEAST_TEXTS, MOST_TEXTS
 from growkit.skills.panel_control import ADAPTER
 from growkit.skills.panel_file import Panel, open_panel
 from growkit.skills.panel_learners import OwnData, PanelLearners
@@ -23,7 +26,7 @@ from growkit.training.asked_run import TUNE, asked_resume, settings_of
 from growkit.training.learning.train_words import Trained
 from growkit.training.outlook import outlook_of
 from growkit.training.pretrain import Finished, carry_through, run_of
-from growkit.training.ready import prepare
+from growkit.training.ready import ReadyRun, prepare
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage
 
@@ -57,9 +60,7 @@ def learn_skill(words: Mapping[str, Any]) -> Finished:
     reads = {"panel": panel.sha256, "protect": names, "sketch_tokens": words["sketch_tokens"]}
     part = Trained(
         learners,
-        lambda origin: SkillFolder(
-            origin=origin, settings=ready.settings, panel=panel.sha256, size=size, protect=names
-        ),
+        lambda origin: SkillFolder(origin=origin, settings=ready.settings, learners=learners, protect=names),
         SkillCourse(transform),
         reads,
     )
@@ -69,7 +70,8 @@ def learn_skill(words: Mapping[str, Any]) -> Finished:
             f"--adapter learns while validation falls, and {settings.data!r} has no validation split; tokenize with"
             " --val-fraction, or leave --adapter out"
         )
-    learners.data = OwnData(ready.train, ready.settings, ready.machine)
+    ready, texts = _with_texts(ready)
+    learners.data = OwnData(ready.train, ready.settings, ready.machine, texts)
     if words["dry_run"]:
         return Finished(folder=None, step=0, loss=None, outlook=outlook_of(ready))
     words["announce"](ready.settings)
@@ -77,6 +79,15 @@ def learn_skill(words: Mapping[str, Any]) -> Finished:
     if finished.loss is None or finished.run is None:
         return finished
     return replace(finished, loss=course_of(finished.run.student.model)[AFTER])
+
+
+def _with_texts(ready: ReadyRun) -> tuple[ReadyRun, GateTexts | None]:
+    """(the run, which says it where there is no gate, the texts of one) of the training data."""
+    texts = dataset_texts(open_tokens(ready.settings.data), MOST_TEXTS, seed=ready.settings.seed)
+    if len(texts.sequences) >= LEAST_TEXTS:
+        return ready, texts
+    note = f"the skill gets no gate: {ready.settings.data!r} has {len(texts.sequences)} texts, and a gate needs {LEAST_TEXTS}"
+    return replace(ready, notes=(*ready.notes, note)), None
 
 
 def protected(words: Sequence[str], panel: Panel) -> tuple[list[str], list[Mapping[str, torch.Tensor]]]:

@@ -14,6 +14,9 @@ from growkit.data.batches import BatchSource
 from growkit.errors import CheckpointError
 from growkit.models.small.targets import put_around
 from growkit.skills.directions import input_directions, output_directions
+from growkit.skills.gates.gate_texts import GateTexts
+from growkit.skills.gates.learn_gate import gate_of_texts
+from growkit.skills.gates.own_texts import OwnTexts
 from growkit.skills.own_sketch import own_sketches
 from growkit.skills.panel_control import ADAPTER, PanelControl, adapting, panel_controls
 from growkit.skills.panel_file import Panel
@@ -30,17 +33,18 @@ SKETCH, TOKENS = "skill_sketch", "skill_tokens"  # buffers: of the first weight 
 
 @dataclass(frozen=True)
 class OwnData:
-    """What a run learns from, for the sketches of it."""
+    """What a run learns from, for what it says of itself. texts: for a gate, None where they are too few."""
 
     train: BatchSource
     settings: Settings
     machine: Machine
+    texts: GateTexts | None
 
 
 @dataclass(kw_only=True)
 class PanelLearners:
     """size, adapter: of the skill. others: the sketches by group of what its input directions are chosen against.
-    tokens: how many its own sketches are of. data: known once the run could begin."""
+    tokens: how many its own sketches are of. data: known once the run could begin. gate: found when it begins."""
 
     panel: Panel
     size: int
@@ -48,6 +52,7 @@ class PanelLearners:
     others: Sequence[Mapping[str, torch.Tensor]]
     tokens: int
     data: OwnData | None = None
+    gate: OwnTexts | None = None
 
     def choose(self, model: Any) -> Callable[[Any, int], None]:
         """Put a PanelControl around every layer that the panel has. Raises RequestError where one is no such layer."""
@@ -82,8 +87,8 @@ class PanelLearners:
 
     @torch.no_grad()
     def begin(self, model: Any, seed: int) -> None:
-        """R = 0 and B = 0; the own sketches, and the directions that follow from them. All processes call this
-        together."""
+        """R = 0 and B = 0; the own sketches, the directions that follow from them, and the gate. All processes call
+        this together."""
         assert self.data is not None, "a skill that begins before its data is known"
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -93,6 +98,8 @@ class PanelLearners:
         data = self.data
         sketches, counted = own_sketches(model, reading, data.train, data.settings, self.tokens, data.machine)
         getattr(model, TOKENS).fill_(counted)
+        if (texts := data.texts) is not None:
+            self.gate = data.machine.whole(model, lambda: gate_of_texts(model, texts, seed=seed))
         strange = next((group for group, sketch in sketches.items() if not torch.isfinite(sketch).all()), None)
         if strange is not None:
             raise CheckpointError(f"what {strange!r} is on this data is NaN or Inf; look at the model and the data")

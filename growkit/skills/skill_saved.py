@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.source import Checkpoint
+from growkit.skills.gates.own_file import write_gate
 from growkit.skills.panel_control import PanelControl, panel_controls
-from growkit.skills.panel_learners import SKETCH, TOKENS
+from growkit.skills.panel_learners import SKETCH, TOKENS, PanelLearners
 from growkit.skills.skill_course import AFTER, BEFORE, STEPS, course_of
 from growkit.skills.skill_file import SkillFacts, write_skill
 from growkit.training.learning.small_saved import PeftFolder
@@ -24,12 +25,11 @@ from growkit.training.student import Student
 @dataclass(frozen=True, kw_only=True)
 class SkillFolder:
     """A skill, also as a LoRA that stock PEFT loads, AdamW's state beside it. settings: of the run, with its hashes.
-    panel: SHA-256. protect: as skill.json says it."""
+    learners: whose size, panel and gate it has. protect: as skill.json says it."""
 
     origin: Checkpoint
     settings: Settings
-    panel: str
-    size: int
+    learners: PanelLearners
     protect: Sequence[str]
 
     def export(self, student: Student, folder: Path, record: Record | None = None) -> None:
@@ -40,8 +40,13 @@ class SkillFolder:
         facts = self._facts(student.model, controls, tensors)
         if not facts.adapter:
             tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(".B")}
-        lora = PeftFolder(self.origin, "skill")
-        lora.export(student, folder, record, lambda place: write_skill(place, facts, tensors))
+
+        def more(place: Path) -> None:
+            write_skill(place, facts, tensors)
+            if self.learners.gate is not None:
+                write_gate(place, self.learners.gate)
+
+        PeftFolder(self.origin, "skill").export(student, folder, record, more)
 
     def _facts(self, model: Any, controls: Sequence[PanelControl], tensors: Mapping[str, torch.Tensor]) -> SkillFacts:
         course, hashes = course_of(model), self.settings.hashes
@@ -50,8 +55,8 @@ class SkillFolder:
         free = any(tensors[f"{control.weight}.B"].any() for control in controls)
         return SkillFacts(
             base={"name": self.origin.name, "files": dict(hashes["checkpoint"])},
-            panel=self.panel,
-            size=self.size,
+            panel=self.learners.panel.sha256,
+            size=self.learners.size,
             adapter=max(adapters) if free else 0,
             steps=self.settings.steps if after is None else int(course[STEPS]),
             losses={"before": before, "after": after},

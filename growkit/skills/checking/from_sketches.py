@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from growkit.skills.checking.checked_skills import PanelSkill
-from growkit.skills.checking.interference import Energies, output_energy
+from growkit.skills.checking.rho import Energies, output_energy
 
 Measured = dict[tuple[str, str], Energies]  # by (skill, whose data)
 

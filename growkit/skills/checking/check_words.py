@@ -16,7 +16,7 @@ MOST_STRENGTH = 16.0
 
 
 @dataclass(frozen=True)
-class NamedSkill:
+class CheckWord:
     """strength: what its change is multiplied by."""
 
     name: str
@@ -24,14 +24,14 @@ class NamedSkill:
     strength: float = 1.0
 
 
-def named_skills(words: Sequence[str | Path]) -> list[NamedSkill]:
+def words_of_skills(words: Sequence[str | Path]) -> list[CheckWord]:
     """Skills from FOLDER, NAME=FOLDER, FOLDER:STRENGTH or both. What exists under the whole word is a folder.
 
     Without a name a skill is called as its folder is, and a run's `final` as the run. Raises RequestError for a
     strength that is no number, and for two of one name.
     """
     skills = [_named(str(word)) for word in words]
-    seen: dict[str, NamedSkill] = {}
+    seen: dict[str, CheckWord] = {}
     for skill in skills:
         if skill.name in seen:
             both = f"{str(seen[skill.name].folder)!r} and {str(skill.folder)!r}"
@@ -40,7 +40,7 @@ def named_skills(words: Sequence[str | Path]) -> list[NamedSkill]:
     return skills
 
 
-def named_data(words: Sequence[str], skills: Sequence[NamedSkill]) -> dict[str, str]:
+def named_data(words: Sequence[str], skills: Sequence[CheckWord]) -> dict[str, str]:
     """What --data says: the data of skills by their names. Raises RequestError for a word that is no SKILL=DATA, for a
     skill that is not there, and for one that has data twice."""
     names, data = [skill.name for skill in skills], dict[str, str]()
@@ -56,7 +56,7 @@ def named_data(words: Sequence[str], skills: Sequence[NamedSkill]) -> dict[str, 
     return data
 
 
-def _named(word: str) -> NamedSkill:
+def _named(word: str) -> CheckWord:
     name, equals, rest = word.partition("=")
     if Path(word).exists() or not equals or not NAME.fullmatch(name):
         name, rest = "", word
@@ -65,7 +65,7 @@ def _named(word: str) -> NamedSkill:
     if not name:
         whole = Path.cwd() / path
         name = whole.parent.name if whole.name == FINAL else whole.name
-    return NamedSkill(name or str(path), path, strength)
+    return CheckWord(name or str(path), path, strength)
 
 
 def _strength(word: str) -> tuple[str, float]:
