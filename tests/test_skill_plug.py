@@ -14,8 +14,8 @@ from skills import skill_on
 
 import growkit
 from growkit.merging.prepare_merge import MergeOptions
-from growkit.skills.interference import mean_rho, pair_rho
 from growkit.skills.plug import plug_skills
+from growkit.skills.plugged_pairs import mean_rho, pair_rho
 from growkit.skills.skill_file import read_skill
 
 RANK = 8
