@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from growkit.errors import RequestError
+from growkit.skills.checking.check_words import words_of_skills
 from growkit.skills.checking.checked_skills import PanelSkill, open_panel_skill
 from growkit.skills.checking.from_sketches import energies_of_sketches
 from growkit.skills.checking.rho import RED, Interference, interference_of, together
-from growkit.skills.checking.check_words import words_of_skills
 from growkit.skills.panel_file import open_panel
 
 MOST = 64  # skills: pairs are their square
