@@ -149,8 +149,8 @@ def fill(ending, value):
     cases(
         [
             ("one", "compares skills, and 1 is named; name two or more"),
-            ("one one", "two skills are called 'one', 'one' and 'one'; write one of them as NAME=FOLDER"),
-            ("one two:40", "'two:40' has strength 40; it should be from -16 to 16"),
+            ("one one", "'one' and 'one' are both called 'one'; name one, such as other=one"),
+            ("one two:40", "skill 'two' has strength 40, which should be from -16 to 16"),
             ("one panel", "'panel' is no skill: it has no skill.json"),
             ("one base", "'base' is no skill: it has no skill.json"),
             ("one other", "rank 6, basis data: its panel has rank 5; sketches compare on one panel alone"),

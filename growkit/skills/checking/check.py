@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from growkit.errors import RequestError
-from growkit.skills.checking.check_words import words_of_skills
 from growkit.skills.checking.checked_skills import PanelSkill, open_panel_skill
 from growkit.skills.checking.from_sketches import energies_of_sketches
 from growkit.skills.checking.rho import RED, Interference, interference_of, together
+from growkit.skills.gates.named_skills import named_skills
 from growkit.skills.panel_file import open_panel
 
 MOST = 64  # skills: pairs are their square
@@ -65,9 +65,9 @@ class SkillCheck:
 
 
 def check_skills(panel: str | Path, words: Sequence[str | Path]) -> SkillCheck:
-    """Measure what skills do to each other. words: as words_of_skills reads them. Raises CheckpointError or
+    """Measure what skills do to each other. words: as named_skills reads them. Raises CheckpointError or
     RequestError."""
-    named = words_of_skills(words)
+    named = named_skills(words)
     if len(named) < 2:
         raise RequestError(f"skill check compares skills, and {len(named)} is named; name two or more")
     if len(named) > MOST:

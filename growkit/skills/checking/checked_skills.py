@@ -10,8 +10,8 @@ import torch
 
 from growkit.checkpoint.made_for import SHOWN
 from growkit.errors import CheckpointError, RequestError
-from growkit.skills.checking.check_words import CheckWord
 from growkit.skills.directions import is_covariance
+from growkit.skills.gates.named_skills import NamedSkill
 from growkit.skills.panel_file import Panel
 from growkit.skills.skill_file import StoredSkill, read_skill
 
@@ -22,7 +22,7 @@ LEARN_AGAIN = "learn the skill again"
 class CheckedSkill(ABC):
     """A change of a model, as factors of each weight's change. weights: the group of each weight by its name."""
 
-    named: CheckWord
+    named: NamedSkill
     weights: Mapping[str, str]
 
     @property
@@ -75,7 +75,7 @@ class PanelSkill(CheckedSkill):
         return tensor.double()
 
 
-def open_panel_skill(named: CheckWord, panel: Panel) -> PanelSkill:
+def open_panel_skill(named: NamedSkill, panel: Panel) -> PanelSkill:
     """A skill of this panel. Raises CheckpointError for what is none, RequestError for one of another model or another
     panel, and for one whose weights or sides the panel does not have."""
     skill = read_skill(named.folder)
