@@ -30,10 +30,11 @@ class Batch:
     alone.
 
     inputs: (rows, length) int64. labels: (rows, length) int64, IGNORED where nothing is predicted, as many as there
-    are. places: (rows, length) int64, where in its file each token lies, -1 where a row is filled up. domains: (rows, length) uint8, which one
-    the document of each label is of, NOWHERE where nothing is predicted; None of untagged text. These two stay in the
-    main memory. positions: (rows, length) int64, where a row holds several texts that do not see each other: the place
-    of each token in its own; None where a row is one. predicted: how many labels are not IGNORED.
+    are. places: (rows, length) int64, where in its file each input token lies, -1 where a row is filled up. domains:
+    (rows, length) uint8, which one the document of each label is of, NOWHERE where nothing is predicted; None of
+    untagged text. These two stay in the main memory. positions: (rows, length) int64, where a row holds several texts
+    that do not see each other: the place of each token in its own; None where a row is one. predicted: how many labels
+    are not IGNORED.
     """
 
     inputs: torch.Tensor
