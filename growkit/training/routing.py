@@ -7,8 +7,8 @@ probability the router gives it, x_t its logits:
     balance  N * sum_i f_i P_i                 1 when balanced, N/k at worst (Switch, arXiv 2101.03961 equation 4)
     z        mean_t (logsumexp x_t)^2          (ST-MoE, arXiv 2202.08906 equation 5)
 
-What rows are filled up with is no token. Both are means over the layers that learn. transformers' own loss pools the layers before the product, so that two
-layers collapsed onto different experts look balanced to it; it is not used.
+What rows are filled up with is no token. Both are means over the layers that learn. transformers' own loss pools the
+layers before the product, so that two layers collapsed onto different experts look balanced to it; it is not used.
 """
 
 from collections.abc import Callable, Iterator
