@@ -215,7 +215,8 @@ READ = {
         for name in ("certificate.json", "gate.safetensors", "skills/added/adapter_config.json")]
         + [(f"skill/final/{name}", [f"{PLUGGED} {{}}/final -o out"]) for name in ("gate.json", "gate.safetensors")],
     "skill": [
-        (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run"])
+        (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run",
+            "skill check panel a={}/final b=skill/final:0 --json"])
         for name in ("skill.json", "skill.safetensors")
     ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
@@ -271,6 +272,7 @@ LINES = {
     "skill plug": f"{PLUGGED} lora --own lora=text.jsonl -o out",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
+    "skill check": "skill check panel a=skill/final b=skill/final:0",
     "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",
     "panel show": "panel show panel --base src --text text.txt --tokens 64",
     "push": "push src org/name --dry-run",
