@@ -52,8 +52,8 @@ def input_directions(
 
 
 def stacked(weights: Sequence[torch.Tensor], moment: torch.Tensor | None = None) -> torch.Tensor:
-    """Weights (out, in) that read one input as one (sum of out, in), each over |W C^(1/2)|_F, without moment |W|_F: else
-    queries and keys, which are large, would leave values no directions."""
+    """Weights (out, in) that read one input as one (sum of out, in), each over |W C^(1/2)|_F, without moment |W|_F.
+    Else queries and keys, which are large, would leave values no directions."""
     sizes = [max(float(_energy(weight.double(), moment)), 0.0) ** 0.5 for weight in weights]
     return torch.cat([weight / (size or 1.0) for weight, size in zip(weights, sizes)])
 
