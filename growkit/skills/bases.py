@@ -3,10 +3,10 @@ Knows matrices; ignorant of models and of files.
 
 For weights that read one input, stacked to W (out, in), each over the size of what it puts out, and the second moment
 C of that input (the identity where nothing is known of it): U, the leading eigenvectors of W C W^T, are the leading
-left singular vectors of W C^(1/2), and what they see of an input is U^T W x. So V is an orthonormal basis of the columns of
-W^T U. Without C these are W's own right singular vectors; with it, what CorDA (arXiv 2406.05223) takes of
-svd(W C^(1/2)) C^(-1/2), since U^T W = S Z^T C^(-1/2): the same span, and no inverse, no damping, and nothing lost where
-C is singular.
+left singular vectors of W C^(1/2), and what they see of an input is U^T W x. So V is an orthonormal basis of the
+columns of W^T U. Without C these are W's own right singular vectors; with it, what CorDA (arXiv 2406.05223) takes of
+svd(W C^(1/2)) C^(-1/2), since U^T W = S Z^T C^(-1/2): the same span, and no inverse, no damping, and nothing lost
+where C is singular.
 
 Given V, the outputs of one of the weights that go with what is read through it are the columns of W C V, for the best
 guess of W x from z = V^T x is W C V (V^T C V)^-1 z. They are spanned by that weight's U; of a weight that reads alone,
