@@ -7,8 +7,8 @@ probability the router gives it, x_t its logits:
     balance  N * sum_i f_i P_i                 1 when balanced, N/k at worst (Switch, arXiv 2101.03961 equation 4)
     z        mean_t (logsumexp x_t)^2          (ST-MoE, arXiv 2202.08906 equation 5)
 
-Both are means over the layers that learn. transformers' own loss pools the layers before the product, so that two
-layers collapsed onto different experts look balanced to it; it is not used.
+What rows are filled up with is no token. Both are means over the layers that learn. transformers' own loss pools the
+layers before the product, so that two layers collapsed onto different experts look balanced to it; it is not used.
 """
 
 from collections.abc import Callable, Iterator
@@ -76,15 +76,16 @@ def experts_of(model: Any) -> int:
 
 
 @contextmanager
-def routing(model: Any) -> Iterator[Routing]:
-    """Within the block, what the model's routers decide is noted; nothing for a dense model."""
+def routing(model: Any, held: torch.Tensor | None = None) -> Iterator[Routing]:
+    """Within the block, what the model's routers decide is noted; nothing for a dense model. held: of which positions,
+    as a batch says it; None: of all."""
     noted = Routing()
 
     def noting(layer: int) -> Callable[[Any, Any, Any], None]:
         def note(_: Any, __: Any, output: Any) -> None:
             noted.layers.append(layer)
-            noted.logits.append(output[0])
-            noted.taken.append(output[2])
+            noted.logits.append(_at(held, output[0]))
+            noted.taken.append(_at(held, output[2]))
 
         return note
 
@@ -94,6 +95,10 @@ def routing(model: Any) -> Iterator[Routing]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _at(held: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
+    return rows if held is None else rows[held.to(rows.device)]
 
 
 def drop_in_experts(model: Any, rate: float) -> None:
