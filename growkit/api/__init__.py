@@ -21,6 +21,7 @@ from growkit.api.param_groups import param_groups
 from growkit.api.pretrain import pretrain
 from growkit.api.push import push
 from growkit.api.report import report
+from growkit.api.skill_apply_layer import skill_apply_layer
 from growkit.api.skill_learn import skill_learn
 from growkit.api.stack import stack
 from growkit.api.teach import teach
@@ -32,5 +33,5 @@ from growkit.api.widen import widen
 
 __all__ = [
     "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "panel", "panel_show", "param_groups",
-    "pretrain", "push", "report", "skill_learn", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
+    "pretrain", "push", "report", "skill_apply_layer", "skill_learn", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
 ]  # fmt: skip
