@@ -39,6 +39,7 @@ depth = "interleave"
 teacher = "none"
 seed = 7
 """
+PLUGGED = "skill plug src --gated --text text.jsonl --alpha 0.1"
 RECIPE = """merge_method: task_arithmetic
 base_model: src
 models:
@@ -102,6 +103,7 @@ def make_world(folder: Path) -> None:
     must("panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o panel")
     must(f"skill learn src panel {TRAIN} skill --steps 2 --size 2 --adapter 1")
     must(f"skill apply-layer src skill/final {TRAIN} use --steps 2")
+    must(f"{PLUGGED} added=lora --own added=text.jsonl -o bundle")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
     Path("half/done-0.bin").write_bytes(bytes(8))
@@ -210,8 +212,12 @@ READ = {
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
     ],
+    "bundle": [(f"bundle/{name}", ["generate {} Hello --max-tokens 2", "eval src --data text.txt --adapter {}", "inspect {}"])
+        for name in ("certificate.json", "gate.safetensors", "skills/added/adapter_config.json")]
+        + [(f"skill/final/{name}", [f"{PLUGGED} {{}}/final -o out"]) for name in ("gate.json", "gate.safetensors")],
     "skill": [
-        (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run"])
+        (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run",
+            "skill check panel a={}/final b=skill/final:0 --json"])
         for name in ("skill.json", "skill.safetensors")
     ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
@@ -265,8 +271,10 @@ LINES = {
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
     "skill apply-layer": f"skill apply-layer src skill/final {TRAIN} out --steps 2 --dry-run",
+    "skill plug": f"{PLUGGED} lora --own lora=text.jsonl -o out",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
+    "skill check": "skill check panel a=skill/final b=skill/final:0",
     "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",
     "panel show": "panel show panel --base src --text text.txt --tokens 64",
     "push": "push src org/name --dry-run",

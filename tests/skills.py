@@ -46,8 +46,9 @@ def make_skill(folder, size=3, rank=5, adapter=0, seed=0, shapes=SHAPES, **more)
     return Path(folder)
 
 
-def skill_on(panel_folder, out, size=3, adapter=0, seed=0, strength=0.3, reads=None, **more) -> Path:
-    """A folder with a random skill on a panel. reads: which of the panel's input directions its data and it use; all."""
+def skill_on(panel_folder, out, size=3, adapter=0, seed=0, strength=0.3, reads=None, sketches=None, **more) -> Path:
+    """A folder with a random skill on a panel. reads: which of the panel's input directions its data and it use; all.
+    sketches: K by group, in the place of what is drawn."""
     panel, draws = open_panel(panel_folder), torch.Generator().manual_seed(seed)
     tensors = {}
     for weight, said in panel.header.weights.items():
@@ -67,6 +68,7 @@ def skill_on(panel_folder, out, size=3, adapter=0, seed=0, strength=0.3, reads=N
         rows = torch.randn(40, rank, generator=draws) * kept.T
         p = torch.linalg.qr(kept * torch.randn(rank, min(size, rank), generator=draws)).Q
         tensors |= {f"{group}.P": p, f"{group}.V_s": panel.input_basis(group) @ p, f"{group}.K": rows.T @ rows / 40}
+        tensors |= {f"{group}.K": sketches[group]} if sketches else {}
     said = SkillFacts(
         base={"name": panel.header.base, "files": dict(panel.header.files)},
         panel=panel.sha256,

@@ -133,7 +133,7 @@ def test_the_metric_is_the_inverse_of_the_shrunk_covariance():
 
 @pytest.mark.parametrize(("skills", "texts", "says"), [
     (1, 98, "--alpha 0.01 needs 99 general texts to set a threshold by, and there are 98"),
-    (3, 130, "--alpha 0.01 with several skills needs 131 general texts or more, 32 of them to compare the skills by"),
+    (3, 130, "--alpha 0.01 with several skills needs 131 general texts, 32 of them to compare the skills by"),
 ])  # fmt: skip
 def test_fewer_texts_than_alpha_needs(skills, texts, says):
     scores = torch.randn(texts + 1, skills, generator=torch.Generator().manual_seed(0)).double()

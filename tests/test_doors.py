@@ -39,7 +39,7 @@ from growkit.training.teachers.teaching import ALPHAS
 
 COMMANDS = typer.main.get_command(app).commands
 DOORS = {name: getattr(growkit, name) for name in api.__all__}
-OF_MODELS = ("grow_state_dict", "param_groups")  # take a live model, so no command can
+OF_MODELS = ("grow_state_dict", "load_skills", "param_groups")  # take or give a live model, so no command can
 FUNCTIONS = {
     "eval" if name == "evaluate" else name.replace("_", " ", 1).replace("_", "-"): door
     for name, door in DOORS.items()

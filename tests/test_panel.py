@@ -1,6 +1,7 @@
 """Control panels: what their bases are, what they keep, what they read of a text; and what is refused."""
 
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 import growkit
 from growkit.families import FAMILIES
 from growkit.models.small.targets import linear_layers
-from growkit.skills import bases
+from growkit.skills import bases, general_text, make_panel
 from growkit.skills.layer_inputs import LayerInputs
 from growkit.skills.panel_file import open_panel
 
@@ -181,6 +182,26 @@ def test_a_panel_of_some_weights_is_a_part_of_the_whole_one_and_the_same_bytes_a
     assert all(torch.equal(whole[name], tensor) for name, tensor in part.items())
 
 
+def test_memory_holds_the_weights_of_one_input_and_the_moments_of_one_layer(monkeypatch):
+    held, most = {"_read": [], "_pass": []}, {"_read": 0, "_pass": 0}
+
+    def counted(owner, name, tensors_of):
+        plain = getattr(owner, name)
+
+        def counting(*arguments):
+            result = plain(*arguments)
+            held[name] += map(weakref.ref, tensors_of(result))
+            most[name] = max(most[name], sum(one() is not None for one in held[name]))
+            return result
+
+        monkeypatch.setattr(owner, name, counting)
+
+    counted(make_panel, "_read", lambda weight: [weight])
+    counted(LayerInputs, "_pass", lambda moments: moments.values())
+    growkit.panel("llama", "panel", rank=4, **TEXT)
+    assert [*map(len, held.values())] == [21, 12] and most == {"_read": 3, "_pass": 4}
+
+
 def test_what_is_cut_and_what_is_left_out_is_said():
     assert "the outputs of 6 weights have fewer directions, down to 12" in growkit.panel("llama", "a", rank=16).notes[0]
     wide = growkit.panel("llama", "b", rank=64)
@@ -238,6 +259,16 @@ REFUSED = cases(
 @pytest.mark.parametrize("line, says", REFUSED)
 def test_one_sentence(line, says):
     refused(*line.split(), says=says)
+
+
+def test_windows_are_spread_evenly_over_all_that_is_given(tmp_path):
+    for name, ids in (("one.bin", np.arange(35)), ("two.bin", np.arange(35, 60)), ("few.bin", np.arange(4))):
+        ids.astype("<u2").tofile(name)
+    config = tiny.make("llama").config.to_dict()
+    given = ["one.bin", "few.bin", "two.bin"]
+    read = general_text.general_text(given, tmp_path, config, "llama", 1000, 10).ids
+    assert read[:, 0].tolist() == [0, 10, 20, 35, 45] and read[-1].tolist() == [*range(45, 55)]
+    assert general_text.general_text(given, tmp_path, config, "llama", 30, 10).ids[:, 0].tolist() == [0, 20, 45]
 
 
 def test_text_that_is_too_short_or_of_another_vocabulary_is_refused():

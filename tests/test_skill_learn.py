@@ -21,6 +21,7 @@ from growkit.data.tokens import open_tokens
 from growkit.skills import learn
 from growkit.skills.gates.learn_gate import learn_gate
 from growkit.skills.gates.own_file import has_gate, read_gate
+from growkit.skills.own_sketch import uncompiled
 from growkit.skills.panel_control import ADAPTER, panel_controls
 from growkit.skills.panel_file import open_panel
 from growkit.skills.skill_file import read_skill
@@ -78,8 +79,9 @@ def learns(model, word):
 
 
 @pytest.mark.parametrize("data", ["text", "talks"])
-def test_a_new_skill_changes_no_bit_and_its_sketch_is_the_covariance(world, bench, monkeypatch, data):
-    """Of what each group reads of the rows of the first two steps, computed anew in float64; what fills up is none."""
+def test_a_new_skill_changes_no_bit_and_its_directions_are_the_datas(world, bench, monkeypatch, data):
+    """Sketches are the covariances of what each group reads of the rows of the first two steps, computed anew in
+    float64, where what fills up is none; outputs are along the gradient of the loss in plain transformers."""
     run = begun(world, bench, monkeypatch, data=None if data == "text" else bench / "talks", adapter=2)
     model, plain, panel = run.student.model, stock(world), open_panel(bench / "panel")
     assert torch.equal(logits_of(model), logits_of(plain))
@@ -93,12 +95,12 @@ def test_a_new_skill_changes_no_bit_and_its_sketch_is_the_covariance(world, benc
                 given[0].flatten(0, 1)
             )
         )
-    with torch.no_grad():
-        for batch in batches:
-            plain(batch.inputs, position_ids=batch.positions, use_cache=False)
+    for batch in batches:
+        logits = plain(batch.inputs, position_ids=batch.positions, use_cache=False).logits
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten()).backward()
     assert int(model.skill_tokens) == real.sum()
     for control in panel_controls(model):
-        x = torch.cat(inputs[control.group, control.weight])[real].double()
+        x = torch.cat(inputs[control.group, control.weight])[real].detach().double()
         v = panel.input_basis(control.group).double()
         own = v.T @ (x.T @ x / len(x)) @ v
         if hasattr(control, "skill_sketch"):
@@ -106,8 +108,21 @@ def test_a_new_skill_changes_no_bit_and_its_sketch_is_the_covariance(world, benc
         top = torch.linalg.eigh(own).eigenvectors[:, -4:]
         chosen = control.right.T.double()
         assert torch.allclose(chosen @ chosen.T, v @ top @ top.T @ v.T, atol=1e-4)
-        outward = panel.output_basis(control.weight) @ control.output_coordinates
-        assert torch.allclose(control.left, outward, atol=1e-6)
+        u, gradient = panel.output_basis(control.weight), named[control.weight].weight.grad
+        assert torch.allclose(control.left, u @ control.output_coordinates, atol=1e-6)
+        most = torch.linalg.svdvals(u.T @ gradient @ control.right.T)[: control.left.shape[1]]
+        assert float((control.left.T @ gradient @ control.right.T).norm()) == pytest.approx(
+            float(most.norm()), rel=1e-3
+        )
+
+
+def test_what_is_to_be_compiled_runs_as_it_is_while_hooks_are_on_it():
+    layer = torch.nn.Linear(2, 2)
+    layer.compile(backend="eager")
+    compiled = layer._compiled_call_impl
+    with uncompiled(torch.nn.Sequential(layer)):
+        assert layer._compiled_call_impl is None and compiled is not None
+    assert layer._compiled_call_impl is compiled
 
 
 def test_gradients_reach_the_transform_then_the_adapter_and_nothing_else(world, bench, monkeypatch):

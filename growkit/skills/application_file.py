@@ -55,7 +55,7 @@ def write_application(place: Path, facts: ApplicationFacts, tensors: Mapping[str
     held = {name: tensor.detach().float().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     listed = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in held.items()]
     work = (([(name, 4)], [(0, lambda tensor=tensor: tensor)]) for name, tensor in held.items())
-    write_blocks(work, place, *layout(listed, 1 << 62, APPLICATION_WEIGHTS))  # type: ignore[arg-type]
+    write_blocks(work, place, *layout(listed, 1 << 62, APPLICATION_WEIGHTS))
     write_json(place / APPLICATION, {"format": FORMAT, "growkit": __version__, **asdict(facts)})
 
 

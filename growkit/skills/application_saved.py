@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from growkit.checkpoint.source import Checkpoint
 from growkit.skills.application_control import application_controls
 from growkit.skills.application_file import ApplicationFacts, write_application
@@ -28,7 +30,7 @@ class ApplicationFolder:
     def export(self, student: Student, folder: Path, record: Record | None = None) -> None:
         """The folder is there when it is whole; raises RequestError where the disk has no room for it."""
         student.settle()
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for control in application_controls(student.model):
             strengths, cross = control.program()
             tensors |= {

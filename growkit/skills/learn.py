@@ -16,9 +16,10 @@ from growkit.growth.sources import open_source
 from growkit.skills.directions import is_covariance
 from growkit.skills.gates.gate_texts import GateTexts, dataset_texts
 from growkit.skills.gates.own_texts import LEAST_TEXTS, MOST_TEXTS
+from growkit.skills.own_sketch import OwnRows
 from growkit.skills.panel_control import ADAPTER
 from growkit.skills.panel_file import Panel, open_panel
-from growkit.skills.panel_learners import OwnData, PanelLearners
+from growkit.skills.panel_learners import PanelLearners
 from growkit.skills.skill_course import AFTER, SkillCourse, course_of
 from growkit.skills.skill_file import GENERAL, StoredSkill, read_skill
 from growkit.skills.skill_saved import SkillFolder
@@ -54,9 +55,7 @@ def learn_skill(words: Mapping[str, Any]) -> Finished:
     names, sketches = protected(words["protect"] or (), panel)
     settings = _settings(words, size, adapter)
     transform = settings.stages[0].steps
-    learners = PanelLearners(
-        panel=panel, size=size, adapter=adapter, others=sketches, tokens=words["sketch_tokens"]
-    )  # fmt: skip
+    learners = PanelLearners(panel=panel, size=size, adapter=adapter, others=sketches)
     reads = {"panel": panel.sha256, "protect": names, "sketch_tokens": words["sketch_tokens"]}
     part = Trained(
         learners,
@@ -70,8 +69,8 @@ def learn_skill(words: Mapping[str, Any]) -> Finished:
             f"--adapter learns while validation falls, and {settings.data!r} has no validation split; tokenize with"
             " --val-fraction, or leave --adapter out"
         )
-    ready, texts = _with_texts(ready)
-    learners.data = OwnData(ready.train, ready.settings, ready.machine, texts)
+    ready, learners.texts = _with_texts(ready)
+    learners.own = OwnRows(ready.train, ready.settings, ready.machine, words["sketch_tokens"])
     if words["dry_run"]:
         return Finished(folder=None, step=0, loss=None, outlook=outlook_of(ready))
     words["announce"](ready.settings)

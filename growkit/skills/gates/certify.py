@@ -29,10 +29,14 @@ class Promise:
     alpha: float
     centres: torch.Tensor
     widths: torch.Tensor
-    threshold: float
     scaled: int
     calibration: torch.Tensor
     fresh: torch.Tensor
+
+    @property
+    def threshold(self) -> float:
+        """The level above which a skill may open."""
+        return conformal_threshold(self.calibration, self.alpha)
 
     @property
     def order(self) -> int:
@@ -56,31 +60,37 @@ def promise(scores: torch.Tensor, alpha: float) -> Promise:
     Raises RequestError for fewer texts than that takes.
     """
     texts, skills = scores.shape
-    needed, scaled = texts_needed(alpha), 0
+    check_enough(texts, skills, alpha)
+    scaled = 0
     centres, widths = torch.zeros(skills, dtype=torch.float64), torch.ones(skills, dtype=torch.float64)
     if skills > 1:
-        scaled = max(LEAST_SCALED, texts // SCALED)
-        if texts - scaled < needed:
-            raise RequestError(
-                f"--alpha {alpha:g} with several skills needs {needed + LEAST_SCALED:,} general texts or more,"
-                f" {LEAST_SCALED} of them to compare the skills by, and there are {texts:,}; give more with --text, or a"
-                " larger --alpha"
-            )
+        scaled = min(max(LEAST_SCALED, texts // SCALED), texts - texts_needed(alpha))
         quantiles = torch.quantile(scores[:scaled], torch.tensor([0.5, UPPER], dtype=torch.float64), dim=0)
         centres = quantiles[0]
         widths = (quantiles[1] - centres).clamp(min=1e-9).maximum(1e-9 * centres.abs())
     levels = ((scores[scaled:] - centres) / widths).max(1).values
-    fresh = max(0, min(len(levels) - needed, len(levels) // 2))
+    fresh = min(len(levels) - texts_needed(alpha), len(levels) // 2)
     calibration = levels[: len(levels) - fresh]
     return Promise(
         alpha=alpha,
         centres=centres,
         widths=widths,
-        threshold=conformal_threshold(calibration, alpha),
         scaled=scaled,
         calibration=calibration,
         fresh=levels[len(levels) - fresh :],
     )
+
+
+def check_enough(texts: int, skills: int, alpha: float) -> None:
+    """Refuse fewer general texts than so many skills take. Raises RequestError."""
+    if skills == 1:
+        order_of(texts, alpha)
+    elif texts - LEAST_SCALED < texts_needed(alpha):
+        raise RequestError(
+            f"--alpha {alpha:g} with several skills needs {texts_needed(alpha) + LEAST_SCALED:,} general texts,"
+            f" {LEAST_SCALED} of them to compare the skills by, and there are {texts:,}; give more with --text, or a larger"
+            " --alpha"
+        )
 
 
 def certified(
