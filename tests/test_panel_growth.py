@@ -7,7 +7,7 @@ import torch
 
 from growkit import grow_state_dict
 from growkit.families import FAMILIES
-from growkit.skills.bases import input_directions, kept, output_directions
+from growkit.skills.bases import input_directions, kept, output_directions, stacked
 from growkit.skills.controlled import input_groups
 from growkit.skills.layer_inputs import LayerInputs
 
@@ -81,8 +81,8 @@ def test_a_control_grown_by_the_same_maps_does_the_same(family, sizes):
 def seen(model, moments, group):
     """(V, U of the first weight, what that keeps of the text) of a group's panel; moments None: by singular vectors."""
     state = model.state_dict()
-    stacked = torch.cat([matrix(state, weight) for weight in group.weights])
-    basis = input_directions(stacked, RANK, torch.Generator().manual_seed(0), moments).basis
+    rows = stacked([matrix(state, weight) for weight in group.weights], moments)
+    basis = input_directions(rows, RANK, torch.Generator().manual_seed(0), moments).basis
     first = matrix(state, group.weights[0])
     left, control = output_directions(first, basis, moments)
     return basis, left, kept(first, left, control, basis, moments)
