@@ -289,6 +289,21 @@ def test_a_protected_skill_is_hardly_seen(world, bench):
     assert read_skill("kept/final").facts.protect == [earlier.hash, "general"]
 
 
+def test_a_mixture_has_skills_on_its_attention(world):
+    """PEFT takes dense layers of one for its experts."""
+    tiny.make("qwen3_moe", dtype=torch.float32).save_pretrained("moe")
+    growkit.panel("moe", "whole", rank=4)
+    growkit.panel("moe", "attention", rank=4, modules="attention")
+    usual = {**USUAL, "steps": 2}
+    with pytest.raises(growkit.RequestError, match=r"mlp\.down_proj\.weight' of a mixture.*--modules attention"):
+        growkit.skill_learn("moe", "whole", world / "data", "no", **usual)
+    assert not Path("no").exists()
+    model = growkit.skill_learn("moe", "attention", world / "data", "run", **usual).run.student.model
+    plain = transformers.Qwen3MoeForCausalLM.from_pretrained("moe")
+    on = peft.PeftModel.from_pretrained(tiny.one_by_one(plain), "run/final")
+    assert (logits_of(on) - logits_of(tiny.one_by_one(model))).abs().max() < 1e-4
+
+
 NO = [
     (["--size", "9"], "--size 9 is more than the rank of"),
     (["--adapter", "5", "--size", "4"], "--adapter 5 is more than the skill's 4 input directions"),
@@ -316,6 +331,8 @@ def test_what_does_not_belong_together(world, bench):
     text = refused("skill", "learn", "other", bench / "panel", *tail, says="was made for 'llama', weights of SHA-256")
     assert "(panel.json), and 'other' has" in text
     refused("skill", "learn", world / "llama", "other", *tail, says="'other' holds no panel.json, so it is no panel")
+    within = ["--data", world / "data", "--out", "silent/run", *tail[4:]]
+    refused("skill", "learn", world / "llama", "silent", *within, says="is inside the panel, 'silent'")
     refused("generate", "other", "x", "--adapter", bench / "run/final", says="was made for 'llama'")
     refused("apply", "other", bench / "run/final", "-o", "no", says="was made for 'llama'")
     no_val = Path(world / "data"), Path("alone")

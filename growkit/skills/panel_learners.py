@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from growkit.errors import CheckpointError
+from growkit.errors import CheckpointError, RequestError
+from growkit.families import family_named
 from growkit.models.small.targets import put_around
 from growkit.skills.directions import input_directions, output_directions
 from growkit.skills.gates.gate_texts import GateTexts
@@ -43,10 +44,17 @@ class PanelLearners:
     gate: OwnTexts | None = None
 
     def choose(self, model: Any) -> Callable[[Any, int], None]:
-        """Put a PanelControl around every layer that the panel has. Raises RequestError where one is no such layer."""
+        """Put a PanelControl around every layer that the panel has. Raises RequestError where one is no such layer, and
+        for feed-forward layers of a mixture, whose names PEFT takes for those of experts."""
         model.requires_grad_(False)
+        mixture = family_named(model.config.model_type).is_moe
         weights, led = self.panel.header.weights, set[str]()
         for layer in panel_layers(model, weights):
+            if mixture and layer.feed_forward:
+                raise RequestError(
+                    f"the panel has {layer.weight!r} of a mixture, which PEFT would take for a part of its experts; a skill of"
+                    " a mixture needs a panel of its attention: growkit panel --modules attention"
+                )
             group = weights[layer.weight].input
             rank, read = weights[layer.weight].rank, self.panel.input_rank(group)
             control = PanelControl(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from growkit.training.routing import sparse_parts
+from growkit.models.live_layers import sparse_parts
 
 
 def within_capacity(logits: torch.Tensor, taken: torch.Tensor, factor: float) -> torch.Tensor:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from growkit.families import family_named
-from growkit.training.prefix import layers_of
+from growkit.models.live_layers import sparse_parts
 
 DEAD = 0.1  # an expert with less than this share of an even load
 
@@ -129,19 +129,3 @@ def dead_note(routed: dict[str, Any]) -> str | None:
     where = ", ".join(f"{expert} of layer {layer}" for layer, expert in dead[:4])
     more = f" and {len(dead) - 4} more" if len(dead) > 4 else ""
     return f"hardly any token takes expert {where}{more}; a higher --balance would use them"
-
-
-def sparse_parts(model: Any, experts: bool) -> list[tuple[int, Any]]:
-    """The routers of a model's layers, or what holds their experts, with the numbers of the layers; none of a dense
-    model's."""
-    family = family_named(model.config.model_type)
-    if not family.is_moe:
-        return []
-    # "layers.{layer}.mlp.gate.weight" belongs to "mlp.gate" of a layer
-    paths = {
-        live.split("{layer}.")[1].rpartition(".")[0]
-        for live, stored in family.experts.fused.items()
-        if family.of_each_expert(stored[0]) == experts
-    }
-    modules = [(n, *named) for n, layer in enumerate(layers_of(model)) for named in layer.named_modules()]
-    return [(n, module) for n, name, module in modules if name in paths]
