@@ -24,7 +24,7 @@ def checking(call: Callable[..., "SkillCheck"], as_json: bool) -> int:
 
 
 def plugging(call: Callable[..., "Plugged | PluggedModel"], as_json: bool) -> None:
-    """Make a bundle with a bar of general texts, and show its certificate; or weights, or a LoRA, with a bar of bytes."""
+    """Make a bundle with a bar of general texts and show its certificate; or weights or a LoRA with a bar of bytes."""
     from growkit.cli import show_data, show_skills
 
     made: Any
