@@ -102,6 +102,7 @@ def make_world(folder: Path) -> None:
         must(f"tune src {TRAIN} {word.split(':')[0]} --steps 2 --train {word}")
     must("panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o panel")
     must(f"skill learn src panel {TRAIN} skill --steps 2 --size 2 --adapter 1")
+    must(f"skill apply-layer src skill/final {TRAIN} use --steps 2")
     must(f"{PLUGGED} added=lora --own added=text.jsonl -o bundle")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
@@ -270,6 +271,7 @@ LINES = {
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
+    "skill apply-layer": f"skill apply-layer src skill/final {TRAIN} out --steps 2 --dry-run",
     "skill plug": f"{PLUGGED} lora --own lora=text.jsonl -o out",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from growkit.models.live_layers import layers_of
 from growkit.models.stock import computing
-from growkit.training.prefix import layers_of
 
 TOKENS = 4096  # of a batch
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a layer is called with besides hidden states

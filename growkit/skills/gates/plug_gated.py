@@ -20,6 +20,7 @@ from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_fold
 from growkit.errors import CheckpointError, RequestError
 from growkit.models.adapters import check_adapter
 from growkit.models.devices import device_named
+from growkit.models.live_layers import layers_of
 from growkit.models.running import check_complete, load_model, loadable
 from growkit.skills.gates.bundle_file import base_source, is_bundle, write_bundle
 from growkit.skills.gates.certify import LEAST_SCALED, certified, check_enough
@@ -32,7 +33,6 @@ from growkit.skills.gates.named_skills import NamedSkill, check_pairs
 from growkit.skills.gates.own_file import has_gate, read_gate
 from growkit.skills.gates.own_texts import MOST_TEXTS, OwnTexts
 from growkit.skills.gates.skill_parts import parts_of
-from growkit.training.prefix import layers_of
 
 Path_ = str | Path
 Advance = Callable[[int], None]
