@@ -9,16 +9,17 @@ from growkit.cli.app import FAILED, KEPT
 from growkit.cli.commands import command
 
 if TYPE_CHECKING:
-    from growkit.skills.checking.check import SkillCheck
+    from growkit.skills.checking.skill_table import SkillCheck
     from growkit.skills.gates.plug_gated import Plugged
     from growkit.skills.plug import PluggedModel
 
 
 def checking(call: Callable[..., "SkillCheck"], as_json: bool) -> int:
     """Show the table; 1 where a pair is red."""
-    from growkit.cli import show_skill_check
+    from growkit.cli import show_data, show_skill_check
 
-    checked = call()
+    with show_data.bar("running the model with skills", as_json) as begin:
+        checked = call(begin=begin)
     show_skill_check.check(checked, as_json)
     return FAILED if checked.red else 0
 
@@ -38,5 +39,5 @@ def plugging(call: Callable[..., "Plugged | PluggedModel"], as_json: bool) -> No
     show_skills.model(made, as_json)
 
 
-command(api.skill_check, checking)
+command(api.skill_check, checking, interrupted=KEPT)
 command(api.skill_plug, plugging, interrupted=KEPT)
