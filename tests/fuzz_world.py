@@ -102,6 +102,7 @@ def make_world(folder: Path) -> None:
         must(f"tune src {TRAIN} {word.split(':')[0]} --steps 2 --train {word}")
     must("panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o panel")
     must(f"skill learn src panel {TRAIN} skill --steps 2 --size 2 --adapter 1")
+    must(f"skill apply-layer src skill/final {TRAIN} use --steps 2")
     must(f"{PLUGGED} added=lora --own added=text.jsonl -o bundle")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
@@ -172,6 +173,7 @@ APPLY = [
     "delta src src+{}",
     "push {} org/name --dry-run",
 ]
+CHECKED = ["skill check panel a={} b=skill/final:0 --base src --data a=text.txt --data b=text.txt --tokens 64"]
 PUT_ON = ["generate src Hello --max-tokens 2 --adapter {}", "eval src --data text.txt --adapter {}"]
 TOKENS = [
     "eval src --data data",
@@ -193,7 +195,7 @@ READ = {
     "index": [("tuned/model.safetensors.index.json", [GROW[1], "inspect {}", "verify {} tuned", "delta src {}"])],
     "header": [("src/model.safetensors", GROW + RUN[1:] + MERGE), ("st/model.safetensors", GROW[:2] + ["verify {} st"])],
     "delta": [("delta/delta.safetensors", APPLY), ("delta/growkit.json", APPLY)],
-    "lora": [("lora/adapter_config.json", APPLY), ("lora/adapter_model.safetensors", APPLY)],
+    "lora": [("lora/adapter_config.json", APPLY + CHECKED), ("lora/adapter_model.safetensors", APPLY + CHECKED)],
     "ia3": [(f"ia3/final/{name}", APPLY[:1] + PUT_ON) for name in ("adapter_config.json", "adapter_model.safetensors", "growkit.json")],
     "mixture": [(f"molora/final/{name}", PUT_ON + APPLY[:1]) for name in ("small_module.json", "small_module.safetensors")],
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],
@@ -269,6 +271,7 @@ LINES = {
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
+    "skill apply-layer": f"skill apply-layer src skill/final {TRAIN} out --steps 2 --dry-run",
     "skill plug": f"{PLUGGED} lora --own lora=text.jsonl -o out",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
