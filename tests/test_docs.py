@@ -38,6 +38,7 @@ NAMED = [README, *(DOCS / f"{name}.md" for name in ("wider-and-deeper", "mixture
 SMALLER = {
     "768": "48", "layers 24": "layers 6", "layers=24": "layers=6", "-l24": "-l6",
     "steps 20000": "steps 8 --batch-size 4", "steps=20000": "steps=8, batch_size=4", "val-fraction 0.01": "val-fraction 0.5", "val-fraction 0.05": "val-fraction 0.5", "rank 16": "rank 4",
+    "--adapter 16 --steps 1000": "--adapter 2 --steps 4",
     "--train top:4": "--train top:4 --steps 4 --batch-size 4",
 }  # fmt: skip
 NOT_RUN = {
@@ -87,7 +88,11 @@ def checkpoints(tmp_path_factory) -> Path:
             start = 5000 * (first + number)
             (folder / name / f"{number}.txt").write_text(text[start : start + 5000], "utf-8")
     (folder / "book.txt").write_text(text[50_000:60_000], "utf-8")
-    for name, ask in (("sums", "What is {0} + {0}?"), ("facts", "Which number is {0}?")):
+    for name, ask in (
+        ("sums", "What is {0} + {0}?"),
+        ("facts", "Which number is {0}?"),
+        ("problems", "If {0} is eaten?"),
+    ):
         lines = [json.dumps({"prompt": ask.format(n), "completion": str(n)}) + "\n" for n in range(20)]
         (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
     bpe = tokenizers.ByteLevelBPETokenizer()

@@ -134,8 +134,22 @@ def test_public_functions_are_documented(path):
 def test_what_the_package_exports():
     assert sorted(growkit.__all__) == sorted(
         ["CheckpointError", "GrowkitError", "RequestError", "__version__", "expand", "grow_state_dict", "inspect"]
-        + ["verify", "widen", "stack", "grow", "fuse", "upcycle", "merge", "delta", "apply", "chain", "panel"]
+        + [
+            "verify",
+            "widen",
+            "stack",
+            "grow",
+            "fuse",
+            "upcycle",
+            "merge",
+            "delta",
+            "apply",
+            "chain",
+            "panel",
+            "panel_show",
+        ]
         + ["tokenize", "init", "evaluate", "teach", "pretrain", "tune", "report", "push", "param_groups", "generate"]
+        + ["skill_apply_layer", "skill_check", "skill_learn", "skill_plug", "load_skills"]
         + ["mapping", "fpi", "aki", "stack_order", "stack_layers"]
     )
     for name in growkit.__all__:

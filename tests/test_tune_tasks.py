@@ -11,38 +11,15 @@ import pytest
 import torch
 from processes import pair
 from refusing import cases, refused, run
-from tiny_runs import Stopped, ask, curve, losses_of, same, stops_at, weights
+from tiny_runs import NAMES, SIZES, Stopped, ask, conversations, curve, losses_of, same, stops_at, weights
 
 import growkit
 from growkit.data.batches import IGNORED
 from growkit.data.packing import Mixing
-from growkit.data.tokens import META, TokenWriter
 from growkit.errors import RequestError
 from growkit.reports import runs
 from growkit.training import pretrain
 from growkit.training.run_batches import asked_mix
-
-NAMES = ("ask", "copy", "sum")
-SIZES = (60, 30, 10)
-
-
-def conversations(folder: Path, names=NAMES, longest: int = 20) -> Path:
-    """A chat dataset of tasks that can be learned: each goes on in steps of its own; of a conversation all behind the
-    first three tokens is answer."""
-    folder.mkdir()
-    draws, splits = np.random.default_rng(0), {}
-    for split, share in (("train", 1.0), ("val", 0.3)):
-        writer = TokenWriter(folder, split, np.dtype("<u2"), names, chat=True)
-        for task, size in enumerate(SIZES):
-            for _ in range(round(size * share)):
-                length = int(draws.integers(6, longest))
-                ids = (draws.integers(0, 50) + np.arange(length) * (task + 1)) % 50 + 5
-                learned = (np.arange(length) > 2).astype(np.uint8)
-                writer.add_stored(ids.astype("<u2").tobytes(), 0, task if names else 0, learned.tobytes())
-        splits[split] = writer.close()
-    meta = {"format": 1, "dtype": "uint16", "chat": {"template": "0" * 64}, "splits": splits}
-    (folder / META).write_text(json.dumps(meta | ({"domains": list(names)} if names else {})))
-    return folder
 
 
 @pytest.fixture(scope="module")

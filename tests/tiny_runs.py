@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 import growkit
-from growkit.data.tokens import TokenWriter
+from growkit.data.tokens import META, TokenWriter
 from growkit.training.optim import moments
 from growkit.training.settings import Settings
 from growkit.training.stages import SCHEDULES
 
+NAMES = ("ask", "copy", "sum")
+SIZES = (60, 30, 10)
 SAYS = ("loss", "lr", "grad_norm", "depth", "trained", "stage", "tokens", "flops")
 
 
@@ -57,6 +59,25 @@ def tagged_dataset(folder, lengths=(90, 130, 70, 45) * 10, names=("a", "b"), **m
         "splits": splits,
     } | more
     (folder / "meta.json").write_text(json.dumps(said))
+    return folder
+
+
+def conversations(folder: Path, names=NAMES, longest: int = 20) -> Path:
+    """A chat dataset of tasks that can be learned: each goes on in steps of its own; of a conversation all behind the
+    first three tokens is answer."""
+    folder.mkdir()
+    draws, splits = np.random.default_rng(0), {}
+    for split, share in (("train", 1.0), ("val", 0.3)):
+        writer = TokenWriter(folder, split, np.dtype("<u2"), names, chat=True)
+        for task, size in enumerate(SIZES):
+            for _ in range(round(size * share)):
+                length = int(draws.integers(6, longest))
+                ids = (draws.integers(0, 50) + np.arange(length) * (task + 1)) % 50 + 5
+                learned = (np.arange(length) > 2).astype(np.uint8)
+                writer.add_stored(ids.astype("<u2").tobytes(), 0, task if names else 0, learned.tobytes())
+        splits[split] = writer.close()
+    meta = {"format": 1, "dtype": "uint16", "chat": {"template": "0" * 64}, "splits": splits}
+    (folder / META).write_text(json.dumps(meta | ({"domains": list(names)} if names else {})))
     return folder
 
 

@@ -9,7 +9,13 @@ from growkit.checkpoint.record import record_of
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.errors import RequestError
 
-TRAINING = ("pretrain", "tune")  # commands whose result, where it is a small module, is for the one model it began with
+TRAINING = (
+    "pretrain",
+    "tune",
+    "skill learn",
+    "skill plug",
+    "skill apply-layer",
+)  # commands whose result, where it is a small module, is for the one model it began with
 SHOWN = 12  # digits of a hash in a sentence
 
 

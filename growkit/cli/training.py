@@ -1,4 +1,6 @@
-"""The commands that train: pretrain, tune. Knows the live line; everything else is the library's."""
+"""The commands that train: pretrain, tune, skill learn, skill apply-layer. Knows the live line; everything else is the
+library's.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -73,3 +75,5 @@ def watching() -> Iterator[tuple[Callable[["Settings"], None], Callable[[dict[st
 INTERRUPTED = "interrupted; --resume auto goes on from the last checkpoint, if there is one"
 command(api.pretrain, training, interrupted=INTERRUPTED)
 command(api.tune, training, interrupted=INTERRUPTED)
+command(api.skill_learn, training, interrupted=INTERRUPTED)
+command(api.skill_apply_layer, training, interrupted=INTERRUPTED)

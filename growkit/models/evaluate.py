@@ -6,6 +6,7 @@ Of conversations, what the assistant says counts, each conversation by itself.
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_fold
 from growkit.data.windows import MASK_SEED, Windows
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named, vocabulary_size
-from growkit.models.adapters import adapted, check_adapter
+from growkit.models.adapters import Adapter
 from growkit.models.devices import device_named
 from growkit.models.running import check_complete, load_model, loadable, objective
 from growkit.models.stock import computing
@@ -73,7 +74,7 @@ def evaluate(
     limit: int | None = None,
     device: str = "auto",
     text_key: str = "text",
-    adapter: str | Path | None = None,
+    adapter: Adapter | None = None,
     begin: Callable[[int], Callable[[int], None]] = lambda _total: lambda _done: None,
 ) -> Evaluation:
     """Measure a stock checkpoint on a dataset, a .bin file of tokens, or text, in float32.
@@ -87,7 +88,7 @@ def evaluate(
     source = open_checkpoint(checkpoint)
     source.close()
     if adapter is not None:
-        check_adapter(adapter, source)
+        adapter.check(source)
     with loadable(source) as folder:
         config = read_model_config(folder / CONFIG)
         causal = objective(config, source.label)
@@ -101,14 +102,18 @@ def evaluate(
         every = _stride(stride, length, causal)
         windows = Windows(ids=text.ids, context=length, stride=every, masked=mask, domains=text.domains)
         rows_of = (
-            windows if text.chat is None else PackedBatches(text.chat, length=length, size=1, packs=_packs(config))
+            windows
+            if text.chat is None
+            else PackedBatches(
+                text.chat, length=length, size=1, packs=_packs(config) and (adapter is None or adapter.packs)
+            )
         )
         count = rows_of.windows if limit is None else min(rows_of.windows, math.ceil(limit / every))
         chosen = np.linspace(0, rows_of.windows - 1, count).round().astype(int)
         model, keys = load_model(config, folder, torch.float32)
     check_complete(keys, source.label, "nothing to measure")
     if adapter is not None:
-        model = adapted(model, adapter)
+        model = adapter.put_on(model)
     model.config.use_cache = False
     rows = batch_size or max(1, LOGITS // (length * size))
     total, right, predicted, advance = 0.0, 0, 0, begin(len(chosen))
@@ -122,7 +127,9 @@ def evaluate(
             raise CheckpointError(
                 beyond_rows(f"{str(data)!r} holds", largest, token_at(source.folder, largest), source.label, size)
             )
-        nats, hits, each = _loss(model, batch.to(where), causal)
+        asked = None if text.chat is None else (batch.labels != IGNORED).int().argmax(1) + 1
+        with nullcontext() if adapter is None else adapter.reading(model, batch.inputs, asked):
+            nats, hits, each = _loss(model, batch.to(where), causal)
         total, right, predicted = total + nats, right + hits, predicted + len(each)
         if kinds is not None:
             kinds.add(batch.of.numpy(), each.cpu().numpy())
@@ -223,9 +230,9 @@ def _perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-def _notes(causal: bool, keys: list[str], adapter: str | Path | None) -> Iterator[str]:
+def _notes(causal: bool, keys: list[str], adapter: Adapter | None) -> Iterator[str]:
     if adapter is not None:
-        yield f"with {str(adapter)!r} on it"
+        yield from adapter.notes()
     if not causal:
         yield (
             f"masked: 15 % of each window, drawn by seed {MASK_SEED}; a masked loss has no perplexity and no bits per"

@@ -39,13 +39,19 @@ def asked_run(command: Command, words: Mapping[str, Any]) -> Finished:
 
     words: every parameter of the command's public function by its name.
     """
-    if words["resume"] not in ("auto", "never"):
-        raise RequestError(f"--resume {words['resume']!r} is not one of auto, never")
-    settings, resume = settings_of(command, SimpleNamespace(**words)), words["resume"] == "auto"
+    resume = asked_resume(words["resume"])
+    settings = settings_of(command, SimpleNamespace(**words))
     if words["dry_run"]:
         return Finished(folder=None, step=0, loss=None, outlook=outlook(settings, resume))
     words["announce"](settings)
     return run(settings, resume, words["watch"])
+
+
+def asked_resume(word: str) -> bool:
+    """Whether a run that is there goes on. Raises RequestError."""
+    if word not in ("auto", "never"):
+        raise RequestError(f"--resume {word!r} is not one of auto, never")
+    return word == "auto"
 
 
 def settings_of(command: Command, words: SimpleNamespace) -> Settings:

@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from growkit.operators.seeds import stable_seed
 from growkit.training import checkpoints as state
 from growkit.training.blank import Blank
 from growkit.training.flops import step_flops
-from growkit.training.learning.learners import Learners, learning_layers
+from growkit.training.learning.learners import Course, Learners, WholeCourse, learning_layers
 from growkit.training.machine import Machine
 from growkit.training.optim import rate, set_rate
 from growkit.training.routing import dead_note
@@ -55,6 +55,7 @@ class Run:
     saved: Saved
     grow: Callable[[Path, Path, Stage], None]
     say: Say
+    course: Course = field(default_factory=WholeCourse)
     finished: bool = False  # its result is there already
     release: Callable[[], object] = lambda: None  # lets others into its folder
     forget: Callable[[], object] = lambda: None  # takes its folder back
@@ -97,9 +98,9 @@ class Run:
                 self.begin(resume)
             if self.step == 0:
                 self._enter()
-            while self.step < s.steps and not self.stopped:
+            while not self.is_complete and not self.stopped:
                 self._one_step()
-            if self.stopped and self.step < s.steps and self.step % s.save_every:
+            if self.stopped and not self.is_complete and self.step % s.save_every:
                 self._save()
             self.saver.settle(wait=True)
         finally:
@@ -109,12 +110,17 @@ class Run:
             self.saver.end()
         return self.student
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of its steps are done, or as many as its course lets it have."""
+        return self.step >= self.settings.steps or self.course.is_over(self.student.model)
+
     def _enter(self) -> None:
         """Say what was settled, and measure before the first step: whether a teacher is better at all, and where tagged
         text begins, by which is told what is gained and forgotten."""
         for note in self.notes:
             self.say({"kind": "note", "text": note})
-        if self.val is not None and (self.lessons.watched or self.val.domains is not None):
+        if self.val is not None and (self.lessons.watched or self.val.domains is not None or self.course.asks(0)):
             self._say_validation()
 
     def _stop(self, *_: Any) -> None:
@@ -192,8 +198,9 @@ class Run:
         """Gradients of the step, on every process; whether all stop after it, they agree here."""
         model, count = self.student.model, max(1, self.train.predicted(self.step))
         model.train()
-        with self.learners.in_step(model, plan.depth, plan.trained):
-            sums = learn_batch(model, batch, count, self.lessons.teacher, plan.alpha, self.settings, self.machine)
+        with self.learners.in_step(model, plan):
+            taught = (self.lessons.teacher, plan.alpha)
+            sums = learn_batch(model, batch, count, *taught, self.settings, self.machine, self.student.capacity)
         losses = step_losses(sums, count, self.told, self.machine, self.student.capacity)
         self.stopped = losses.told > 0
         return losses
@@ -235,7 +242,7 @@ class Run:
     def _after_step(self) -> None:
         """Validation and checkpoints where they are due."""
         s, last = self.settings, self.step == self.settings.steps
-        if self.val is not None and (last or self.step % s.eval_every == 0):
+        if self.val is not None and (last or self.step % s.eval_every == 0 or self.course.asks(self.step)):
             self._say_validation()
         self.saver.settle()
         if self.step % s.save_every == 0 or last:
@@ -264,6 +271,8 @@ class Run:
         if (note := dead_note(seen)) is not None:
             self.say({"kind": "note", "text": note})
         for note in self.lessons.compare(self.step, loss, seen.get("domains", {}), self.val):
+            self.say({"kind": "note", "text": note})
+        for note in self.course.heard(self.student.model, self.step, loss):
             self.say({"kind": "note", "text": note})
 
     def _save(self) -> None:

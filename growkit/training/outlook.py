@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
+from growkit.models.live_layers import layers_of
 from growkit.models.stock import stock_class, with_own_kernels
 from growkit.training.flops import step_flops
 from growkit.training.learning.learners import learning_layers
 from growkit.training.machine import BYTES
-from growkit.training.prefix import layers_of
-from growkit.training.ready import prepare
+from growkit.training.ready import ReadyRun, prepare
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage
 
@@ -49,7 +49,11 @@ class Outlook:
 
 def outlook(settings: Settings, resume: bool = False) -> Outlook:
     """What a run of these settings will be. Raises what the run itself would before it begins."""
-    ready = prepare(settings, resume)
+    return outlook_of(prepare(settings, resume))
+
+
+def outlook_of(ready: ReadyRun) -> Outlook:
+    """What a run that could begin will be."""
     s = ready.settings
     model = _shape(ready.source.config or {})
     ready.trained.learners.choose(model)

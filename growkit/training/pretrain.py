@@ -62,8 +62,17 @@ def open_run(
 
     learners, saved: who learns and what is left, instead of what settings.train says.
     """
-    ready = prepare(settings, resume)
-    held = Held(Path(settings.out))
+    return run_of(prepare(settings, resume), watch, learners, saved)
+
+
+def run_of(
+    ready: ReadyRun,
+    watch: Say = lambda _: None,
+    learners: Learners | None = None,
+    saved: Callable[[Checkpoint], Saved] | None = None,
+) -> Run:
+    """The run that can begin, as open_run returns it."""
+    held = Held(Path(ready.settings.out))
     ready.machine.agreed(lambda: held.take(ready.settings, ready.standing))
     if ready.standing.finished and ready.machine.is_first:
         made = f"{str(held.out / FINAL)!r} is there already; take it away to have it made again"
@@ -92,6 +101,7 @@ def open_run(
         saved=saved(ready.source) if saved else ready.trained.saved(ready.source, ready.template),
         grow=grow_stage,
         say=_diary(ready, boards, watch),
+        course=ready.trained.course,
         finished=ready.standing.finished,
         release=release,
         forget=held.forget,
@@ -108,7 +118,7 @@ def carry_through(run: Run, resume: bool = False) -> Finished:
         if run.finished:
             return Finished(folder=final, step=s.steps, loss=None, run=run)
         student = run.go(resume)
-        if run.step < s.steps:
+        if not run.is_complete:
             return Finished(folder=None, step=run.step, loss=None, run=run)
         run.saved.export(student, final, lambda: _record(s))
         return Finished(folder=final, step=run.step, loss=run.val_loss, run=run)

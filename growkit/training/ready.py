@@ -66,16 +66,16 @@ class ReadyRun:
     notes: tuple[str, ...] = ()
 
 
-def prepare(settings: Settings, resume: bool) -> ReadyRun:
-    """Open and check what a run needs. Raises RequestError for what cannot be asked, CheckpointError for what cannot be
-    read."""
+def prepare(settings: Settings, resume: bool, part: Trained | None = None) -> ReadyRun:
+    """Open and check what a run needs. part: who learns, instead of what settings.train says. Raises RequestError for
+    what cannot be asked, CheckpointError for what cannot be read."""
     machine = this_machine(settings.device, settings.precision)
     out = Path(settings.out)
     source = open_source(settings.checkpoint)
     source.close()
     config = source.config or {}
     check_trainable(source)
-    part = trained(settings.train, source, settings.stages)
+    part = part or trained(settings.train, source, settings.stages)
     causal = objective(config, source.label)
     check(settings, machine.world, usable_positions(config))
     check_place(out, _inputs(settings, source))
@@ -89,7 +89,7 @@ def prepare(settings: Settings, resume: bool) -> ReadyRun:
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
     _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
-    hashes = machine.agreed(lambda: _hashes(settings, train, val, source))
+    hashes = machine.agreed(lambda: {**_hashes(settings, train, val, source), **part.reads})
     settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     teachers = open_teachers(settings, machine)
     for teacher in teachers.values():

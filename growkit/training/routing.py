@@ -7,8 +7,8 @@ probability the router gives it, x_t its logits:
     balance  N * sum_i f_i P_i                 1 when balanced, N/k at worst (Switch, arXiv 2101.03961 equation 4)
     z        mean_t (logsumexp x_t)^2          (ST-MoE, arXiv 2202.08906 equation 5)
 
-Both are means over the layers that learn. transformers' own loss pools the layers before the product, so that two
-layers collapsed onto different experts look balanced to it; it is not used.
+What rows are filled up with is no token. Both are means over the layers that learn. transformers' own loss pools the
+layers before the product, so that two layers collapsed onto different experts look balanced to it; it is not used.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from growkit.families import family_named
-from growkit.training.prefix import layers_of
+from growkit.models.live_layers import sparse_parts
 
 DEAD = 0.1  # an expert with less than this share of an even load
 
@@ -76,15 +76,16 @@ def experts_of(model: Any) -> int:
 
 
 @contextmanager
-def routing(model: Any) -> Iterator[Routing]:
-    """Within the block, what the model's routers decide is noted; nothing for a dense model."""
+def routing(model: Any, held: torch.Tensor | None = None) -> Iterator[Routing]:
+    """Within the block, what the model's routers decide is noted; nothing for a dense model. held: of which positions,
+    as a batch says it; None: of all."""
     noted = Routing()
 
     def noting(layer: int) -> Callable[[Any, Any, Any], None]:
         def note(_: Any, __: Any, output: Any) -> None:
             noted.layers.append(layer)
-            noted.logits.append(output[0])
-            noted.taken.append(output[2])
+            noted.logits.append(_at(held, output[0]))
+            noted.taken.append(_at(held, output[2]))
 
         return note
 
@@ -94,6 +95,10 @@ def routing(model: Any) -> Iterator[Routing]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _at(held: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
+    return rows if held is None else rows[held.to(rows.device)]
 
 
 def drop_in_experts(model: Any, rate: float) -> None:
@@ -124,19 +129,3 @@ def dead_note(routed: dict[str, Any]) -> str | None:
     where = ", ".join(f"{expert} of layer {layer}" for layer, expert in dead[:4])
     more = f" and {len(dead) - 4} more" if len(dead) > 4 else ""
     return f"hardly any token takes expert {where}{more}; a higher --balance would use them"
-
-
-def sparse_parts(model: Any, experts: bool) -> list[tuple[int, Any]]:
-    """The routers of a model's layers, or what holds their experts, with the numbers of the layers; none of a dense
-    model's."""
-    family = family_named(model.config.model_type)
-    if not family.is_moe:
-        return []
-    # "layers.{layer}.mlp.gate.weight" belongs to "mlp.gate" of a layer
-    paths = {
-        live.split("{layer}.")[1].rpartition(".")[0]
-        for live, stored in family.experts.fused.items()
-        if family.of_each_expert(stored[0]) == experts
-    }
-    modules = [(n, *named) for n, layer in enumerate(layers_of(model)) for named in layer.named_modules()]
-    return [(n, module) for n, name, module in modules if name in paths]

@@ -35,7 +35,7 @@ def validate(
         batch = mine.to(machine.device)
 
         def work(batch: Batch = batch) -> tuple[float, torch.Tensor | None, torch.Tensor | None]:
-            with torch.no_grad(), machine.autocast(), routing(model) as routed:
+            with torch.no_grad(), machine.autocast(), routing(model, batch.held) as routed:
                 nats, each = total_loss(Predicted(model, batch), kinds is not None)
             return nats.item(), each, routed.tallies()
 

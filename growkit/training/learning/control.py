@@ -22,20 +22,26 @@ ITERATIONS = 10  # as LoRA-XS has them
 
 
 class Control(torch.nn.Module):
-    """A linear layer with R beside it, the parameter `middle`. across: its weight is stored (in, out).
+    """A linear layer with R beside it, the parameter `middle`. across: its weight is stored (in, out). outputs, inputs:
+    how many directions of either side R is between.
 
     U and V are buffers, and so lie in checkpoints: another machine may give vectors another sign.
     """
 
-    def __init__(self, base_layer: Any, rank: int, across: bool):
+    def __init__(self, base_layer: Any, across: bool, outputs: int, inputs: int):
         super().__init__()
         out, into = base_layer.weight.shape[::-1] if across else base_layer.weight.shape
         self.base_layer, self.across = base_layer, across
-        self.middle = torch.nn.Parameter(torch.empty(rank, rank, device="meta"))
+        self.middle = torch.nn.Parameter(torch.empty(outputs, inputs, device="meta"))
         self.left: torch.Tensor
         self.right: torch.Tensor
-        self.register_buffer("left", torch.zeros(out, rank))
-        self.register_buffer("right", torch.zeros(rank, into))
+        self.register_buffer("left", torch.zeros(out, outputs))
+        self.register_buffer("right", torch.zeros(inputs, into))
+
+    @property
+    def rank(self) -> int:
+        """That of the LoRA that it is."""
+        return len(self.middle)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
@@ -43,11 +49,21 @@ class Control(torch.nn.Module):
         changed = linear(linear(inner, self.middle.to(inner.dtype)), self.left.to(inner.dtype))
         return self.base_layer(inputs) + changed
 
+    def as_lora(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A (r, in) and B (out, r) of the LoRA that it is, whose alpha is r. All processes call this together."""
+        return self.right, self.left @ whole(self.middle)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor that processes may share, which call this together."""
+    given: Any = tensor
+    return given.full_tensor() if isinstance(given, DTensor) else given
+
 
 def put_control(model: Any, rank: int) -> None:
     """Put a Control around every linear layer of attention and feed-forward of a stock model, without memory for R."""
     for layer in linear_layers(model):
-        put_around(model, layer.module, Control(model.get_submodule(layer.module), rank, layer.across))
+        put_around(model, layer.module, Control(model.get_submodule(layer.module), layer.across, rank, rank))
 
 
 def controls(model: torch.nn.Module) -> Iterator[tuple[str, Control]]:
@@ -61,8 +77,7 @@ def controls(model: torch.nn.Module) -> Iterator[tuple[str, Control]]:
 def take_singular_vectors(model: torch.nn.Module, seed: int) -> None:
     """Fill U and V of every Control from the weight it is on: the same on all processes, which call this together."""
     for name, control in controls(model):
-        weight: Any = control.base_layer.weight
-        weight = weight.full_tensor() if isinstance(weight, DTensor) else weight
+        weight = whole(control.base_layer.weight)
         if not dist.is_initialized() or dist.get_rank() == 0:
             matrix = weight.float().cpu()
             matrix = matrix.T if control.across else matrix
@@ -79,8 +94,5 @@ def as_lora(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     together."""
     tensors = {}
     for name, control in controls(model):
-        middle: Any = control.middle
-        middle = middle.full_tensor() if isinstance(middle, DTensor) else middle
-        tensors[f"{name}.lora_A.weight"] = control.right
-        tensors[f"{name}.lora_B.weight"] = control.left @ middle
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = control.as_lora()
     return tensors

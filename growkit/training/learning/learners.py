@@ -2,11 +2,13 @@
 and of what is saved.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from growkit.training.prefix import layers_of, submodel
+from growkit.models.live_layers import layers_of
+from growkit.training.prefix import submodel
+from growkit.training.step import PlannedStep
 
 FirstValues = Callable[[Any, int], None]
 
@@ -19,9 +21,39 @@ class Learners(Protocol):
         then what gives these their first values is returned: called with the model, which has its weights, and a
         seed."""
 
-    def in_step(self, model: Any, depth: int, trained: int) -> AbstractContextManager[None]:
-        """Within it, forward and backward of a step run over `depth` first layers, of which `trained` top ones
-        learn."""
+    def in_step(self, model: Any, plan: PlannedStep) -> AbstractContextManager[None]:
+        """Within it, forward and backward of a step run over `plan.depth` first layers, of which `plan.trained` top
+        ones learn."""
+
+
+class Course(Protocol):
+    """What a run lets itself be told by its validations. Whatever this remembers lies in the model, in buffers, and so
+    in checkpoints."""
+
+    def asks(self, step: int) -> bool:
+        """Whether it wants a validation after so many steps, beyond the usual ones."""
+
+    def heard(self, model: Any, step: int, loss: float) -> Iterable[str]:
+        """After a validation, on all processes together; returns notes for people."""
+
+    def is_over(self, model: Any) -> bool:
+        """Whether the run ends here, before its last step."""
+
+
+class WholeCourse:
+    """All steps, whatever validation says."""
+
+    def asks(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def heard(self, model: Any, step: int, loss: float) -> Iterable[str]:
+        """Nothing follows."""
+        return ()
+
+    def is_over(self, model: Any) -> bool:
+        """Never."""
+        return False
 
 
 def learning_layers(model: Any, depth: int, trained: int) -> int:
@@ -38,6 +70,6 @@ class AllLearn:
     def choose(self, model: Any) -> None:
         """None is left out."""
 
-    def in_step(self, model: Any, depth: int, trained: int) -> AbstractContextManager[None]:
+    def in_step(self, model: Any, plan: PlannedStep) -> AbstractContextManager[None]:
         """The prefix of the step, as submodel makes it."""
-        return submodel(model, depth, trained)
+        return submodel(model, plan.depth, plan.trained)

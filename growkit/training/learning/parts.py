@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from growkit.training.prefix import layers_of, submodel
-from growkit.training.routing import sparse_parts
+from growkit.models.live_layers import layers_of, sparse_parts
+from growkit.training.prefix import submodel
+from growkit.training.step import PlannedStep
 
 EXPERTS, ROUTER, DENSE = MIXTURE_PARTS = ("experts", "router", "dense-part")
 
@@ -16,9 +17,9 @@ EXPERTS, ROUTER, DENSE = MIXTURE_PARTS = ("experts", "router", "dense-part")
 class _PartLearns:
     """What both kinds share: a step runs over what its stage says."""
 
-    def in_step(self, model: Any, depth: int, trained: int) -> AbstractContextManager[None]:
+    def in_step(self, model: Any, plan: PlannedStep) -> AbstractContextManager[None]:
         """The prefix of the step, as submodel makes it; below the lowest part that learns there is no graph anyway."""
-        return submodel(model, depth, trained)
+        return submodel(model, plan.depth, plan.trained)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from growkit.operators.seeds import generator
 from growkit.training.learning.control import MIDDLE, put_control, take_singular_vectors
 from growkit.training.prefix import submodel
 from growkit.training.sharing import own_rows
+from growkit.training.step import PlannedStep
 
 DEVIATION = 0.02  # of what is drawn from a normal distribution, as MoV and MoLoRA have it
 MIXED_ALPHA = 16.0  # of MoLoRA's LoRAs
@@ -62,9 +63,9 @@ class SmallModule:
         self.add(model)
         return first_values
 
-    def in_step(self, model: Any, depth: int, trained: int) -> AbstractContextManager[None]:
+    def in_step(self, model: Any, plan: PlannedStep) -> AbstractContextManager[None]:
         """The prefix of the step, as submodel makes it."""
-        return submodel(model, depth, trained)
+        return submodel(model, plan.depth, plan.trained)
 
 
 @torch.no_grad()

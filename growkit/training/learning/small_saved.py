@@ -2,7 +2,7 @@
 of steps, and of what the modules compute.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,22 @@ class PeftFolder:
     origin: Checkpoint
     word: str
 
-    def export(self, student: Student, folder: Path, record: Record | None = None) -> None:
-        """The folder is there when it is whole; raises RequestError where the disk has no room for it."""
+    def export(
+        self,
+        student: Student,
+        folder: Path,
+        record: Record | None = None,
+        more: Callable[[Path], None] = lambda _: None,
+    ) -> None:
+        """The folder is there when it is whole; raises RequestError where the disk has no room for it. more: called on
+        the first process with the place that is filled."""
         student.settle()
         model: Any = student.model
         tensors = as_lora(model) or _learned(model)
         named = {PREFIX + name.replace(f".{NAME}", ""): tensor for name, tensor in tensors.items()}
         settings = {**_settings(model), "task_type": _task(model), "base_model_name_or_path": self.origin.label}
-        _export(student, folder, (ADAPTER, named), (ADAPTER_CONFIG, settings), record, _card(self.origin, self.word))
+        card = _card(self.origin, self.word)
+        _export(student, folder, (ADAPTER, named), (ADAPTER_CONFIG, settings), record, card, more)
 
 
 @dataclass(frozen=True)
@@ -69,8 +77,10 @@ def _export(
     settings: tuple[str, Mapping[str, Any]],
     record: Record | None,
     card: str,
+    more: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Make a folder of one weight file, (its name, tensors), and one of settings, (its name, content)."""
+    """Make a folder of one weight file, (its name, tensors), and one of settings, (its name, content). more: what else
+    the first process puts there."""
     file, tensors = weights
     laid = layout([(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in sorted(tensors.items())], WHOLE, file)
 
@@ -79,6 +89,7 @@ def _export(
         write_moments(student, place)
         if student.machine.is_first:
             write_json(place / settings[0], dict(settings[1]))
+            more(place)
 
     write_together(student.machine, folder, fill, record=record, card=None if record is None else card)
 
@@ -94,7 +105,7 @@ def _settings(model: Any) -> dict[str, Any]:
         every = {unwrapped(name) for name, module in model.named_modules() if not any(True for _ in module.children())}
         one = next(iter(around.values()))
         targets = sorted({*endings(every, around.keys()).values()})
-        return lora_settings(len(one.middle), len(one.middle), targets, one.across)
+        return lora_settings(one.rank, one.rank, targets, one.across)
     stated = model.peft_config[NAME]
     targets = sorted(stated.target_modules)
     if stated.peft_type == "LORA":

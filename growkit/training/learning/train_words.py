@@ -2,8 +2,8 @@
 said. Knows the words; ignorant of how a run is carried out.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from growkit.growth.width.sizes import read_sizes
 from growkit.limits import EXPERTS
 from growkit.models.small.mixtures import MOLORA, MOV
 from growkit.models.small.targets import refuse_experts
-from growkit.training.learning.learners import AllLearn, Learners
+from growkit.training.learning.learners import AllLearn, Course, Learners, WholeCourse
 from growkit.training.learning.parts import MIXTURE_PARTS, LayersLearn, MixturePartLearns
 from growkit.training.learning.small_modules import check_peft, control, ia3, lora, mixture
 from growkit.training.learning.small_saved import MixtureFolder, PeftFolder
@@ -57,10 +57,13 @@ class Wanted:
 @dataclass(frozen=True)
 class Trained:
     """Who learns in a run, and what it leaves. module: what writes a small module alone, of the checkpoint that the run
-    begins with; None: the whole model is left."""
+    begins with; None: the whole model is left. course: what its validations decide. reads: hashes of what it reads
+    beside the model and the data, by name."""
 
     learners: Learners
     module: Callable[[Checkpoint], Saved] | None = None
+    course: Course = field(default_factory=WholeCourse)
+    reads: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def small(self) -> bool:

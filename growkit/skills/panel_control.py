@@ -1,0 +1,98 @@
+"""A frozen linear layer with a skill on it: W + (U_s R + B) V_s^T, of which first R learns and then, where there is
+one, the adapter B. Knows one layer; ignorant of how directions are chosen and of steps.
+
+What learns is R / s, the parameter `middle`, s being the panel's factor for each output direction: with Adam every
+entry takes steps of one size. Both are at first 0, so that nothing changes, bit for bit.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import linear, pad
+
+from growkit.training.learning.control import Control, whole
+
+ADAPTER = "adapter"  # the parameter, and the stage in which it learns
+
+
+class PanelControl(Control):
+    """A linear layer with R beside it, and B (out, adapter) where adapter > 0, for its first input directions.
+
+    weight, group: their names in the panel. outputs, inputs: (rank of the panel, directions of the skill) of either
+    side. rank: that of the LoRA that it is as a file, at least its directions. Buffers, and so in checkpoints: the
+    panel's coordinates of its directions, output_coordinates Q (r_w, m_w) and input_coordinates P (r_g, m_g); scale s
+    (m_w,); kept, B as it was when validation last fell.
+    """
+
+    def __init__(
+        self,
+        base_layer: Any,
+        across: bool,
+        *,
+        weight: str,
+        group: str,
+        outputs: tuple[int, int],
+        inputs: tuple[int, int],
+        adapter: int,
+        rank: int,
+    ):
+        super().__init__(base_layer, across, outputs[1], inputs[1])
+        self.weight, self.group, self._rank, self.adapting = weight, group, rank, False
+        self.kept: torch.Tensor
+        self.scale: torch.Tensor
+        self.output_coordinates: torch.Tensor
+        self.input_coordinates: torch.Tensor
+        shape = len(self.left), min(adapter, inputs[1])
+        self.adapter = torch.nn.Parameter(torch.empty(shape, device="meta")) if adapter else None
+        self.register_buffer("kept", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(outputs[1]))
+        self.register_buffer("output_coordinates", torch.zeros(outputs))
+        self.register_buffer("input_coordinates", torch.zeros(inputs))
+
+    @property
+    def rank(self) -> int:
+        """That of the LoRA that it is."""
+        return self._rank
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(..., in) to (..., out)."""
+        inner = linear(inputs, self.right.to(inputs.dtype))
+        middle = self.middle.detach() if self.adapting else self.middle
+        transform = self.scale[:, None] * middle
+        changed = linear(linear(inner, transform.to(inner.dtype)), self.left.to(inner.dtype))
+        if self.adapter is not None:
+            free = self.adapter if self.adapting else self.adapter.detach()
+            changed = changed + linear(inner[..., : free.shape[1]], free.to(inner.dtype))
+        return self.base_layer(inputs) + changed
+
+    @torch.no_grad()
+    def program(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """R (m_w, m_g) and B (out, m_g), 0 beyond the adapter. All processes call this together."""
+        free = torch.zeros(len(self.left), 0) if self.adapter is None else whole(self.adapter).cpu()
+        transform = self.scale[:, None] * whole(self.middle)
+        return transform.cpu(), pad(free, (0, transform.shape[1] - free.shape[1]))
+
+    def as_lora(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A (rank, in) and B (out, rank) of the LoRA that it is, zeros beyond its directions."""
+        transform, free = self.program()
+        more = self.rank - len(self.right)
+        return pad(self.right.cpu(), (0, 0, 0, more)), pad(self.left.cpu() @ transform + free, (0, more))
+
+
+def panel_controls(model: torch.nn.Module) -> Iterator[PanelControl]:
+    """The PanelControls of a model, in its order."""
+    return (module for module in model.modules() if isinstance(module, PanelControl))
+
+
+@contextmanager
+def adapting(model: torch.nn.Module, now: bool) -> Iterator[None]:
+    """Within the block gradients reach B alone, or else R alone."""
+    for control in panel_controls(model):
+        control.adapting = now
+    try:
+        yield
+    finally:
+        for control in panel_controls(model):
+            control.adapting = False

@@ -1,0 +1,143 @@
+"""What a gate promises holds: thresholds and bounds by their formulas, and the share of false openings by simulation."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+
+from growkit.errors import RequestError
+from growkit.skills.gates.certify import certified, promise
+from growkit.skills.gates.conformal import binomial_tail, clopper_pearson, conformal_threshold, order_of, texts_needed
+from growkit.skills.gates.own_texts import own_texts
+from growkit.skills.gates.shared_metric import shared_metric
+
+
+def test_the_threshold_is_the_stated_order():
+    for alpha, needed in ((0.01, 99), (0.05, 19), (0.1, 9), (0.03, 33), (0.5, 1)):
+        assert texts_needed(alpha) == needed and order_of(needed, alpha) <= needed
+        with pytest.raises(RequestError, match=f"needs {needed} general texts to set a threshold by, and there are"):
+            order_of(needed - 1, alpha)
+        for texts in range(needed, needed + 300):
+            assert order_of(texts, alpha) == math.ceil((texts + 1) * (1 - Fraction(str(alpha))))
+    scores = torch.randperm(199).double()
+    assert conformal_threshold(scores, 0.01) == 197 and (scores > 197).sum() == 1
+
+
+BOUNDS = [(0, 10, 0.258866), (1, 10, 0.394163), (4, 400, 0.022737), (0, 299, 0.009969), (3, 300, 0.025641)]
+
+
+@pytest.mark.parametrize(("hits", "texts", "bound"), BOUNDS)
+def test_the_bound_is_clopper_and_pearsons(hits, texts, bound):
+    """Figures of scipy.stats.beta.ppf(0.95, hits + 1, texts - hits)."""
+    assert clopper_pearson(hits, texts) == pytest.approx(bound, abs=1e-6)
+    exact = sum(math.comb(texts, k) * bound**k * (1 - bound) ** (texts - k) for k in range(hits + 1))
+    assert binomial_tail(hits, texts, bound) == pytest.approx(exact, rel=1e-9)
+    assert exact == pytest.approx(0.05, abs=1e-4)
+
+
+def test_a_bound_of_nothing_and_of_everything():
+    assert clopper_pearson(5, 5) == clopper_pearson(0, 0) == 1
+    assert clopper_pearson(0, 50) == pytest.approx(1 - 0.05 ** (1 / 50), abs=1e-12)
+
+
+@pytest.mark.parametrize("skills", [1, 4])
+@pytest.mark.parametrize(("alpha", "texts"), [(0.1, 60), (0.05, 151)])
+def test_the_share_of_false_openings_of_the_whole_bundle_is_at_most_alpha(skills, alpha, texts):
+    """Exchangeable scores, whose skills depend on one another and have unlike scales and tails, drawn 1,500 times: the
+    next texts of each draw open any skill as often as the order says, within what chance allows."""
+    draws, rounds, next_ones, hits, wanted = torch.Generator().manual_seed(skills), 1500, 20, 0, 0.0
+    for _ in range(rounds):
+        shared = torch.randn(texts + next_ones, 1, generator=draws).double()
+        own = torch.randn(texts + next_ones, skills, generator=draws).double()
+        scores = (shared + own).exp() * 10.0 ** torch.arange(skills) - 50 * torch.arange(skills)
+        made = promise(scores[:texts], alpha)
+        levels = ((scores[texts:] - made.centres) / made.widths).max(1).values
+        hits += int((levels > made.threshold).sum())
+        wanted += 1 - made.order / (len(made.calibration) + 1)
+        assert len(made.calibration) + len(made.fresh) + made.scaled == texts
+    expected = wanted / rounds
+    assert alpha - 1 / (len(made.calibration) + 1) < expected <= alpha + 1e-12
+    # a draw's next texts share its threshold: between draws the share varies by about expected / sqrt(n alpha)
+    spread = expected * (1 / (len(made.calibration) * alpha) + 1 / (next_ones * expected)) ** 0.5 / rounds**0.5
+    assert abs(hits / (rounds * next_ones) - expected) < 4 * spread
+
+
+def test_scales_set_by_the_texts_that_set_the_threshold_would_break_the_promise():
+    """Why they are divided: a law that a test can fail."""
+    draws, opened, rounds = torch.Generator().manual_seed(0), 0, 1500
+    for _ in range(rounds):
+        scores = torch.randn(41, 20, generator=draws).double().exp()
+        seen, new = scores[:40], scores[40]
+        centre, width = seen.mean(0), seen.std(0)
+        levels = ((seen - centre) / width).max(1).values
+        opened += int(((new - centre) / width).max() > conformal_threshold(levels, 0.025))
+    assert opened / rounds > 0.025 + 4 * (0.025 / rounds) ** 0.5
+
+
+def states_at(place, count, seed, spread=1.0, hidden=12):
+    return place + spread * torch.randn(count, hidden, generator=torch.Generator().manual_seed(seed))
+
+
+def gates(hidden=12):
+    """Two skills far from general text, and one whose texts are general."""
+    at = [torch.zeros(hidden) for _ in range(3)]
+    at[0][0], at[1][1] = 12.0, -12.0
+    spread = [0.5, 1.0, 1.0]
+    return {
+        name: own_texts(states_at(place, 60, seed, wide, hidden), [9] * 60, 1, "mean")
+        for seed, (name, place, wide) in enumerate(zip(("far", "further", "general"), at, spread))
+    }
+
+
+def test_a_skill_that_is_like_general_text_closes_no_other():
+    skills, general = gates(), states_at(0.0, 400, 9)
+    gate, made = certified(skills, general, 0.01, [("further", "far")])
+    assert gate.together == {(0, 1)} and made.scaled == 80 and len(made.fresh) == len(made.calibration) == 160
+    assert gate.opened(states_at(torch.tensor([12.0] + 11 * [0.0]), 20, 3, 0.5)) == [(0,)] * 20
+    assert gate.opened(states_at(torch.tensor([0.0, -12.0] + 10 * [0.0]), 20, 4)) == [(1,)] * 20
+    opened = [bool(each) for each in gate.opened(states_at(0.0, 400, 5))]
+    assert sum(opened) <= 12 and made.hits <= 8 and made.bound == clopper_pearson(made.hits, 160)
+
+
+def test_several_open_where_the_pair_may_and_the_best_alone_where_not():
+    skills = gates()
+    for together, wanted in (((), (1,)), ((("far", "further"),), (0, 1))):
+        gate, _ = certified(skills, states_at(0.0, 150, 9), 0.01, together)
+        levels = torch.tensor([[gate.threshold + 1, gate.threshold + 2, gate.threshold - 1]]).double()
+        assert gate._chosen(levels[0].tolist()) == wanted
+        assert gate._chosen([gate.threshold] * 3) == () and gate._chosen([math.nan] * 3) == ()
+
+
+def test_levels_of_a_text_do_not_depend_on_the_others():
+    gate, _ = certified(gates(), states_at(0.0, 150, 9), 0.01)
+    states = states_at(3.0, 7, 2)
+    whole = gate.levels(states)
+    for number in range(7):
+        assert torch.equal(gate.levels(states[number : number + 1]), whole[number : number + 1])
+
+
+def test_the_metric_is_the_inverse_of_the_shrunk_covariance():
+    mixing = torch.eye(12) + torch.randn(12, 12, generator=torch.Generator().manual_seed(1))
+    skill = own_texts(states_at(0.0, 60, 1) @ mixing, [9] * 60, 1, "mean")
+    metric = shared_metric([skill])
+    scale = metric.scale.double()
+    correlation = (skill.spread.double().T @ skill.spread.double()) / scale / scale[:, None]
+    shrunk = (1 - metric.shrinkage) * correlation + metric.shrinkage * torch.eye(12)
+    points = states_at(0.0, 5, 1).double()
+    wanted = [(p / scale) @ torch.linalg.inv(shrunk) @ (p / scale) for p in points]
+    assert torch.allclose(metric.squared(points), torch.stack(wanted), rtol=1e-4)
+    assert 1e-3 <= metric.shrinkage < 0.3 and correlation.diagonal().allclose(torch.ones(12).double(), atol=1e-4)
+    assert shared_metric([gates()["far"]]).shrinkage > 0.6  # what seems correlated there is chance
+
+
+@pytest.mark.parametrize(("skills", "texts", "says"), [
+    (1, 98, "--alpha 0.01 needs 99 general texts to set a threshold by, and there are 98"),
+    (3, 130, "--alpha 0.01 with several skills needs 131 general texts, 32 of them to compare the skills by"),
+])  # fmt: skip
+def test_fewer_texts_than_alpha_needs(skills, texts, says):
+    scores = torch.randn(texts + 1, skills, generator=torch.Generator().manual_seed(0)).double()
+    with pytest.raises(RequestError, match=says):
+        promise(scores[:texts], 0.01)
+    made = promise(scores, 0.01)
+    assert not len(made.fresh) and made.bound is None and len(made.calibration) == 99
