@@ -235,7 +235,6 @@ def test_a_bundle_that_is_wrong(spoil, says):
 
 
 REFUSED = [
-    (["skill", "plug", "base", "sums", "-o", "no"], "skill plug makes a bundle with --gated and general text (--text)"),
     ([*PLUG[:6], *PLUG[5:6], *OWN, "-o", "no"], "sets its threshold by general text; give some with --text"),
     ([*PLUG, "--alpha", "0.001", *OWN, "-o", "no"], "--alpha 0.001 with several skills needs 1,031 general texts"),
     ([*PLUG, *OWN, "--texts", 50, "-o", "no"], "--alpha 0.05 with several skills needs 51 general texts"),

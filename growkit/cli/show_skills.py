@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from growkit.cli.show import planned
+from growkit.cli.show_merging import print_plan
 from growkit.cli.terminal import out, print_json, styled
 
 if TYPE_CHECKING:
     from growkit.skills.gates.plug_gated import Plugged
+    from growkit.skills.plug import PluggedModel
 
 
 def plugged(result: Plugged, as_json: bool) -> None:
@@ -46,4 +49,19 @@ def plugged(result: Plugged, as_json: bool) -> None:
         out.print(f"{' and '.join(pair)} may open at once", style="dim")
     for note in result.notes:
         out.note(note)
+    out.say(("wrote", "bold"), f" {result.folder}")
+
+
+def plugged_model(result: PluggedModel, as_json: bool) -> None:
+    """Where the model or the LoRA is; of a dry run its plan."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    if result.dry_run:
+        planned(result.plan, print_plan, as_json)
+        return
+    if result.rank is not None:
+        for note in result.plan.notes:
+            out.note(note)
+        out.print(f"one LoRA of rank {result.rank} with {len(result.plan.members)} skills", style="dim")
     out.say(("wrote", "bold"), f" {result.folder}")

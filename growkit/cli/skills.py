@@ -11,6 +11,7 @@ from growkit.cli.commands import command
 if TYPE_CHECKING:
     from growkit.skills.checking.check import SkillCheck
     from growkit.skills.gates.plug_gated import Plugged
+    from growkit.skills.plug import PluggedModel
 
 
 def checking(call: Callable[..., "SkillCheck"], as_json: bool) -> int:
@@ -22,13 +23,18 @@ def checking(call: Callable[..., "SkillCheck"], as_json: bool) -> int:
     return FAILED if checked.red else 0
 
 
-def plugging(call: Callable[..., "Plugged"], as_json: bool) -> None:
-    """Make a bundle with a bar of general texts, and show its certificate."""
-    from growkit.cli import show_data, show_skills
+def plugging(call: Callable[..., "Plugged | PluggedModel"], as_json: bool) -> None:
+    """Make a bundle with a bar of general texts and show its certificate, or a model or a LoRA with a bar of bytes."""
+    from growkit.cli import show_data, show_merging, show_skills
 
-    with show_data.bar("reading general text", as_json) as begin:
-        plugged = call(begin=begin)
-    show_skills.plugged(plugged, as_json)
+    if call.keywords.get("gated"):  # type: ignore[attr-defined]
+        with show_data.bar("reading general text", as_json) as begin:
+            plugged = call(begin=begin)
+        show_skills.plugged(plugged, as_json)
+        return
+    with show_merging.writing(as_json) as (announce, progress):
+        plugged = call(announce=announce, progress=progress)
+    show_skills.plugged_model(plugged, as_json)
 
 
 command(api.skill_check, checking)
