@@ -173,6 +173,7 @@ APPLY = [
     "delta src src+{}",
     "push {} org/name --dry-run",
 ]
+CHECKED = ["skill check panel a={} b=skill/final:0 --base src --data a=text.txt --data b=text.txt --tokens 64"]
 PUT_ON = ["generate src Hello --max-tokens 2 --adapter {}", "eval src --data text.txt --adapter {}"]
 TOKENS = [
     "eval src --data data",
@@ -194,7 +195,7 @@ READ = {
     "index": [("tuned/model.safetensors.index.json", [GROW[1], "inspect {}", "verify {} tuned", "delta src {}"])],
     "header": [("src/model.safetensors", GROW + RUN[1:] + MERGE), ("st/model.safetensors", GROW[:2] + ["verify {} st"])],
     "delta": [("delta/delta.safetensors", APPLY), ("delta/growkit.json", APPLY)],
-    "lora": [("lora/adapter_config.json", APPLY), ("lora/adapter_model.safetensors", APPLY)],
+    "lora": [("lora/adapter_config.json", APPLY + CHECKED), ("lora/adapter_model.safetensors", APPLY + CHECKED)],
     "ia3": [(f"ia3/final/{name}", APPLY[:1] + PUT_ON) for name in ("adapter_config.json", "adapter_model.safetensors", "growkit.json")],
     "mixture": [(f"molora/final/{name}", PUT_ON + APPLY[:1]) for name in ("small_module.json", "small_module.safetensors")],
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],

@@ -97,7 +97,8 @@ def test_the_panel_of_a_widened_model_is_the_panel_widened_where_maps_keep_angle
     """Of an inner input (ffn) and one of the residual stream: what is read of any text, and where it is written.
 
     Singular vectors are those of the panel grown where every unit has as many copies and these are equal; noise tells
-    copies apart and turns them. Uneven copies on the residual stream keep angles. Moments of a text know only what reaches the weights, whatever the noise.
+    copies apart and turns them. Uneven copies on the residual stream keep angles. Moments of a text know only what
+    reaches the weights, whatever the noise.
     """
     model = tiny.make("llama")
     state, config = grown(model, noise=noise, **sizes)

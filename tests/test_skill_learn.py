@@ -213,6 +213,16 @@ def test_a_run_goes_on_bit_for_bit(world, bench):
         learned(world, bench, "run5", adapter=2, resume="auto", protect="general")
 
 
+def test_products_in_bfloat16_learn_the_same_directions_nearly(world, bench):
+    for precision in ("float32", "bfloat16"):
+        learned(world, bench, precision, steps=2, precision=precision)
+    one, two = (read_skill(f"{precision}/final") for precision in ("float32", "bfloat16"))
+    for weight, group in one.facts.weights.items():
+        for name in (f"{group}.V_s", f"{weight}.U_s"):
+            assert torch.linalg.svdvals(one.tensor(name).T @ two.tensor(name)).mean() > 0.9, name
+    assert one.facts.losses["before"] == pytest.approx(two.facts.losses["before"], abs=0.1)
+
+
 def test_two_processes_learn_the_same_skill(world, bench):
     usual = dict(steps=4, adapter=2, shard="all", eval_every=1)
     assert pair(lambda: learned(world, bench, "two", **usual) and 0) == [0, 0]

@@ -10,13 +10,14 @@ import tiny
 import tiny_runs
 import torch
 import transformers
-from refusing import cases, refused, tree
+from refusing import cases, refused, run, tree
 from skills import skill_on
 
 import growkit
 from growkit.skills.skill_file import read_skill
 
 RANK = 8
+ONE = pytest.mark.parametrize("bench", ["llama"], indirect=True)  # where one family is enough
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
@@ -38,7 +39,9 @@ def here(tmp_path, monkeypatch):
 
 def plug(bench, skills, out, as_lora=False, **more):
     named = [(bench / name if isinstance(name, str) else name, strength) for name, strength in skills]
-    return growkit.skill_plug(bench / "base", named, out, form="lora" if as_lora else None, **{"force": True, **more})
+    return growkit.skill_plug(
+        bench / "base", named, out, form="lora" if as_lora else "weights", **{"force": True, **more}
+    )
 
 
 def stock(folder):
@@ -123,6 +126,7 @@ def test_what_is_learned_is_what_is_plugged(world):
     assert (ours - logits_of(stock(world / "llama"))).abs().max() > 1e-3
 
 
+@ONE
 def test_skills_that_disturb_each_other_are_plugged_when_somebody_insists(bench):
     skill_on(bench / "panel", "red", size=4, seed=4, reads=[0, 1, 2, 3], strength=3.0)
     line = ["skill", "plug", bench / "base", bench / "low"]
@@ -143,6 +147,7 @@ def test_skills_that_disturb_each_other_are_plugged_when_somebody_insists(bench)
     refused(*line, "blind", "-o", "no", says="'blind' has a sketch of no tokens, so nobody knows what others do to it")
 
 
+@ONE
 def test_an_application_is_plugged_as_it_is(bench):
     """What apply makes of it: it holds its skills."""
     if not (bench / "data").exists():
@@ -162,21 +167,37 @@ NO = [
     ("base low another=low", "name it once, with a larger strength"),
     ("base panel", "is no skill: it has no skill.json"),
     ("base low:x", "has weight 'x', which is no number"),
-    ("base low --text low", "--text is for a gate; give --gated too"),
-    ("base low --gated --text low --as lora", "--as is for skills without a gate"),
-    ("base low --as weights", "--as 'weights' should be lora"),
     ("base broken", "'broken' puts NaN or Inf into"),
     ("base broken --as lora", "the skills put NaN or Inf into"),
 ]
 
 
+@ONE
 @pytest.mark.parametrize(("words", "says"), cases(NO))
 def test_what_cannot_be_plugged(bench, words, says):
-    if bench.name.startswith("gpt2"):
-        pytest.skip("one family is enough")
     tiny.make("llama", dtype=torch.float32, seed=7).save_pretrained("other")
     skill_on(bench / "panel", "broken", strength=float("nan"))
     places = {"base": bench / "base", "low": bench / "low", "low:x": f"{bench / 'low'}:x", "panel": bench / "panel"}
     places |= {"another=low": f"another={bench / 'low'}"}
     line = [places.get(word, word) for word in words.split()]
     refused("skill", "plug", *line, "-o", "no", says=says, plan_shown="broken" in words)
+
+
+@ONE
+def test_the_command_plugs_as_the_engine_does(bench):
+    """Weights, one LoRA, and a plan alone; what disturbs is refused where nobody forces it."""
+    named = [bench / "low", f"{bench / 'high'}:0.5"]
+    line = ["skill", "plug", bench / "base", *named, "--force", "--out"]
+    for form, out in (("weights", "plugged"), ("lora", "joined")):
+        result = run(*line, out, "--as", form)
+        assert result.exit_code == 0, result.output
+        assert "low ->" in result.stdout.replace("\n", "") and f"wrote {out}" in result.stdout
+        plug(bench, [("low", 1.0), ("high", 0.5)], f"engine-{form}", as_lora=form == "lora")
+        name = "adapter_model.safetensors" if form == "lora" else "model.safetensors"
+        assert Path(out, name).read_bytes() == Path(f"engine-{form}", name).read_bytes()
+    dry = run(*line, "dry", "--dry-run", "--json")
+    assert json.loads(dry.stdout)["rank"] is None and not Path("dry").exists()
+    made = growkit.skill_plug(bench / "base", [(bench / "low", 1.0)], "alone", form="lora")
+    assert made.folder == Path("alone") and made.rank and made.pairs == []
+    growkit.skill_plug(bench / "base", named, "again", force=True)
+    assert Path("again/model.safetensors").read_bytes() == Path("plugged/model.safetensors").read_bytes()

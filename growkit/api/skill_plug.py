@@ -1,7 +1,7 @@
 """`growkit skill plug`: skills put together on one base."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from growkit import limits
 from growkit.api import words as w
@@ -38,10 +38,14 @@ def skill_plug(
     out: w.Folder,
     *,
     form: Annotated[
-        Literal["lora"] | None,
-        Option(help="one LoRA of PEFT that carries all of them, instead of weights.", panel=w.HOW, flags=("--as",)),
-    ] = None,
-    allow_nonfinite: Annotated[bool, Option(help="Keep NaN and Inf weights as they are.", panel=w.HOW)] = False,
+        Literal["weights", "lora"],
+        Option(help="the base's weights with the skills in, or one LoRA of PEFT of them.", flags=("--as",)),
+    ] = "weights",
+    allow_nonfinite: Annotated[bool, Option(help="Keep NaN and Inf weights as they are.")] = False,
+    shard_size: w.ShardSize = "5GB",
+    dry_run: Annotated[
+        bool, Option(help="Plan and check the weights or the LoRA, and write nothing.", panel=w.OUTPUT)
+    ] = False,
     gated: Annotated[
         bool,
         Option(help="Keep the base: each sequence opens a skill or none, by a gate with a certificate.", panel=GATE),
@@ -88,52 +92,52 @@ def skill_plug(
     ] = None,
     seed: Annotated[int, Option(help="For which texts do what.", panel=GATE, metavar="S", within=limits.SEEDS)] = 0,
     device: Annotated[w.Device, Option(help="Where to compute.", panel=GATE)] = "auto",
-    shard_size: w.ShardSize = "5GB",
-    dry_run: w.DryRun = False,
     force: Annotated[
-        bool, Option(help="Replace a result that is there; plug skills that disturb one another.", panel=w.OUTPUT)
+        bool,
+        Option(
+            help="Also skills that disturb one another, and in the place of a result that is there.", panel=w.OUTPUT
+        ),
     ] = False,
     begin: Begin = _quiet,
     progress: w.Progress = quiet,
-    announce: w.AnnounceMerge = quiet,
+    announce: Annotated[
+        Callable[["PluggedModel"], None], Callback("Called before weights or a LoRA are written.")
+    ] = quiet,
 ) -> "Plugged | PluggedModel":
-    """Plug skills into one model: into its weights, as one LoRA, or each behind a gate, which keeps the base elsewhere.
+    """Plug skills together on one model: into its weights, into one LoRA, or each behind a gate.
 
-    skills: folders, each a path, 'name=path:strength' or (path, strength). Without a gate they are of growkit skill
-    learn and are added: base + the sum of strength x skill, the same in any order; the base's own files stay as they
-    are, and strength 0 gives its weights again, bit for bit. Skills that disturb one another by rho above 0.3 are
-    refused. A gate takes any small module. It reads the base's hidden states of a prompt once; its threshold promises
-    P(a skill opens) <= alpha for text that is exchangeable with the general text, by split-conformal calibration, and
-    other general text confirms it.
+    skills: folders, each a path, 'path:strength' or (path, strength). Weights and the LoRA are base + sum of strength x
+    skill, of skills of `skill learn`, in any order the same bits; strength 0 gives the base's own weights. Red pairs
+    are refused without force. gated: a bundle, which is the base wherever no skill opens, of any small modules,
+    which 'name=path' names: a gate reads the base's hidden states of a prompt once. Its threshold promises P(a skill
+    opens) <= alpha for text that is exchangeable with the general text, by split-conformal calibration, and other
+    general text confirms it.
 
-    Returns a PluggedModel: .folder, .rank of the LoRA, .pairs; or with gated a Plugged: .folder, .said (the
+    Returns a PluggedModel: .folder, .plan, .rank, .pairs (rho of each); of a bundle a Plugged: .folder, .said (the
     certificate), .notes. Raises RequestError or CheckpointError.
     """
-    from growkit.skills.gates.named_skills import named_skills, own_data, pairs_of
+    from growkit.growth.spelling import size_in_bytes
+    from growkit.merging.prepare_merge import MergeOptions
+    from growkit.skills.gates.named_skills import check_names, named_skills, own_data, pairs_of
     from growkit.skills.gates.plug_gated import GatedRequest, plug_gated
+    from growkit.skills.plug import plug_skills
 
     named = named_skills(skills)
     if not gated:
-        from growkit.growth.spelling import size_in_bytes
-        from growkit.merging.prepare_merge import MergeOptions
-        from growkit.skills.plug import LORA, plug_skills
-
-        given = {"text": text, "own": own, "together": together, "layer": layer, "pooling": pooling}
-        strange = next((f"--{name}" for name, value in given.items() if value not in (None, ())), None)
-        if strange is not None:
-            raise RequestError(f"{strange} is for a gate; give --gated too")
-        if form not in (None, LORA):
-            raise RequestError(f"--as {form!r} should be {LORA}")
         options = MergeOptions(
             shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
-            progress=progress, announce=announce,
+            progress=progress,
         )  # fmt: skip
-        return plug_skills(base, named, out, options, as_lora=form == LORA)
-    if form is not None or dry_run:
-        word = "--as" if form is not None else "--dry-run"
+        if _listed(text) or _listed(own) or _listed(together) or layer is not None or pooling is not None:
+            raise RequestError(
+                "--text, --own, --together, --layer and --pooling are of a gate; give --gated, or leave them out"
+            )
+        return plug_skills(base, named, out, options, as_lora=form == "lora", announce=announce)
+    if form != "weights" or dry_run:
         raise RequestError(
-            f"{word} is for skills without a gate, which is measured and is no weight; leave --gated out"
+            "--gated makes a bundle, whose base stays as it is; --as lora and --dry-run are of skills without a gate"
         )
+    check_names(named)
     request = GatedRequest(
         text=_listed(text), alpha=alpha, texts=texts, own=own_data(_listed(own)), together=pairs_of(_listed(together)),
         layer=layer, pooling=pooling, seed=seed,
@@ -141,5 +145,5 @@ def skill_plug(
     return plug_gated(base, named, out, request, device=device, force=force, begin=begin)
 
 
-def _listed(words):  # type: ignore[no-untyped-def]
+def _listed(words: Any) -> list[Any]:
     return list(words) if isinstance(words, Sequence) and not isinstance(words, str) else [words]

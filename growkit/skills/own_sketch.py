@@ -80,7 +80,8 @@ def wanted_outputs(model: Any, own: OwnRows) -> dict[str, torch.Tensor]:
     def seen(control: PanelControl, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if not output.requires_grad:  # validation
             return
-        read = given[0].detach().flatten(0, -2).float() @ control.right.T
+        with torch.autocast(own.machine.device.type, enabled=False):
+            read = given[0].detach().flatten(0, -2).float() @ control.right.T
 
         def wanted(gradient: torch.Tensor) -> None:
             sums[control.weight] += (gradient.flatten(0, -2).float().T @ read).cpu()

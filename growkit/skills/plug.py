@@ -5,7 +5,7 @@ The base is read and never touched. Skills are added in the order of their hashe
 and what their folders are called change no bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,11 +63,12 @@ def plug_skills(
     options: MergeOptions,
     *,
     as_lora: bool = False,
+    announce: Callable[[PluggedModel], None] = lambda _: None,
 ) -> PluggedModel:
     """Plug skills into the base's weights, or make one LoRA of them; an application, which has its skills in it, alone.
 
-    options.force: also skills that disturb one another, and in the place of a result that is there. Raises
-    CheckpointError or RequestError, having written nothing.
+    options.force: also skills that disturb one another, and in the place of a result that is there. announce: called
+    with what will be done before anything is written. Raises CheckpointError or RequestError, having written nothing.
     """
     application = next((named for named in skills if is_application(named.folder)), None)
     if application is not None:
@@ -77,8 +78,10 @@ def plug_skills(
                 " alone, without --as lora"
             )
         read_application(application.folder)
-        done = apply(base, [(application.folder, application.strength)], out, options)
-        return PluggedModel(folder=done.folder, plan=done.plan, rank=None, pairs=(), dry_run=done.dry_run)
+        told = replace(options, announce=lambda plan: announce(_applied(Path(out), plan, options)))
+        return _applied(Path(out), apply(base, [(application.folder, application.strength)], out, told).plan, options)
+    if len({named.name for named in skills}) < len(skills):
+        skills = [replace(named, name=str(named.folder)) for named in skills]
     with ExitStack() as opened:
         checkpoint = open_source(base)
         opened.callback(checkpoint.close)
@@ -115,9 +118,9 @@ def plug_skills(
         replaces = _check_target(Path(out), [base, *(named.folder for named in skills)], options.force, as_lora)
         if options.dry_run:
             return plugged
+        announce(plugged)
         card = _card(plugged, sources)
         if joined is None:
-            options.announce(plan)
             merger = Merger(plan, checkpoint, order, options.allow_nonfinite)
             size, progress = options.shard_bytes, options.progress
             write_merged(merger, checkpoint, sources, Path(out), size, replaces, progress, card)
@@ -132,6 +135,10 @@ def plug_skills(
                 replaces=replaces,
             )
         return plugged
+
+
+def _applied(out: Path, plan: MergePlan, options: MergeOptions) -> PluggedModel:
+    return PluggedModel(folder=out, plan=plan, rank=None, pairs=(), dry_run=options.dry_run)
 
 
 def _check_target(out: Path, sources: Sequence[Path_], force: bool, as_lora: bool) -> Contents:
