@@ -235,7 +235,9 @@ def test_a_bundle_that_is_wrong(spoil, says):
 
 
 REFUSED = [
-    (["skill", "plug", "base", "sums", "-o", "no"], "skill plug makes a bundle with --gated and general text (--text)"),
+    (["skill", "plug", "base", "sums", "-o", "no"], "'sums' is no skill: it has no skill.json"),
+    (["skill", "plug", "base", "sums", "--own", "a=b", "-o", "no"], "--layer and --pooling are of a gate; give --gated, or"),
+    ([*PLUG, *OWN, "--as", "lora", "-o", "no"], "--gated makes a bundle, whose base stays as it is; --as lora and --dry-run"),
     ([*PLUG[:6], *PLUG[5:6], *OWN, "-o", "no"], "sets its threshold by general text; give some with --text"),
     ([*PLUG, "--alpha", "0.001", *OWN, "-o", "no"], "--alpha 0.001 with several skills needs 1,031 general texts"),
     ([*PLUG, *OWN, "--texts", 50, "-o", "no"], "--alpha 0.05 with several skills needs 51 general texts"),

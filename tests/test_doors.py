@@ -152,6 +152,7 @@ def test_every_growth_and_merge_and_run_can_be_dry():
         "pretrain",
         "tune",
         "skill learn",
+        "skill plug",
         "skill apply-layer",
         "push",
         "chain",

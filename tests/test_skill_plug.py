@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from refusing import tree
+from refusing import run, tree
 from skills import skill_on
 
 import growkit
@@ -175,3 +175,22 @@ def test_what_cannot_be_plugged(bench):
         skill_on(bench / "panel", f"broken{as_lora}", strength=float("nan"))
         with pytest.raises(growkit.CheckpointError, match="NaN"):
             plug(bench, [(Path(f"broken{as_lora}"), 1.0)], "no", as_lora)
+
+
+def test_the_command_plugs_as_the_engine_does(bench):
+    """Weights, one LoRA, and a plan alone; what disturbs is refused where nobody forces it."""
+    named = [bench / "low", f"{bench / 'high'}:0.5"]
+    line = ["skill", "plug", bench / "base", *named, "--force", "--out"]
+    for form, out in (("weights", "plugged"), ("lora", "joined")):
+        result = run(*line, out, "--as", form)
+        assert result.exit_code == 0, result.output
+        assert "low ->" in result.stdout.replace("\n", "") and f"wrote {out}" in result.stdout
+        plug(bench, [("low", 1.0), ("high", 0.5)], f"engine-{form}", as_lora=form == "lora")
+        name = "adapter_model.safetensors" if form == "lora" else "model.safetensors"
+        assert Path(out, name).read_bytes() == Path(f"engine-{form}", name).read_bytes()
+    dry = run(*line, "dry", "--dry-run", "--json")
+    assert json.loads(dry.stdout)["rank"] is None and not Path("dry").exists()
+    made = growkit.skill_plug(bench / "base", [(bench / "low", 1.0)], "alone", form="lora")
+    assert made.folder == Path("alone") and made.rank and made.pairs == []
+    growkit.skill_plug(bench / "base", named, "again", force=True)
+    assert Path("again/model.safetensors").read_bytes() == Path("plugged/model.safetensors").read_bytes()

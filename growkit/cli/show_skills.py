@@ -3,14 +3,19 @@ found."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from growkit.cli.terminal import out, print_json, styled
+from growkit.cli import show_merging
+from growkit.cli.show import bytes_bar, planned
+from growkit.cli.terminal import Terminal, err, out, print_json, styled
 
 if TYPE_CHECKING:
     from growkit.skills.gates.plug_gated import Plugged
+    from growkit.skills.plug import PluggedModel
 
 
 def plugged(result: Plugged, as_json: bool) -> None:
@@ -47,3 +52,39 @@ def plugged(result: Plugged, as_json: bool) -> None:
     for note in result.notes:
         out.note(note)
     out.say(("wrote", "bold"), f" {result.folder}")
+
+
+@contextmanager
+def writing(as_json: bool) -> Iterator[tuple[Callable[[PluggedModel], None], Callable[[int], None]]]:
+    """(announce, progress) for weights or a LoRA: what will be plugged, then a bar of bytes written; silent for
+    machines."""
+    if as_json:
+        yield (lambda _: None), (lambda _: None)
+        return
+    with bytes_bar("plugging", err) as (begin, advance):
+
+        def announce(todo: PluggedModel) -> None:
+            print_model(todo, out)
+            begin(todo.plan.bytes)
+
+        yield announce, advance
+
+
+def print_model(todo: PluggedModel, console: Terminal) -> None:
+    """The tables of what will be plugged."""
+    show_merging.print_plan(todo.plan, console)
+    for pair in todo.pairs:
+        rho = "unknown" if pair.rho is None else f"{pair.rho:.3f}"
+        console.print(f"rho({pair.one} -> {pair.other}) {rho}", style="dim")
+
+
+def model(result: PluggedModel, as_json: bool) -> None:
+    """Where weights or a LoRA are; of a dry run what they would be."""
+    if result.dry_run:
+        planned(result, print_model, as_json)
+        return
+    if as_json:
+        print_json(result.to_json())
+        return
+    what = "" if result.rank is None else f", a LoRA of rank {result.rank}"
+    out.say(("wrote", "bold"), f" {result.folder}{what}")
