@@ -21,8 +21,8 @@ Values = Sequence[Sequence[float | None]]
 def heat_map(
     rows: Sequence[str], columns: Sequence[str], values: Values, colour: Callable[[float], str], corner: str = ""
 ) -> str:
-    """An SVG of a table. values: row by row, None where there is none. colour: of a number, as CSS writes it. corner: what
-    rows and columns are. Numbers stand in the cells where there are few columns, and else show under the pointer."""
+    """An SVG of a table. values: row by row, None where there is none. colour: of a number, as CSS writes it. corner:
+    what columns are. Numbers stand in the cells where there are few columns, and else show under the pointer."""
     wide = CELL if len(columns) <= MANY else NARROW
     left = round(max((len(name) for name in (*rows, corner)), default=0) * LETTER) + 14
     tilted = wide == NARROW or any(len(name) * LETTER > wide for name in columns)
