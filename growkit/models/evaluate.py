@@ -27,10 +27,12 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named, vocabulary_size
 from growkit.models.adapters import Adapter
 from growkit.models.devices import device_named
+from growkit.models.expert_domains import TakenExperts
 from growkit.models.running import check_complete, load_model, loadable, objective
 from growkit.models.stock import computing
 
 CONTEXT = 1024  # where the model has more positions
+TAGGED = ("domains", "expert_domains")  # figures that untagged text has not
 LOGITS = 1 << 26  # numbers that one batch may put out: 256 MB in float32
 
 
@@ -54,13 +56,14 @@ class Evaluation:
     counted: str  # in words what they are
     accuracy: float | None  # share of masked tokens that were guessed
     domains: dict[str, float] | None  # of tagged text: mean nats per predicted token of each domain
+    expert_domains: dict[str, Any] | None  # of a mixture on tagged text: what experts tell of domains, layer by layer
     device: str
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as plain data; domains where text is tagged."""
+        """The figures as plain data; of domains where text is tagged."""
         figures = {**asdict(self), "notes": list(self.notes)}
-        return {key: value for key, value in figures.items() if key != "domains" or value is not None}
+        return {key: value for key, value in figures.items() if key not in TAGGED or value is not None}
 
 
 def evaluate(
@@ -112,6 +115,7 @@ def evaluate(
         chosen = np.linspace(0, rows_of.windows - 1, count).round().astype(int)
         model, keys = load_model(config, folder, torch.float32)
     check_complete(keys, source.label, "nothing to measure")
+    taken = TakenExperts(model, text.domains) if text.domains is not None else None
     if adapter is not None:
         model = adapter.put_on(model)
     model.config.use_cache = False
@@ -133,6 +137,8 @@ def evaluate(
         total, right, predicted = total + nats, right + hits, predicted + len(each)
         if kinds is not None:
             kinds.add(batch.of.numpy(), each.cpu().numpy())
+        if taken is not None:
+            taken.add(batch.places.numpy())
         advance(len(numbers))
     loss = total / predicted
     bits = loss / math.log(2) * len(text.ids) / text.text_bytes if causal and text.text_bytes else None
@@ -153,6 +159,7 @@ def evaluate(
         counted=text.counted if causal else "",
         accuracy=None if causal else right / predicted,
         domains=None if kinds is None else kinds.means(),
+        expert_domains=None if taken is None else taken.told(),
         device=str(where),
         notes=(
             *text.notes,

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from growkit.families import family_named
+from growkit.models.expert_domains import counted
 from growkit.models.live_layers import sparse_parts
 
 DEAD = 0.1  # an expert with less than this share of an even load
@@ -25,9 +26,10 @@ DEAD = 0.1  # an expert with less than this share of an even load
 
 class Routing:
     """What the routers of a forward pass decided. Of each sparse layer, in order: its number, logits (T, N), experts
-    taken (T, k)."""
+    taken (T, k). held: of which positions, None of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: torch.Tensor | None = None) -> None:
+        self.held = held
         self.layers: list[int] = []
         self.logits: list[torch.Tensor] = []
         self.taken: list[torch.Tensor] = []
@@ -50,6 +52,13 @@ class Routing:
             number, tokens = counts.new_tensor([layer]), counts.new_tensor([len(taken)])
             rows.append(torch.cat([number * tokens, counts, entropy[None], tokens]))
         return torch.stack(rows) if rows else None
+
+    def by_domain(self, domains: torch.Tensor, number: int) -> torch.Tensor | None:
+        """(sparse layers, number, N) float64: pairs by domain and expert; None for a dense model. domains: (rows,
+        length) uint8, one of `number` for each position, or NOWHERE, which counts nothing."""
+        if not self.taken:
+            return None
+        return counted(self.taken, _at(self.held, domains.flatten()), number, self.logits[0].shape[-1])
 
 
 def balance_loss(logits: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
@@ -79,7 +88,7 @@ def experts_of(model: Any) -> int:
 def routing(model: Any, held: torch.Tensor | None = None) -> Iterator[Routing]:
     """Within the block, what the model's routers decide is noted; nothing for a dense model. held: of which positions,
     as a batch says it; None: of all."""
-    noted = Routing()
+    noted = Routing(held)
 
     def noting(layer: int) -> Callable[[Any, Any, Any], None]:
         def note(_: Any, __: Any, output: Any) -> None:
