@@ -121,7 +121,9 @@ def plug_skills(
         announce(plugged)
         card = _card(plugged, sources)
         if joined is None:
-            merger = Merger(plan, checkpoint, order, options.allow_nonfinite)
+            merger = Merger(
+                plan=plan, base=checkpoint, members=order, allow_nonfinite=options.allow_nonfinite
+            )  # fmt: skip
             size, progress = options.shard_bytes, options.progress
             write_merged(merger, checkpoint, sources, Path(out), size, replaces, progress, card)
         else:

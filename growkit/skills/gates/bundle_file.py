@@ -1,8 +1,8 @@
 """The folder of a bundle of skills: certificate.json, gate.safetensors, and a copy of each skill. Knows the format and
 its bounds; ignorant of how a gate is made and of live models.
 
-The certificate can be checked from the folder alone: the scores that set the thresholds and those that confirm them lie in
-gate.safetensors, and a threshold, a count or a bound that does not follow from them is refused, as is a file of a skill
+The certificate can be checked from the folder alone: the scores that set the thresholds and those that confirm them
+lie in gate.safetensors, and a threshold, a count or a bound that does not follow from them is refused, as is a file of a skill
 that is not the one the certificate names.
 """
 
