@@ -219,8 +219,12 @@ READ = {
         + [(f"skill/final/{name}", [f"{PLUGGED} {{}}/final -o out"]) for name in ("gate.json", "gate.safetensors")],
     "skill": [
         (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run",
-            "skill check panel a={}/final b=skill/final:0 --json"])
+            "skill check panel a={}/final b=skill/final:0 --json", "skill plug src {}/final:0.5 -o out",
+            "skill plug src {}/final --as lora -o out", f"skill apply-layer src {{}}/final {TRAIN} out --steps 1"])
         for name in ("skill.json", "skill.safetensors")
+    ] + [
+        (f"use/final/{name}", ["skill plug src {}/final -o out", "eval src --data text.txt --adapter {}/final"])
+        for name in ("application.json", "application.safetensors", "adapter_model.safetensors")
     ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
     "sizes": [("sizes.toml", ["chain {} --data data --out out --dry-run", "chain {} --data data --out out --alone"])],
