@@ -2,8 +2,8 @@
 its bounds; ignorant of how a gate is made and of live models.
 
 The certificate can be checked from the folder alone: the scores that set the thresholds and those that confirm them
-lie in gate.safetensors, and a threshold, a count or a bound that does not follow from them is refused, as is a file of a skill
-that is not the one the certificate names.
+lie in gate.safetensors, and a threshold, a count or a bound that does not follow from them is refused, as is a file
+of a skill that is not the one the certificate names.
 """
 
 import os
