@@ -107,7 +107,8 @@ def skill_plug(
     """Plug skills together on one model: into its weights, into one LoRA, or each behind a gate.
 
     skills: folders, each a path, 'path:strength' or (path, strength). Weights and the LoRA are base + sum of strength x
-    skill, of skills of `skill learn`. gated: a bundle, which is the base wherever no skill opens, of any small modules,
+    skill, of skills of `skill learn`, in any order the same bits; strength 0 gives the base's own weights. Red pairs
+    are refused without force. gated: a bundle, which is the base wherever no skill opens, of any small modules,
     which 'name=path' names: a gate reads the base's hidden states of a prompt once. Its threshold promises P(a skill
     opens) <= alpha for text that is exchangeable with the general text, by split-conformal calibration, and other
     general text confirms it.
@@ -131,8 +132,7 @@ def skill_plug(
             raise RequestError(
                 "--text, --own, --together, --layer and --pooling are of a gate; give --gated, or leave them out"
             )
-        plugs = [(skill.folder, skill.strength) for skill in named]
-        return plug_skills(base, plugs, out, options, as_lora=form == "lora", announce=announce)
+        return plug_skills(base, named, out, options, as_lora=form == "lora", announce=announce)
     if form != "weights" or dry_run:
         raise RequestError(
             "--gated makes a bundle, whose base stays as it is; --as lora and --dry-run are of skills without a gate"

@@ -74,8 +74,8 @@ def print_model(todo: PluggedModel, console: Terminal) -> None:
     """The tables of what will be plugged."""
     show_merging.print_plan(todo.plan, console)
     for pair in todo.pairs:
-        rho = "unknown" if pair.rho is None else f"{pair.rho:.3f}"
-        console.print(f"rho({pair.one} -> {pair.other}) {rho}", style="dim")
+        rho = "-" if pair.mean is None else f"{pair.mean:.3f}"
+        console.print(f"rho({pair.source} -> {pair.target}) {rho}, {pair.band}", style="dim")
 
 
 def model(result: PluggedModel, as_json: bool) -> None:

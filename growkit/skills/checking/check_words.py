@@ -15,7 +15,7 @@ Path_ = str | Path
 class CheckRequest:
     """What is asked. base: the model, for what is measured on data. data: a skill's own, by its name. texts: general.
     tokens: of each of these, about. repair: the name of a LoRA to mend, into `out`; share: of the energy of the others'
-    inputs, which it shall read no more."""
+    inputs, which it shall read no more. report: a page to write."""
 
     skills: tuple[NamedSkill, ...]
     base: Path_ | None = None
@@ -25,6 +25,7 @@ class CheckRequest:
     repair: str | None = None
     out: Path_ | None = None
     share: float = 0.99
+    report: Path_ | None = None
 
     def skill(self, name: str) -> NamedSkill:
         """The one of a name."""
