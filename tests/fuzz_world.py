@@ -174,7 +174,11 @@ APPLY = [
     "push {} org/name --dry-run",
 ]
 CHECKED = ["skill check panel a={} b=skill/final:0 --base src --data a=text.txt --data b=text.txt --tokens 64"]
-PUT_ON = ["generate src Hello --max-tokens 2 --adapter {}", "eval src --data text.txt --adapter {}"]
+PUT_ON = [
+    "generate src Hello --max-tokens 2 --adapter {}",
+    "eval src --data text.txt --adapter {}",
+    "verify src --adapter {}",
+]
 ON_FINAL = [line.replace("{}", "{}/final") for line in [APPLY[0], *PUT_ON]]
 TOKENS = [
     "eval src --data data",

@@ -26,16 +26,16 @@ def plugged(result: Plugged, as_json: bool) -> None:
         return
     said, promise = result.said, result.said["promise"]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("skill", "strength", "own texts", "held out", "open it", "open others"):
+    for heading in ("skill", "strength", "threshold", "own texts", "held out", "open it", "open others"):
         table.add_column(heading, justify="left" if heading == "skill" else "right")
     for skill in said["skills"]:
         own = skill["own"]
         counts = (f"{own[key]:,}" for key in ("texts", "held", "opened", "others"))
-        table.add_row(skill["name"], f"{skill['strength']:g}", *counts)
+        table.add_row(skill["name"], f"{skill['strength']:g}", f"{skill['threshold']:.6g}", *counts)
     out.print(table)
     out.print(
-        f"gate: {said['pooling']} of layer {said['layer']}, threshold {promise['threshold']:.6g}, the"
-        f" {promise['order']:,}-th smallest level of {promise['texts']:,} general texts"
+        f"gate: {said['pooling']} of layer {said['layer']}; thresholds: the {promise['order']:,}-th smallest score of"
+        f" {promise['texts']:,} general texts"
     )
     out.print(
         styled(

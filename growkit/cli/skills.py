@@ -1,5 +1,5 @@
-"""The commands that compare skills and put them together: skill check, skill plug, skill dial. Knows what is shown of them;
-everything else is the library's."""
+"""The commands that compare skills and put them together: skill check, skill plug, skill dial. Knows what is shown of
+them; everything else is the library's."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

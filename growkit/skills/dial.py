@@ -114,8 +114,8 @@ def dial(
     begin: Callable[[int], Callable[[int], None]] = lambda _total: lambda _done: None,
     **how: Any,
 ) -> Dialed:
-    """Measure a skill at so many strengths, 0 and 1 besides, on data by domain; a tagged dataset is as many domains as it
-    has. how: as of `evaluate`. begin: called with the number of measurements. Raises as `evaluate` does."""
+    """Measure a skill at so many strengths, 0 and 1 besides, on data by domain; a tagged dataset is as many domains as
+    it has. how: as of `evaluate`. begin: called with the number of measurements. Raises as `evaluate` does."""
     if not data:
         raise RequestError("--data names what is measured, such as --data sums=DATA; it may be given again")
     if picture is not None:

@@ -1,5 +1,5 @@
-"""A picture that a command was asked for, as a file of its own. Knows matplotlib, which is an extra, and what a name may
-be; ignorant of what is drawn.
+"""A picture that a command was asked for, as a file of its own. Knows matplotlib, which is an extra, and what a name
+may be; ignorant of what is drawn.
 """
 
 import io
