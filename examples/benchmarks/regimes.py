@@ -50,7 +50,13 @@ BASE: dict[str, Any] = dict(seq_len=128, batch_size=16, lr=3e-3, eval_every=200,
 TUNE: dict[str, Any] = dict(
     seq_len=96, batch_size=8, eval_every=10**6, eval_tokens=960, save_every=10**6, warmup=10, mix=1e9
 )
-RATES = {"dense": 1e-3, "mixture": 1e-3, "lora": 3e-3, "mov": 1e-2, "molora": 3e-3}
+RATES = {
+    "dense": 3e-3,
+    "mixture": 4e-3,
+    "lora": 5e-3,
+    "mov": 2e-1,
+    "molora": 5e-3,
+}  # the better of two or three tries each
 BALANCE = 0.01
 ONE, MANY, BOTH = "one task", "many tasks", "many, then one"
 TARGETS = ("sort", HEADER)  # what is tuned alone: of 1,500 conversations, and of a few hundred
@@ -80,19 +86,21 @@ class Arm:
 
 
 def arms(targets: tuple[str, ...]) -> Iterator[Arm]:
-    """All arms, those of the dense model first."""
-    models: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("dense", {}),
-        ("mixture", {"mixture": True}),
-        ("mixture, balanced", {"mixture": True, "balance": BALANCE}),
-    )
-    for name, model in models:
+    """All arms; the balancing loss alone, where there is a small task, on that one alone."""
+    models: dict[str, dict[str, Any]] = {
+        "dense": {},
+        "mixture": {"mixture": True},
+        "mixture, balanced": {"mixture": True, "balance": BALANCE},
+    }
+    for name, model in models.items():
         yield Arm(name, MANY, **model)
-        for target in targets:
-            yield Arm(name, ONE, target, **model)
-            yield Arm(name, BOTH, target, **model)
     for learner in ("lora:8", "mov:10", "molora:10:4"):
         yield Arm(learner, MANY, learner=learner)
+    for target in reversed(targets):
+        for name, model in models.items():
+            if "balance" not in model or target == targets[-1]:
+                yield Arm(name, ONE, target, **model)
+                yield Arm(name, BOTH, target, **model)
 
 
 def base_model(books: Path, work: Path, steps: int) -> Path:
@@ -234,8 +242,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--docs", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--one-steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--one-steps", type=int, default=40)
     parser.add_argument("--base-steps", type=int, default=600)
     asked = parser.parse_args()
     torch.set_num_threads(1)
