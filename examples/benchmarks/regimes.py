@@ -56,7 +56,7 @@ RATES = {
     "lora": 5e-3,
     "mov": 2e-1,
     "molora": 5e-3,
-}  # the better of two or three tries each
+}  # the better of two tries each
 BALANCE = 0.01
 ONE, MANY, BOTH = "one task", "many tasks", "many, then one"
 TARGETS = ("sort", HEADER)  # what is tuned alone: of 1,500 conversations, and of a few hundred
@@ -195,11 +195,13 @@ def measure(arm: Arm, places: dict[str, Path], folder: Path, seed: int, steps: i
     }  # fmt: skip
 
 
-def figure(rows: list[dict[str, Any]], tasks: list[str], what: str) -> str:
-    """A cell: the mean over tasks and seeds; with more than one seed, the lowest and the highest seed's."""
+def figure(rows: list[dict[str, Any]], tasks: list[str], what: str, spread: bool = True) -> str:
+    """A cell: the mean over tasks and seeds; spread: with the lowest and the highest seed's, where there are several."""
     by_seed = [mean(row["tasks"][task][what] for task in tasks) for row in rows]
     scale, digits = (100, 0) if what == "exact" else (1, 2)
-    ends = f" ({scale * min(by_seed):.{digits}f} to {scale * max(by_seed):.{digits}f})" if len(rows) > 1 else ""
+    ends = (
+        f" ({scale * min(by_seed):.{digits}f} to {scale * max(by_seed):.{digits}f})" if spread and len(rows) > 1 else ""
+    )
     return f"{scale * mean(by_seed):.{digits}f}{ends}"
 
 
@@ -226,7 +228,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         for label, some in (*((task, [task]) for task in tasks), ("all seen", seen), ("held out", list(HELD_OUT))):
             cells = [groups.get((name, MANY, None)) or groups[name, "as it is", None] for name in names]
             note = " (held out)" if label in HELD_OUT else ""
-            print(f"| {label}{note} | " + " | ".join(figure(cell, some, what) for cell in cells) + " |")
+            figures = [figure(cell, some, what, spread=len(some) > 1) for cell in cells]
+            print(f"| {label}{note} | " + " | ".join(figures) + " |")
     print("\n| | seeds | FLOPs of many tasks | seconds | dead experts |\n|---|---|---|---|---|")
     for name in names:
         of_arm = groups.get((name, MANY, None), [])
