@@ -62,10 +62,11 @@ def test_sketches_of_few_tokens_are_no_trouble():
     assert torch.allclose(chosen[:, 0].abs(), torch.full((6,), 6**-0.5), atol=1e-5)
 
 
-def test_output_directions_are_where_the_weight_puts_the_skills_inputs(rotation):
-    weight = torch.randn(7, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    own = sketch([1.0, 0.5] + [0.0] * 10, rotation)  # two directions come in, so two go out
-    chosen = output_directions(weight, own, 3).double()
-    outputs = weight @ rotation[:, :2]
-    assert torch.allclose(chosen.T @ chosen, torch.eye(3, dtype=torch.float64), atol=1e-6)
-    assert torch.allclose(chosen[:, :2] @ (chosen[:, :2].T @ outputs), outputs, atol=1e-5)
+def test_output_directions_are_where_the_gradient_is_largest():
+    draws = torch.Generator().manual_seed(1)
+    wanted = torch.randn(7, 2, generator=draws) @ torch.randn(2, 3, generator=draws)
+    chosen = output_directions(wanted, 5)  # more than there are: the others are any
+    assert torch.allclose(chosen.T @ chosen, torch.eye(5), atol=1e-6)
+    assert torch.allclose(chosen[:, :2] @ (chosen[:, :2].T @ wanted), wanted, atol=1e-5)
+    one = (chosen[:, :1].T @ wanted).norm()
+    assert torch.allclose(one, torch.linalg.matrix_norm(wanted, 2), atol=1e-5)

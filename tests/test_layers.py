@@ -149,7 +149,8 @@ def test_what_the_package_exports():
             "panel_show",
         ]
         + ["tokenize", "init", "evaluate", "teach", "pretrain", "tune", "report", "push", "param_groups", "generate"]
-        + ["skill_learn", "mapping", "fpi", "aki", "stack_order", "stack_layers"]
+        + ["skill_apply_layer", "skill_check", "skill_learn", "skill_plug", "load_skills"]
+        + ["mapping", "fpi", "aki", "stack_order", "stack_layers"]
     )
     for name in growkit.__all__:
         assert callable(getattr(growkit, name)) or name == "__version__"

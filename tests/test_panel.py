@@ -1,6 +1,7 @@
 """Control panels: what their bases are, what they keep, what they read of a text; and what is refused."""
 
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 import growkit
 from growkit.families import FAMILIES
 from growkit.models.small.targets import linear_layers
-from growkit.skills import bases
+from growkit.skills import bases, general_text, make_panel
 from growkit.skills.layer_inputs import LayerInputs
 from growkit.skills.panel_file import open_panel
 
@@ -102,6 +103,21 @@ def test_a_randomised_decomposition_says_how_far_off_it_is(with_text, monkeypatc
     assert near < 1e-2 and small < 1e-3 and far > 10 * near and large > 10 * small and far < 30 * large
 
 
+@pytest.mark.parametrize("with_text", [False, True])
+def test_of_weights_that_share_an_input_no_large_one_takes_all_directions(with_text):
+    inputs = matrix(100, 20, seed=3)
+    moment = inputs.T @ inputs if with_text else None
+    weights = [100 * matrix(20, 20, seed=1, decay=1), matrix(20, 20, seed=2, decay=1)]
+
+    def shares(rows):
+        basis = bases.input_directions(rows, 6, draws(), moment).basis
+        sides = [bases.output_directions(weight, basis, moment) for weight in weights]
+        return [bases.kept(weight, *side, basis, moment) for weight, side in zip(weights, sides)]
+
+    fair, plain = shares(bases.stacked(weights, moment)), shares(torch.cat(weights))
+    assert min(fair) > min(plain) + 0.2 and max(fair) - min(fair) < 0.1
+
+
 def test_a_weight_of_zeros_has_a_basis_too():
     found = bases.input_directions(torch.zeros(6, 5), 3, draws())
     assert torch.allclose(found.basis.T @ found.basis, torch.eye(3), atol=1e-6) and found.error == 0
@@ -181,6 +197,26 @@ def test_a_panel_of_some_weights_is_a_part_of_the_whole_one_and_the_same_bytes_a
     assert all(torch.equal(whole[name], tensor) for name, tensor in part.items())
 
 
+def test_memory_holds_the_weights_of_one_input_and_the_moments_of_one_layer(monkeypatch):
+    held, most = {"_read": [], "_pass": []}, {"_read": 0, "_pass": 0}
+
+    def counted(owner, name, tensors_of):
+        plain = getattr(owner, name)
+
+        def counting(*arguments):
+            result = plain(*arguments)
+            held[name] += map(weakref.ref, tensors_of(result))
+            most[name] = max(most[name], sum(one() is not None for one in held[name]))
+            return result
+
+        monkeypatch.setattr(owner, name, counting)
+
+    counted(make_panel, "_read", lambda weight: [weight])
+    counted(LayerInputs, "_pass", lambda moments: moments.values())
+    growkit.panel("llama", "panel", rank=4, **TEXT)
+    assert [*map(len, held.values())] == [21, 12] and most == {"_read": 3, "_pass": 4}
+
+
 def test_what_is_cut_and_what_is_left_out_is_said():
     assert "the outputs of 6 weights have fewer directions, down to 12" in growkit.panel("llama", "a", rank=16).notes[0]
     wide = growkit.panel("llama", "b", rank=64)
@@ -204,6 +240,15 @@ def test_the_command_is_the_function():
 
 
 # ---------------------------------------------------------------- refusals
+
+
+def test_a_panel_is_no_model():
+    growkit.panel("llama", "panel", rank=2)
+    for line in ("inspect panel", "panel panel -o out", "verify llama panel", "merge panel --base llama -o out"):
+        refused(
+            *line.split(), says="'panel' is a control panel and no model: learn skills on it with growkit skill learn"
+        )
+
 
 REFUSED = cases(
     [
@@ -229,6 +274,16 @@ REFUSED = cases(
 @pytest.mark.parametrize("line, says", REFUSED)
 def test_one_sentence(line, says):
     refused(*line.split(), says=says)
+
+
+def test_windows_are_spread_evenly_over_all_that_is_given(tmp_path):
+    for name, ids in (("one.bin", np.arange(35)), ("two.bin", np.arange(35, 60)), ("few.bin", np.arange(4))):
+        ids.astype("<u2").tofile(name)
+    config = tiny.make("llama").config.to_dict()
+    given = ["one.bin", "few.bin", "two.bin"]
+    read = general_text.general_text(given, tmp_path, config, "llama", 1000, 10).ids
+    assert read[:, 0].tolist() == [0, 10, 20, 35, 45] and read[-1].tolist() == [*range(45, 55)]
+    assert general_text.general_text(given, tmp_path, config, "llama", 30, 10).ids[:, 0].tolist() == [0, 20, 45]
 
 
 def test_text_that_is_too_short_or_of_another_vocabulary_is_refused():

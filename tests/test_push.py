@@ -20,10 +20,14 @@ from refusing import cases, refused, run, tree
 
 import growkit
 
+# --train -> what its RUN/final is
+SMALL = {"ia3": "IA3", "control": "LoRA", "mov": "soft mixture", "molora": "soft mixture"}
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A growth, a LoRA, a delta, a data set and a run with its result."""
+    """A growth, a LoRA, a delta, a data set, a store, a control panel, a run with its result and runs on small
+    modules."""
     folder = tmp_path_factory.mktemp("pushed")
     fine_tune(folder, "a", dtype=torch.float32)
     growkit.delta(folder / "base", folder / "a", folder / "lora", rank=2)
@@ -31,7 +35,11 @@ def models(tmp_path_factory):
     growkit.widen(folder / "base", folder / "wide", hidden=48)
     tiny_runs.dataset(folder / "data", 400)
     growkit.teach(folder / "base", folder / "data", folder / "store", seq_len=16)
-    growkit.pretrain(folder / "base", folder / "data", folder / "run", steps=2, seq_len=16, batch_size=2, save_every=1)
+    growkit.panel(folder / "base", folder / "panel", rank=4)
+    usual = dict(steps=2, seq_len=16, batch_size=2, save_every=1)
+    growkit.pretrain(folder / "base", folder / "data", folder / "run", **usual)
+    for word in SMALL:
+        growkit.tune(folder / "base", folder / "data", folder / word, train=word, **usual)
     return folder
 
 
@@ -95,7 +103,9 @@ KINDS = [("wide", "checkpoint", "model"), ("lora", "LoRA", "model"), ("delta", "
 KINDS += [
     ("data", "data set", "dataset"),
     ("store", "store of a teacher", "dataset"),
+    ("panel", "control panel", "model"),
     ("run/final", "checkpoint", "model"),
+    *((f"{word}/final", kind, "model") for word, kind in SMALL.items()),
 ]
 
 
@@ -203,6 +213,8 @@ FOLDERS = cases([
     (lambda: Path("empty").mkdir(), "empty", "'empty' holds no checkpoint"),
     (lambda: Path("wide/config.json").unlink(), "wide", "has weights but no config.json"),
     (lambda: Path("lora/adapter_model.safetensors").unlink(), "lora", "but no adapter_model.safetensors"),
+    (lambda: Path("mov/final/small_module.safetensors").unlink(), "mov/final", "small_module.json but no small_module.safetensors"),
+    (lambda: Path("mov/final/small_module.json").write_text("{}"), "mov/final", "small_module.json' lacks 'format'"),
     (lambda: Path("delta/delta.safetensors").write_bytes(b"x" * 9), "delta", "delta.safetensors"),
     (lambda: Path("data/val.bin").write_bytes(b"xx"), "data", "'data/val.bin' has 1 tokens"),
     (lambda: Path("store/store.json").rename("store/store.unfinished.json"), "store", "'store'"),

@@ -21,6 +21,7 @@ from growkit.data.tokens import open_tokens
 from growkit.skills import learn
 from growkit.skills.gates.learn_gate import learn_gate
 from growkit.skills.gates.own_file import has_gate, read_gate
+from growkit.skills.own_sketch import uncompiled
 from growkit.skills.panel_control import ADAPTER, panel_controls
 from growkit.skills.panel_file import open_panel
 from growkit.skills.skill_file import read_skill
@@ -78,8 +79,9 @@ def learns(model, word):
 
 
 @pytest.mark.parametrize("data", ["text", "talks"])
-def test_a_new_skill_changes_no_bit_and_its_sketch_is_the_covariance(world, bench, monkeypatch, data):
-    """Of what each group reads of the rows of the first two steps, computed anew in float64; what fills up is none."""
+def test_a_new_skill_changes_no_bit_and_its_directions_are_the_datas(world, bench, monkeypatch, data):
+    """Sketches are the covariances of what each group reads of the rows of the first two steps, computed anew in
+    float64, where what fills up is none; outputs are along the gradient of the loss in plain transformers."""
     run = begun(world, bench, monkeypatch, data=None if data == "text" else bench / "talks", adapter=2)
     model, plain, panel = run.student.model, stock(world), open_panel(bench / "panel")
     assert torch.equal(logits_of(model), logits_of(plain))
@@ -93,12 +95,12 @@ def test_a_new_skill_changes_no_bit_and_its_sketch_is_the_covariance(world, benc
                 given[0].flatten(0, 1)
             )
         )
-    with torch.no_grad():
-        for batch in batches:
-            plain(batch.inputs, position_ids=batch.positions, use_cache=False)
+    for batch in batches:
+        logits = plain(batch.inputs, position_ids=batch.positions, use_cache=False).logits
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten()).backward()
     assert int(model.skill_tokens) == real.sum()
     for control in panel_controls(model):
-        x = torch.cat(inputs[control.group, control.weight])[real].double()
+        x = torch.cat(inputs[control.group, control.weight])[real].detach().double()
         v = panel.input_basis(control.group).double()
         own = v.T @ (x.T @ x / len(x)) @ v
         if hasattr(control, "skill_sketch"):
@@ -106,8 +108,30 @@ def test_a_new_skill_changes_no_bit_and_its_sketch_is_the_covariance(world, benc
         top = torch.linalg.eigh(own).eigenvectors[:, -4:]
         chosen = control.right.T.double()
         assert torch.allclose(chosen @ chosen.T, v @ top @ top.T @ v.T, atol=1e-4)
-        outward = panel.output_basis(control.weight) @ control.output_coordinates
-        assert torch.allclose(control.left, outward, atol=1e-6)
+        u, gradient = panel.output_basis(control.weight), named[control.weight].weight.grad
+        assert torch.allclose(control.left, u @ control.output_coordinates, atol=1e-6)
+        most = torch.linalg.svdvals(u.T @ gradient @ control.right.T)[: control.left.shape[1]]
+        assert float((control.left.T @ gradient @ control.right.T).norm()) == pytest.approx(
+            float(most.norm()), rel=1e-3
+        )
+
+
+def test_a_new_skill_that_changes_something_is_not_trained(world, bench, monkeypatch):
+    zeros = torch.Tensor.zero_
+    monkeypatch.setattr(
+        torch.Tensor, "zero_", lambda tensor: tensor.fill_(1e-3) if tensor.dim() == 2 else zeros(tensor)
+    )
+    with pytest.raises(AssertionError, match="a new skill changes what the model makes of its data"):
+        learned(world, bench, "run", steps=1)
+
+
+def test_what_is_to_be_compiled_runs_as_it_is_while_hooks_are_on_it():
+    layer = torch.nn.Linear(2, 2)
+    layer.compile(backend="eager")
+    compiled = layer._compiled_call_impl
+    with uncompiled(torch.nn.Sequential(layer)):
+        assert layer._compiled_call_impl is None and compiled is not None
+    assert layer._compiled_call_impl is compiled
 
 
 def test_gradients_reach_the_transform_then_the_adapter_and_nothing_else(world, bench, monkeypatch):
@@ -198,6 +222,16 @@ def test_a_run_goes_on_bit_for_bit(world, bench):
         learned(world, bench, "run5", adapter=2, resume="auto", protect="general")
 
 
+def test_products_in_bfloat16_learn_the_same_directions_nearly(world, bench):
+    for precision in ("float32", "bfloat16"):
+        learned(world, bench, precision, steps=2, precision=precision)
+    one, two = (read_skill(f"{precision}/final") for precision in ("float32", "bfloat16"))
+    for weight, group in one.facts.weights.items():
+        for name in (f"{group}.V_s", f"{weight}.U_s"):
+            assert torch.linalg.svdvals(one.tensor(name).T @ two.tensor(name)).mean() > 0.9, name
+    assert one.facts.losses["before"] == pytest.approx(two.facts.losses["before"], abs=0.1)
+
+
 def test_two_processes_learn_the_same_skill(world, bench):
     usual = dict(steps=4, adapter=2, shard="all", eval_every=1)
     assert pair(lambda: learned(world, bench, "two", **usual) and 0) == [0, 0]
@@ -274,6 +308,21 @@ def test_a_protected_skill_is_hardly_seen(world, bench):
     assert read_skill("kept/final").facts.protect == [earlier.hash, "general"]
 
 
+def test_a_mixture_has_skills_on_its_attention(world):
+    """PEFT takes dense layers of one for its experts."""
+    tiny.make("qwen3_moe", dtype=torch.float32).save_pretrained("moe")
+    growkit.panel("moe", "whole", rank=4)
+    growkit.panel("moe", "attention", rank=4, modules="attention")
+    usual = {**USUAL, "steps": 2}
+    with pytest.raises(growkit.RequestError, match=r"mlp\.down_proj\.weight' of a mixture.*--modules attention"):
+        growkit.skill_learn("moe", "whole", world / "data", "no", **usual)
+    assert not Path("no").exists()
+    model = growkit.skill_learn("moe", "attention", world / "data", "run", **usual).run.student.model
+    plain = transformers.Qwen3MoeForCausalLM.from_pretrained("moe")
+    on = peft.PeftModel.from_pretrained(tiny.one_by_one(plain), "run/final")
+    assert (logits_of(on) - logits_of(tiny.one_by_one(model))).abs().max() < 1e-4
+
+
 NO = [
     (["--size", "9"], "--size 9 is more than the rank of"),
     (["--adapter", "5", "--size", "4"], "--adapter 5 is more than the skill's 4 input directions"),
@@ -301,6 +350,8 @@ def test_what_does_not_belong_together(world, bench):
     text = refused("skill", "learn", "other", bench / "panel", *tail, says="was made for 'llama', weights of SHA-256")
     assert "(panel.json), and 'other' has" in text
     refused("skill", "learn", world / "llama", "other", *tail, says="'other' holds no panel.json, so it is no panel")
+    within = ["--data", world / "data", "--out", "silent/run", *tail[4:]]
+    refused("skill", "learn", world / "llama", "silent", *within, says="is inside the panel, 'silent'")
     refused("generate", "other", "x", "--adapter", bench / "run/final", says="was made for 'llama'")
     refused("apply", "other", bench / "run/final", "-o", "no", says="was made for 'llama'")
     no_val = Path(world / "data"), Path("alone")

@@ -14,6 +14,7 @@ from growkit.api.grow import grow
 from growkit.api.grow_state_dict import grow_state_dict
 from growkit.api.init import init
 from growkit.api.inspect import inspect
+from growkit.api.load_skills import load_skills
 from growkit.api.merge import merge
 from growkit.api.panel import panel
 from growkit.api.panel_show import panel_show
@@ -21,7 +22,10 @@ from growkit.api.param_groups import param_groups
 from growkit.api.pretrain import pretrain
 from growkit.api.push import push
 from growkit.api.report import report
+from growkit.api.skill_apply_layer import skill_apply_layer
+from growkit.api.skill_check import skill_check
 from growkit.api.skill_learn import skill_learn
+from growkit.api.skill_plug import skill_plug
 from growkit.api.stack import stack
 from growkit.api.teach import teach
 from growkit.api.tokenize import tokenize
@@ -31,6 +35,6 @@ from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
-    "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "merge", "panel", "panel_show", "param_groups",
-    "pretrain", "push", "report", "skill_learn", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
+    "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "load_skills", "merge", "panel", "panel_show", "param_groups",
+    "pretrain", "push", "report", "skill_apply_layer", "skill_check", "skill_learn", "skill_plug", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
 ]  # fmt: skip

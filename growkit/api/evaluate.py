@@ -77,14 +77,17 @@ def evaluate(
     """Measure how well a model predicts text: nats per token, perplexity, bits per byte; masked models: loss and
     accuracy.
 
-    checkpoint: a stock model, measured in float32. data: a dataset, of which split says the part, or text in the
-    formats that `tokenize` reads. Every token of the data but the first counts once, whatever the stride.
+    checkpoint: a stock model, measured in float32, or a bundle of skills. data: a dataset, of which split says the
+    part, or text in the formats that `tokenize` reads. Every token of the data but the first counts once, whatever the
+    stride.
 
     Returns an Evaluation: .loss in nats per predicted token, and more. Raises CheckpointError or RequestError.
     """
     from growkit.models.evaluate import evaluate as measure
+    from growkit.skills.gates.bundle_use import base_and_adapter
 
+    model, on_it = base_and_adapter(checkpoint, adapter)
     return measure(
-        checkpoint, data, split=split, context=context, stride=stride, batch_size=batch_size, limit=limit,
-        device=device, text_key=text_key, adapter=adapter, begin=begin,
+        model, data, split=split, context=context, stride=stride, batch_size=batch_size, limit=limit,
+        device=device, text_key=text_key, adapter=on_it, begin=begin,
     )  # fmt: skip

@@ -42,15 +42,17 @@ def generate(
 ) -> "Generated":
     """Try a language model: it answers a prompt, or goes on from it, word by word.
 
-    checkpoint: a stock causal model, in float32 on a CPU and in bfloat16 on a GPU. prompt: said by the user through the
-    tokenizer's chat template where it has one. The same seed draws the same answer.
+    checkpoint: a stock causal model, in float32 on a CPU and in bfloat16 on a GPU; or a bundle of skills. prompt: said
+    by the user through the tokenizer's chat template where it has one. The same seed draws the same answer.
 
-    Returns a Generated: .text, .ended ("stop" or "length"), .tokens. Raises CheckpointError for what cannot speak and
-    RequestError for what cannot be asked of it.
+    Returns a Generated: .text, .ended ("stop" or "length"), .tokens, and of a bundle .opened. Raises CheckpointError
+    for what cannot speak and RequestError for what cannot be asked of it.
     """
     from growkit.models.generate import generate as speak
+    from growkit.skills.gates.bundle_use import base_and_adapter
 
+    model, on_it = base_and_adapter(checkpoint, adapter)
     return speak(
-        checkpoint, prompt, system=system, adapter=adapter, max_tokens=max_tokens, temperature=temperature,
+        model, prompt, system=system, adapter=on_it, max_tokens=max_tokens, temperature=temperature,
         top_p=top_p, seed=seed, raw=raw, device=device, say=say,
     )  # fmt: skip

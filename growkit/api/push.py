@@ -15,7 +15,8 @@ WHERE, WHAT = "Where", "What"
 @public
 def push(
     folder: Annotated[
-        w.PathLike, Argument("A finished checkpoint, LoRA, delta, data set or teacher's store.", "FOLDER")
+        w.PathLike,
+        Argument("A finished checkpoint, small module, delta, control panel, data set or teacher's store.", "FOLDER"),
     ],
     repo: Annotated[str, Argument("A repository of the hub; it is made where it is missing.", "OWNER/NAME")],
     *,

@@ -49,7 +49,7 @@ Protect = Annotated[
 SketchTokens = Annotated[
     int,
     Option(
-        help="Tokens of the data from which it is told what it uses, at least one step's.",
+        help="Tokens of the data by which directions are chosen, at least one step's.",
         panel=SKILL,
         metavar="N",
         within=(1, limits.TOKENS),

@@ -13,6 +13,8 @@ TRAINING = (
     "pretrain",
     "tune",
     "skill learn",
+    "skill plug",
+    "skill apply-layer",
 )  # commands whose result, where it is a small module, is for the one model it began with
 SHOWN = 12  # digits of a hash in a sentence
 

@@ -21,6 +21,8 @@ from growkit.checkpoint.weight_files import EXPLICIT, INDEX, PICKLES, SINGLE, pi
 from growkit.errors import CheckpointError
 
 CONFIG, PROVENANCE = "config.json", "growkit.json"
+CERTIFICATE = "certificate.json"  # of a bundle of skills
+PANEL = "panel.json"  # of a control panel, a folder that holds no model
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's two files
 FILES = (".safetensors", ".json", *PICKLES)  # endings that a hub id does not have, though it may have dots
 OF_MODEL = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md")  # what is fetched from the hub
@@ -180,8 +182,16 @@ def _on_disk(path: Path, label: str) -> Checkpoint | None:
         )
     if path.is_file() and path.suffix in PICKLES:
         raise pickled(path)
+    if path.is_dir() and (folder / CERTIFICATE).exists() and not (folder / CONFIG).exists():
+        raise CheckpointError(
+            f"{label!r} is a bundle of skills and no model of its own; growkit generate and growkit eval run it"
+        )
     if (folder / ADAPTER_CONFIG).exists() and (path.is_dir() or (folder / CONFIG).exists()):
         raise _adapter(folder, label)
+    if path.is_dir() and (folder / PANEL).exists() and not (folder / CONFIG).exists():
+        raise CheckpointError(
+            f"{label!r} is a control panel and no model: learn skills on it with growkit skill learn, or name its model"
+        )
     check_inside(folder / CONFIG)
     config = read_model_config(folder / CONFIG) if (folder / CONFIG).exists() else None
     # where the weights lie is of this folder, and of no result

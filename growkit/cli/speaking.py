@@ -19,6 +19,8 @@ def speaking(call: Callable[..., "Generated"], as_json: bool) -> None:
         return
     generated = call(say=out.flow)
     out.print()
+    if generated.opened is not None:
+        err.note(f"opened {' and '.join(generated.opened) or 'no skill: the base alone'}")
     if generated.ended == "length":
         err.note(f"cut after {generated.tokens:,} tokens; --max-tokens allows more")
 

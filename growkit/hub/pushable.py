@@ -1,4 +1,4 @@
-"""What may be pushed to the hub: finished folders of five kinds, and which of their files go. Knows what growkit leaves
+"""What may be pushed to the hub: finished folders, and which of their files go. Knows what growkit leaves
 in folders; ignorant of the network.
 
 What never goes: hidden files and folders, and growkit's own marks of unfinished work. AdamW's state goes where it is
@@ -21,12 +21,16 @@ from growkit.data.word_store import is_store, open_header
 from growkit.errors import CheckpointError, RequestError
 from growkit.growth.optimizer import OPTIMIZER, PLACE
 from growkit.merging.stored_deltas import SPARSE
+from growkit.models.small.small_file import SMALL, SMALL_WEIGHTS, is_small, read_small
+from growkit.skills.panel_file import open_panel
+from growkit.skills.panel_header import is_panel
 from growkit.training.checkpoints import TRAINER
 from growkit.training.run_folder import FINAL, METRICS, RUN
 from growkit.training.state_files import PLAN
 
 PARTIAL = ".partial"
 CHECKPOINT, LORA, DELTA, DATASET, STORE = "checkpoint", "LoRA", "delta", "data set", "store of a teacher"
+IA3, MIXTURE, CONTROLS = "IA3", "soft mixture", "control panel"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +95,17 @@ def _kind(folder: Path) -> str:
     if (folder / TRAINER).exists() and (folder / PLAN).exists():
         raise RequestError(f"{name!r} is a checkpoint of a run, which growkit alone reads; push RUN/{FINAL}")
     if (folder / ADAPTER_CONFIG).exists() and not (folder / CONFIG).exists():
-        read_json(folder / ADAPTER_CONFIG)
+        kind = IA3 if read_json(folder / ADAPTER_CONFIG).get("peft_type") == "IA3" else LORA
         if not (folder / ADAPTER).exists():
             raise CheckpointError(f"{name!r} has {ADAPTER_CONFIG} but no {ADAPTER}; save the adapter as safetensors")
         read_header(folder / ADAPTER)
-        return LORA
+        return kind
+    if is_small(folder) and not (folder / CONFIG).exists():
+        read_small(folder)
+        if not (folder / SMALL_WEIGHTS).exists():
+            raise CheckpointError(f"{name!r} has {SMALL} but no {SMALL_WEIGHTS}; fetch the folder whole")
+        read_header(folder / SMALL_WEIGHTS)
+        return MIXTURE
     if (folder / SPARSE).exists() and not (folder / CONFIG).exists():
         open_state(folder / SPARSE)
         return DELTA
@@ -106,6 +116,9 @@ def _kind(folder: Path) -> str:
         for split in [split for split in SPLITS if split == "train" or (folder / f"{split}.bin").exists()]:
             open_tokens(folder, split)
         return DATASET
+    if is_panel(folder):
+        open_panel(folder).close()
+        return CONTROLS
     checkpoint = open_checkpoint(folder)
     checkpoint.close()
     if checkpoint.config is None:

@@ -132,14 +132,18 @@ def merge_plan(
 
 
 def apply_plan(
-    base_model: Headers, skills: Sequence[Giver], request: MergeRequest, notes: Sequence[str] = ()
+    base_model: Headers,
+    skills: Sequence[Giver],
+    request: MergeRequest,
+    notes: Sequence[str] = (),
+    command: str = "apply",
 ) -> MergePlan:
     """Plan the adding of deltas stored by themselves. Raises RequestError for one that does not fit the base."""
     check_each([base_model])
     for skill in skills:
         check_fits(skill, base_model)
     rows = [None] * len(skills)
-    return _plan("apply", base_model, True, skills, rows, request, [*base_model.notes, *notes])
+    return _plan(command, base_model, True, skills, rows, request, [*base_model.notes, *notes])
 
 
 def check_fits(skill: Giver, base_model: Headers) -> None:

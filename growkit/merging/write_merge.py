@@ -31,11 +31,12 @@ def write_merged(
     shard_bytes: int,
     replaces: Contents = NOTHING,
     progress: Progress = lambda _: None,
+    card: str | None = None,
 ) -> None:
     """Carry a merge out into a new folder. Raises GrowkitError and leaves nothing behind where that cannot be done.
 
     first: whose companions the result gets. sources: the base, where there is one, then the plan's members.
-    replaces: what lies there and may give way.
+    replaces: what lies there and may give way. card: README.md; None: a merge's.
     """
     plan = merger.plan
 
@@ -57,7 +58,7 @@ def write_merged(
         beside=beside(first, hidden, hidden),
         weights=[WeightFiles(tensors=entries, write=write, largest=shard_bytes)],
         record=lambda hashes: describe(plan, plan.command, plan.request.to_json(), sources, hashes),
-        card=merge_card(plan, sources),
+        card=merge_card(plan, sources) if card is None else card,
         config=plan.config,
         replaces=replaces,
     )

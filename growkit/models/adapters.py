@@ -3,8 +3,13 @@ what is computed with it.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import torch
 
 from growkit.checkpoint.made_for import check_made_for
 from growkit.checkpoint.small_files import check_inside, read_json
@@ -13,8 +18,54 @@ from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.models.small.small_file import is_small, put_small, read_small
 
 
-def check_adapter(folder: str | Path, source: Checkpoint) -> None:
-    """Refuse what is no small module: of PEFT's in safetensors, or of growkit's own. source: what it goes on.
+class Adapter(Protocol):
+    """What goes on a model for one use of it. packs: whether conversations may share a row."""
+
+    packs: bool
+
+    def check(self, source: Checkpoint) -> None: ...
+
+    def put_on(self, model: Any) -> Any: ...
+
+    def reading(self, model: Any, ids: torch.Tensor, asked: torch.Tensor | None) -> AbstractContextManager[None]: ...
+
+    def opened(self, model: Any) -> list[tuple[str, ...]] | None: ...
+
+    def notes(self) -> Iterator[str]: ...
+
+
+@dataclass(frozen=True)
+class FolderAdapter:
+    """A folder of a small module, which is on the model whatever it reads."""
+
+    folder: str | Path
+    packs = True
+
+    def check(self, source: Checkpoint) -> None:
+        """Refuse what is none, or was made for another model, as check_adapter does."""
+        check_adapter(self.folder, source)
+
+    def put_on(self, model: Any) -> Any:
+        """The model with it. Raises CheckpointError where it does not fit."""
+        return adapted(model, self.folder)
+
+    def reading(self, model: Any, ids: torch.Tensor, asked: torch.Tensor | None) -> AbstractContextManager[None]:
+        """Within the block the model reads a batch (rows, length). asked: (rows,), how many tokens of each are the
+        prompt; None: nobody says."""
+        return nullcontext()
+
+    def opened(self, model: Any) -> list[tuple[str, ...]] | None:
+        """Which skills the rows of the newest batch opened; None where there are none to open."""
+        return None
+
+    def notes(self) -> Iterator[str]:
+        """What a person should know of what was measured with it."""
+        yield f"with {str(self.folder)!r} on it"
+
+
+def check_adapter(folder: str | Path, source: Checkpoint, option: str = "--adapter ") -> None:
+    """Refuse what is no small module: of PEFT's in safetensors, or of growkit's own. source: what it goes on. option:
+    how it was asked for.
 
     Raises CheckpointError, and RequestError without PEFT and for one that growkit made for another model.
     """
@@ -26,7 +77,7 @@ def check_adapter(folder: str | Path, source: Checkpoint) -> None:
     for name in (ADAPTER_CONFIG, ADAPTER):
         if not (path / name).is_file():
             raise CheckpointError(
-                f"--adapter {str(folder)!r} has no {name}; name a folder that growkit tune left, or that PEFT saved as"
+                f"{option}{str(folder)!r} has no {name}; name a folder that growkit tune left, or that PEFT saved as"
                 " safetensors"
             )
         check_inside(path / name)
@@ -34,7 +85,7 @@ def check_adapter(folder: str | Path, source: Checkpoint) -> None:
     try:
         import peft  # noqa: F401
     except ImportError:
-        raise RequestError("--adapter needs PEFT; pip install peft") from None
+        raise RequestError(f"{str(folder)!r} needs PEFT; pip install peft") from None
 
 
 def adapted(model: Any, folder: str | Path) -> Any:

@@ -6,6 +6,7 @@ Of conversations, what the assistant says counts, each conversation by itself.
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_fold
 from growkit.data.windows import MASK_SEED, Windows
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named, vocabulary_size
-from growkit.models.adapters import adapted, check_adapter
+from growkit.models.adapters import Adapter
 from growkit.models.devices import device_named
+from growkit.models.expert_domains import TakenExperts
 from growkit.models.running import check_complete, load_model, loadable, objective
 from growkit.models.stock import computing
 
 CONTEXT = 1024  # where the model has more positions
+TAGGED = ("domains", "expert_domains")  # figures that untagged text has not
 LOGITS = 1 << 26  # numbers that one batch may put out: 256 MB in float32
 
 
@@ -53,13 +56,14 @@ class Evaluation:
     counted: str  # in words what they are
     accuracy: float | None  # share of masked tokens that were guessed
     domains: dict[str, float] | None  # of tagged text: mean nats per predicted token of each domain
+    expert_domains: dict[str, Any] | None  # of a mixture on tagged text: what experts tell of domains, layer by layer
     device: str
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as plain data; domains where text is tagged."""
+        """The figures as plain data; of domains where text is tagged."""
         figures = {**asdict(self), "notes": list(self.notes)}
-        return {key: value for key, value in figures.items() if key != "domains" or value is not None}
+        return {key: value for key, value in figures.items() if key not in TAGGED or value is not None}
 
 
 def evaluate(
@@ -73,7 +77,7 @@ def evaluate(
     limit: int | None = None,
     device: str = "auto",
     text_key: str = "text",
-    adapter: str | Path | None = None,
+    adapter: Adapter | None = None,
     begin: Callable[[int], Callable[[int], None]] = lambda _total: lambda _done: None,
 ) -> Evaluation:
     """Measure a stock checkpoint on a dataset, a .bin file of tokens, or text, in float32.
@@ -87,7 +91,7 @@ def evaluate(
     source = open_checkpoint(checkpoint)
     source.close()
     if adapter is not None:
-        check_adapter(adapter, source)
+        adapter.check(source)
     with loadable(source) as folder:
         config = read_model_config(folder / CONFIG)
         causal = objective(config, source.label)
@@ -101,14 +105,19 @@ def evaluate(
         every = _stride(stride, length, causal)
         windows = Windows(ids=text.ids, context=length, stride=every, masked=mask, domains=text.domains)
         rows_of = (
-            windows if text.chat is None else PackedBatches(text.chat, length=length, size=1, packs=_packs(config))
+            windows
+            if text.chat is None
+            else PackedBatches(
+                text.chat, length=length, size=1, packs=_packs(config) and (adapter is None or adapter.packs)
+            )
         )
         count = rows_of.windows if limit is None else min(rows_of.windows, math.ceil(limit / every))
         chosen = np.linspace(0, rows_of.windows - 1, count).round().astype(int)
         model, keys = load_model(config, folder, torch.float32)
     check_complete(keys, source.label, "nothing to measure")
+    taken = TakenExperts(model, text.domains) if text.domains is not None else None
     if adapter is not None:
-        model = adapted(model, adapter)
+        model = adapter.put_on(model)
     model.config.use_cache = False
     rows = batch_size or max(1, LOGITS // (length * size))
     total, right, predicted, advance = 0.0, 0, 0, begin(len(chosen))
@@ -122,10 +131,14 @@ def evaluate(
             raise CheckpointError(
                 beyond_rows(f"{str(data)!r} holds", largest, token_at(source.folder, largest), source.label, size)
             )
-        nats, hits, each = _loss(model, batch.to(where), causal)
+        asked = None if text.chat is None else (batch.labels != IGNORED).int().argmax(1) + 1
+        with nullcontext() if adapter is None else adapter.reading(model, batch.inputs, asked):
+            nats, hits, each = _loss(model, batch.to(where), causal)
         total, right, predicted = total + nats, right + hits, predicted + len(each)
         if kinds is not None:
             kinds.add(batch.of.numpy(), each.cpu().numpy())
+        if taken is not None:
+            taken.add(batch.places.numpy())
         advance(len(numbers))
     loss = total / predicted
     bits = loss / math.log(2) * len(text.ids) / text.text_bytes if causal and text.text_bytes else None
@@ -146,6 +159,7 @@ def evaluate(
         counted=text.counted if causal else "",
         accuracy=None if causal else right / predicted,
         domains=None if kinds is None else kinds.means(),
+        expert_domains=None if taken is None else taken.told(),
         device=str(where),
         notes=(
             *text.notes,
@@ -223,9 +237,9 @@ def _perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-def _notes(causal: bool, keys: list[str], adapter: str | Path | None) -> Iterator[str]:
+def _notes(causal: bool, keys: list[str], adapter: Adapter | None) -> Iterator[str]:
     if adapter is not None:
-        yield f"with {str(adapter)!r} on it"
+        yield from adapter.notes()
     if not causal:
         yield (
             f"masked: 15 % of each window, drawn by seed {MASK_SEED}; a masked loss has no perplexity and no bits per"

@@ -16,7 +16,7 @@ from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer, tokenizer_folder
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
-from growkit.models.adapters import adapted, check_adapter
+from growkit.models.adapters import Adapter
 from growkit.models.devices import device_named
 from growkit.models.running import check_complete, load_model, loadable, objective
 from growkit.models.stock import computing, generation_settings
@@ -37,10 +37,11 @@ class Generated:
     tokens: int
     templated: bool  # whether the prompt went through the chat template
     device: str
+    opened: tuple[str, ...] | None = None  # of a bundle of skills: which the prompt opened
 
     def to_json(self) -> dict[str, Any]:
-        """The answer as plain data."""
-        return asdict(self)
+        """The answer as plain data; opened for a bundle of skills."""
+        return {key: value for key, value in asdict(self).items() if key != "opened" or value is not None}
 
 
 def generate(
@@ -48,7 +49,7 @@ def generate(
     prompt: str,
     *,
     system: str | None = None,
-    adapter: str | Path | None = None,
+    adapter: Adapter | None = None,
     max_tokens: int = 256,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -65,7 +66,7 @@ def generate(
     source = open_checkpoint(checkpoint)
     source.close()
     if adapter is not None:
-        check_adapter(adapter, source)
+        adapter.check(source)
     with loadable(source) as folder:
         config = read_model_config(folder / CONFIG)
         if not objective(config, source.label):
@@ -78,7 +79,7 @@ def generate(
         settings = generation_settings(folder)
     check_complete(keys, source.label, "it has nothing to say")
     if adapter is not None:
-        model = adapted(model, adapter)
+        model = adapter.put_on(model)
     ends = _ends(settings, tokenizer)
     stream = _Stream(tokenizer, len(ids), say)
     drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
@@ -96,6 +97,7 @@ def generate(
         )
     new = made[0, len(ids) :].tolist()
     stopped = bool(new) and new[-1] in ends
+    opened = None if adapter is None else adapter.opened(model)
     return Generated(
         checkpoint=source.label,
         text=stream.text,
@@ -104,6 +106,7 @@ def generate(
         tokens=len(new),
         templated=templated,
         device=str(where),
+        opened=None if opened is None else opened[0],
     )
 
 

@@ -1,5 +1,5 @@
-"""Which directions a skill gets, from sketches in a panel's coordinates. Knows symmetric matrices; ignorant of models
-and of training.
+"""Which directions a skill gets, from sketches and gradients in a panel's coordinates. Knows matrices; ignorant of
+models and of training.
 
 Only input directions that others do not use bound what a skill does to them: orthogonal weights do not (OSRM, arXiv
 2505.22934). So they are the generalised eigenvectors of the own sketch against the sum of the others': what the own
@@ -33,11 +33,11 @@ def input_directions(own: torch.Tensor, others: Sequence[torch.Tensor], size: in
     return torch.linalg.qr(chosen).Q.float()
 
 
-def output_directions(control: torch.Tensor, sketch: torch.Tensor, size: int) -> torch.Tensor:
-    """Q (r_w, size) with orthonormal columns, float32: where the weight's own output is largest on the skill's data,
-    the top eigenvectors of C0 K C0^T. control: C0 (r_w, r_g). sketch: K (r_g, r_g)."""
-    through = control.double()
-    return _top(_symmetric(through @ sketch.double() @ through.T), size).float()
+def output_directions(wanted: torch.Tensor, size: int) -> torch.Tensor:
+    """Q (r_w, size) with orthonormal columns, float32: the leading left singular vectors of U^T G V_s (r_w, m_g), the
+    gradient of the loss in the panel's output directions and the skill's input directions: of what R could do at first,
+    the most (as LoRA-GA, arXiv 2407.05000, for LoRA)."""
+    return torch.linalg.svd(wanted.double(), full_matrices=True).U[:, :size].float()
 
 
 def is_covariance(sketch: torch.Tensor) -> bool:

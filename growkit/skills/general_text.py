@@ -47,15 +47,22 @@ def general_text(
     vocabulary = open_tokenizer(folder) if tokenizer_folder(folder) is not None else None
     pieces = [measured(text, "train", "text", vocabulary, label).ids for text in texts]
     length = seq_len or min(longest, LENGTH, max(map(len, pieces)))
-    places = [(piece, start) for piece in pieces for start in range(0, len(piece) - length + 1, length)]
-    if not places:
+    ends = np.cumsum([len(piece) // length for piece in pieces])  # windows up to and with each piece
+    if not ends[-1]:
         raise RequestError(
             f"--text makes {max(map(len, pieces)):,} tokens at most, too few for a window of {length}; give more, or a"
             " smaller --seq-len"
         )
-    chosen = np.linspace(0, len(places) - 1, min(len(places), max(1, tokens // length))).round().astype(int)
-    ids = np.stack([places[n][0][places[n][1] : places[n][1] + length].astype(np.int64) for n in chosen])
+    chosen = np.linspace(0, ends[-1] - 1, min(ends[-1], max(1, tokens // length))).round().astype(int)
+    ids = np.stack([_window(pieces, ends, number, length) for number in chosen])
     largest, size = int(ids.max()), vocabulary_size(config)
     if largest >= size:
         raise CheckpointError(beyond_rows("--text holds", largest, None, label, size))
     return GeneralText(torch.from_numpy(ids))
+
+
+def _window(pieces: Sequence[Any], ends: np.ndarray, number: int, length: int) -> np.ndarray:
+    """(length,) int64: a window by its number over all pieces."""
+    place = int(np.searchsorted(ends, number, side="right"))
+    start = (number - (ends[place - 1] if place else 0)) * length
+    return pieces[place][start : start + length].astype(np.int64)

@@ -16,9 +16,10 @@ from growkit.growth.sources import open_source
 from growkit.skills.directions import is_covariance
 from growkit.skills.gates.gate_texts import GateTexts, dataset_texts
 from growkit.skills.gates.own_texts import LEAST_TEXTS, MOST_TEXTS
+from growkit.skills.own_sketch import OwnRows
 from growkit.skills.panel_control import ADAPTER
 from growkit.skills.panel_file import Panel, open_panel
-from growkit.skills.panel_learners import OwnData, PanelLearners
+from growkit.skills.panel_learners import PanelLearners
 from growkit.skills.skill_course import AFTER, SkillCourse, course_of
 from growkit.skills.skill_file import GENERAL, StoredSkill, read_skill
 from growkit.skills.skill_saved import SkillFolder
@@ -27,6 +28,7 @@ from growkit.training.learning.train_words import Trained
 from growkit.training.outlook import outlook_of
 from growkit.training.pretrain import Finished, carry_through, run_of
 from growkit.training.ready import ReadyRun, prepare
+from growkit.training.run_folder import check_place
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage
 
@@ -52,11 +54,10 @@ def learn_skill(words: Mapping[str, Any]) -> Finished:
         raise RequestError(f"--adapter {adapter} is more than the skill's {size} input directions (--size)")
     panel.check_base(open_source(words["checkpoint"]))
     names, sketches = protected(words["protect"] or (), panel)
+    check_place(Path(words["out"]), {"the panel": panel.folder})
     settings = _settings(words, size, adapter)
     transform = settings.stages[0].steps
-    learners = PanelLearners(
-        panel=panel, size=size, adapter=adapter, others=sketches, tokens=words["sketch_tokens"]
-    )  # fmt: skip
+    learners = PanelLearners(panel=panel, size=size, adapter=adapter, others=sketches)
     reads = {"panel": panel.sha256, "protect": names, "sketch_tokens": words["sketch_tokens"]}
     part = Trained(
         learners,
@@ -70,8 +71,8 @@ def learn_skill(words: Mapping[str, Any]) -> Finished:
             f"--adapter learns while validation falls, and {settings.data!r} has no validation split; tokenize with"
             " --val-fraction, or leave --adapter out"
         )
-    ready, texts = _with_texts(ready)
-    learners.data = OwnData(ready.train, ready.settings, ready.machine, texts)
+    ready, learners.texts = _with_texts(ready)
+    learners.own = OwnRows(ready.train, ready.settings, ready.machine, words["sketch_tokens"])
     if words["dry_run"]:
         return Finished(folder=None, step=0, loss=None, outlook=outlook_of(ready))
     words["announce"](ready.settings)
@@ -126,9 +127,11 @@ def _skill(skill: StoredSkill, panel: Panel) -> tuple[str, Mapping[str, torch.Te
     if not skill.facts.sketch["tokens"]:
         raise RequestError(f"--protect {folder!r} has a sketch of no tokens; learn it again")
     sketches = {group: skill.tensor(f"{group}.K") for group in set(skill.facts.weights.values())}
-    lacking = sorted(panel.header.groups.keys() - sketches.keys())
-    if lacking:
-        raise RequestError(f"--protect {folder!r} has no sketch of {lacking[0]!r}, which the panel has; learn it again")
+    for group in panel.header.groups:
+        if group not in sketches or len(sketches[group]) != panel.input_rank(group):
+            raise RequestError(
+                f"--protect {folder!r} has no sketch of {group!r}, which the panel has, of its rank; learn it again"
+            )
     skill.close()
     strange = next((group for group, sketch in sorted(sketches.items()) if not is_covariance(sketch)), None)
     if strange is not None:

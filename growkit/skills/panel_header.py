@@ -10,11 +10,12 @@ from typing import Any
 
 from growkit.checkpoint.fields import Fields, MapOf, Null, Number, OneOf, Text, Whole, checked
 from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import PANEL
 from growkit.errors import CheckpointError
 from growkit.limits import AXIS, SEEDS, TOKENS
 from growkit.version import __version__
 
-PANEL, FORMAT = "panel.json", 1
+FORMAT = 1
 SVD, DATA = "svd", "data"
 RELATIVE, ABSOLUTE = "relative", "absolute"
 _HASH = Text(r"[0-9a-f]{64}", "a SHA-256 in hexadecimal")

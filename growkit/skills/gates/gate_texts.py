@@ -8,10 +8,11 @@ enough documents no two pieces are of one.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from growkit.data.text import documents, find_files
 from growkit.data.tokenizer import TextTokenizer
 from growkit.data.tokens import META, Tokens, dtype_for, open_tokens
 from growkit.errors import CheckpointError, RequestError
+from growkit.families import family_named
 from growkit.operators.seeds import generator
 
 PIECE = 64  # tokens of a piece, where no lengths are known
@@ -54,11 +56,20 @@ class GateTexts:
         return state.hexdigest()
 
 
-def dataset_texts(tokens: Tokens, most: int, lengths: Sequence[int] = (), seed: int = 0) -> GateTexts:
+def positions_of(config: Mapping[str, Any]) -> int:
+    """The longest text that a gate looks at in a model of this config."""
+    return min(LONGEST, family_named(config.get("model_type")).longest(config) or LONGEST)
+
+
+def dataset_texts(
+    tokens: Tokens, most: int, lengths: Sequence[int] = (), seed: int = 0, longest: int = LONGEST
+) -> GateTexts:
     """At most so many texts of a split: of a chat dataset prompts, spread over it; else pieces.
 
-    lengths: of pieces, drawn from these by the seed. Raises CheckpointError for damaged files.
+    lengths: of pieces, drawn from these by the seed. longest: where texts are cut. Raises CheckpointError for damaged
+    files.
     """
+    lengths = [min(longest, length) for length in lengths or (PIECE,)]
     if not tokens.is_chat:
         return _pieces(tokens.ids.__getitem__, _documents(tokens), most, lengths, seed)
     starts = tokens.learned.starts
@@ -68,19 +79,21 @@ def dataset_texts(tokens: Tokens, most: int, lengths: Sequence[int] = (), seed: 
         told = np.flatnonzero(tokens.learned.marks[first:last])
         asked = int(told[0]) if len(told) else last - first
         if asked:
-            sequences.append(_ids(tokens.ids[first : first + min(asked, LONGEST)]))
+            sequences.append(_ids(tokens.ids[first : first + min(asked, longest)]))
     return GateTexts(sequences=sequences, documents=len(sequences))
 
 
 def named_texts(
     names: Sequence[str | Path], vocabulary: TextTokenizer | None, label: str, most: int,
-    lengths: Sequence[int] = (), seed: int = 0,
+    lengths: Sequence[int] = (), seed: int = 0, longest: int = LONGEST, enough: int = MOST_READ,
 ) -> GateTexts:  # fmt: skip
-    """Texts of datasets of growkit tokenize and of text files. vocabulary: the model's, label: its name.
+    """Texts of datasets of growkit tokenize, .bin files of tokens and text files. vocabulary: the model's, label: its
+    name. enough: where there are so many documents, each gives one text alone, so that texts are as independent as
+    these are.
 
     Raises RequestError for what is no text, CheckpointError for a dataset of another tokenizer.
     """
-    made = [name for name in names if (Path(name) / META).is_file()]
+    made = [name for name in names if (Path(name) / META).is_file() or str(name).endswith(".bin")]
     files = [name for name in names if name not in made]
     parts = []
     for name in made:
@@ -90,12 +103,15 @@ def named_texts(
                 f"{str(name)!r} was made with another tokenizer than {label!r} has; make it again with growkit tokenize"
                 f" --tokenizer {label}"
             )
-        parts.append(dataset_texts(tokens, most, lengths, seed))
+        parts.append(dataset_texts(tokens, most, lengths, seed, longest))
     if files:
         if vocabulary is None:
             raise CheckpointError(f"{label!r} has no tokenizer to read text with; give a dataset of growkit tokenize")
-        parts.append(_files_texts(files, vocabulary, most, lengths, seed))
-    sequences = [ids for part in parts for ids in part.sequences]
+        parts.append(
+            _files_texts(files, vocabulary, most, [min(longest, length) for length in lengths or (PIECE,)], seed)
+        )
+    each_one = sum(part.documents for part in parts) >= enough
+    sequences = [ids for part in parts for ids in part.sequences[: part.documents if each_one else most]]
     if not sequences:
         raise RequestError(f"there is no text in {', '.join(map(str, names)) or 'nothing'}")
     order = torch.randperm(len(sequences), generator=generator(seed, "texts")).tolist()[:most]
@@ -152,7 +168,7 @@ def _in_turn(left: list[Span], most: int, lengths: Sequence[int], draws: torch.G
     while left and taken < most:
         further: list[Span] = []
         for first, last in left[: most - taken]:
-            length = min(LONGEST, lengths[int(torch.randint(len(lengths), (), generator=draws))] if lengths else PIECE)
+            length = lengths[int(torch.randint(len(lengths), (), generator=draws))]
             if turn and last - first < length:
                 continue
             yield first, min(last, first + length)

@@ -4,13 +4,14 @@ models; ignorant of skills and of thresholds.
 Each sequence is run by itself, without padding, so its vector does not depend on what else is asked at the time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from growkit.models.live_layers import layers_of
 from growkit.models.stock import computing
-from growkit.training.prefix import layers_of, submodel
+from growkit.training.prefix import submodel
 
 MEAN, LAST = "mean", "last"
 POOLINGS = (MEAN, LAST)
@@ -22,12 +23,18 @@ def middle_layer(model: Any) -> int:
 
 
 @torch.no_grad()
-def pooled_states(model: Any, sequences: Sequence[torch.Tensor], layer: int, pooling: str) -> torch.Tensor:
+def pooled_states(
+    model: Any,
+    sequences: Sequence[torch.Tensor],
+    layer: int,
+    pooling: str,
+    advance: Callable[[int], None] = lambda _done: None,
+) -> torch.Tensor:
     """(sequences, hidden) float32 on the CPU: behind a layer, counted from 1, the mean over a sequence's tokens or its
     last token. sequences: token ids (length,), of at least one token each.
 
     The mean leaves out the first token, where there are others: it is attention's sink, by far the longest state in
-    many models and the same whatever follows. model: the base, with no skill on it.
+    many models and the same whatever follows. model: the base, with no skill on it. advance: called with 1 for each.
     """
     pooled: list[torch.Tensor] = []
 
@@ -43,6 +50,7 @@ def pooled_states(model: Any, sequences: Sequence[torch.Tensor], layer: int, poo
         with submodel(model, layer, layer), computing(type(model).__name__):
             for ids in sequences:
                 model.base_model(input_ids=ids.to(model.device)[None], use_cache=False)
+                advance(1)
     finally:
         hook.remove()
         model.train(training)

@@ -5,7 +5,7 @@ ignorant of thresholds, which only a bundle has.
 from typing import Any
 
 from growkit.data.tokens import Tokens
-from growkit.skills.gates.gate_texts import GateTexts, dataset_texts
+from growkit.skills.gates.gate_texts import GateTexts, dataset_texts, positions_of
 from growkit.skills.gates.hidden_states import MEAN, middle_layer, pooled_states
 from growkit.skills.gates.own_texts import MOST_TEXTS, OwnTexts, own_texts
 
@@ -23,7 +23,8 @@ def learn_gate(model: Any, tokens: Tokens, *, layer: int | None = None, pooling:
 def gate_of_texts(
     model: Any, texts: GateTexts, *, layer: int | None = None, pooling: str = MEAN, seed: int = 0
 ) -> OwnTexts:
-    """The gate of a skill whose own texts are these; as learn_gate."""
+    """The gate of a skill whose own texts are these, each as far as the model has positions; as learn_gate."""
     read = middle_layer(model) if layer is None else layer
-    states = pooled_states(model, texts.sequences, read, pooling)
-    return own_texts(states, [len(ids) for ids in texts.sequences], read, pooling, seed)
+    sequences = [ids[: positions_of(model.config.to_dict())] for ids in texts.sequences]
+    states = pooled_states(model, sequences, read, pooling)
+    return own_texts(states, [len(ids) for ids in sequences], read, pooling, seed)
