@@ -2,7 +2,9 @@
 
 import copy
 import json
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import peft
@@ -18,6 +20,7 @@ from skills import skill_on
 from tiny_runs import conversations
 
 import growkit
+from growkit.skills.checking.check_page import colour_of
 from growkit.skills.skill_file import read_skill
 
 TARGETS = ["q_proj", "up_proj", "down_proj"]
@@ -175,6 +178,26 @@ def test_of_conversations_the_answers_count():
         assert line.losses.base == pytest.approx(measured.loss, rel=1e-5)
 
 
+def test_layers_that_store_their_weights_across(tmp_path):
+    """GPT-2: a LoRA's loss is what eval says with it on, and rho of two equal ones is 1."""
+    growkit.panel(tiny_gpt2(), "panel-2", rank=4)
+    lora_folder(tiny.make("gpt2", dtype=torch.float32), "lora-2")
+    Path("twin").symlink_to("lora-2")
+    skills = ["lora-2", "twin=twin:-1"]
+    checked = growkit.skill_check("panel-2", skills, base="gpt2", data=["lora-2=one.bin", "twin=one.bin"])
+    measured = growkit.evaluate("gpt2", "one.bin", adapter="lora-2")
+    assert checked.skills[0].losses.alone == pytest.approx(measured.loss, rel=1e-5)
+    assert checked.skills[0].losses.plugged == pytest.approx(growkit.evaluate("gpt2", "one.bin").loss, rel=1e-5)
+    pair = checked.pair("twin", "lora-2")
+    assert len(pair.rho) == 4 * 3 and pair.rho == pytest.approx(dict.fromkeys(pair.rho, 1.0))
+    assert pair.network == pytest.approx(1, rel=1e-3) and pair.band == "red"
+
+
+def tiny_gpt2():
+    tiny.make("gpt2", dtype=torch.float32).save_pretrained("gpt2")
+    return "gpt2"
+
+
 def test_a_mended_lora_reads_no_more_what_the_others_are_made_of():
     checked = check(repair="lora", out="mended", share=0.9)
     mended = checked.repaired
@@ -227,3 +250,30 @@ def test_refusals(words, says):
     np.full(20, 900, "<u2").tofile("large.bin")
     refused("skill", "check", "panel", *words.split(), says=says)
     assert json.loads(run("skill", "check", "panel", *words.split(), "--json").stdout)["exit"] == 2
+
+
+def test_the_report_is_one_page_that_says_it_all():
+    """Heat maps by pair, by layer and by kind of weight; names of files are no HTML."""
+    Path("<b>one").symlink_to("one")
+    checked = check("a.b=<b>one", "lora", data=["a.b=one.bin", DATA[1]], text="general.bin", report="seen.html")
+    page = Path("seen.html").read_text()
+    tree = ElementTree.fromstring(page.partition("<!doctype html>")[2].replace('<meta charset="utf-8">', ""))
+    maps = tree.findall(".//{http://www.w3.org/2000/svg}svg")
+    told = [["".join(cell.itertext()) for cell in svg.iter("{http://www.w3.org/2000/svg}title")] for svg in maps]
+    mean = checked.pair("lora", "a.b").mean
+    assert f"lora, a.b: {mean:.3g}" in told[0] and "a.b, a.b: -" in told[0] and len(told[0]) == 4
+    assert len(told[1]) == 2 * 3 and len(told[2]) == 2 * 7  # layers, kinds of linear layers
+    assert (
+        "&lt;b&gt;one" in page
+        and "<b>one" not in page
+        and "all plugged" in page
+        and not re.search(r"(src|href)=", page)
+    )
+    assert colour_of(0) != colour_of(0.1) != colour_of(0.3) != colour_of(1) == colour_of(50)
+
+
+@pytest.mark.parametrize(
+    "name, says", [("seen.txt", "should end in .html"), ("no/seen.html", "in a folder that does not exist")]
+)
+def test_reports_that_cannot_be(name, says):
+    refused("skill", "check", "panel", "one", "lora", "--report", name, says=says)

@@ -116,6 +116,15 @@ def test_a_new_skill_changes_no_bit_and_its_directions_are_the_datas(world, benc
         )
 
 
+def test_a_new_skill_that_changes_something_is_not_trained(world, bench, monkeypatch):
+    zeros = torch.Tensor.zero_
+    monkeypatch.setattr(
+        torch.Tensor, "zero_", lambda tensor: tensor.fill_(1e-3) if tensor.dim() == 2 else zeros(tensor)
+    )
+    with pytest.raises(AssertionError, match="a new skill changes what the model makes of its data"):
+        learned(world, bench, "run", steps=1)
+
+
 def test_what_is_to_be_compiled_runs_as_it_is_while_hooks_are_on_it():
     layer = torch.nn.Linear(2, 2)
     layer.compile(backend="eager")

@@ -55,6 +55,10 @@ def skill_check(
         int,
         Option(help="Read about so many of each data.", panel=MEASURED, metavar="N", within=(1, limits.TOKENS)),
     ] = 8192,
+    report: Annotated[
+        w.PathLike | None,
+        Option(help="Write heat maps and tables for a browser, whole in one file.", metavar="FILE.html"),
+    ] = None,
     repair: Annotated[
         str | None,
         Option(
@@ -92,7 +96,15 @@ def skill_check(
     from growkit.skills.checking.check_words import check_request
 
     request = check_request(
-        _listed(skills), _listed(data), _listed(text), base=base, tokens=tokens, repair=repair, share=share, out=out
+        _listed(skills),
+        _listed(data),
+        _listed(text),
+        base=base,
+        tokens=tokens,
+        repair=repair,
+        share=share,
+        out=out,
+        report=report,
     )
     return check_skills(panel, request, device=device, force=force, begin=begin)
 

@@ -50,6 +50,11 @@ class ApplicationFacts:
     steps: int
 
 
+def is_application(folder: str | Path) -> bool:
+    """Whether a folder holds an application."""
+    return (Path(folder) / APPLICATION).is_file()
+
+
 def write_application(place: Path, facts: ApplicationFacts, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put an application's two files into a folder that is there. Raises OSError for the disk."""
     held = {name: tensor.detach().float().cpu().contiguous() for name, tensor in sorted(tensors.items())}

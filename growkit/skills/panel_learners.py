@@ -17,7 +17,7 @@ from growkit.skills.directions import input_directions, output_directions
 from growkit.skills.gates.gate_texts import GateTexts
 from growkit.skills.gates.learn_gate import gate_of_texts
 from growkit.skills.gates.own_texts import OwnTexts
-from growkit.skills.own_sketch import OwnRows, own_sketches, uncompiled, wanted_outputs
+from growkit.skills.own_sketch import OwnRows, check_changes_nothing, own_sketches, uncompiled, wanted_outputs
 from growkit.skills.panel_control import ADAPTER, PanelControl, adapting, panel_controls
 from growkit.skills.panel_file import Panel
 from growkit.skills.panel_layers import panel_layers
@@ -106,6 +106,8 @@ class PanelLearners:
             control.left.copy_(basis @ outward)
             control.scale.copy_(self.panel.output_scale(outward.T @ self.panel.control(control.weight)))
         _agree(model)
+        with uncompiled(model):
+            check_changes_nothing(model, own)
         self.panel.close()
 
     def _read(self, model: Any, own: OwnRows) -> None:

@@ -16,6 +16,8 @@ from growkit.families import Family
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
 
+FEW = 10  # steps; a run of less hardly moves anything
+
 
 @dataclass
 class StagedBatches:
@@ -102,8 +104,18 @@ def run_batches(
         train=learned,
         val=None if val is None else rows(val, Mixing()),
         rows=whole.counts,
-        notes=tuple(whole.notes(f"--seq-len {settings.seq_len}")),
+        notes=(*whole.notes(f"--seq-len {settings.seq_len}"), *_few_steps(settings, whole.windows)),
     )
+
+
+def _few_steps(settings: Settings, rows: int) -> list[str]:
+    """What a person should know whose conversations are gone through in hardly a step."""
+    if settings.steps >= FEW or settings.steps * settings.batch_size < rows:
+        return []
+    return [
+        f"all conversations lie in {rows:,} rows, of which a step takes {settings.batch_size}: {settings.steps} steps may"
+        " teach little; a smaller --batch-size gives more of them"
+    ]
 
 
 def template_of(tokens: Tokens) -> Path | None:

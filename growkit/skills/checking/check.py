@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from growkit.errors import RequestError
+from growkit.skills.checking.check_page import check_report, write_report
 from growkit.skills.checking.check_words import CheckRequest
 from growkit.skills.checking.checked_skills import CheckedSkill, PanelSkill, open_panel_skill
 from growkit.skills.checking.from_sketches import Measured, energies_of_sketches
@@ -35,6 +36,15 @@ def check_skills(
 
     Raises CheckpointError or RequestError, having written nothing.
     """
+    if request.report is not None:
+        check_report(Path(request.report))
+    checked = _checked(panel, request, device, force, begin)
+    if request.report is not None:
+        write_report(checked, Path(request.report))
+    return checked
+
+
+def _checked(panel: str | Path, request: CheckRequest, device: str, force: bool, begin: Begin) -> SkillCheck:
     with ExitStack() as stack:
         opened = open_panel(panel)
         stack.callback(opened.close)

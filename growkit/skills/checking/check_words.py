@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from growkit.errors import RequestError
-from growkit.skills.gates.named_skills import NamedSkill, named_skills
+from growkit.skills.gates.named_skills import NamedSkill, check_names, named_skills
 
 MOST = 64  # skills: pairs are their square
 Path_ = str | Path
@@ -15,7 +15,7 @@ Path_ = str | Path
 class CheckRequest:
     """What is asked. base: the model, for what is measured on data. data: a skill's own, by its name. texts: general.
     tokens: of each of these, about. repair: the name of a LoRA to mend, into `out`; share: of the energy of the others'
-    inputs, which it shall read no more."""
+    inputs, which it shall read no more. report: a page to write."""
 
     skills: tuple[NamedSkill, ...]
     base: Path_ | None = None
@@ -25,6 +25,7 @@ class CheckRequest:
     repair: str | None = None
     out: Path_ | None = None
     share: float = 0.99
+    report: Path_ | None = None
 
     def skill(self, name: str) -> NamedSkill:
         """The one of a name."""
@@ -40,6 +41,7 @@ def check_request(
     if len(skills) > MOST:
         raise RequestError(f"skill check compares {MOST} skills at most, and {len(skills)} are named")
     named = named_skills(skills)
+    check_names(named)
     names = [skill.name for skill in named]
     request = CheckRequest(skills=tuple(named), data=_data(data, names), texts=tuple(texts), **more)  # type: ignore[arg-type]
     if (request.data or request.texts) and request.base is None:
