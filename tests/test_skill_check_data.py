@@ -178,6 +178,26 @@ def test_of_conversations_the_answers_count():
         assert line.losses.base == pytest.approx(measured.loss, rel=1e-5)
 
 
+def test_layers_that_store_their_weights_across(tmp_path):
+    """GPT-2: a LoRA's loss is what eval says with it on, and rho of two equal ones is 1."""
+    growkit.panel(tiny_gpt2(), "panel-2", rank=4)
+    lora_folder(tiny.make("gpt2", dtype=torch.float32), "lora-2")
+    Path("twin").symlink_to("lora-2")
+    skills = ["lora-2", "twin=twin:-1"]
+    checked = growkit.skill_check("panel-2", skills, base="gpt2", data=["lora-2=one.bin", "twin=one.bin"])
+    measured = growkit.evaluate("gpt2", "one.bin", adapter="lora-2")
+    assert checked.skills[0].losses.alone == pytest.approx(measured.loss, rel=1e-5)
+    assert checked.skills[0].losses.plugged == pytest.approx(growkit.evaluate("gpt2", "one.bin").loss, rel=1e-5)
+    pair = checked.pair("twin", "lora-2")
+    assert len(pair.rho) == 4 * 3 and pair.rho == pytest.approx(dict.fromkeys(pair.rho, 1.0))
+    assert pair.network == pytest.approx(1, rel=1e-3) and pair.band == "red"
+
+
+def tiny_gpt2():
+    tiny.make("gpt2", dtype=torch.float32).save_pretrained("gpt2")
+    return "gpt2"
+
+
 def test_a_mended_lora_reads_no_more_what_the_others_are_made_of():
     checked = check(repair="lora", out="mended", share=0.9)
     mended = checked.repaired

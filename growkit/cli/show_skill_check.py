@@ -27,7 +27,11 @@ def check(result: SkillCheck, as_json: bool) -> None:
     table = _table("", *names)
     for source in names:
         table.add_row(source, *(_cell(result, source, target) for target in names))
-    table.add_row("lost by all, about", *(f"{skill.lost:.1%}" for skill in result.skills), style="dim")
+    table.add_row(
+        "lost by all, about",
+        *("all" if skill.lost >= 1 else f"{skill.lost:.1%}" for skill in result.skills),
+        style="dim",
+    )
     _show(table)
     through = any(pair.kl is not None for pair in result.pairs)
     table = _table("skill", "on", "mean", "max", *(("KL", "network") if through else ()), "band", "worst weights")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from growkit.errors import RequestError
-from growkit.skills.gates.named_skills import NamedSkill, named_skills
+from growkit.skills.gates.named_skills import NamedSkill, check_names, named_skills
 
 MOST = 64  # skills: pairs are their square
 Path_ = str | Path
@@ -41,6 +41,7 @@ def check_request(
     if len(skills) > MOST:
         raise RequestError(f"skill check compares {MOST} skills at most, and {len(skills)} are named")
     named = named_skills(skills)
+    check_names(named)
     names = [skill.name for skill in named]
     request = CheckRequest(skills=tuple(named), data=_data(data, names), texts=tuple(texts), **more)  # type: ignore[arg-type]
     if (request.data or request.texts) and request.base is None:

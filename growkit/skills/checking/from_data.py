@@ -37,18 +37,14 @@ def moments_of_data(
             yield group, {name: seen[group.name] for name, seen in moments.items()}
 
 
-def put_out(skill: CheckedSkill, weight: str, moment: torch.Tensor) -> float:
-    """E|dW x|^2 of a skill's change of a weight, over inputs of a second moment C (in, in)."""
-    output, reads = skill.factors(weight)
-    return output_energy(output, reads.T @ moment.to(reads) @ reads)
-
-
 def energies_of_data(skills: Sequence[CheckedSkill], moments: Iterator[tuple[InputGroup, Moments]]) -> Measured:
     """E_t |dW_s x|^2 of every skill s over the data of every t that moments are of, weight by weight."""
     measured: Measured = {}
     for group, seen in moments:
         for skill in skills:
             for weight in (weight.name for weight in group.weights if weight.name in skill.weights):
+                output, reads = skill.factors(weight)
                 for name, moment in seen.items():
-                    measured.setdefault((skill.name, name), {})[weight] = put_out(skill, weight, moment)
+                    energy = output_energy(output, reads.T @ moment.to(reads) @ reads)
+                    measured.setdefault((skill.name, name), {})[weight] = energy
     return measured
