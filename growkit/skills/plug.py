@@ -79,7 +79,9 @@ def plug_skills(
             )
         read_application(application.folder)
         told = replace(options, announce=lambda plan: announce(_applied(Path(out), plan, options)))
-        return _applied(Path(out), apply(base, [(application.folder, application.strength)], out, told).plan, options)
+        return _applied(
+            Path(out), apply(base, [(application.folder, application.strength)], out, None, told).plan, options
+        )
     if len({named.name for named in skills}) < len(skills):
         skills = [replace(named, name=str(named.folder)) for named in skills]
     with ExitStack() as opened:
