@@ -50,7 +50,13 @@ BASE: dict[str, Any] = dict(seq_len=128, batch_size=16, lr=3e-3, eval_every=200,
 TUNE: dict[str, Any] = dict(
     seq_len=96, batch_size=8, eval_every=10**6, eval_tokens=960, save_every=10**6, warmup=10, mix=1e9
 )
-RATES = {"dense": 1e-3, "mixture": 1e-3, "lora": 3e-3, "mov": 1e-2, "molora": 3e-3}
+RATES = {
+    "dense": 3e-3,
+    "mixture": 4e-3,
+    "lora": 5e-3,
+    "mov": 2e-1,
+    "molora": 5e-3,
+}  # the better of two tries each
 BALANCE = 0.01
 ONE, MANY, BOTH = "one task", "many tasks", "many, then one"
 TARGETS = ("sort", HEADER)  # what is tuned alone: of 1,500 conversations, and of a few hundred
@@ -80,19 +86,21 @@ class Arm:
 
 
 def arms(targets: tuple[str, ...]) -> Iterator[Arm]:
-    """All arms, those of the dense model first."""
-    models: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("dense", {}),
-        ("mixture", {"mixture": True}),
-        ("mixture, balanced", {"mixture": True, "balance": BALANCE}),
-    )
-    for name, model in models:
+    """All arms; the balancing loss alone, where there is a small task, on that one alone."""
+    models: dict[str, dict[str, Any]] = {
+        "dense": {},
+        "mixture": {"mixture": True},
+        "mixture, balanced": {"mixture": True, "balance": BALANCE},
+    }
+    for name, model in models.items():
         yield Arm(name, MANY, **model)
-        for target in targets:
-            yield Arm(name, ONE, target, **model)
-            yield Arm(name, BOTH, target, **model)
     for learner in ("lora:8", "mov:10", "molora:10:4"):
         yield Arm(learner, MANY, learner=learner)
+    for target in reversed(targets):
+        for name, model in models.items():
+            if "balance" not in model or target == targets[-1]:
+                yield Arm(name, ONE, target, **model)
+                yield Arm(name, BOTH, target, **model)
 
 
 def base_model(books: Path, work: Path, steps: int) -> Path:
@@ -187,11 +195,13 @@ def measure(arm: Arm, places: dict[str, Path], folder: Path, seed: int, steps: i
     }  # fmt: skip
 
 
-def figure(rows: list[dict[str, Any]], tasks: list[str], what: str) -> str:
-    """A cell: the mean over tasks and seeds; with more than one seed, the lowest and the highest seed's."""
+def figure(rows: list[dict[str, Any]], tasks: list[str], what: str, spread: bool = True) -> str:
+    """A cell: the mean over tasks and seeds; spread: with the lowest and the highest seed's, where there are several."""
     by_seed = [mean(row["tasks"][task][what] for task in tasks) for row in rows]
     scale, digits = (100, 0) if what == "exact" else (1, 2)
-    ends = f" ({scale * min(by_seed):.{digits}f} to {scale * max(by_seed):.{digits}f})" if len(rows) > 1 else ""
+    ends = (
+        f" ({scale * min(by_seed):.{digits}f} to {scale * max(by_seed):.{digits}f})" if spread and len(rows) > 1 else ""
+    )
     return f"{scale * mean(by_seed):.{digits}f}{ends}"
 
 
@@ -218,7 +228,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         for label, some in (*((task, [task]) for task in tasks), ("all seen", seen), ("held out", list(HELD_OUT))):
             cells = [groups.get((name, MANY, None)) or groups[name, "as it is", None] for name in names]
             note = " (held out)" if label in HELD_OUT else ""
-            print(f"| {label}{note} | " + " | ".join(figure(cell, some, what) for cell in cells) + " |")
+            figures = [figure(cell, some, what, spread=len(some) > 1) for cell in cells]
+            print(f"| {label}{note} | " + " | ".join(figures) + " |")
     print("\n| | seeds | FLOPs of many tasks | seconds | dead experts |\n|---|---|---|---|---|")
     for name in names:
         of_arm = groups.get((name, MANY, None), [])
@@ -234,8 +245,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--docs", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--one-steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--one-steps", type=int, default=40)
     parser.add_argument("--base-steps", type=int, default=600)
     asked = parser.parse_args()
     torch.set_num_threads(1)
