@@ -78,6 +78,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
 	$(if $(PEER),$(RUN) examples/benchmarks/mergekit_values.py $(PEER))
 	$(if $(REAL),$(RUN) examples/benchmarks/smollm.py $(REAL) --work bench/smollm)
+	$(if $(REAL),$(RUN) examples/benchmarks/smollm_skill.py $(REAL) --work bench/smollm)
 	$(RUN) examples/benchmarks/merge_1b.py --work bench $(PEER)
 
 clean:
