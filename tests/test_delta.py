@@ -129,6 +129,9 @@ def test_a_whole_delta_gives_the_member(here):
     growkit.delta("base", "a", "skill")
     growkit.apply("base", ["skill"], "applied")
     assert all(torch.allclose(t, state("applied")[name], rtol=0, atol=1e-14) for name, t in state("a").items())
+    for number, alone in enumerate(("skill", Path("skill"))):
+        growkit.apply("base", alone, f"alone-{number}")
+        assert all(torch.equal(t, state(f"alone-{number}")[name]) for name, t in state("applied").items())
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])

@@ -49,4 +49,4 @@ def apply(
         shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
         progress=progress, announce=announce,
     )  # fmt: skip
-    return carry_out(base, [weighted_path(entry) for entry in deltas], out, dtype_of(dtype), options)
+    return carry_out(base, [weighted_path(entry) for entry in w.listed(deltas)], out, dtype_of(dtype), options)

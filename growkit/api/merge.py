@@ -150,7 +150,7 @@ def merge(
             dict(shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
                  progress=progress, announce=announce),
         )  # fmt: skip
-    named = weighted_paths(members or ())
+    named = weighted_paths(w.listed(members or ()))
     request = merge_request(
         tuple(weight for _, weight in named), base is not None, method, scale=scale, seed=seed, vocab=vocab,
         drop_vectors=drop_vectors, dtype=dtype_of(dtype), drop=drop, density=density, epsilon=epsilon, gamma=gamma,

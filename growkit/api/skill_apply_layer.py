@@ -80,5 +80,5 @@ def skill_apply_layer(
     from growkit.skills.apply_layer import learn_application, skills_of
 
     usual = {name: p.default for name, p in signature(tune).parameters.items() if p.default is not p.empty}
-    words["checkpoint"], chosen = skills_of(checkpoint, words.pop("skills") or ())
+    words["checkpoint"], chosen = skills_of(checkpoint, w.listed(words.pop("skills") or ()))
     return learn_application(chosen, not words.pop("strengths_only"), {**usual, **words})

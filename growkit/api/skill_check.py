@@ -1,7 +1,7 @@
 """`growkit skill check`: what skills on one model do to each other."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from growkit import limits
 from growkit.api import words as w
@@ -96,9 +96,9 @@ def skill_check(
     from growkit.skills.checking.check_words import check_request
 
     request = check_request(
-        _listed(skills),
-        _listed(data),
-        _listed(text),
+        w.listed(skills),
+        w.listed(data),
+        w.listed(text),
         base=base,
         tokens=tokens,
         repair=repair,
@@ -107,7 +107,3 @@ def skill_check(
         report=report,
     )
     return check_skills(panel, request, device=device, force=force, begin=begin)
-
-
-def _listed(words: Any) -> list[Any]:
-    return list(words) if isinstance(words, Sequence) and not isinstance(words, str) else [words]

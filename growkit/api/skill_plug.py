@@ -1,7 +1,7 @@
 """`growkit skill plug`: skills put together on one base."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from growkit import limits
 from growkit.api import words as w
@@ -125,13 +125,13 @@ def skill_plug(
     from growkit.skills.gates.plug_gated import GatedRequest, plug_gated
     from growkit.skills.plug import plug_skills
 
-    named = named_skills(skills)
+    named = named_skills(w.listed(skills))
     if not gated:
         options = MergeOptions(
             shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
             progress=progress,
         )  # fmt: skip
-        if _listed(text) or _listed(own) or _listed(together) or layer is not None or pooling is not None:
+        if w.listed(text) or w.listed(own) or w.listed(together) or layer is not None or pooling is not None:
             raise RequestError(
                 "--text, --own, --together, --layer and --pooling are of a gate; give --gated, or leave them out"
             )
@@ -142,11 +142,7 @@ def skill_plug(
         )
     check_names(named)
     request = GatedRequest(
-        text=_listed(text), alpha=alpha, texts=texts, own=own_data(_listed(own)), together=pairs_of(_listed(together)),
+        text=w.listed(text), alpha=alpha, texts=texts, own=own_data(w.listed(own)), together=pairs_of(w.listed(together)),
         layer=layer, pooling=pooling, seed=seed,
     )  # fmt: skip
     return plug_gated(base, named, out, request, device=device, force=force, begin=begin)
-
-
-def _listed(words: Any) -> list[Any]:
-    return list(words) if isinstance(words, Sequence) and not isinstance(words, str) else [words]

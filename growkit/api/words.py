@@ -4,7 +4,7 @@ do.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from growkit import limits
 from growkit.api.option import Argument, Callback, Option
@@ -136,3 +136,8 @@ Adapter = Annotated[
 Progress = Annotated[Callable[[int], None], Callback("Called with the number of bytes that were just written.")]
 AnnouncePlan = Annotated[Callable[["Plan"], None], Callback("Called with the plan before anything is written.")]
 AnnounceMerge = Annotated[Callable[["MergePlan"], None], Callback("Called with the plan before anything is written.")]
+
+
+def listed(words: Any) -> list[Any]:
+    """What was given as a list; a path alone is one of one."""
+    return [words] if isinstance(words, str | Path) else list(words)
