@@ -9,7 +9,7 @@ which the answers are learned, and one is the documentation itself, as text. Eac
 
 - full, lora:8: by `growkit tune`
 - panel: by `growkit skill learn`, of a panel of rank 128 by general text, 32 directions of each weight
-- protected: likewise, kept away from general text and from the skills before it
+- protected: likewise, kept away from general text and from the skills before it; slow: at a tenth of the rate
 - gated: the skills of `panel`, in a bundle of `growkit skill plug --gated` (alpha 1 %)
 
 All five plugged: the sum of what they learned, by `growkit merge` and `growkit skill plug`; and DARE, TIES and average of
@@ -44,9 +44,9 @@ RUN: dict[str, Any] = dict(
 )
 RATES = {"full": 1e-3, "lora:8": 3e-3}  # as in regimes.py, some ten times what large models take
 # three times the default, better here: header, 60 steps, ends at 1.45 nats with 4e-3, 1.02 with 1.2e-2, 1.40 with 4e-2
-TRANSFORM_RATE = 1.2e-2
+TRANSFORM_RATES = {"panel": 1.2e-2, "protected": 1.2e-2, "protected, slow": 1.2e-3}
 SIZE, SKETCH = 32, 8192
-ALONE = ("full", "lora:8", "panel", "protected")  # what learns one skill at a time
+ALONE = (*RATES, *TRANSFORM_RATES)  # what learns one skill at a time
 State = Mapping[str, torch.Tensor]
 
 
@@ -60,8 +60,8 @@ def learn(arm: str, skill: str, places: Mapping[str, Path], folder: Path, steps:
                      steps=steps, **RUN)  # fmt: skip
     else:
         before = [folder / name / "final" for name in SKILLS[: SKILLS.index(skill)]]
-        growkit.skill_learn(places["base"], places["panel"], places[skill], run, size=SIZE, lr=TRANSFORM_RATE,
-                            sketch_tokens=SKETCH, protect=["general", *before] if arm == "protected" else None,
+        growkit.skill_learn(places["base"], places["panel"], places[skill], run, size=SIZE, lr=TRANSFORM_RATES[arm],
+                            sketch_tokens=SKETCH, protect=None if arm == "panel" else ["general", *before],
                             steps=steps, **RUN)  # fmt: skip
     seconds = time.process_time() - begun
     if arm == "full":
@@ -127,7 +127,7 @@ def plugged(model: Any, plain: State, changes: Sequence[State]) -> Any:
 
 def together(arm: str, places: Mapping[str, Path], work: Path, rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     """The row of all five plugged."""
-    out, base = work / "together" / arm.replace(" ", "-"), places["base"]
+    out, base = work / "together" / arm.replace(" ", "-").replace(",", ""), places["base"]
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(exist_ok=True)
     folders = {name: work / "learned" / arm / name / "final" for name in SKILLS}
@@ -139,7 +139,7 @@ def together(arm: str, places: Mapping[str, Path], work: Path, rows: Mapping[str
         growkit.merge([place("full", name, work) for name in SKILLS], out, base=base, **MERGES[arm])
         return told(loaded(out), rows)
     found = interference(arm, base, work, rows)
-    if arm in ("panel", "protected"):
+    if arm in TRANSFORM_RATES:
         growkit.skill_plug(base, [f"{name}={folder}" for name, folder in folders.items()], out, force=True)
         checked = growkit.skill_check(places["panel"], [f"{name}={folder}" for name, folder in folders.items()])
         found["checked"] = {f"{pair.source} -> {pair.target}": pair.mean for pair in checked.pairs}
@@ -184,7 +184,7 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
         print(f"{arm}, {skill}: general {row['general']:.3f}, " + ", ".join(
             f"{name} {one['loss']:.2f}" for name, one in row["tasks"].items()), flush=True)  # fmt: skip
-    show(rows)
+    show(sorted(rows, key=lambda row: todo.index((row["arm"], row["skill"]))))
 
 
 if __name__ == "__main__":

@@ -63,12 +63,15 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     )
     line("seconds to learn one", lambda column: "" if column in MERGES or column == "gated" else
          f"{mean(row['seconds'] for row in own(column).values()):.0f}")  # fmt: skip
-    print("\n| | base | " + " | ".join(columns) + " |\n|---|---|" + "---|" * len(columns))
-    for name, cells in lines.items():
-        task = name.split(":")[0]
-        plain = f"{base['tasks'][task]['loss']:.2f} nats ({exact(base, task)} %)" if task in SKILLS else ""
-        plain = f"{base['general']:.3f} nats" if name == "general text, all plugged" else plain
-        print(f"| {name} | {plain} | " + " | ".join(cells) + " |")
+    for some in ([one for one in columns if one not in MERGES], [one for one in columns if one in MERGES]):
+        print("\n| | base | " + " | ".join(some) + " |\n|---|---|" + "---|" * len(some))
+        for name, cells in lines.items():
+            task = name.split(":")[0]
+            plain = f"{base['tasks'][task]['loss']:.2f} nats" if task in SKILLS else ""
+            plain = f"{base['general']:.2f} nats" if name == "general text, all plugged" else plain
+            told = [cell for cell, column in zip(cells, columns) if column in some]
+            if any(told):
+                print(f"| {name} | {plain} | " + " | ".join(told) + " |")
     if ("gated", "all") in by:
         print("\nopened by the gate: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in
                                                    by["gated", "all"]["opened"].items()))  # fmt: skip
