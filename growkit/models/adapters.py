@@ -76,10 +76,10 @@ def check_adapter(folder: str | Path, source: Checkpoint, option: str = "--adapt
         return
     for name in (ADAPTER_CONFIG, ADAPTER):
         if not (path / name).is_file():
-            raise CheckpointError(
-                f"{option}{str(folder)!r} has no {name}; name a folder that growkit tune left, or that PEFT saved as"
-                " safetensors"
-            )
+            final = path / "final"  # where a run leaves it: who has just tuned names the run
+            meant = (final / name).is_file() or is_small(final)
+            which = repr(str(final)) if meant else "a folder that growkit tune left, or that PEFT saved as safetensors"
+            raise CheckpointError(f"{option}{str(folder)!r} has no {name}; name {which}")
         check_inside(path / name)
     read_json(path / ADAPTER_CONFIG)
     try:
