@@ -95,8 +95,6 @@ def test_an_adapter_changes_the_answer_as_peft_does(tmp_path):
     assert said.text == transformers.AutoTokenizer.from_pretrained("base").decode(wanted[0, len(ids) :])
     assert said.text != growkit.generate("base", PROMPT, max_tokens=SAID).text
     refused("generate", "chat", PROMPT, "--adapter", "base", says="--adapter 'base' has no adapter_config.json")
-    adapted.save_pretrained(tmp_path / "run/final")
-    refused("generate", "chat", PROMPT, "--adapter", tmp_path / "run", says=f"; name '{tmp_path / 'run/final'}'")
     make("gpt2", dtype=torch.float32, vocab_size=512).save_pretrained("other")
     wrap(TOKENIZERS["gpt2"], eos_token="<end>", unk_token="<end>").save_pretrained("other")
     text = run("generate", "other", "a", "--adapter", tmp_path / "adapter").stderr

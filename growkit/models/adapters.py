@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from growkit.checkpoint.made_for import check_made_for
+from growkit.checkpoint.made_for import check_made_for, check_result
 from growkit.checkpoint.small_files import check_inside, read_json
 from growkit.checkpoint.source import ADAPTER, ADAPTER_CONFIG, Checkpoint
 from growkit.errors import CheckpointError, RequestError, reason_of
@@ -76,10 +76,11 @@ def check_adapter(folder: str | Path, source: Checkpoint, option: str = "--adapt
         return
     for name in (ADAPTER_CONFIG, ADAPTER):
         if not (path / name).is_file():
-            final = path / "final"  # where a run leaves it: who has just tuned names the run
-            meant = (final / name).is_file() or is_small(final)
-            which = repr(str(final)) if meant else "a folder that growkit tune left, or that PEFT saved as safetensors"
-            raise CheckpointError(f"{option}{str(folder)!r} has no {name}; name {which}")
+            check_result(path, option)
+            raise CheckpointError(
+                f"{option}{str(folder)!r} has no {name}; name a folder that growkit tune left, or that PEFT saved as"
+                " safetensors"
+            )
         check_inside(path / name)
     read_json(path / ADAPTER_CONFIG)
     try:
