@@ -157,6 +157,23 @@ def test_another_model_is_refused_with_both_hashes(world, word):
         assert "and 'other' has" in text
 
 
+def test_a_soft_mixture_given_as_a_model(world):
+    lines = [["inspect"], ["generate"], ["tune"], ["eval"]]
+    more = {"generate": ["w4"], "tune": ["--data", world / "data", "--out", "no"], "eval": ["--data", world / "data"]}
+    for (command,) in lines:
+        says = "'mov-llama/final' is a small module and no model: name its model, with --adapter mov-llama/final"
+        refused(command, "mov-llama/final", *more.get(command, []), says=says)
+
+
+@pytest.mark.parametrize("word", ["lora", "mov"])
+def test_what_is_named_as_a_small_module_and_is_none(word):
+    for line in (["generate", "llama", "w4", "--adapter"], ["verify", "llama", "--adapter"]):
+        refused(*line, "nosuch", says="'nosuch' does not exist; name a folder that growkit tune or delta left")
+        refused(*line, f"{word}-llama", says=f"--adapter '{word}-llama' is a run; name '{word}-llama/final'")
+    refused("apply", "llama", "nosuch", "-o", "no", says="'nosuch' does not exist")
+    refused("apply", "llama", f"{word}-llama", "-o", "no", says=f"'{word}-llama' is a run; name '{word}-llama/final'")
+
+
 def edited(folder, change=lambda tensors: None, **content):
     shutil.copytree(folder, "edited")
     weights, config = next(
