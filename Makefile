@@ -69,6 +69,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/weak_teacher.py $(firstword $(wildcard $(TEXT)/*.txt $(TEXT)/*/*.txt)) --work bench/weak-teacher
 	$(RUN) examples/benchmarks/router_clusters.py
 	$(RUN) examples/benchmarks/regimes.py $(TEXT) $(if $(DOCS),--docs $(DOCS)) --work bench/regimes
+	$(if $(DOCS),$(RUN) examples/benchmarks/skills.py $(TEXT) --docs $(DOCS) --work bench/skills)
 	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
 	$(if $(DOCS),$(RUN) examples/benchmarks/inherit.py $(TEXT) --other $(DOCS) --work bench/inherit)
 	$(if $(DOCS),$(RUN) examples/benchmarks/new_domain.py $(TEXT) $(DOCS) --work bench/new-domain)
@@ -78,6 +79,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
 	$(if $(PEER),$(RUN) examples/benchmarks/mergekit_values.py $(PEER))
 	$(if $(REAL),$(RUN) examples/benchmarks/smollm.py $(REAL) --work bench/smollm)
+	$(if $(REAL),$(RUN) examples/benchmarks/smollm_skill.py $(REAL) --work bench/smollm)
 	$(RUN) examples/benchmarks/merge_1b.py --work bench $(PEER)
 
 clean:

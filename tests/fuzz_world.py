@@ -174,7 +174,11 @@ APPLY = [
     "push {} org/name --dry-run",
 ]
 CHECKED = ["skill check panel a={} b=skill/final:0 --base src --data a=text.txt --data b=text.txt --tokens 64"]
-PUT_ON = ["generate src Hello --max-tokens 2 --adapter {}", "eval src --data text.txt --adapter {}"]
+PUT_ON = [
+    "generate src Hello --max-tokens 2 --adapter {}",
+    "eval src --data text.txt --adapter {}",
+    "verify src --adapter {}",
+]
 ON_FINAL = [line.replace("{}", "{}/final") for line in [APPLY[0], *PUT_ON]]
 TOKENS = [
     "eval src --data data",
@@ -219,7 +223,7 @@ READ = {
         + [(f"skill/final/{name}", [f"{PLUGGED} {{}}/final -o out"]) for name in ("gate.json", "gate.safetensors")],
     "skill": [
         (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run",
-            "skill check panel a={}/final b=skill/final:0 --json", "skill plug src {}/final:0.5 -o out",
+            "skill check panel a={}/final b=skill/final:0 --json", "skill plug src {}/final:0.5 -o out", "skill dial src {}/final --data a=text.txt --points 2 --limit 16",
             "skill plug src {}/final --as lora -o out", f"skill apply-layer src {{}}/final {TRAIN} out --steps 1"])
         for name in ("skill.json", "skill.safetensors")
     ] + [
@@ -276,6 +280,7 @@ LINES = {
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
+    "skill dial": "skill dial src skill/final --data text=text.txt --points 3 --limit 32",
     "skill apply-layer": f"skill apply-layer src skill/final {TRAIN} out --steps 2 --dry-run",
     "skill plug": f"{PLUGGED} lora --own lora=text.jsonl -o out",
     "report": "report run -o out",

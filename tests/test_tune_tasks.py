@@ -195,7 +195,7 @@ REFUSED = [  # command, model, data, options, what is said
     ("tune", "bert", "tasks", "", "conversations are learned by models that predict the next token, not by bert"),
     ("tune", "llama", "data", "--mix 2", "--mix mixes tasks, which are those of conversations"),
     ("tune", "llama", "data", "--stages regimes.toml", "stage 'one task' names tasks, which are those of conversations"),
-    ("tune", "llama", "untagged", "--stages regimes.toml", "tasks are mixed where conversations are tagged with them"),
+    ("tune", "llama", "untagged", "--stages regimes.toml", "stage 'one task' names tasks, and the conversations of"),
     ("tune", "llama", "untagged", "--mix 2", "tasks are mixed where conversations are tagged with them"),
     ("tune", "llama", "tasks", "--stages other.toml", "task 'sing' is no task of the data, which has ask, copy, sum"),
     ("tune", "llama", "tasks", "--mix ask=1 --mix copy=1", "task 'sum' has no weight"),

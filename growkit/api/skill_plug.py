@@ -42,6 +42,9 @@ def skill_plug(
         Option(help="the base's weights with the skills in, or one LoRA of PEFT of them.", flags=("--as",)),
     ] = "weights",
     allow_nonfinite: Annotated[bool, Option(help="Keep NaN and Inf weights as they are.")] = False,
+    dtype: Annotated[
+        w.DtypeName | None, Option(help="what the weights are stored as; default as the base.", metavar="TYPE")
+    ] = None,
     shard_size: w.ShardSize = "5GB",
     dry_run: Annotated[
         bool, Option(help="Plan and check the weights or the LoRA, and write nothing.", panel=w.OUTPUT)
@@ -116,7 +119,7 @@ def skill_plug(
     Returns a PluggedModel: .folder, .plan, .rank, .pairs (rho of each); of a bundle a Plugged: .folder, .said (the
     certificate), .notes. Raises RequestError or CheckpointError.
     """
-    from growkit.growth.spelling import size_in_bytes
+    from growkit.growth.spelling import dtype_of, size_in_bytes
     from growkit.merging.prepare_merge import MergeOptions
     from growkit.skills.gates.named_skills import check_names, named_skills, own_data, pairs_of
     from growkit.skills.gates.plug_gated import GatedRequest, plug_gated
@@ -132,7 +135,7 @@ def skill_plug(
             raise RequestError(
                 "--text, --own, --together, --layer and --pooling are of a gate; give --gated, or leave them out"
             )
-        return plug_skills(base, named, out, options, as_lora=form == "lora", announce=announce)
+        return plug_skills(base, named, out, options, as_lora=form == "lora", dtype=dtype_of(dtype), announce=announce)
     if form != "weights" or dry_run:
         raise RequestError(
             "--gated makes a bundle, whose base stays as it is; --as lora and --dry-run are of skills without a gate"

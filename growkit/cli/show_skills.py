@@ -14,6 +14,7 @@ from growkit.cli.show import bytes_bar, planned
 from growkit.cli.terminal import Terminal, err, out, print_json, styled
 
 if TYPE_CHECKING:
+    from growkit.skills.dial import Dialed
     from growkit.skills.gates.plug_gated import Plugged
     from growkit.skills.plug import PluggedModel
 
@@ -25,16 +26,16 @@ def plugged(result: Plugged, as_json: bool) -> None:
         return
     said, promise = result.said, result.said["promise"]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("skill", "strength", "own texts", "held out", "open it", "open others"):
+    for heading in ("skill", "strength", "threshold", "own texts", "held out", "open it", "open others"):
         table.add_column(heading, justify="left" if heading == "skill" else "right")
     for skill in said["skills"]:
         own = skill["own"]
         counts = (f"{own[key]:,}" for key in ("texts", "held", "opened", "others"))
-        table.add_row(skill["name"], f"{skill['strength']:g}", *counts)
+        table.add_row(skill["name"], f"{skill['strength']:g}", f"{skill['threshold']:.6g}", *counts)
     out.print(table)
     out.print(
-        f"gate: {said['pooling']} of layer {said['layer']}, threshold {promise['threshold']:.6g}, the"
-        f" {promise['order']:,}-th smallest level of {promise['texts']:,} general texts"
+        f"gate: {said['pooling']} of layer {said['layer']}; thresholds: the {promise['order']:,}-th smallest score of"
+        f" {promise['texts']:,} general texts"
     )
     out.print(
         styled(
@@ -86,5 +87,27 @@ def model(result: PluggedModel, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
         return
+    for note in result.notes:
+        out.note(note)
     what = "" if result.rank is None else f", a LoRA of rank {result.rank}"
     out.say(("wrote", "bold"), f" {result.folder}{what}")
+
+
+def dialed(result: Dialed, as_json: bool) -> None:
+    """Losses, a row for each strength and a column for each domain; the least of each is bold."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("strength", *result.losses):
+        table.add_column(heading, justify="right", overflow="fold")
+    best = {domain: result.best(domain) for domain in result.losses}
+    for number, strength in enumerate(result.strengths):
+        losses = (
+            styled((f"{each[number]:.4f}", "bold" if best[domain] == strength else ""))
+            for domain, each in result.losses.items()
+        )
+        table.add_row(f"{strength:+.2f}", *losses)
+    out.print(table)
+    if result.picture is not None:
+        out.say(("wrote", "bold"), f" {result.picture}")

@@ -1,5 +1,5 @@
-"""The commands that compare skills and put them together: skill check, skill plug. Knows what is shown of them;
-everything else is the library's."""
+"""The commands that compare skills and put them together: skill check, skill plug, skill dial. Knows what is shown of
+them; everything else is the library's."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from growkit.cli.commands import command
 
 if TYPE_CHECKING:
     from growkit.skills.checking.skill_table import SkillCheck
+    from growkit.skills.dial import Dialed
     from growkit.skills.gates.plug_gated import Plugged
     from growkit.skills.plug import PluggedModel
 
@@ -39,5 +40,15 @@ def plugging(call: Callable[..., "Plugged | PluggedModel"], as_json: bool) -> No
     show_skills.model(made, as_json)
 
 
+def dialing(call: Callable[..., "Dialed"], as_json: bool) -> None:
+    """Show losses against strengths, after a bar of measurements."""
+    from growkit.cli import show_data, show_skills
+
+    with show_data.bar("turning the dial", as_json) as begin:
+        seen = call(begin=begin)
+    show_skills.dialed(seen, as_json)
+
+
 command(api.skill_check, checking, interrupted=KEPT)
 command(api.skill_plug, plugging, interrupted=KEPT)
+command(api.skill_dial, dialing)

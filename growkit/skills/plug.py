@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from growkit.checkpoint.card import ADAPTER as RELATION
 from growkit.checkpoint.card import FINE_TUNE, model_card
 from growkit.checkpoint.companions import modules_conflict
@@ -25,6 +27,7 @@ from growkit.merging.merge_plan import MergePlan, apply_plan
 from growkit.merging.merger import Merger
 from growkit.merging.methods import merge_request
 from growkit.merging.prepare_merge import MergeOptions
+from growkit.merging.rounding import Rounding
 from growkit.merging.write_merge import describe, write_merged
 from growkit.skills.application_file import is_application, read_application
 from growkit.skills.checking.rho import Interference
@@ -42,18 +45,22 @@ COMMAND, LORA = "skill plug", "lora"
 @dataclass(frozen=True, kw_only=True)
 class PluggedModel:
     """What was plugged, or with `dry_run` would be. rank: of the LoRA; None: weights are written. pairs: what each
-    skill does on each other one's data, where that is known."""
+    skill does on each other one's data, where that is known. notes: what was seen while weights were written."""
 
     folder: Path
     plan: MergePlan
     rank: int | None
     pairs: Sequence[Interference]
     dry_run: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Where it is, the plan, and the pairs."""
         pairs = [pair.to_json() for pair in self.pairs]
-        return {"folder": str(self.folder), "rank": self.rank, "pairs": pairs, **self.plan.to_json()}
+        return {
+            "folder": str(self.folder), "rank": self.rank, "pairs": pairs, "rounding": list(self.notes),
+            **self.plan.to_json(),
+        }  # fmt: skip
 
 
 def plug_skills(
@@ -63,9 +70,11 @@ def plug_skills(
     options: MergeOptions,
     *,
     as_lora: bool = False,
+    dtype: torch.dtype | None = None,
     announce: Callable[[PluggedModel], None] = lambda _: None,
 ) -> PluggedModel:
     """Plug skills into the base's weights, or make one LoRA of them; an application, which has its skills in it, alone.
+    dtype: of the weights that are written, None for the base's.
 
     options.force: also skills that disturb one another, and in the place of a result that is there. announce: called
     with what will be done before anything is written. Raises CheckpointError or RequestError, having written nothing.
@@ -79,7 +88,8 @@ def plug_skills(
             )
         read_application(application.folder)
         told = replace(options, announce=lambda plan: announce(_applied(Path(out), plan, options)))
-        return _applied(Path(out), apply(base, [(application.folder, application.strength)], out, told).plan, options)
+        done = apply(base, [(application.folder, application.strength)], out, dtype, told)
+        return replace(_applied(done.folder, done.plan, options), notes=tuple(done.notes))
     if len({named.name for named in skills}) < len(skills):
         skills = [replace(named, name=str(named.folder)) for named in skills]
     with ExitStack() as opened:
@@ -102,7 +112,7 @@ def plug_skills(
         pairs = plugged_pairs([(named, members[giver.key].skill) for named, giver in zip(skills, givers)])
         notes = pairs.checked(options.force)
         strengths = {giver.key: named.strength for named, giver in zip(skills, givers)}
-        request = merge_request(tuple(strengths.values()), True, "task-arithmetic")
+        request = merge_request(tuple(strengths.values()), True, "task-arithmetic", dtype=dtype)
         plan = apply_plan(headers, givers, request, notes, COMMAND)
         order = [members[giver.key] for giver in plan.members]
         joined = JoinedLora(order, [strengths[giver.key] for giver in plan.members]) if as_lora else None
@@ -119,9 +129,12 @@ def plug_skills(
         if options.dry_run:
             return plugged
         announce(plugged)
+        rounding = Rounding()
         card = _card(plugged, sources)
         if joined is None:
-            merger = Merger(plan, checkpoint, order, options.allow_nonfinite)
+            merger = Merger(
+                plan=plan, base=checkpoint, members=order, allow_nonfinite=options.allow_nonfinite, rounding=rounding
+            )  # fmt: skip
             size, progress = options.shard_bytes, options.progress
             write_merged(merger, checkpoint, sources, Path(out), size, replaces, progress, card)
         else:
@@ -134,7 +147,7 @@ def plug_skills(
                 card=card,
                 replaces=replaces,
             )
-        return plugged
+        return replace(plugged, notes=tuple(rounding.notes(plan.tensors[0].dtype)))
 
 
 def _applied(out: Path, plan: MergePlan, options: MergeOptions) -> PluggedModel:

@@ -93,6 +93,12 @@ def run_batches(
             f"conversations are learned by models that predict the next token, not by {family.model_type}"
         )
 
+    if named is not None and train.domains is None:
+        raise RequestError(
+            f"stage {named.name!r} names tasks, and the conversations of {settings.data!r} have no tags; growkit tokenize"
+            " --chat name=PATH ... gives them"
+        )
+
     def rows(tokens: Tokens, mixing: Mixing) -> PackedBatches:
         return packed(tokens, settings.seq_len, settings.batch_size, family, settings.seed, mixing)
 
