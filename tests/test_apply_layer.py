@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import peft
 import pytest
@@ -150,3 +151,13 @@ def test_what_no_application_can_be_of(world, bench, words, says):
     places = {"plain": world / "llama", "a": bench / "a", "a:x": f"{bench / 'a'}:x", "panel": bench / "panel"}
     line = [places.get(word, word) for word in words.split()]
     refused("skill", "apply-layer", *line, "--data", world / "data", "--out", "no", "--steps", "2", says=says)
+
+
+def test_a_bundle_stands_for_its_base_and_its_skills(monkeypatch):
+    """The command runs on a real one in docs/skills.md."""
+    bundle = SimpleNamespace(base="base", folders=(Path("b/skills/a"), Path("b/skills/c")), strengths=(1.0, 0.5))
+    monkeypatch.setattr(apply_layer, "is_bundle", lambda place: place == "b")
+    monkeypatch.setattr(apply_layer, "read_bundle", lambda _: bundle)
+    assert apply_layer.skills_of("b", ()) == ("base", [(Path("b/skills/a"), 1.0), (Path("b/skills/c"), 0.5)])
+    with pytest.raises(growkit.RequestError, match="'b' is a bundle, which has its skills in it; name none behind it"):
+        apply_layer.skills_of("b", ["a"])

@@ -15,6 +15,7 @@ from growkit.merging.prepare_merge import weighted_path
 from growkit.skills.application_file import MOST_TOGETHER
 from growkit.skills.application_learners import ApplicationLearners
 from growkit.skills.application_saved import ApplicationFolder
+from growkit.skills.gates.bundle_file import is_bundle, read_bundle
 from growkit.skills.skill_file import SKILL, StoredSkill, read_skill
 from growkit.training.asked_run import TUNE, asked_resume, settings_of
 from growkit.training.learning.train_words import Trained
@@ -29,8 +30,16 @@ RATE = 4e-3  # where nothing is said, that of a skill's transform
 def skills_of(
     checkpoint: str | Path, skills: Sequence[str | Path | tuple[str | Path, float]]
 ) -> tuple[str | Path, list[tuple[str | Path, float]]]:
-    """(the model, skills with their strengths) of what a person names. Raises RequestError for a strength that is
-    none."""
+    """(the model, skills with their strengths) of what a person names; a bundle stands for its base and its skills.
+
+    Raises RequestError for a strength that is none and for skills behind a bundle, CheckpointError for one that is not
+    sound.
+    """
+    if is_bundle(checkpoint):
+        if skills:
+            raise RequestError(f"{str(checkpoint)!r} is a bundle, which has its skills in it; name none behind it")
+        bundle = read_bundle(checkpoint)
+        return bundle.base, list(zip(bundle.folders, bundle.strengths))
     chosen = []
     for entry in skills:
         folder, strength = weighted_path(entry)
