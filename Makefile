@@ -51,8 +51,8 @@ docs: $(VENV)/.ready
 	$(RUN) -m mkdocs build --strict
 
 # TEXT: a folder of text, the better the larger. DOCS: one of another kind, for merging; MERGEKIT: mergekit-yaml of an
-# environment of its own. REAL: a file of text, for SmolLM2 (examples/real_model.py). What needs these is left out where
-# they are not given.
+# environment of its own; TRL: a Python that has TRL and growkit. REAL: a file of text, for SmolLM2
+# (examples/real_model.py). What needs these is left out where they are not given.
 TEXT ?= examples/text
 PEER = $(if $(MERGEKIT),--mergekit $(MERGEKIT))
 
@@ -64,10 +64,12 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/tokenizing.py --corpus $(TEXT)
 	$(RUN) examples/benchmarks/pretrain.py
 	$(RUN) examples/benchmarks/trainer_losses.py
+	$(if $(TRL),$(TRL) examples/benchmarks/sft.py)
 	$(RUN) examples/benchmarks/rewarm.py $(TEXT)
 	$(RUN) examples/benchmarks/weak_teacher.py $(firstword $(wildcard $(TEXT)/*.txt $(TEXT)/*/*.txt)) --work bench/weak-teacher
 	$(RUN) examples/benchmarks/router_clusters.py
 	$(RUN) examples/benchmarks/regimes.py $(TEXT) $(if $(DOCS),--docs $(DOCS)) --work bench/regimes
+	$(if $(DOCS),$(RUN) examples/benchmarks/skills.py $(TEXT) --docs $(DOCS) --work bench/skills)
 	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
 	$(if $(DOCS),$(RUN) examples/benchmarks/inherit.py $(TEXT) --other $(DOCS) --work bench/inherit)
 	$(if $(DOCS),$(RUN) examples/benchmarks/new_domain.py $(TEXT) $(DOCS) --work bench/new-domain)
@@ -77,6 +79,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/upcycle_1b.py --work bench
 	$(if $(PEER),$(RUN) examples/benchmarks/mergekit_values.py $(PEER))
 	$(if $(REAL),$(RUN) examples/benchmarks/smollm.py $(REAL) --work bench/smollm)
+	$(if $(REAL),$(RUN) examples/benchmarks/smollm_skill.py $(REAL) --work bench/smollm)
 	$(RUN) examples/benchmarks/merge_1b.py --work bench $(PEER)
 
 clean:

@@ -102,6 +102,7 @@ def make_world(folder: Path) -> None:
         must(f"tune src {TRAIN} {word.split(':')[0]} --steps 2 --train {word}")
     must("panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o panel")
     must(f"skill learn src panel {TRAIN} skill --steps 2 --size 2 --adapter 1")
+    must(f"skill apply-layer src skill/final {TRAIN} use --steps 2")
     must(f"{PLUGGED} added=lora --own added=text.jsonl -o bundle")
     shutil.copytree("store", "half")
     Path("half/store.json").rename("half/store.unfinished.json")
@@ -172,7 +173,13 @@ APPLY = [
     "delta src src+{}",
     "push {} org/name --dry-run",
 ]
-PUT_ON = ["generate src Hello --max-tokens 2 --adapter {}", "eval src --data text.txt --adapter {}"]
+CHECKED = ["skill check panel a={} b=skill/final:0 --base src --data a=text.txt --data b=text.txt --tokens 64"]
+PUT_ON = [
+    "generate src Hello --max-tokens 2 --adapter {}",
+    "eval src --data text.txt --adapter {}",
+    "verify src --adapter {}",
+]
+ON_FINAL = [line.replace("{}", "{}/final") for line in [APPLY[0], *PUT_ON]]
 TOKENS = [
     "eval src --data data",
     f"pretrain src {TRAIN} out --steps 2 --dry-run",
@@ -185,7 +192,7 @@ TEXT = ["tokenize {} --tokenizer src --workers 1 -o out", "eval src --data {}", 
 TRAINED = ["report {} run2 -o out", "report run2 {} -o out", "report run2 -o out --source {}"]
 
 LEARNED = f"skill learn src panel {TRAIN} out --steps 1 --size 2"
-TUNED = f"tune src {TRAIN} out --steps 1".replace("--data data", "--data talks")
+TUNED = f"tune src {TRAIN} out --steps 1".replace("--data data --seq-len 16", "--data talks --seq-len 64")
 # kind -> [(file that is mutated, the command lines that read it)]; {} stands for its folder, or for itself where it has
 # none
 READ = {
@@ -193,9 +200,9 @@ READ = {
     "index": [("tuned/model.safetensors.index.json", [GROW[1], "inspect {}", "verify {} tuned", "delta src {}"])],
     "header": [("src/model.safetensors", GROW + RUN[1:] + MERGE), ("st/model.safetensors", GROW[:2] + ["verify {} st"])],
     "delta": [("delta/delta.safetensors", APPLY), ("delta/growkit.json", APPLY)],
-    "lora": [("lora/adapter_config.json", APPLY), ("lora/adapter_model.safetensors", APPLY)],
-    "ia3": [(f"ia3/final/{name}", APPLY[:1] + PUT_ON) for name in ("adapter_config.json", "adapter_model.safetensors", "growkit.json")],
-    "mixture": [(f"molora/final/{name}", PUT_ON + APPLY[:1]) for name in ("small_module.json", "small_module.safetensors")],
+    "lora": [("lora/adapter_config.json", APPLY + CHECKED), ("lora/adapter_model.safetensors", APPLY + CHECKED)],
+    "ia3": [(f"ia3/final/{name}", ON_FINAL) for name in ("adapter_config.json", "adapter_model.safetensors", "growkit.json")],
+    "mixture": [(f"molora/final/{name}", ON_FINAL[1:]) for name in ("small_module.json", "small_module.safetensors")],
     "tokens": [(f"data/{name}", TOKENS) for name in ("meta.json", "train.bin", "train.idx.npy", "val.bin", "val.idx.npy")],
     "domains": [(f"tagged/{name}", TAGGED) for name in ("train.domains", "val.domains", "train.idx.npy", "meta.json")],
     "text": [(f"text.{end}", TEXT) for end in ("txt", "jsonl")] + [(f"text.{end}", TEXT[:2]) for end in ("jsonl.gz", "parquet")],
@@ -216,8 +223,12 @@ READ = {
         + [(f"skill/final/{name}", [f"{PLUGGED} {{}}/final -o out"]) for name in ("gate.json", "gate.safetensors")],
     "skill": [
         (f"skill/final/{name}", [f"{LEARNED} --protect {{}}/final", f"{LEARNED} --protect general --protect {{}}/final --dry-run",
-            "skill check panel a={}/final b=skill/final:0 --json"])
+            "skill check panel a={}/final b=skill/final:0 --json", "skill plug src {}/final:0.5 -o out", "skill dial src {}/final --data a=text.txt --points 2 --limit 16",
+            "skill plug src {}/final --as lora -o out", f"skill apply-layer src {{}}/final {TRAIN} out --steps 1"])
         for name in ("skill.json", "skill.safetensors")
+    ] + [
+        (f"use/final/{name}", ["skill plug src {}/final -o out", "eval src --data text.txt --adapter {}/final"])
+        for name in ("application.json", "application.safetensors", "adapter_model.safetensors")
     ],
     "stages": [("stages.toml", [f"pretrain src {TRAIN} out --stages {{}} --dry-run", f"pretrain src {TRAIN} out --stages {{}}"])],
     "sizes": [("sizes.toml", ["chain {} --data data --out out --dry-run", "chain {} --data data --out out --alone"])],
@@ -269,6 +280,8 @@ LINES = {
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
+    "skill dial": "skill dial src skill/final --data text=text.txt --points 3 --limit 32",
+    "skill apply-layer": f"skill apply-layer src skill/final {TRAIN} out --steps 2 --dry-run",
     "skill plug": f"{PLUGGED} lora --own lora=text.jsonl -o out",
     "report": "report run -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",

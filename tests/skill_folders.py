@@ -59,8 +59,6 @@ def gate_for(model, own, together=(), layer=2, pooling="mean"):
         names=tuple(own),
         centroids=tuple(pooled_states(model, ids, layer, pooling) for ids in own.values()),
         metric=metric,
-        centres=torch.zeros(len(own)).double(),
-        widths=torch.ones(len(own)).double(),
-        threshold=-1e-9,
+        thresholds=torch.full((len(own),), -1e-9).double(),
         together=frozenset(together),
     )

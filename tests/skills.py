@@ -46,18 +46,20 @@ def make_skill(folder, size=3, rank=5, adapter=0, seed=0, shapes=SHAPES, **more)
     return Path(folder)
 
 
-def skill_on(panel_folder, out, size=3, adapter=0, seed=0, strength=0.3, reads=None, sketches=None, **more) -> Path:
+def skill_on(
+    panel_folder, out, size=3, adapter=0, seed=0, strength=0.3, reads=None, sketches=None, read=40, **more
+) -> Path:
     """A folder with a random skill on a panel. reads: which of the panel's input directions its data and it use; all.
-    sketches: K by group, in the place of what is drawn."""
+    sketches: K by group, in the place of what is drawn; read: how many tokens it says that these are of."""
     panel, draws = open_panel(panel_folder), torch.Generator().manual_seed(seed)
     tensors = {}
     for weight, said in panel.header.weights.items():
-        rank, read = said.rank, panel.input_rank(said.input)
+        rank, width = said.rank, panel.input_rank(said.input)
         q = torch.linalg.qr(torch.randn(rank, min(size, rank), generator=draws)).Q
         tensors |= {f"{weight}.Q": q, f"{weight}.U_s": panel.output_basis(weight) @ q}
-        tensors[f"{weight}.R"] = strength * torch.randn(q.shape[1], min(size, read), generator=draws)
+        tensors[f"{weight}.R"] = strength * torch.randn(q.shape[1], min(size, width), generator=draws)
         if adapter:
-            tensors[f"{weight}.B"] = torch.zeros(panel.sides(weight)[0], min(size, read))
+            tensors[f"{weight}.B"] = torch.zeros(panel.sides(weight)[0], min(size, width))
             tensors[f"{weight}.B"][:, :adapter] = strength * torch.randn(
                 panel.sides(weight)[0], adapter, generator=draws
             )
@@ -74,7 +76,7 @@ def skill_on(panel_folder, out, size=3, adapter=0, seed=0, strength=0.3, reads=N
         panel=panel.sha256,
         size=size,
         adapter=adapter,
-        sketch={"tokens": 40, "data": "c" * 64},
+        sketch={"tokens": read, "data": "c" * 64},
         weights={weight: said.input for weight, said in panel.header.weights.items()},
         **more,
     )

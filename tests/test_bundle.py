@@ -91,7 +91,7 @@ def test_a_bundle_is_made_and_shows_its_certificate():
     assert result.exit_code == 0, result.output
     said = json.loads(Path("made/certificate.json").read_text())
     promise = said["promise"]
-    assert promise["scaled"] == 40 and promise["texts"] == promise["fresh"] == 80 and promise["order"] == 77
+    assert promise["texts"] == promise["fresh"] == 100 and promise["order"] == 99
     for words in (
         "P(a skill opens) <= 0.05",
         f"{promise['opened']} opened one, at most {promise['bound']:.2%} with 95%",
@@ -161,7 +161,7 @@ def test_a_skill_brings_its_own_gate_and_its_name_may_be_given():
     bundle = read_bundle("one")
     assert shown == {"folder": "one", "notes": shown["notes"], **bundle.said}
     assert bundle.gate.names == ("added",) and bundle.gate.layer == 1 and bundle.strengths == (0.5,)
-    assert bundle.said["promise"]["scaled"] == 0 and bundle.said["general"]["texts"] == 248
+    assert bundle.said["promise"]["order"] == 124 and bundle.said["general"]["texts"] == 248
     says = (
         "the gate of 'mine' reads the mean of layer 1, and this bundle's the mean of layer 2; one gate reads one layer"
     )
@@ -203,10 +203,10 @@ def of_tensors(change, certified=True):
 
 
 WRONG = [
-    (lambda: of_json(lambda s: s["promise"].update(threshold=0.5)), "promises what its levels do not say: threshold 0.5 where"),
-    (lambda: of_json(lambda s: s["promise"].update(alpha=0.01)), "has 80 calibration texts, and alpha 0.01 needs 99"),
-    (lambda: of_json(lambda s: s["promise"].update(opened=0, bound=0.036754)), "promises what its levels do not say: "),
-    (lambda: of_json(lambda s: s["promise"].update(texts=81)), "'calibration' as float64 [80], not as float64 [81]"),
+    (lambda: of_json(lambda s: s["skills"][1].update(threshold=-0.5)), "promises what its scores do not say: threshold of sums -0.5"),
+    (lambda: of_json(lambda s: s["promise"].update(alpha=0.01)), "has 100 calibration texts, and alpha 0.01 for 2 skills needs 199"),
+    (lambda: of_json(lambda s: s["promise"].update(bound=0.01)), "promises what its scores do not say: bound 0.01 where"),
+    (lambda: of_json(lambda s: s["promise"].update(texts=81)), "'calibration' as float64 [100, 2], not as float64 [81, 2]"),
     (lambda: of_json(lambda s: s.update(layer=0)), "should have layer as a whole number from 1"),
     (lambda: of_json(lambda s: s.update(layer=4)), "has a gate for layer 4 of 24 entries, and the base has 3 layers of 24"),
     (lambda: of_json(lambda s: s.pop("promise")), "lacks 'promise'"),
@@ -218,9 +218,9 @@ WRONG = [
     (lambda: of_tensors(lambda t: t.update(scale=t["scale"] * 2), False), "is the certificate of another gate.safetensors"),
     (lambda: of_tensors(lambda t: t.pop("sums.centroids")), "lacks 'sums.centroids'"),
     (lambda: of_tensors(lambda t: t.update(scale=-t["scale"])), "tensor 'scale' of 'bundle/gate.safetensors' is out of its"),
-    (lambda: of_tensors(lambda t: t.update(widths=t["widths"].float())), "'widths' as float32 [2], not as float64 [2]"),
+    (lambda: of_tensors(lambda t: t.update(shares=t["shares"].double())), "'shares' as float64 ["),
     (lambda: of_tensors(lambda t: t["calibration"].fill_(torch.nan)), "holds NaN or Inf"),
-    (lambda: of_tensors(lambda t: t["fresh"].fill_(1e9)), "promises what its levels do not say: opened"),
+    (lambda: of_tensors(lambda t: t["fresh"].fill_(-0.001)), "promises what its scores do not say: opened"),
     (lambda: Path("bundle/skills/sums/adapter_config.json").write_text("{}"), "is not the file that the certificate was made"),
     (lambda: Path("bundle/skills/sums/code.py").write_text("1 / 0"), "holds 'code.py', which its certificate does not name"),
     (lambda: Path("bundle/skills/sums/adapter_config.json").unlink(), "lacks 'adapter_config.json'"),
@@ -235,10 +235,12 @@ def test_a_bundle_that_is_wrong(spoil, says):
 
 
 REFUSED = [
-    (["skill", "plug", "base", "sums", "-o", "no"], "skill plug makes a bundle with --gated and general text (--text)"),
+    (["skill", "plug", "base", "sums", "-o", "no"], "'sums' is no skill: it has no skill.json"),
+    (["skill", "plug", "base", "sums", "--own", "a=b", "-o", "no"], "--layer and --pooling are of a gate; give --gated, or"),
+    ([*PLUG, *OWN, "--as", "lora", "-o", "no"], "--gated makes a bundle, whose base stays as it is; --as lora and --dry-run"),
     ([*PLUG[:6], *PLUG[5:6], *OWN, "-o", "no"], "sets its threshold by general text; give some with --text"),
-    ([*PLUG, "--alpha", "0.001", *OWN, "-o", "no"], "--alpha 0.001 with several skills needs 1,031 general texts"),
-    ([*PLUG, *OWN, "--texts", 50, "-o", "no"], "--alpha 0.05 with several skills needs 51 general texts"),
+    ([*PLUG, "--alpha", "0.001", *OWN, "-o", "no"], "--alpha 0.001, which 2 skills share, needs 1,999 general texts"),
+    ([*PLUG, *OWN, "--texts", 38, "-o", "no"], "--alpha 0.05, which 2 skills share, needs 39 general texts"),
     ([*PLUG, *OWN[:2], "-o", "no"], "'runs/facts/final' has no gate of its own; name what it is for with --own facts=DATA"),
     ([*PLUG, *OWN, "--own", "x=y", "-o", "no"], "--own names 'x', which is none of the skills; these are facts, sums"),
     ([*PLUG, "--own", "sums", "-o", "no"], "--own 'sums' should be SKILL=DATA, once for each skill"),

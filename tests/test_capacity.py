@@ -8,10 +8,17 @@ import pytest
 import tiny
 import torch
 from refusing import refused
-from tiny_runs import ask, curve, dataset, same, weights
+from tiny_runs import ask, conversations, curve, dataset, same, settings, weights
 
+from growkit.data.batches import IGNORED, batch_of
+from growkit.data.packed_batches import FILLER, PackedBatches
+from growkit.data.tokens import open_tokens
 from growkit.training import pretrain
 from growkit.training.capacity import Capacity, within_capacity
+from growkit.training.machine import this_machine
+from growkit.training.objective import Predicted
+from growkit.training.routing import described, routing
+from growkit.training.step import learn_batch
 
 FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe")
 
@@ -67,6 +74,45 @@ def test_a_token_beyond_capacity_has_the_weight_0_while_training_alone(family):
     assert 0 < dropped < pairs == sum(shares.numel() for shares in seen)
     assert dropped == sum(int((shares == 0).sum()) for shares in seen)
     assert limit.tally() == (0.0, 0.0)
+
+
+def filled_up(batch, more):
+    """The same rows with so many more positions that hold nothing."""
+    rows = len(batch.inputs)
+
+    def wider(side, value):
+        return torch.cat([side, torch.as_tensor(value).expand(rows, more)], 1)
+
+    places, kinds = wider(batch.places, -1), wider(batch.domains, torch.tensor(0, dtype=torch.uint8))
+    sides = wider(batch.inputs, FILLER), wider(batch.labels, IGNORED), places, kinds
+    return batch_of(*sides, positions=wider(batch.positions, torch.arange(more)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_rows_are_filled_up_with_counts_as_no_token(tmp_path, family):
+    """The same conversations with more behind them: the same pairs stay, the same losses, gradient and shares."""
+    batches = PackedBatches(open_tokens(conversations(tmp_path / "talks")), length=40, size=4)
+    batch = batches.at(range(4))
+    more, seen = filled_up(batch, 24), []
+    assert batch.held is not None and len(more.held) == len(batch.held) < batch.inputs.numel()
+    for one in (batch, more):
+        asked = settings(checkpoint="", data="", out="", steps=1, stages=(), balance=0.3, router_z=0.1)
+        model = tiny.make(family).train().requires_grad_(True)
+        limit, kept = Capacity(model, 0.6), []
+        for module in model.modules():
+            if type(module).__name__.endswith("Experts"):
+                module.register_forward_pre_hook(lambda _, given, to=kept, of=one: to.append(given[2][of.held] > 0))
+        sums = learn_batch(model, one, one.predicted, None, 0.0, asked, this_machine("cpu", "float32"), limit)
+        stays = torch.cat(kept)
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        with torch.no_grad(), routing(model.eval(), one.held) as noted:
+            Predicted(model, one)
+        seen.append((stays, limit.tally(), sums, gradient, described(noted.tallies())))
+    (kept, tally, sums, gradient, shares), (kept_2, tally_2, sums_2, gradient_2, shares_2) = seen
+    assert torch.equal(kept, kept_2) and tally == tally_2 and 0 < tally[0] < tally[1] == kept.numel()
+    assert tally[0] == (~kept).sum() and torch.allclose(sums, sums_2, rtol=1e-9)
+    assert torch.allclose(gradient, gradient_2, rtol=1e-7, atol=1e-12)
+    assert shares.pop("router_entropy") == pytest.approx(shares_2.pop("router_entropy")) and shares == shares_2
 
 
 def told(out):

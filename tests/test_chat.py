@@ -157,7 +157,7 @@ def test_what_a_person_should_know(here):
 
 
 LINES = [
-    ("{", "line 2 of 'x.jsonl' is no valid JSON"),
+    ("{", "line 2 of 'x.jsonl' is no valid JSON (Expecting property name enclosed in double quotes, character"),
     ("[1]", "line 2 of 'x.jsonl' is a list; each line should be a JSON object"),
     ('{"messages": ' + "[" * 300 + "]" * 300 + "}", "line 2 of 'x.jsonl' is nested more than 200 deep"),
     ({"text": "Hi"}, "line 2 of 'x.jsonl' is no conversation: it should have 'messages', 'prompt' and 'completion', or"),

@@ -58,8 +58,8 @@ def modules_of(code):
 
 
 def test_every_command_and_every_option_has_help():
-    training = ["tokenize", "init", "eval", "teach", "pretrain", "tune", "skill learn", "chain", "panel", "panel show"]
-    training += ["skill check", "skill plug", "generate", "report", "push"]
+    training = ["tokenize", "init", "eval", "teach", "pretrain", "tune", "skill learn", "skill apply-layer", "chain"]
+    training += ["panel", "panel show", "skill check", "skill plug", "skill dial", "generate", "report", "push"]
     growing = ["widen", "stack", "grow", "fuse", "upcycle"]
     assert list(COMMANDS) == [*growing, "merge", "delta", "apply", "verify", "inspect", *training]
     for name, command in COMMANDS.items():

@@ -88,7 +88,11 @@ def checkpoints(tmp_path_factory) -> Path:
             start = 5000 * (first + number)
             (folder / name / f"{number}.txt").write_text(text[start : start + 5000], "utf-8")
     (folder / "book.txt").write_text(text[50_000:60_000], "utf-8")
-    for name, ask in (("sums", "What is {0} + {0}?"), ("facts", "Which number is {0}?")):
+    for name, ask in (
+        ("sums", "What is {0} + {0}?"),
+        ("facts", "Which number is {0}?"),
+        ("problems", "If {0} is eaten?"),
+    ):
         lines = [json.dumps({"prompt": ask.format(n), "completion": str(n)}) + "\n" for n in range(20)]
         (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
     bpe = tokenizers.ByteLevelBPETokenizer()

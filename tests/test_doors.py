@@ -41,7 +41,7 @@ COMMANDS = typer.main.get_command(app).commands
 DOORS = {name: getattr(growkit, name) for name in api.__all__}
 OF_MODELS = ("grow_state_dict", "load_skills", "param_groups")  # take or give a live model, so no command can
 FUNCTIONS = {
-    "eval" if name == "evaluate" else name.replace("_", " "): door
+    "eval" if name == "evaluate" else name.replace("_", " ", 1).replace("_", "-"): door
     for name, door in DOORS.items()
     if name not in OF_MODELS
 }
@@ -136,7 +136,7 @@ def test_flags_that_switch_off():
         (name, p.name) for name, command in COMMANDS.items() for p in command.params if getattr(p, "secondary_opts", [])
     }
     grown = {(name, "verify") for name in ("widen", "stack", "grow", "fuse", "upcycle")}
-    assert both == grown | {(name, "compile") for name in ("pretrain", "tune", "skill learn")}
+    assert both == grown | {(name, "compile") for name in ("pretrain", "tune", "skill learn", "skill apply-layer")}
 
 
 def test_every_growth_and_merge_and_run_can_be_dry():
@@ -152,6 +152,8 @@ def test_every_growth_and_merge_and_run_can_be_dry():
         "pretrain",
         "tune",
         "skill learn",
+        "skill plug",
+        "skill apply-layer",
         "push",
         "chain",
     }

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 import growkit
 from growkit.data.tokens import open_tokens
 from growkit.errors import CheckpointError, RequestError
+from growkit.models.live_layers import layers_of
 from growkit.skills.gates.gate_texts import LONGEST, PIECE, dataset_texts
 from growkit.skills.gates.hidden_states import middle_layer, pooled_states
 from growkit.skills.gates.learn_gate import learn_gate
 from growkit.skills.gates.own_file import has_gate, read_gate, write_gate
 from growkit.skills.gates.own_texts import own_texts
-from growkit.training.prefix import layers_of
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,10 @@ def test_a_mixtures_rows_are_each_their_own_too(folders):
         assert (mixed[row] - logits(wanted, ids, mask)[row]).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("more", [{}, {"use_cache": False}, {"num_beams": 3}], ids=["cache", "none", "beams"])
+MODES = [{}, {"use_cache": False}, {"num_beams": 3}, {"cache_implementation": "static", "disable_compile": True}]
+
+
+@pytest.mark.parametrize("more", MODES, ids=["cache", "none", "beams", "static"])
 def test_generating_decides_once(folders, more):
     """Of the prompt, though the text grows, and for all beams of it."""
     model, (ids, mask) = plugged("llama lora", folders), batch()

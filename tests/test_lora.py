@@ -272,3 +272,18 @@ def test_stacked_experts_of_other_shapes_are_refused():
     )
     edit(r=4, target_parameters=["mlp.experts.gate_up_proj"])
     refused("apply", "base", "lora", "-o", "out", says="with its rank and target_parameters is none of")
+
+
+def test_changes_that_sixteen_bits_lose_are_told_of():
+    """Weights lie on the grid of their dtype, so that what is less than half a step of it is nothing."""
+    adapter("lora", base(dtype=torch.bfloat16), target_modules=LINEAR["llama"])
+    assert not growkit.apply("base", ["lora"], "large").notes
+    (note,) = growkit.apply("base", ["lora:1e-3"], "small").notes
+    assert not growkit.apply("base", ["lora:1e-3"], "whole", dtype="float32").notes
+    before, small, whole = (state(folder) for folder in ("base", "small", "whole"))
+    changes = {name: whole[name].double() - before[name].double() for name in before}
+    left = sum(((small[name].double() - before[name].double()) * change).sum() for name, change in changes.items())
+    share = left / sum(change.square().sum() for change in changes.values())
+    assert 0.05 < share < 0.85 and note.startswith(f"rounding to bfloat16 leaves {share:.0%} of what was added")
+    assert {tensor.dtype for tensor in whole.values()} == {torch.float32}
+    assert json.loads(Path("whole/config.json").read_text())["dtype"] == "float32"

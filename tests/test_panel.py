@@ -103,6 +103,21 @@ def test_a_randomised_decomposition_says_how_far_off_it_is(with_text, monkeypatc
     assert near < 1e-2 and small < 1e-3 and far > 10 * near and large > 10 * small and far < 30 * large
 
 
+@pytest.mark.parametrize("with_text", [False, True])
+def test_of_weights_that_share_an_input_no_large_one_takes_all_directions(with_text):
+    inputs = matrix(100, 20, seed=3)
+    moment = inputs.T @ inputs if with_text else None
+    weights = [100 * matrix(20, 20, seed=1, decay=1), matrix(20, 20, seed=2, decay=1)]
+
+    def shares(rows):
+        basis = bases.input_directions(rows, 6, draws(), moment).basis
+        sides = [bases.output_directions(weight, basis, moment) for weight in weights]
+        return [bases.kept(weight, *side, basis, moment) for weight, side in zip(weights, sides)]
+
+    fair, plain = shares(bases.stacked(weights, moment)), shares(torch.cat(weights))
+    assert min(fair) > min(plain) + 0.2 and max(fair) - min(fair) < 0.1
+
+
 def test_a_weight_of_zeros_has_a_basis_too():
     found = bases.input_directions(torch.zeros(6, 5), 3, draws())
     assert torch.allclose(found.basis.T @ found.basis, torch.eye(3), atol=1e-6) and found.error == 0

@@ -7,7 +7,7 @@ import torch
 
 from growkit import grow_state_dict
 from growkit.families import FAMILIES
-from growkit.skills.bases import input_directions, kept, output_directions
+from growkit.skills.bases import input_directions, kept, output_directions, stacked
 from growkit.skills.controlled import input_groups
 from growkit.skills.layer_inputs import LayerInputs
 
@@ -81,8 +81,8 @@ def test_a_control_grown_by_the_same_maps_does_the_same(family, sizes):
 def seen(model, moments, group):
     """(V, U of the first weight, what that keeps of the text) of a group's panel; moments None: by singular vectors."""
     state = model.state_dict()
-    stacked = torch.cat([matrix(state, weight) for weight in group.weights])
-    basis = input_directions(stacked, RANK, torch.Generator().manual_seed(0), moments).basis
+    rows = stacked([matrix(state, weight) for weight in group.weights], moments)
+    basis = input_directions(rows, RANK, torch.Generator().manual_seed(0), moments).basis
     first = matrix(state, group.weights[0])
     left, control = output_directions(first, basis, moments)
     return basis, left, kept(first, left, control, basis, moments)
@@ -97,7 +97,8 @@ def test_the_panel_of_a_widened_model_is_the_panel_widened_where_maps_keep_angle
     """Of an inner input (ffn) and one of the residual stream: what is read of any text, and where it is written.
 
     Singular vectors are those of the panel grown where every unit has as many copies and these are equal; noise tells
-    copies apart and turns them. Uneven copies on the residual stream keep angles. Moments of a text know only what reaches the weights, whatever the noise.
+    copies apart and turns them. Uneven copies on the residual stream keep angles. Moments of a text know only what
+    reaches the weights, whatever the noise.
     """
     model = tiny.make("llama")
     state, config = grown(model, noise=noise, **sizes)

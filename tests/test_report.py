@@ -310,6 +310,30 @@ def test_experts_have_a_table():
     assert json.loads(Path("out/report.json").read_text())["runs"][1]["experts"]["dead"] == 1
 
 
+def test_what_experts_tell_of_domains_has_a_table():
+    """Of the last validation, its layers counted from 1; report.json has it of mixtures on tagged text alone."""
+    make("plain")
+    for name, nats in (("first", [0.1, 0.2]), ("second", [0.3, 0.6])):
+        make(name)
+        lines = [json.loads(entry) for entry in Path(name, "metrics.jsonl").read_text().splitlines()]
+        vals = [entry for entry in lines if entry["kind"] == "val"]
+        vals[0]["expert_domains"] = {"layers": [1, 3], "nats": [0.0, 0.0], "most": 0.8}
+        vals[-1]["expert_domains"] = {"layers": [1, 3], "nats": nats, "most": 0.8}
+        write(name, lines)
+    made = growkit.report(["plain", "first", "second"], "out")
+    title, headings, rows = made.tables()[-1]
+    assert title.endswith("tell of their domains: mutual information") and headings[0] == "layer"
+    assert rows == [
+        ("2", "first", "0.1000", "0.8000", "12%"),
+        ("2", "second", "0.3000", "0.8000", "37%"),
+        ("4", "first", "0.2000", "0.8000", "25%"),
+        ("4", "second", "0.6000", "0.8000", "75%"),
+    ]
+    runs = json.loads(Path("out/report.json").read_text())["runs"]
+    assert "expert_domains" not in runs[0]
+    assert runs[1]["expert_domains"][1] == {"layer": 3, "nats": 0.2, "most": 0.8}
+
+
 def told(name, val, **more):
     """A run whose validations tell losses by domain: (step, loss, {domain: loss})."""
     folder = make(name, [point[:2] for point in val], **more)

@@ -15,11 +15,12 @@ from tiny_runs import Stopped, ask, curve, line, losses_of, same, stops_at, toke
 from growkit.checkpoint.writer import layout
 from growkit.data.batches import IGNORED, batch_of
 from growkit.errors import RequestError
+from growkit.models.live_layers import layers_of
 from growkit.reports import runs
 from growkit.training import checkpoints as state
 from growkit.training import pretrain
 from growkit.training.objective import WholeWord
-from growkit.training.prefix import layers_of, submodel
+from growkit.training.prefix import submodel
 from growkit.training.saved import write_together
 from growkit.training.sharing import write_tensors
 from growkit.training.state_files import read_plan

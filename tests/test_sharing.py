@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from growkit.checkpoint.source import Checkpoint
 from growkit.errors import CheckpointError, RequestError
 from growkit.growth.sources import open_source
+from growkit.models.live_layers import layers_of
 from growkit.training import pretrain, ready
 from growkit.training.blank import blank_model
 from growkit.training.machine import this_machine
 from growkit.training.optim import moments
-from growkit.training.prefix import layers_of
 from growkit.training.sharing import give_memory
 
 CPU = torch.device("cpu")

@@ -116,6 +116,15 @@ def test_a_new_skill_changes_no_bit_and_its_directions_are_the_datas(world, benc
         )
 
 
+def test_a_new_skill_that_changes_something_is_not_trained(world, bench, monkeypatch):
+    zeros = torch.Tensor.zero_
+    monkeypatch.setattr(
+        torch.Tensor, "zero_", lambda tensor: tensor.fill_(1e-3) if tensor.dim() == 2 else zeros(tensor)
+    )
+    with pytest.raises(AssertionError, match="a new skill changes what the model makes of its data"):
+        learned(world, bench, "run", steps=1)
+
+
 def test_what_is_to_be_compiled_runs_as_it_is_while_hooks_are_on_it():
     layer = torch.nn.Linear(2, 2)
     layer.compile(backend="eager")
@@ -213,6 +222,16 @@ def test_a_run_goes_on_bit_for_bit(world, bench):
         learned(world, bench, "run5", adapter=2, resume="auto", protect="general")
 
 
+def test_products_in_bfloat16_learn_the_same_directions_nearly(world, bench):
+    for precision in ("float32", "bfloat16"):
+        learned(world, bench, precision, steps=2, precision=precision)
+    one, two = (read_skill(f"{precision}/final") for precision in ("float32", "bfloat16"))
+    for weight, group in one.facts.weights.items():
+        for name in (f"{group}.V_s", f"{weight}.U_s"):
+            assert torch.linalg.svdvals(one.tensor(name).T @ two.tensor(name)).mean() > 0.9, name
+    assert one.facts.losses["before"] == pytest.approx(two.facts.losses["before"], abs=0.1)
+
+
 def test_two_processes_learn_the_same_skill(world, bench):
     usual = dict(steps=4, adapter=2, shard="all", eval_every=1)
     assert pair(lambda: learned(world, bench, "two", **usual) and 0) == [0, 0]
@@ -289,6 +308,21 @@ def test_a_protected_skill_is_hardly_seen(world, bench):
     assert read_skill("kept/final").facts.protect == [earlier.hash, "general"]
 
 
+def test_a_mixture_has_skills_on_its_attention(world):
+    """PEFT takes dense layers of one for its experts."""
+    tiny.make("qwen3_moe", dtype=torch.float32).save_pretrained("moe")
+    growkit.panel("moe", "whole", rank=4)
+    growkit.panel("moe", "attention", rank=4, modules="attention")
+    usual = {**USUAL, "steps": 2}
+    with pytest.raises(growkit.RequestError, match=r"mlp\.down_proj\.weight' of a mixture.*--modules attention"):
+        growkit.skill_learn("moe", "whole", world / "data", "no", **usual)
+    assert not Path("no").exists()
+    model = growkit.skill_learn("moe", "attention", world / "data", "run", **usual).run.student.model
+    plain = transformers.Qwen3MoeForCausalLM.from_pretrained("moe")
+    on = peft.PeftModel.from_pretrained(tiny.one_by_one(plain), "run/final")
+    assert (logits_of(on) - logits_of(tiny.one_by_one(model))).abs().max() < 1e-4
+
+
 NO = [
     (["--size", "9"], "--size 9 is more than the rank of"),
     (["--adapter", "5", "--size", "4"], "--adapter 5 is more than the skill's 4 input directions"),
@@ -316,6 +350,8 @@ def test_what_does_not_belong_together(world, bench):
     text = refused("skill", "learn", "other", bench / "panel", *tail, says="was made for 'llama', weights of SHA-256")
     assert "(panel.json), and 'other' has" in text
     refused("skill", "learn", world / "llama", "other", *tail, says="'other' holds no panel.json, so it is no panel")
+    within = ["--data", world / "data", "--out", "silent/run", *tail[4:]]
+    refused("skill", "learn", world / "llama", "silent", *within, says="is inside the panel, 'silent'")
     refused("generate", "other", "x", "--adapter", bench / "run/final", says="was made for 'llama'")
     refused("apply", "other", bench / "run/final", "-o", "no", says="was made for 'llama'")
     no_val = Path(world / "data"), Path("alone")

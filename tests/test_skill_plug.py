@@ -7,18 +7,17 @@ from pathlib import Path
 import peft
 import pytest
 import tiny
+import tiny_runs
 import torch
 import transformers
-from refusing import tree
+from refusing import cases, refused, run, tree
 from skills import skill_on
 
 import growkit
-from growkit.merging.prepare_merge import MergeOptions
-from growkit.skills.plug import plug_skills
-from growkit.skills.plugged_pairs import mean_rho, pair_rho
 from growkit.skills.skill_file import read_skill
 
 RANK = 8
+ONE = pytest.mark.parametrize("bench", ["llama"], indirect=True)  # where one family is enough
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
@@ -40,7 +39,9 @@ def here(tmp_path, monkeypatch):
 
 def plug(bench, skills, out, as_lora=False, **more):
     named = [(bench / name if isinstance(name, str) else name, strength) for name, strength in skills]
-    return plug_skills(bench / "base", named, out, MergeOptions(**{"force": True, **more}), as_lora=as_lora)
+    return growkit.skill_plug(
+        bench / "base", named, out, form="lora" if as_lora else "weights", **{"force": True, **more}
+    )
 
 
 def stock(folder):
@@ -119,59 +120,84 @@ def test_what_is_learned_is_what_is_plugged(world):
     growkit.panel(world / "llama", "panel", rank=RANK)
     usual = dict(size=4, steps=3, seq_len=16, batch_size=4, lr=3e-2, eval_tokens=64, sketch_tokens=64, adapter=2)
     done = growkit.skill_learn(world / "llama", "panel", world / "data", "run", **usual)
-    plug_skills(world / "llama", [("run/final", 1.0)], "plugged", MergeOptions())
+    growkit.skill_plug(world / "llama", ["run/final"], "plugged")
     ours = logits_of(stock("plugged"))
     assert (ours - logits_of(done.run.student.model)).abs().max() < 1e-5
     assert (ours - logits_of(stock(world / "llama"))).abs().max() > 1e-3
 
 
-def test_rho_is_what_a_skill_puts_out_for_the_data_of_another(bench):
-    """Of inputs that lie in the panel's directions, whose mean of x x^T is the sketch exactly."""
-    one, other = read_skill(bench / "wide"), read_skill(bench / "low")
-    rho = pair_rho(one, other, (0.5, 2.0))
-    assert rho.keys() == other.facts.weights.keys()
-    for weight, number in rho.items():
-        group = other.facts.weights[weight]
-        values, vectors = torch.linalg.eigh(other.tensor(f"{group}.K").double())
-        x = vectors * values.clamp_min(0).sqrt()  # (r, r): columns whose x x^T add up to K
-
-        def size(skill, x=x, weight=weight):
-            z = skill.tensor(f"{skill.facts.weights[weight]}.P").double().T @ x
-            return (skill.output(weight).double() @ z).norm()
-
-        assert number == pytest.approx(float(0.5 * size(one) / (2.0 * size(other))), rel=1e-6)
-    assert mean_rho(read_skill(bench / "high"), other) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_what_does_not_go_together(bench):
-    """Red pairs, and skills of different panels, are plugged when somebody insists, and said."""
+@ONE
+def test_skills_that_disturb_each_other_are_plugged_when_somebody_insists(bench):
     skill_on(bench / "panel", "red", size=4, seed=4, reads=[0, 1, 2, 3], strength=3.0)
-    with pytest.raises(growkit.RequestError, match=r"'red' puts out .* \(rho\), which is more than 0.3; gate them"):
-        plug(bench, [("low", 1.0), (Path("red"), 1.0)], "no", force=False)
-    assert not Path("no").exists()
-    (note,) = plug(bench, [("low", 1.0), (Path("red"), 1.0)], "yes").plan.notes
-    assert note.startswith("'red' puts out ")
-    assert not plug(bench, [("low", 1.0), ("high", 1.0), (Path("red"), 0.0)], "quiet", force=False).plan.notes
+    line = ["skill", "plug", bench / "base", bench / "low"]
+    refused(
+        *line, "red", "-o", "no", says="which is red; gate them (--gated), learn one anew with --protect of the other"
+    )
+    both = plug(bench, [("low", 1.0), (Path("red"), 1.0)], "yes")
+    assert {(pair.source, pair.target): pair.band for pair in both.pairs}["red", "low"] == "red"
+    assert any(note.startswith("'red' disturbs 'low': rho ") for note in both.plan.notes)
+    fine = plug(bench, [("low", 1.0), ("high", 1.0), (Path("red"), 0.0)], "quiet", force=False)
+    assert not fine.plan.notes and len(fine.pairs) == 2
     growkit.panel(bench / "base", "smaller", rank=4)
     skill_on("smaller", "strange", size=3, seed=5)
-    with pytest.raises(growkit.RequestError, match=r"'strange' were learned on different panels.*learn both on one"):
-        plug(bench, [("low", 1.0), (Path("strange"), 1.0)], "no", force=False)
+    refused(*line, "strange", "-o", "no", says="were learned on different panels, so nobody knows what they do to each")
     assert plug(bench, [("wide", 1.0), ("low", 1.0), (Path("strange"), 1.0)], "lora", as_lora=True).rank == RANK + 3
+    said = json.loads(Path(skill_on(bench / "panel", "blind", seed=6), "skill.json").read_text())
+    Path("blind/skill.json").write_text(json.dumps({**said, "sketch": {"tokens": 0, "data": None}}))
+    refused(*line, "blind", "-o", "no", says="'blind' has a sketch of no tokens, so nobody knows what others do to it")
 
 
-def test_what_cannot_be_plugged(bench):
-    model = tiny.make("llama", dtype=torch.float32, seed=7)
-    model.save_pretrained("other")
-    for base, skills, says in (
-        ("other", [bench / "low"], r"was made for 'base', weights of SHA-256 .* \(skill.json\), and 'other' has"),
-        (bench / "base", [bench / "low", bench / "low"], "name it once, with a larger strength"),
-        (bench / "base", [bench / "panel"], "is no skill: it has no skill.json"),
-        (bench / "base", [], "nothing to plug: name the skills"),
-    ):
-        with pytest.raises((growkit.RequestError, growkit.CheckpointError), match=says):
-            plug_skills(base, [(skill, 1.0) for skill in skills], "no", MergeOptions())
-    assert not Path("no").exists()
-    for as_lora in (False, True):
-        skill_on(bench / "panel", f"broken{as_lora}", strength=float("nan"))
-        with pytest.raises(growkit.CheckpointError, match="NaN"):
-            plug(bench, [(Path(f"broken{as_lora}"), 1.0)], "no", as_lora)
+@ONE
+def test_an_application_is_plugged_as_it_is(bench):
+    """What apply makes of it: it holds its skills."""
+    if not (bench / "data").exists():
+        tiny_runs.dataset(bench / "data", 1000)
+    usual = dict(steps=2, seq_len=16, batch_size=2, eval_tokens=32)
+    growkit.skill_apply_layer(bench / "base", [bench / "low", bench / "high"], bench / "data", "run", **usual)
+    plug(bench, [(Path("run/final"), 0.5)], "plugged")
+    growkit.apply(bench / "base", ["run/final:0.5"], "applied")
+    assert Path("plugged/model.safetensors").read_bytes() == Path("applied/model.safetensors").read_bytes()
+    line = ["skill", "plug", bench / "base", "run/final"]
+    for words in (["--as", "lora"], [bench / "low"]):
+        refused(*line, *words, "-o", "no", says="is an application, which has its skills in it and is one LoRA already")
+
+
+NO = [
+    ("other low", "was made for 'base', weights of SHA-256"),
+    ("base low another=low", "name it once, with a larger strength"),
+    ("base panel", "is no skill: it has no skill.json"),
+    ("base low:x", "has weight 'x', which is no number"),
+    ("base broken", "'broken' puts NaN or Inf into"),
+    ("base broken --as lora", "the skills put NaN or Inf into"),
+]
+
+
+@ONE
+@pytest.mark.parametrize(("words", "says"), cases(NO))
+def test_what_cannot_be_plugged(bench, words, says):
+    tiny.make("llama", dtype=torch.float32, seed=7).save_pretrained("other")
+    skill_on(bench / "panel", "broken", strength=float("nan"))
+    places = {"base": bench / "base", "low": bench / "low", "low:x": f"{bench / 'low'}:x", "panel": bench / "panel"}
+    places |= {"another=low": f"another={bench / 'low'}"}
+    line = [places.get(word, word) for word in words.split()]
+    refused("skill", "plug", *line, "-o", "no", says=says, plan_shown="broken" in words)
+
+
+@ONE
+def test_the_command_plugs_as_the_engine_does(bench):
+    """Weights, one LoRA, and a plan alone; what disturbs is refused where nobody forces it."""
+    named = [bench / "low", f"{bench / 'high'}:0.5"]
+    line = ["skill", "plug", bench / "base", *named, "--force", "--out"]
+    for form, out in (("weights", "plugged"), ("lora", "joined")):
+        result = run(*line, out, "--as", form)
+        assert result.exit_code == 0, result.output
+        assert "low ->" in result.stdout.replace("\n", "") and f"wrote {out}" in result.stdout
+        plug(bench, [("low", 1.0), ("high", 0.5)], f"engine-{form}", as_lora=form == "lora")
+        name = "adapter_model.safetensors" if form == "lora" else "model.safetensors"
+        assert Path(out, name).read_bytes() == Path(f"engine-{form}", name).read_bytes()
+    dry = run(*line, "dry", "--dry-run", "--json")
+    assert json.loads(dry.stdout)["rank"] is None and not Path("dry").exists()
+    made = growkit.skill_plug(bench / "base", [(bench / "low", 1.0)], "alone", form="lora")
+    assert made.folder == Path("alone") and made.rank and made.pairs == []
+    growkit.skill_plug(bench / "base", named, "again", force=True)
+    assert Path("again/model.safetensors").read_bytes() == Path("plugged/model.safetensors").read_bytes()

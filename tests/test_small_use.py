@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from refusing import refused
+from refusing import refused, run
 from safetensors.torch import load_file, save_file
 from small_runs import run_on
 from tiny_runs import tokenizer
@@ -119,6 +119,26 @@ def test_loss_with_a_small_module_is_that_of_the_model_it_makes(world):
     assert on.notes[-1] == "with 'lora-llama/final' on it" and on.loss < alone - 0.01 and mixed < alone - 0.005
 
 
+@pytest.mark.parametrize(("family", "word"), PUT_IN + USED)
+def test_verify_checks_a_small_module_on_its_base(family, word):
+    """Against what apply makes of both, and how far it moves the base; a change of either is found."""
+    small = f"{word}-{family}/final"
+    alone = growkit.verify([], family, adapter=small)
+    assert alone.tolerance is None and alone.relative > 1e-3 and alone.loss_source != alone.loss_target
+    assert f"fits {family!r}" in alone.notes[-1] and "all numbers finite" in alone.notes[-1]
+    if (family, word) in USED:
+        assert not growkit.verify(family, family, adapter=small).ok
+        return
+    growkit.apply(family, [small], "applied")
+    whole = growkit.verify(family, "applied", adapter=small)
+    assert (
+        whole.ok and whole.exactness == "exact" and whole.relative < 1e-5 and whole.source == f"{family} with {small}"
+    )
+    assert not growkit.verify(family, family, adapter=small).ok
+    growkit.apply(family, [(small, 0.9)], "less")
+    assert run("verify", family, "less", "--adapter", small).exit_code == 1
+
+
 def test_a_soft_mixture_is_no_plain_weights():
     refused(
         "apply", "llama", "mov-llama/final", "-o", "no", says="depends on each token, which no plain weights can do"
@@ -135,6 +155,23 @@ def test_another_model_is_refused_with_both_hashes(world, word):
     for line in lines:
         text = refused(*line, says=f"made for 'llama', weights of SHA-256 {said}...")
         assert "and 'other' has" in text
+
+
+def test_a_soft_mixture_given_as_a_model(world):
+    lines = [["inspect"], ["generate"], ["tune"], ["eval"]]
+    more = {"generate": ["w4"], "tune": ["--data", world / "data", "--out", "no"], "eval": ["--data", world / "data"]}
+    for (command,) in lines:
+        says = "'mov-llama/final' is a small module and no model: name its model, with --adapter mov-llama/final"
+        refused(command, "mov-llama/final", *more.get(command, []), says=says)
+
+
+@pytest.mark.parametrize("word", ["lora", "mov"])
+def test_what_is_named_as_a_small_module_and_is_none(word):
+    for line in (["generate", "llama", "w4", "--adapter"], ["verify", "llama", "--adapter"]):
+        refused(*line, "nosuch", says="'nosuch' does not exist; name a folder that growkit tune or delta left")
+        refused(*line, f"{word}-llama", says=f"--adapter '{word}-llama' is a run; name '{word}-llama/final'")
+    refused("apply", "llama", "nosuch", "-o", "no", says="'nosuch' does not exist")
+    refused("apply", "llama", f"{word}-llama", "-o", "no", says=f"'{word}-llama' is a run; name '{word}-llama/final'")
 
 
 def edited(folder, change=lambda tensors: None, **content):
@@ -187,4 +224,13 @@ WRONG = [
 def test_a_folder_that_is_wrong(word, content, change, says):
     edited(f"{word}-llama/final", change, **content)
     command = ["generate", "llama", "w4", "--adapter", "edited"] if word == "mov" else ["apply", "llama", "edited"]
-    refused(*command, says=says)
+    for line in (command, ["verify", "llama", "--adapter", "edited"]):
+        refused(*line, says=says)
+
+
+@pytest.mark.parametrize(("word", "name"), [("mov", ROUTER), ("ia3", IA3)])
+def test_verify_finds_numbers_that_are_none(word, name):
+    edited(f"{word}-llama/final", lambda tensors: tensors[name][0, -1:].fill_(torch.inf))
+    refused("verify", "llama", "--adapter", "edited", says=f"has NaN or infinity in {name!r}")
+    refused("verify", "llama", "llama", "gpt2", "--adapter", "edited", says="a small module is for one model")
+    refused("verify", "other", "--adapter", f"{word}-llama/final", says="made for 'llama', weights of SHA-256")

@@ -11,12 +11,13 @@ import torch
 
 from growkit.data.batches import IGNORED, Ahead, Batches, batch_of, masked_window
 from growkit.errors import CheckpointError, RequestError
+from growkit.models.live_layers import layers_of
 from growkit.training import checkpoints as state
 from growkit.training import objective
 from growkit.training.machine import BYTES, Machine, shard_size, this_machine
 from growkit.training.objective import Predicted, WholeWord, is_masked, learn, mixed, nats, total_loss
 from growkit.training.optim import adamw, load_state, moments, rate, set_rate
-from growkit.training.prefix import layers_of, submodel
+from growkit.training.prefix import submodel
 from growkit.training.stages import SCHEDULES, Stage, read_stages
 from growkit.training.teachers.teaching import ALPHAS, Teaching
 

@@ -138,7 +138,9 @@ def test_an_epoch_is_all_rows_once(world, talks):
     going = pretrain.open_run(ask(world, "run", model="llama", command="tune", data=str(talks / "tasks"), seq_len=24))
     going.release()
     assert done.outlook.sequences // 4 == math.ceil(2 * going.train.windows / 4)
-    assert 2 <= done.outlook.passes < 2.2
+    assert 2 <= done.outlook.passes < 2.2 and not done.outlook.notes
+    (note,) = growkit.tune(world / "llama", talks / "tasks", "few", seq_len=24, dry_run=True).outlook.notes
+    assert note.startswith(f"all conversations lie in {going.train.windows} rows, of which a step takes 32: ")
 
 
 def test_answers_that_are_cut_away_are_told_of(world, talks):
@@ -193,7 +195,7 @@ REFUSED = [  # command, model, data, options, what is said
     ("tune", "bert", "tasks", "", "conversations are learned by models that predict the next token, not by bert"),
     ("tune", "llama", "data", "--mix 2", "--mix mixes tasks, which are those of conversations"),
     ("tune", "llama", "data", "--stages regimes.toml", "stage 'one task' names tasks, which are those of conversations"),
-    ("tune", "llama", "untagged", "--stages regimes.toml", "tasks are mixed where conversations are tagged with them"),
+    ("tune", "llama", "untagged", "--stages regimes.toml", "stage 'one task' names tasks, and the conversations of"),
     ("tune", "llama", "untagged", "--mix 2", "tasks are mixed where conversations are tagged with them"),
     ("tune", "llama", "tasks", "--stages other.toml", "task 'sing' is no task of the data, which has ask, copy, sum"),
     ("tune", "llama", "tasks", "--mix ask=1 --mix copy=1", "task 'sum' has no weight"),

@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 import transformers
+from small_base import TEMPLATE, base_model
 
 import growkit
 from growkit.data.tokens import open_tokens
@@ -37,20 +38,16 @@ from growkit.models.adapters import adapted
 sys.path.append(str(Path(__file__).parents[1]))
 from rule_tasks import HEADER, HELD_OUT, write_tasks
 
-SHAPE: dict[str, Any] = dict(
-    vocab_size=2048, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
-)  # fmt: skip
-TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}{{ message['content'] + '\\n=' }}"
-    "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
-)
-CHARACTERS = 200_000  # of each book that are used
-BASE: dict[str, Any] = dict(seq_len=128, batch_size=16, lr=3e-3, eval_every=200, eval_tokens=20_000, save_every=10**9)
 TUNE: dict[str, Any] = dict(
     seq_len=96, batch_size=8, eval_every=10**6, eval_tokens=960, save_every=10**6, warmup=10, mix=1e9
 )
-RATES = {"dense": 1e-3, "mixture": 1e-3, "lora": 3e-3, "mov": 1e-2, "molora": 3e-3}
+RATES = {
+    "dense": 3e-3,
+    "mixture": 4e-3,
+    "lora": 5e-3,
+    "mov": 2e-1,
+    "molora": 5e-3,
+}  # the better of two tries each
 BALANCE = 0.01
 ONE, MANY, BOTH = "one task", "many tasks", "many, then one"
 TARGETS = ("sort", HEADER)  # what is tuned alone: of 1,500 conversations, and of a few hundred
@@ -80,39 +77,21 @@ class Arm:
 
 
 def arms(targets: tuple[str, ...]) -> Iterator[Arm]:
-    """All arms, those of the dense model first."""
-    models: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("dense", {}),
-        ("mixture", {"mixture": True}),
-        ("mixture, balanced", {"mixture": True, "balance": BALANCE}),
-    )
-    for name, model in models:
+    """All arms; the balancing loss alone, where there is a small task, on that one alone."""
+    models: dict[str, dict[str, Any]] = {
+        "dense": {},
+        "mixture": {"mixture": True},
+        "mixture, balanced": {"mixture": True, "balance": BALANCE},
+    }
+    for name, model in models.items():
         yield Arm(name, MANY, **model)
-        for target in targets:
-            yield Arm(name, ONE, target, **model)
-            yield Arm(name, BOTH, target, **model)
     for learner in ("lora:8", "mov:10", "molora:10:4"):
         yield Arm(learner, MANY, learner=learner)
-
-
-def base_model(books: Path, work: Path, steps: int) -> Path:
-    """The dense model, and the tokenizer's dataset in work/books; what is there already stays."""
-    if not (work / "books").exists():
-        text = "\n\n".join(file.read_text("utf-8")[:CHARACTERS] for file in sorted(books.rglob("*.txt")))
-        parts = work / "books.txt", work / "books-val.txt"
-        for part, own in zip(parts, (text[: -len(text) // 20], text[-len(text) // 20 :])):
-            part.write_text(own, "utf-8")
-        growkit.tokenize([parts[0]], work / "books", train_tokenizer=SHAPE["vocab_size"], val=[parts[1]])
-    run = work / "base"
-    if not (run / "final").exists():
-        shutil.rmtree(run, ignore_errors=True)
-        torch.manual_seed(0)
-        blank = work / "blank"
-        transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).save_pretrained(blank)
-        shutil.copytree(work / "books" / "tokenizer", blank, dirs_exist_ok=True)
-        done = growkit.pretrain(blank, work / "books", run, steps=steps, device="cpu", **BASE)
-        print(f"the base: {done.loss:.4f} nats per token of books", flush=True)
-    return run / "final"
+    for target in reversed(targets):
+        for name, model in models.items():
+            if "balance" not in model or target == targets[-1]:
+                yield Arm(name, ONE, target, **model)
+                yield Arm(name, BOTH, target, **model)
 
 
 def prepare(base: Path, folder: Path, docs: Path | None, seed: int) -> dict[str, Path]:
@@ -187,11 +166,13 @@ def measure(arm: Arm, places: dict[str, Path], folder: Path, seed: int, steps: i
     }  # fmt: skip
 
 
-def figure(rows: list[dict[str, Any]], tasks: list[str], what: str) -> str:
-    """A cell: the mean over tasks and seeds; with more than one seed, the lowest and the highest seed's."""
+def figure(rows: list[dict[str, Any]], tasks: list[str], what: str, spread: bool = True) -> str:
+    """A cell: the mean over tasks and seeds; spread: with the lowest and the highest seed's, where there are several."""
     by_seed = [mean(row["tasks"][task][what] for task in tasks) for row in rows]
     scale, digits = (100, 0) if what == "exact" else (1, 2)
-    ends = f" ({scale * min(by_seed):.{digits}f} to {scale * max(by_seed):.{digits}f})" if len(rows) > 1 else ""
+    ends = (
+        f" ({scale * min(by_seed):.{digits}f} to {scale * max(by_seed):.{digits}f})" if spread and len(rows) > 1 else ""
+    )
     return f"{scale * mean(by_seed):.{digits}f}{ends}"
 
 
@@ -218,7 +199,8 @@ def show(rows: list[dict[str, Any]]) -> None:
         for label, some in (*((task, [task]) for task in tasks), ("all seen", seen), ("held out", list(HELD_OUT))):
             cells = [groups.get((name, MANY, None)) or groups[name, "as it is", None] for name in names]
             note = " (held out)" if label in HELD_OUT else ""
-            print(f"| {label}{note} | " + " | ".join(figure(cell, some, what) for cell in cells) + " |")
+            figures = [figure(cell, some, what, spread=len(some) > 1) for cell in cells]
+            print(f"| {label}{note} | " + " | ".join(figures) + " |")
     print("\n| | seeds | FLOPs of many tasks | seconds | dead experts |\n|---|---|---|---|---|")
     for name in names:
         of_arm = groups.get((name, MANY, None), [])
@@ -234,8 +216,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--docs", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--one-steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--one-steps", type=int, default=40)
     parser.add_argument("--base-steps", type=int, default=600)
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Base = Annotated[w.PathLike, Argument("The model to add to: a folder, a .safetensors file or a hub id.", "BASE")]
 Deltas = Annotated[
     Sequence[w.PathLike | tuple[w.PathLike, float]],
-    Argument("Folders of growkit delta --save, or LoRA of PEFT.", "DELTA[:WEIGHT]..."),
+    Argument("Folders of growkit delta --save or growkit tune, or LoRA or IA3 of PEFT.", "DELTA[:WEIGHT]..."),
 ]
 
 
@@ -23,6 +23,9 @@ def apply(
     deltas: Deltas,
     out: w.Out = None,
     *,
+    dtype: Annotated[
+        w.DtypeName | None, Option(help="what is stored; default as the base.", panel=w.HOW, metavar="TYPE")
+    ] = None,
     allow_nonfinite: Annotated[bool, Option(help="Keep NaN and Inf weights as they are.", panel=w.HOW)] = False,
     shard_size: w.ShardSize = "5GB",
     dry_run: w.DryRun = False,
@@ -32,10 +35,13 @@ def apply(
 ) -> "Merged":
     """Add saved deltas to a model: base + the sum of weight x delta.
 
-    deltas: folders of `delta` or of PEFT's LoRA, each a path, 'path:weight' or (path, weight). out: the folder to
-    make; without it one in the current folder. Result and errors as of `merge`.
+    deltas: folders of `delta`, of PEFT's LoRA and IA3, or of `tune` (lora, ia3, control), each a path, 'path:weight' or
+    (path, weight). out: the folder to make; without it one in the current folder. dtype: small changes are lost in 16
+    bits, which .notes tells.
+
+    Result and errors as of `merge`.
     """
-    from growkit.growth.spelling import size_in_bytes
+    from growkit.growth.spelling import dtype_of, size_in_bytes
     from growkit.merging.merge import apply as carry_out
     from growkit.merging.prepare_merge import MergeOptions, weighted_path
 
@@ -43,4 +49,4 @@ def apply(
         shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
         progress=progress, announce=announce,
     )  # fmt: skip
-    return carry_out(base, [weighted_path(entry) for entry in deltas], out, options)
+    return carry_out(base, [weighted_path(entry) for entry in deltas], out, dtype_of(dtype), options)

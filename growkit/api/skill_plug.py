@@ -1,16 +1,17 @@
 """`growkit skill plug`: skills put together on one base."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from growkit import limits
 from growkit.api import words as w
-from growkit.api.option import Argument, Callback, Option
+from growkit.api.option import Argument, Callback, Option, quiet
 from growkit.api.public import public
 from growkit.errors import RequestError
 
 if TYPE_CHECKING:
     from growkit.skills.gates.plug_gated import Plugged
+    from growkit.skills.plug import PluggedModel
 
 GATE = "A gate before each skill"
 Base = Annotated[
@@ -36,6 +37,18 @@ def skill_plug(
     skills: Skills,
     out: w.Folder,
     *,
+    form: Annotated[
+        Literal["weights", "lora"],
+        Option(help="the base's weights with the skills in, or one LoRA of PEFT of them.", flags=("--as",)),
+    ] = "weights",
+    allow_nonfinite: Annotated[bool, Option(help="Keep NaN and Inf weights as they are.")] = False,
+    dtype: Annotated[
+        w.DtypeName | None, Option(help="what the weights are stored as; default as the base.", metavar="TYPE")
+    ] = None,
+    shard_size: w.ShardSize = "5GB",
+    dry_run: Annotated[
+        bool, Option(help="Plan and check the weights or the LoRA, and write nothing.", panel=w.OUTPUT)
+    ] = False,
     gated: Annotated[
         bool,
         Option(help="Keep the base: each sequence opens a skill or none, by a gate with a certificate.", panel=GATE),
@@ -82,26 +95,52 @@ def skill_plug(
     ] = None,
     seed: Annotated[int, Option(help="For which texts do what.", panel=GATE, metavar="S", within=limits.SEEDS)] = 0,
     device: Annotated[w.Device, Option(help="Where to compute.", panel=GATE)] = "auto",
-    force: Annotated[bool, Option(help="Replace a bundle that is there.", panel=w.OUTPUT)] = False,
+    force: Annotated[
+        bool,
+        Option(
+            help="Also skills that disturb one another, and in the place of a result that is there.", panel=w.OUTPUT
+        ),
+    ] = False,
     begin: Begin = _quiet,
-) -> "Plugged":
-    """Plug skills into one model, each behind a gate: a bundle, which is the base wherever no skill opens.
+    progress: w.Progress = quiet,
+    announce: Annotated[
+        Callable[["PluggedModel"], None], Callback("Called before weights or a LoRA are written.")
+    ] = quiet,
+) -> "Plugged | PluggedModel":
+    """Plug skills together on one model: into its weights, into one LoRA, or each behind a gate.
 
-    skills: folders of small modules for this base, each a path, 'name=path:strength' or (path, strength). A gate reads
-    the base's hidden states of a prompt once. Its threshold promises P(a skill opens) <= alpha for text that is
-    exchangeable with the general text, by split-conformal calibration, and other general text confirms it.
+    skills: folders, each a path, 'path:strength' or (path, strength). Weights and the LoRA are base + sum of strength x
+    skill, of skills of `skill learn`, in any order the same bits; strength 0 gives the base's own weights. Red pairs
+    are refused without force. gated: a bundle, which is the base wherever no skill opens, of any small modules,
+    which 'name=path' names: a gate reads the base's hidden states of a prompt once. Its threshold promises P(a skill
+    opens) <= alpha for text that is exchangeable with the general text, by split-conformal calibration, and other
+    general text confirms it.
 
-    Returns a Plugged: .folder, .said (the certificate), .notes. Raises RequestError or CheckpointError.
+    Returns a PluggedModel: .folder, .plan, .rank, .pairs (rho of each); of a bundle a Plugged: .folder, .said (the
+    certificate), .notes. Raises RequestError or CheckpointError.
     """
-    from growkit.skills.gates.named_skills import named_skills, own_data, pairs_of
+    from growkit.growth.spelling import dtype_of, size_in_bytes
+    from growkit.merging.prepare_merge import MergeOptions
+    from growkit.skills.gates.named_skills import check_names, named_skills, own_data, pairs_of
     from growkit.skills.gates.plug_gated import GatedRequest, plug_gated
+    from growkit.skills.plug import plug_skills
 
     named = named_skills(skills)
     if not gated:
+        options = MergeOptions(
+            shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
+            progress=progress,
+        )  # fmt: skip
+        if _listed(text) or _listed(own) or _listed(together) or layer is not None or pooling is not None:
+            raise RequestError(
+                "--text, --own, --together, --layer and --pooling are of a gate; give --gated, or leave them out"
+            )
+        return plug_skills(base, named, out, options, as_lora=form == "lora", dtype=dtype_of(dtype), announce=announce)
+    if form != "weights" or dry_run:
         raise RequestError(
-            "skill plug makes a bundle with --gated and general text (--text); without a gate growkit apply adds skills to"
-            " the weights"
+            "--gated makes a bundle, whose base stays as it is; --as lora and --dry-run are of skills without a gate"
         )
+    check_names(named)
     request = GatedRequest(
         text=_listed(text), alpha=alpha, texts=texts, own=own_data(_listed(own)), together=pairs_of(_listed(together)),
         layer=layer, pooling=pooling, seed=seed,
@@ -109,5 +148,5 @@ def skill_plug(
     return plug_gated(base, named, out, request, device=device, force=force, begin=begin)
 
 
-def _listed(words):  # type: ignore[no-untyped-def]
+def _listed(words: Any) -> list[Any]:
     return list(words) if isinstance(words, Sequence) and not isinstance(words, str) else [words]

@@ -40,17 +40,31 @@ def verify(
     ] = 0,
     family: w.FamilyName = None,
     source_heads: w.SourceHeads = None,
+    adapter: Annotated[
+        w.PathLike | None,
+        Option(
+            help="A small module to check against SRC, and DST against SRC with it; without SRC what it does to DST.",
+            panel=None,
+            metavar="FOLDER",
+        ),
+    ] = None,
 ) -> "Verification":
     """Run two checkpoints on the same tokens in stock transformers and compare what comes out; exit 1 if too far apart.
 
     Logits are compared, and hidden states where there is no head. source: one checkpoint, or several, whose logits are
-    then averaged. target: what was made of it. text: tokenised by the source's tokenizer.
+    then averaged. target: what was made of it. text: tokenised by the source's tokenizer. adapter: a small module on
+    the source, checked against it first (hash, names, shapes, finite numbers), such as `apply` made target of; where
+    source is empty, target is its base, and how far it moves that is measured.
 
     Returns a Verification: its figures, and .ok. Raises CheckpointError or RequestError for what cannot be loaded or
     compared.
     """
     from growkit.errors import RequestError
 
+    if adapter is not None:
+        from growkit.merging.verify_module import verify_module
+
+        return verify_module(adapter, source or (), target, text, tolerance, seed, family, source_heads)
     if not source:
         raise RequestError("verify compares two checkpoints: name the one before and the one after")
     from growkit.models.verify import verify as compare

@@ -7,15 +7,29 @@ from pathlib import Path
 
 from growkit.checkpoint.record import record_of
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
-from growkit.errors import RequestError
+from growkit.errors import CheckpointError, RequestError
 
 TRAINING = (
     "pretrain",
     "tune",
     "skill learn",
     "skill plug",
+    "skill apply-layer",
 )  # commands whose result, where it is a small module, is for the one model it began with
+RUN, FINAL = "run.json", "final"  # of a run's folder
 SHOWN = 12  # digits of a hash in a sentence
+
+
+def check_result(folder: Path, option: str = "") -> None:
+    """Refuse a path at which nothing is, and a run's folder, whose result is in another. option: how it was asked for.
+    Raises CheckpointError."""
+    if not folder.exists():
+        raise CheckpointError(
+            f"{option}{str(folder)!r} does not exist; name a folder that growkit tune or delta left, or that PEFT saved as"
+            " safetensors"
+        )
+    if (folder / RUN).is_file():
+        raise CheckpointError(f"{option}{str(folder)!r} is a run; name {str(folder / FINAL)!r}, its result")
 
 
 def check_made_for(folder: Path, base: Checkpoint) -> None:

@@ -22,6 +22,7 @@ from growkit.errors import CheckpointError
 
 CONFIG, PROVENANCE = "config.json", "growkit.json"
 CERTIFICATE = "certificate.json"  # of a bundle of skills
+SOFT_MIXTURE = "small_module.json"  # of MoV and MoLoRA, a folder that holds no model
 PANEL = "panel.json"  # of a control panel, a folder that holds no model
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # PEFT's two files
 FILES = (".safetensors", ".json", *PICKLES)  # endings that a hub id does not have, though it may have dots
@@ -188,6 +189,10 @@ def _on_disk(path: Path, label: str) -> Checkpoint | None:
         )
     if (folder / ADAPTER_CONFIG).exists() and (path.is_dir() or (folder / CONFIG).exists()):
         raise _adapter(folder, label)
+    if path.is_dir() and (folder / SOFT_MIXTURE).exists() and not (folder / CONFIG).exists():
+        raise CheckpointError(
+            f"{label!r} is a small module and no model: name its model, with --adapter {label} where a command has that"
+        )
     if path.is_dir() and (folder / PANEL).exists() and not (folder / CONFIG).exists():
         raise CheckpointError(
             f"{label!r} is a control panel and no model: learn skills on it with growkit skill learn, or name its model"

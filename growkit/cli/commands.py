@@ -25,7 +25,7 @@ def command(function: Callable[..., Any], act: Act, name: str = "", interrupted:
 
     act: called with the function, its arguments filled in and callbacks left open, and whether --json was given; shows
     what comes back and returns an exit code, or nothing. name: the command's, one word or two; by default the
-    function's, whose second word is behind "_". interrupted: what is said after Ctrl-C.
+    function's, whose second word is behind its first "_". interrupted: what is said after Ctrl-C.
     """
     parameters = options_of(function)
     needed = {p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty}
@@ -42,7 +42,7 @@ def command(function: Callable[..., Any], act: Act, name: str = "", interrupted:
     run.__doc__ = (inspect.getdoc(function) or "").split("\n\n")[0]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(name or function.__name__.replace("_", " "))(run)
+    app.command(name or function.__name__.replace("_", " ", 1).replace("_", "-"))(run)
 
 
 def options_of(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -117,6 +117,9 @@ def evaluation(figures: Evaluation, as_json: bool) -> None:
         table.add_row("perplexity", styled((f"{figures.perplexity:.6g}", "bold"), " per token"))
     for domain, loss in (figures.domains or {}).items():
         table.add_row(f"  {domain}", f"{loss:.4f} nats per token")
+    if (told := figures.expert_domains) is not None:
+        nats = ", ".join(f"{layer}: {own:.3f}" for layer, own in zip(told["layers"], told["nats"]))
+        table.add_row("experts", f"tell of the domain, by layer, in nats of at most {told['most']:.3f}: {nats}")
     if figures.bits_per_byte is not None:
         table.add_row("bits per byte", styled((f"{figures.bits_per_byte:.4f}", "bold")))
         table.add_row("bytes", f"{figures.text_bytes:,}: {figures.counted}")

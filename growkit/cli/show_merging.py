@@ -89,8 +89,12 @@ def merged(result: Merged | Grown, as_json: bool) -> None:
         planned(result.plan, print_plan, as_json)
         return
     if as_json:
-        print_json({"folder": str(result.folder), **result.plan.to_json()})
+        print_json(
+            {"folder": str(result.folder), **result.plan.to_json(), "notes": [*result.plan.notes, *result.notes]}
+        )
         return
+    for note in result.notes:
+        out.note(note)
     out.say(("wrote", "bold"), f" {result.folder}")
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from growkit.skills.turns import Turned
 
 BARS, WIDE = "▁▂▃▄▅▆▇█", 32  # a spectrum in one line of so many characters
-LOWEST = 1e-3  # of the largest, what the lowest bar stands for
+LOWEST = 1e-2  # of the largest, what the lowest bar stands for
 
 
 def made(result: MadePanel, as_json: bool) -> None:

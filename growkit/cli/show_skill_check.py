@@ -10,45 +10,75 @@ from rich.text import Text
 from growkit.cli.terminal import out, print_json, styled
 
 if TYPE_CHECKING:
-    from growkit.skills.checking.check import SkillCheck
     from growkit.skills.checking.rho import Interference
+    from growkit.skills.checking.skill_table import SkillCheck
 
 STYLES = {"green": "green", "amber": "yellow", "red": "bold red"}
 WORST = 3
 
 
 def check(result: SkillCheck, as_json: bool) -> None:
-    """Every skill on every other's data, the worst weights, and who goes with whom."""
+    """Every skill on every other's data, the worst weights, losses, and who goes with whom."""
     if as_json:
         print_json(result.to_json())
         return
     names = [skill.name for skill in result.skills]
-    out.print("mean rho of each skill (row) on the data of another (column)", style="bold")
+    out.print("rho, mean over weights: each skill (row) on the data of another (column)", style="bold")
     table = _table("", *names)
     for source in names:
         table.add_row(source, *(_cell(result, source, target) for target in names))
-    table.add_row("lost by all, about", *(f"{skill.lost:.1%}" for skill in result.skills), style="dim")
-    out.print(table)
-    out.print()
-    table = _table("skill", "on", "mean", "max", "band", f"worst {WORST} weights")
+    table.add_row(
+        "lost by all, about",
+        *("all" if skill.lost >= 1 else f"{skill.lost:.1%}" for skill in result.skills),
+        style="dim",
+    )
+    _show(table)
+    through = any(pair.kl is not None for pair in result.pairs)
+    table = _table("skill", "on", "mean", "max", *(("KL", "network") if through else ()), "band", "worst weights")
     for pair in result.pairs:
+        network = (_small(pair.kl), _number(pair.network)) if through else ()
         worst = ", ".join(f"{name} {rho:.2f}" for name, rho in pair.worst(WORST))
-        band = styled((pair.band, STYLES[pair.band]))
-        table.add_row(pair.source, pair.target, _number(pair.mean), _number(pair.largest), band, worst)
-    out.print(table)
-    out.print()
+        table.add_row(pair.source, pair.target, _number(pair.mean), _number(pair.largest), *network, _band(pair), worst)
+    _show(table)
+    _losses(result)
     for note in result.notes:
         out.note(note)
     for pair in result.red:
-        out.say((pair.source, "bold"), f" on the data of {pair.target} is ", ("red", "bold red"), _advice(pair))
+        cure = f"gate them, learn {pair.source} again with --protect {pair.target}, or leave one out"
+        if any(skill.name == pair.source and skill.kind == "lora" for skill in result.skills):
+            cure = f"gate them, mend {pair.source} with --repair, or leave one out"
+        out.say((pair.source, "bold"), f" on the data of {pair.target} is ", ("red", "bold red"), f": {cure}")
     for one, other in result.together:
         out.say(
             f"{one} and {other} are ", ("green", "green"), f" both ways: --together {one},{other} in a gated bundle"
         )
+    if result.repaired is not None:
+        mended = result.repaired
+        fell = ", ".join(f"{before:.3f} to {after:.3f} on {name}" for name, (before, after) in mended.rho.items())
+        out.say(
+            ("wrote", "bold"),
+            f" {mended.folder}: {mended.skill} without {mended.directions:.1f} directions of its inputs, which takes"
+            f" {mended.lost:.1%} of what it puts out on its own data; rho {fell}",
+        )
 
 
-def _advice(pair: Interference) -> str:
-    return f": gate them, learn {pair.source} again with --protect, or leave one out"
+def _losses(result: SkillCheck) -> None:
+    own = [(skill.name, skill.losses) for skill in result.skills if skill.losses is not None]
+    if own:
+        out.print("nats per token of each skill's own data", style="bold")
+        table = _table("skill", "base", "alone", "all plugged", "gain kept")
+        for name, losses in own:
+            kept = "-" if losses.kept is None else f"{losses.kept:.1%}"
+            table.add_row(name, *(f"{loss:.4f}" for loss in (losses.base, losses.alone, losses.plugged)), kept)
+        _show(table)
+    if result.general is not None:
+        general = result.general
+        out.print("nats per token of general text", style="bold")
+        table = _table("with", "loss", "change")
+        table.add_row("no skill", f"{general.base:.4f}", "")
+        for name, loss in (*general.alone.items(), ("all plugged", general.plugged)):
+            table.add_row(name, f"{loss:.4f}", f"{loss - general.base:+.4f}")
+        _show(table)
 
 
 def _cell(result: SkillCheck, source: str, target: str) -> Text:
@@ -58,13 +88,26 @@ def _cell(result: SkillCheck, source: str, target: str) -> Text:
     return styled((_number(pair.mean), STYLES[pair.band]))
 
 
+def _band(pair: Interference) -> Text:
+    return styled((pair.band, STYLES[pair.band]))
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _small(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
+
+
+def _show(table: Table) -> None:
+    out.print(table)
+    out.print()
 
 
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):
-        left = not number or heading.startswith(("worst", "on", "band"))
+        left = not number or heading in ("on", "band", "worst weights")
         table.add_column(heading, justify="left" if left else "right", overflow="fold")
     return table

@@ -3,14 +3,20 @@ found."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from growkit.cli.terminal import out, print_json, styled
+from growkit.cli import show_merging
+from growkit.cli.show import bytes_bar, planned
+from growkit.cli.terminal import Terminal, err, out, print_json, styled
 
 if TYPE_CHECKING:
+    from growkit.skills.dial import Dialed
     from growkit.skills.gates.plug_gated import Plugged
+    from growkit.skills.plug import PluggedModel
 
 
 def plugged(result: Plugged, as_json: bool) -> None:
@@ -20,16 +26,16 @@ def plugged(result: Plugged, as_json: bool) -> None:
         return
     said, promise = result.said, result.said["promise"]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("skill", "strength", "own texts", "held out", "open it", "open others"):
+    for heading in ("skill", "strength", "threshold", "own texts", "held out", "open it", "open others"):
         table.add_column(heading, justify="left" if heading == "skill" else "right")
     for skill in said["skills"]:
         own = skill["own"]
         counts = (f"{own[key]:,}" for key in ("texts", "held", "opened", "others"))
-        table.add_row(skill["name"], f"{skill['strength']:g}", *counts)
+        table.add_row(skill["name"], f"{skill['strength']:g}", f"{skill['threshold']:.6g}", *counts)
     out.print(table)
     out.print(
-        f"gate: {said['pooling']} of layer {said['layer']}, threshold {promise['threshold']:.6g}, the"
-        f" {promise['order']:,}-th smallest level of {promise['texts']:,} general texts"
+        f"gate: {said['pooling']} of layer {said['layer']}; thresholds: the {promise['order']:,}-th smallest score of"
+        f" {promise['texts']:,} general texts"
     )
     out.print(
         styled(
@@ -47,3 +53,61 @@ def plugged(result: Plugged, as_json: bool) -> None:
     for note in result.notes:
         out.note(note)
     out.say(("wrote", "bold"), f" {result.folder}")
+
+
+@contextmanager
+def writing(as_json: bool) -> Iterator[tuple[Callable[[PluggedModel], None], Callable[[int], None]]]:
+    """(announce, progress) for weights or a LoRA: what will be plugged, then a bar of bytes written; silent for
+    machines."""
+    if as_json:
+        yield (lambda _: None), (lambda _: None)
+        return
+    with bytes_bar("plugging", err) as (begin, advance):
+
+        def announce(todo: PluggedModel) -> None:
+            print_model(todo, out)
+            begin(todo.plan.bytes)
+
+        yield announce, advance
+
+
+def print_model(todo: PluggedModel, console: Terminal) -> None:
+    """The tables of what will be plugged."""
+    show_merging.print_plan(todo.plan, console)
+    for pair in todo.pairs:
+        rho = "-" if pair.mean is None else f"{pair.mean:.3f}"
+        console.print(f"rho({pair.source} -> {pair.target}) {rho}, {pair.band}", style="dim")
+
+
+def model(result: PluggedModel, as_json: bool) -> None:
+    """Where weights or a LoRA are; of a dry run what they would be."""
+    if result.dry_run:
+        planned(result, print_model, as_json)
+        return
+    if as_json:
+        print_json(result.to_json())
+        return
+    for note in result.notes:
+        out.note(note)
+    what = "" if result.rank is None else f", a LoRA of rank {result.rank}"
+    out.say(("wrote", "bold"), f" {result.folder}{what}")
+
+
+def dialed(result: Dialed, as_json: bool) -> None:
+    """Losses, a row for each strength and a column for each domain; the least of each is bold."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("strength", *result.losses):
+        table.add_column(heading, justify="right", overflow="fold")
+    best = {domain: result.best(domain) for domain in result.losses}
+    for number, strength in enumerate(result.strengths):
+        losses = (
+            styled((f"{each[number]:.4f}", "bold" if best[domain] == strength else ""))
+            for domain, each in result.losses.items()
+        )
+        table.add_row(f"{strength:+.2f}", *losses)
+    out.print(table)
+    if result.picture is not None:
+        out.say(("wrote", "bold"), f" {result.picture}")

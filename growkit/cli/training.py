@@ -1,4 +1,6 @@
-"""The commands that train: pretrain, tune, skill learn. Knows the live line; everything else is the library's."""
+"""The commands that train: pretrain, tune, skill learn, skill apply-layer. Knows the live line; everything else is the
+library's.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -74,3 +76,4 @@ INTERRUPTED = "interrupted; --resume auto goes on from the last checkpoint, if t
 command(api.pretrain, training, interrupted=INTERRUPTED)
 command(api.tune, training, interrupted=INTERRUPTED)
 command(api.skill_learn, training, interrupted=INTERRUPTED)
+command(api.skill_apply_layer, training, interrupted=INTERRUPTED)

@@ -30,10 +30,11 @@ class Batch:
     alone.
 
     inputs: (rows, length) int64. labels: (rows, length) int64, IGNORED where nothing is predicted, as many as there
-    are. places: (rows, length) int64, where in its file each input token lies. domains: (rows, length) uint8, which one
-    the document of each label is of, NOWHERE where nothing is predicted; None of untagged text. These two stay in the
-    main memory. positions: (rows, length) int64, where a row holds several texts that do not see each other: the place
-    of each token in its own; None where a row is one. predicted: how many labels are not IGNORED.
+    are. places: (rows, length) int64, where in its file each input token lies, -1 where a row is filled up. domains:
+    (rows, length) uint8, which one the document of each label is of, NOWHERE where nothing is predicted; None of
+    untagged text. These two stay in the main memory. positions: (rows, length) int64, where a row holds several texts
+    that do not see each other: the place of each token in its own; None where a row is one. predicted: how many labels
+    are not IGNORED.
     """
 
     inputs: torch.Tensor
@@ -60,6 +61,13 @@ class Batch:
         sides = (self.inputs.chunk(number), self.labels.chunk(number), self.places.chunk(number))
         more = [repeat(None) if side is None else side.chunk(number) for side in (self.domains, self.positions)]
         return [batch_of(*part) for part in zip(*sides, *more)]
+
+    @property
+    def held(self) -> torch.Tensor | None:
+        """(n,) int64, in the main memory: which positions hold a token, counted row by row, where rows are filled up;
+        None where all do."""
+        filled = self.places.flatten() < 0
+        return (~filled).nonzero().squeeze(1) if filled.any() else None
 
     @property
     def of(self) -> torch.Tensor:
@@ -91,10 +99,10 @@ def batch_of(
     domains: torch.Tensor | None = None,
     positions: torch.Tensor | None = None,
 ) -> Batch:
-    """A batch of tensors (rows, length), its predictions counted. places None: of no file, -1 each. domains: of all
+    """A batch of tensors (rows, length), its predictions counted. places None: of no file, 0 each. domains: of all
     labels, those that are IGNORED too."""
     ignored = labels == IGNORED
-    places = torch.full(inputs.shape, -1) if places is None else places
+    places = torch.zeros(inputs.shape, dtype=torch.int64) if places is None else places
     domains = None if domains is None else domains.masked_fill(ignored, NOWHERE)
     predicted = ignored.numel() - int(ignored.sum())
     return Batch(inputs=inputs, labels=labels, places=places, domains=domains, predicted=predicted, positions=positions)

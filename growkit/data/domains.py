@@ -14,7 +14,7 @@ from growkit.data.stored_ids import AT_ONCE, StoredIds
 from growkit.errors import CheckpointError
 
 MOST = 255  # domains of a dataset: each document's number is one byte, and NOWHERE is none of them
-NOWHERE = 255  # the domain of a position that predicts nothing
+NOWHERE = 255  # the domain of a position that predicts nothing, or holds nothing
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 UINT8, INT64 = np.dtype("u1"), np.dtype("<i8")
 NPY = re.compile(rb"\{'descr': '<i8', 'fortran_order': False, 'shape': \(\d+,\), \} *\n")
@@ -33,6 +33,10 @@ class Domains:
     def of(self, places: np.ndarray) -> np.ndarray:
         """The domain's number, uint8, of each token by its place in the file, in the shape that places have."""
         return self.numbers[np.searchsorted(self.starts, places, side="right") - 1]
+
+    def shown(self, places: np.ndarray) -> np.ndarray:
+        """As `of` says it, NOWHERE for a place of -1, at which a row holds no token."""
+        return np.where(places < 0, np.uint8(NOWHERE), self.of(places))
 
     def tokens(self, total: int) -> list[int]:
         """How many tokens each domain has in a split of `total`."""

@@ -204,8 +204,10 @@ def _object_of(line: bytes, where: str, path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise _undecodable(where, path) from None
     except (ValueError, RecursionError) as error:
+        # of a line alone its parser counts lines too
+        why = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise RequestError(
-            f"{where} of {str(path)!r} is no valid JSON ({error}); each line should be one object"
+            f"{where} of {str(path)!r} is no valid JSON ({why}); each line should be one object"
         ) from None
     if not isinstance(content, dict):
         raise RequestError(f"{where} of {str(path)!r} is a {type(content).__name__}; each line should be a JSON object")

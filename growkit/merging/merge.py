@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from growkit.checkpoint.companions import modules_conflict
 from growkit.checkpoint.folder import write_folder
 from growkit.checkpoint.writer import check_target
@@ -22,6 +24,7 @@ from growkit.merging.merge_plan import MergePlan, apply_plan, keys_of
 from growkit.merging.merger import Merger
 from growkit.merging.methods import MergeRequest, merge_request
 from growkit.merging.prepare_merge import MergeOptions, Path_, path_parts, prepared_merge
+from growkit.merging.rounding import Rounding
 from growkit.merging.sparse_file import SparseFile
 from growkit.merging.stored_deltas import Skill, open_skill
 from growkit.merging.write_merge import describe, lora_card, write_merged
@@ -34,6 +37,7 @@ class Merged:
     folder: Path  # the folder that was made, or would be
     plan: MergePlan  # what was followed
     dry_run: bool = False  # whether nothing was written
+    notes: tuple[str, ...] = ()  # what carrying it out has shown
 
 
 def merge(
@@ -127,15 +131,21 @@ def delta(
         return measured
 
 
-def apply(base: Path_, deltas: Sequence[tuple[Path_, Number]], out: Path_ | None, options: MergeOptions) -> Merged:
+def apply(
+    base: Path_,
+    deltas: Sequence[tuple[Path_, Number]],
+    out: Path_ | None,
+    dtype: torch.dtype | None,
+    options: MergeOptions,
+) -> Merged:
     """Add stored deltas, each with its weight, to a base: theta = base + sum of weight * delta.
 
-    deltas: folders of `delta` or of PEFT's LoRA. Raises as `merge` does.
+    deltas: folders of `delta` or of PEFT's LoRA. dtype: what is stored; None: as the base. Raises as `merge` does.
     """
     if not deltas:
         raise RequestError("nothing to apply: name the deltas, such as D1 D2:0.5")
     keys = keys_of([path_parts(path) for path, _ in deltas])
-    request = merge_request(tuple(weight for _, weight in deltas), True, "task-arithmetic")
+    request = merge_request(tuple(weight for _, weight in deltas), True, "task-arithmetic", dtype=dtype)
     with ExitStack() as opened:
         checkpoint = open_source(base)
         opened.callback(checkpoint.close)
@@ -161,9 +171,13 @@ def apply(base: Path_, deltas: Sequence[tuple[Path_, Number]], out: Path_ | None
         )
         named = [Path(path) for path in (base, *(path for path, _ in deltas))]
         replaces = check_target(folder, [path for path in named if path.exists()], options.force)
+        rounding = Rounding()
         if not options.dry_run:
             options.announce(plan)
-            merger = Merger(plan, checkpoint, [skills[key].member for key in order], options.allow_nonfinite)
+            merger = Merger(
+                plan=plan, base=checkpoint, members=[skills[key].member for key in order],
+                allow_nonfinite=options.allow_nonfinite, rounding=rounding,
+            )  # fmt: skip
             sources = [checkpoint, *(skills[key].stored for key in order)]
             write_merged(merger, checkpoint, sources, folder, options.shard_bytes, replaces, options.progress)
-        return Merged(folder, plan, options.dry_run)
+        return Merged(folder, plan, options.dry_run, rounding.notes(plan.tensors[0].dtype))

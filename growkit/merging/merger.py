@@ -22,6 +22,7 @@ from growkit.merging.merged_tensor import MergedTensor
 from growkit.merging.methods import MergeRequest
 from growkit.merging.operators.consensus import Weighted
 from growkit.merging.operators.select import kth_largest
+from growkit.merging.rounding import Rounding
 from growkit.merging.ways import Known, Options
 from growkit.operators.streams import draws
 
@@ -76,14 +77,16 @@ def thin(
     return way.apply(delta.view(1, -1) if vector else delta, known).view(delta.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Merger:
-    """A plan with the sources to carry it out: base (None without one) and members, in the plan's order."""
+    """A plan with the sources to carry it out: base (None without one) and members, in the plan's order. rounding: what
+    is told how much of the change is left."""
 
     plan: MergePlan
     base: Source | None
     members: Sequence[Deltas]
     allow_nonfinite: bool = False
+    rounding: Rounding | None = None
 
     def givers(self, tensor: MergedTensor) -> list[int]:
         """Members that have the tensor, and any weight in it; on the great circle both count."""
@@ -129,6 +132,8 @@ class Merger:
             else:
                 merged = consensus.join(deltas())
             result = (merged if base is None else base.add_(merged, alpha=tensor.scale)).to(tensor.dtype)
+            if self.rounding is not None and stored is not None and tensor.dtype.itemsize < 4:
+                self.rounding.add(stored.to(tensor.compute), merged * tensor.scale, result)
             return self._checked(result, tensor, start, stop)
 
         for start in range(0, tensor.height, tensor.block_rows):

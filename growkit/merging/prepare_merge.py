@@ -118,7 +118,9 @@ def prepared_merge(
         )
         replaces = check_target(folder, [place for path in paths for place in paths_of(path)], options.force)
         deltas: list[Deltas] = [FineTuned(source) for source in sources]
-        merger = Merger(plan, opened[0] if based else None, deltas, options.allow_nonfinite)
+        merger = Merger(
+            plan=plan, base=opened[0] if based else None, members=deltas, allow_nonfinite=options.allow_nonfinite
+        )
         yield ReadyMerge(
             merger=merger, first=opened[0], sources=[*opened[:based], *sources], folder=folder, replaces=replaces
         )

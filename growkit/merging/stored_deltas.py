@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from growkit.checkpoint.headers import StoredTensor
-from growkit.checkpoint.made_for import check_made_for
+from growkit.checkpoint.made_for import check_made_for, check_result
 from growkit.checkpoint.source import ADAPTER, Checkpoint, open_checkpoint, runs
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
@@ -114,6 +114,7 @@ def open_skill(
             f" trust it, and save it again as {ADAPTER}"
         )
     else:
+        check_result(path)
         raise CheckpointError(
             f"{str(path)!r} holds no delta: expected {SPARSE} (growkit delta --save) or {ADAPTER} (PEFT)"
         )

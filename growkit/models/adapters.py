@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from growkit.checkpoint.made_for import check_made_for
+from growkit.checkpoint.made_for import check_made_for, check_result
 from growkit.checkpoint.small_files import check_inside, read_json
 from growkit.checkpoint.source import ADAPTER, ADAPTER_CONFIG, Checkpoint
 from growkit.errors import CheckpointError, RequestError, reason_of
@@ -76,6 +76,7 @@ def check_adapter(folder: str | Path, source: Checkpoint, option: str = "--adapt
         return
     for name in (ADAPTER_CONFIG, ADAPTER):
         if not (path / name).is_file():
+            check_result(path, option)
             raise CheckpointError(
                 f"{option}{str(folder)!r} has no {name}; name a folder that growkit tune left, or that PEFT saved as"
                 " safetensors"

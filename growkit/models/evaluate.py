@@ -27,10 +27,13 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named, vocabulary_size
 from growkit.models.adapters import Adapter
 from growkit.models.devices import device_named
+from growkit.models.expert_domains import TakenExperts
 from growkit.models.running import check_complete, load_model, loadable, objective
 from growkit.models.stock import computing
 
 CONTEXT = 1024  # where the model has more positions
+TAGGED = ("domains", "expert_domains")  # figures that untagged text has not
+Begin = Callable[[int], Callable[[int], None]]
 LOGITS = 1 << 26  # numbers that one batch may put out: 256 MB in float32
 
 
@@ -54,13 +57,18 @@ class Evaluation:
     counted: str  # in words what they are
     accuracy: float | None  # share of masked tokens that were guessed
     domains: dict[str, float] | None  # of tagged text: mean nats per predicted token of each domain
+    expert_domains: dict[str, Any] | None  # of a mixture on tagged text: what experts tell of domains, layer by layer
     device: str
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as plain data; domains where text is tagged."""
+        """The figures as plain data; of domains where text is tagged."""
         figures = {**asdict(self), "notes": list(self.notes)}
-        return {key: value for key, value in figures.items() if key != "domains" or value is not None}
+        return {key: value for key, value in figures.items() if key not in TAGGED or value is not None}
+
+
+def _nobody(_total: int) -> Callable[[int], None]:
+    return lambda _done: None
 
 
 def evaluate(
@@ -75,7 +83,7 @@ def evaluate(
     device: str = "auto",
     text_key: str = "text",
     adapter: Adapter | None = None,
-    begin: Callable[[int], Callable[[int], None]] = lambda _total: lambda _done: None,
+    begin: Begin = _nobody,
 ) -> Evaluation:
     """Measure a stock checkpoint on a dataset, a .bin file of tokens, or text, in float32.
 
@@ -83,6 +91,28 @@ def evaluate(
     the next, by default the context. limit: predict about so many tokens, in windows spread evenly over the data.
     begin: called with the number of windows, returns what is called as they are done. Raises CheckpointError or
     RequestError.
+    """
+    return measuring(
+        checkpoint, data, split=split, context=context, stride=stride, batch_size=batch_size, limit=limit,
+        device=device, text_key=text_key, adapter=adapter,
+    )(begin)  # fmt: skip
+
+
+def measuring(
+    checkpoint: str | Path,
+    data: str | Path,
+    *,
+    split: str = "val",
+    context: int | None = None,
+    stride: int | None = None,
+    batch_size: int | None = None,
+    limit: int | None = None,
+    device: str = "auto",
+    text_key: str = "text",
+    adapter: Adapter | None = None,
+) -> Callable[[Begin], Evaluation]:
+    """What measures a stock checkpoint as `evaluate` says, once for each call, with `begin`; the model is loaded once.
+    What an adapter computes may change between calls. Raises as `evaluate` does.
     """
     where = device_named(device)
     source = open_checkpoint(checkpoint)
@@ -112,54 +142,62 @@ def evaluate(
         chosen = np.linspace(0, rows_of.windows - 1, count).round().astype(int)
         model, keys = load_model(config, folder, torch.float32)
     check_complete(keys, source.label, "nothing to measure")
+    taken = TakenExperts(model, text.domains) if text.domains is not None else None
     if adapter is not None:
         model = adapter.put_on(model)
     model.config.use_cache = False
-    rows = batch_size or max(1, LOGITS // (length * size))
-    total, right, predicted, advance = 0.0, 0, 0, begin(len(chosen))
-    kinds = DomainLosses(text.domains.names) if text.domains is not None else None
-    model.to(where)
-    for first in range(0, len(chosen), rows):
-        numbers = chosen[first : first + rows].tolist()
-        batch = rows_of.at(numbers)
-        largest = int(max(batch.inputs.max(), batch.labels.max()))
-        if largest >= size:
-            raise CheckpointError(
-                beyond_rows(f"{str(data)!r} holds", largest, token_at(source.folder, largest), source.label, size)
-            )
-        asked = None if text.chat is None else (batch.labels != IGNORED).int().argmax(1) + 1
-        with nullcontext() if adapter is None else adapter.reading(model, batch.inputs, asked):
-            nats, hits, each = _loss(model, batch.to(where), causal)
-        total, right, predicted = total + nats, right + hits, predicted + len(each)
-        if kinds is not None:
-            kinds.add(batch.of.numpy(), each.cpu().numpy())
-        advance(len(numbers))
-    loss = total / predicted
-    bits = loss / math.log(2) * len(text.ids) / text.text_bytes if causal and text.text_bytes else None
-    return Evaluation(
-        checkpoint=source.label,
-        data=str(data),
-        split=text.split,
-        objective="causal" if causal else "masked",
-        context=length,
-        stride=every,
-        windows=len(chosen),
-        tokens=len(text.ids),
-        predicted=predicted,
-        loss=loss,
-        perplexity=_perplexity(loss) if causal else None,
-        bits_per_byte=bits,
-        text_bytes=text.text_bytes if causal else None,
-        counted=text.counted if causal else "",
-        accuracy=None if causal else right / predicted,
-        domains=None if kinds is None else kinds.means(),
-        device=str(where),
-        notes=(
-            *text.notes,
-            *_notes(causal, keys, adapter),
-            *(rows_of.notes(f"--context {length}") if isinstance(rows_of, PackedBatches) else ()),
-        ),
-    )
+
+    def measure(begin: Begin) -> Evaluation:
+        rows = batch_size or max(1, LOGITS // (length * size))
+        total, right, predicted, advance = 0.0, 0, 0, begin(len(chosen))
+        kinds = DomainLosses(text.domains.names) if text.domains is not None else None
+        model.to(where)
+        for first in range(0, len(chosen), rows):
+            numbers = chosen[first : first + rows].tolist()
+            batch = rows_of.at(numbers)
+            largest = int(max(batch.inputs.max(), batch.labels.max()))
+            if largest >= size:
+                raise CheckpointError(
+                    beyond_rows(f"{str(data)!r} holds", largest, token_at(source.folder, largest), source.label, size)
+                )
+            asked = None if text.chat is None else (batch.labels != IGNORED).int().argmax(1) + 1
+            with nullcontext() if adapter is None else adapter.reading(model, batch.inputs, asked):
+                nats, hits, each = _loss(model, batch.to(where), causal)
+            total, right, predicted = total + nats, right + hits, predicted + len(each)
+            if kinds is not None:
+                kinds.add(batch.of.numpy(), each.cpu().numpy())
+            if taken is not None:
+                taken.add(batch.places.numpy())
+            advance(len(numbers))
+        loss = total / predicted
+        bits = loss / math.log(2) * len(text.ids) / text.text_bytes if causal and text.text_bytes else None
+        return Evaluation(
+            checkpoint=source.label,
+            data=str(data),
+            split=text.split,
+            objective="causal" if causal else "masked",
+            context=length,
+            stride=every,
+            windows=len(chosen),
+            tokens=len(text.ids),
+            predicted=predicted,
+            loss=loss,
+            perplexity=_perplexity(loss) if causal else None,
+            bits_per_byte=bits,
+            text_bytes=text.text_bytes if causal else None,
+            counted=text.counted if causal else "",
+            accuracy=None if causal else right / predicted,
+            domains=None if kinds is None else kinds.means(),
+            expert_domains=None if taken is None else taken.told(),
+            device=str(where),
+            notes=(
+                *text.notes,
+                *_notes(causal, keys, adapter),
+                *(rows_of.notes(f"--context {length}") if isinstance(rows_of, PackedBatches) else ()),
+            ),
+        )
+
+    return measure
 
 
 def _loss(model: Any, batch: Batch, causal: bool) -> tuple[float, int, torch.Tensor]:

@@ -5,7 +5,7 @@ models; ignorant of growth and of what is compared with what.
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ class Results:
     """What one checkpoint makes of the sequences: outputs by name (sequences, ...), the mean loss, and stray keys.
 
     vocabulary_output: which of the outputs is a language model's logits, or "". settled: whether outputs are left out
-    that depend on weights that the file lacks, which transformers draws at random; note: which were, "" for none.
+    that depend on weights that the file lacks, which transformers draws at random; note: which were, "" for none. put:
+    what puts something on the model.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class Results:
         tokenizer: Any,
         seed: int,
         settled: bool,
+        put: Callable[[Any], Any] = lambda model: model,
     ):
-        model, self.keys = load_model(config, folder, dtype)
+        bare, self.keys = load_model(config, folder, dtype)
+        model, named = put(bare), type(bare).__name__
         family = family_named(config.get("model_type"))
         self.vocabulary_output = ""
         self.labels: list[torch.Tensor] = []
@@ -65,12 +68,12 @@ class Results:
             self.labels.append(labels)
         lacked = f"weights that the file lacks and transformers draws at random ({', '.join(missing[:3])})"
         if not collected and unsettled:
-            raise CheckpointError(f"all that a {type(model).__name__} puts out depends on {lacked}; nothing to compare")
+            raise CheckpointError(f"all that a {named} puts out depends on {lacked}; nothing to compare")
         if not collected:
-            raise CheckpointError(f"a {type(model).__name__} of family {family.model_type} put out nothing to compare")
+            raise CheckpointError(f"a {named} of family {family.model_type} put out nothing to compare")
         self.note = f"{', '.join(sorted(unsettled))} left out: depends on {lacked}" if unsettled else ""
         self.outputs = {name: torch.stack(values) for name, values in collected.items()}
-        self.has_loss = bool(self.vocabulary_output) and has_language_head(type(model).__name__)
+        self.has_loss = bool(self.vocabulary_output) and has_language_head(named)
 
     @property
     def loss(self) -> float | None:

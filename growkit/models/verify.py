@@ -3,7 +3,7 @@ how they come about, and of how a checkpoint was made, except that growkit.json 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from growkit.growth.plan import Plan
 from growkit.growth.sources import open_source
 from growkit.maps.exactness import Exactness
 from growkit.maps.map_json import maps_from_json
+from growkit.models.adapters import Adapter
 from growkit.models.compare import averaged, distance, on_one_footing
 from growkit.models.running import Results, loadable, sequences_for, tokenizer_of
 from growkit.units import size
 
+Put = Callable[[Any], Any]  # what puts something on a model
 # largest difference over the largest value that rounding explains, by the dtype that is stored
 EXACT_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 NEAR_TOLERANCE = 0.25
@@ -74,24 +76,32 @@ def verify(
     seed: int = 0,
     family: str | None = None,
     source_heads: int | None = None,
+    *,
+    before_has: Adapter | None = None,
+    after_has: Adapter | None = None,
+    exactness: Exactness | None = None,
 ) -> Verification:
     """Load both in stock transformers, run the same tokens, compare logits (hidden states where there is no head).
 
     source: one checkpoint, or several, whose logits are then averaged. text: a file of real text, tokenised by the
     source's tokenizer; without it, random tokens. tolerance: largest relative difference allowed; by default what the
-    result's exactness and dtype promise. Raises CheckpointError or RequestError for what cannot be loaded or compared.
+    result's exactness and dtype promise. before_has, after_has: what is put on the source and on the target. exactness:
+    of the result, where it is not its growkit.json that says it. Raises CheckpointError or RequestError for what cannot
+    be loaded or compared.
     """
     names = [source] if isinstance(source, str | Path) else list(source)
     befores = [open_source(name, family, source_heads) for name in names]
     after = open_checkpoint(target)
     path = after.folder / PROVENANCE if after.folder else None
     provenance = read_json(path) if path is not None and path.exists() else {}
-    hashes = [sorted(before.hashes().values()) for before in befores] if came_from_grown(provenance) else [None]
-    exactness = max(promised(provenance, files) for files in hashes)
+    if exactness is None:
+        hashes = [sorted(before.hashes().values()) for before in befores] if came_from_grown(provenance) else [None]
+        exactness = max(promised(provenance, files) for files in hashes)
     if text is not None and not Path(text).is_file():
         raise RequestError(f"cannot read text from {str(text)!r}: no such file")
     dtypes = {tensor.dtype for tensor in after.tensors.values() if tensor.dtype.is_floating_point}
-    references, result, tokens = _run(befores, after, torch.float64 in dtypes, text, seed)
+    puts = (_putting(before_has), _putting(after_has))
+    references, result, tokens = _run(befores, after, torch.float64 in dtypes, text, seed, puts)
     outputs = references[0].outputs if len(references) == 1 else averaged(references)
     maps = maps_from_json(provenance.get("maps", {}))
     pair = on_one_footing(outputs, result.outputs, maps, str(target))
@@ -112,9 +122,11 @@ def verify(
 
 
 def _run(
-    befores: Sequence[Checkpoint], after: Checkpoint, double: bool, text: str | Path | None, seed: int
-) -> tuple[list[Results], Results, list[torch.Tensor]]:
-    """What sources and result make of the same tokens, and these: sequences that fit the first source."""
+    befores: Sequence[Checkpoint], after: Checkpoint, double: bool, text: str | Path | None, seed: int,
+    puts: tuple[Put, Put],
+) -> tuple[list[Results], Results, list[torch.Tensor]]:  # fmt: skip
+    """What sources and result make of the same tokens, and these: sequences that fit the first source. puts: what puts
+    something on the sources and on the result."""
     with loadable(befores[0]) as folder:
         config = read_model_config(folder / CONFIG)
         tokenizer = tokenizer_of(folder) if text is not None else None
@@ -125,10 +137,14 @@ def _run(
             own = read_model_config(folder / CONFIG)
             _check_comparable(own, config, sequences, checkpoint.label)
             dtype = torch.float64 if double else torch.float32
-            return Results(own, folder, dtype, sequences, tokenizer, seed, settled)
+            return Results(own, folder, dtype, sequences, tokenizer, seed, settled, puts[not settled])
 
     # what a result lacks and its source has is a fault, and shows
     return [run(before, True) for before in befores], run(after, False), sequences
+
+
+def _putting(adapter: Adapter | None) -> Put:
+    return (lambda model: model) if adapter is None else adapter.put_on
 
 
 def _check_comparable(config: dict[str, Any], first: dict[str, Any], sequences: list[torch.Tensor], label: str) -> None:

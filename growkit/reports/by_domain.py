@@ -1,5 +1,5 @@
-"""What a run gained and forgot, domain by domain. Knows validation losses at a run's entry and at its end; ignorant
-of how they were measured, and of torch.
+"""What a run gained and forgot, domain by domain, and what experts tell of domains. Knows what validation said at a
+run's entry and at its end; ignorant of how that was measured, and of torch.
 
 Domain adaptation is told by both: how much better a model became on the domain that it should learn, and how much
 worse on what it knew (Qin et al., arXiv 2105.13880).
@@ -8,9 +8,11 @@ worse on what it knew (Qin et al., arXiv 2105.13880).
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from growkit.reports.runs import Curve
+from growkit.reports.runs import Curve, ToldDomains
 
 TITLE = "By domain, nats per token of validation text"
+TOLD = "What the experts of the last validation text's tokens tell of their domains: mutual information"
+TOLD_HEADINGS = ("layer", "run", "nats", "of at most", "share")
 HEADINGS = ("domain", "run", "teacher", "at entry", "at the end", "gained", "forgotten")
 
 
@@ -52,6 +54,21 @@ def domain_table(
         if change.domain == name
     ]
     return [(TITLE, HEADINGS, rows)] if rows else []
+
+
+def told_table(
+    runs: Sequence[tuple[str, Sequence[ToldDomains]]],
+) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+    """The table of all sparse layers, counted from 1, each run's line beside the others'; none where no run has any.
+    runs: (name, what its experts told)."""
+    rows: list[tuple[str, ...]] = [
+        (f"{t.layer + 1}", run, f"{t.nats:.4f}", f"{t.most:.4f}", f"{t.nats / t.most:.0%}" if t.most else "")
+        for layer in sorted({t.layer for _, told in runs for t in told})
+        for run, told in runs
+        for t in told
+        if t.layer == layer
+    ]
+    return [(TOLD, TOLD_HEADINGS, rows)] if rows else []
 
 
 def _teacher(teacher: Any, domain: str) -> str | None:

@@ -85,6 +85,7 @@ def _compare(curves: list[Curve], base: Curve, spent: list[Curve], folder: Path)
                 saved_with_sources=_saved(whole, needed),
                 experts=curve.experts,
                 domains=changes(curve),
+                expert_domains=curve.told,
             )
         )
         planned = curve.settings.get("steps")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from growkit.checkpoint.fields import AnyOf, Fields, ListOf, MapOf, Null, Number, Text, Whole, checked
 from growkit.checkpoint.small_files import parse_json, read_bytes, read_json
 from growkit.errors import CheckpointError, RequestError
-from growkit.limits import STEPS
+from growkit.limits import LAYERS, STEPS
 
 METRICS, RUN = "metrics.jsonl", "run.json"
 # settings that decide what a validation loss is a loss on
@@ -22,6 +22,10 @@ MEASURE = ("seq_len", "eval_tokens")
 LARGEST = 4 << 30  # bytes of a metrics.jsonl
 CURE = "mend it or take it out"
 LINE = Fields({"kind": Text()}, needed=("kind",))
+NATS = Number(0.0, 1e3)
+INFORMATION = Fields(
+    {"layers": ListOf(Whole(0, LAYERS)), "nats": ListOf(NATS), "most": NATS}, needed=("layers", "nats", "most")
+)
 POINT = Fields(
     {
         "step": Whole(0, STEPS),
@@ -32,6 +36,7 @@ POINT = Fields(
         "expert_load": ListOf(ListOf(Number(0.0, 1e9), least=2)),
         "router_entropy": ListOf(Number(0.0, 1e9)),
         "dead_experts": ListOf(ListOf(Whole())),
+        "expert_domains": INFORMATION,
     },
     needed=("step", "loss", "flops", "elapsed_s"),
 )
@@ -72,10 +77,19 @@ class ExpertLoads(NamedTuple):
     entropy: float
 
 
+class ToldDomains(NamedTuple):
+    """What the experts that tokens of the last validation text take tell of their domains. layer: counted from 0. nats:
+    mutual information of expert and domain; most: what it can be."""
+
+    layer: int
+    nats: float
+    most: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Curve:
     """A run: its losses in training and on validation text, in order of steps, what run.json says, and for a mixture of
-    experts how it routed at the end."""
+    experts how it routed at the end, and what that tells of domains."""
 
     name: str
     path: Path
@@ -83,6 +97,7 @@ class Curve:
     val: tuple[Point, ...]
     settings: dict[str, Any]
     experts: ExpertLoads | None = None
+    told: tuple[ToldDomains, ...] = ()
 
     @property
     def final(self) -> Point:
@@ -124,13 +139,14 @@ def read_run(path: str | Path) -> Curve:
     lines = read_bytes(metrics, LARGEST).split(b"\n")
     content = checked(read_json(folder / RUN), RUN_FIELDS, folder / RUN)
     curves: dict[str, list[Point]] = {"train": [], "val": []}
-    experts = None
+    experts: ExpertLoads | None = None
+    told: tuple[ToldDomains, ...] = ()
     for number, line in enumerate(lines, start=1):
         read = _read_line(line, f"line {number} of {str(metrics)!r}") if line.strip() else None
         if read is None:
             continue
-        kind, point, routed = read
-        experts = routed or experts
+        kind, point, routed, of_domains = read
+        experts, told = routed or experts, of_domains or told
         # a resumed run has been here before, and what it says now counts: its steps tell, which otherwise only rise
         restarted = kind == "train" and curves["train"] and curves["train"][-1].step >= point.step
         for points in curves.values() if restarted else [curves[kind]]:
@@ -145,11 +161,13 @@ def read_run(path: str | Path) -> Curve:
         val=tuple(curves["val"]),
         settings=content.get("settings") or {},
         experts=experts,
+        told=told,
     )
 
 
-def _read_line(line: bytes, where: str) -> tuple[str, Point, ExpertLoads | None] | None:
-    """(kind, point, what it says of experts) of a line of metrics; None for a line that holds no loss."""
+def _read_line(line: bytes, where: str) -> tuple[str, Point, ExpertLoads | None, tuple[ToldDomains, ...]] | None:
+    """(kind, point, what it says of experts, and what these tell of domains) of a line of metrics; None for a line that
+    holds no loss."""
     try:
         content = parse_json(line)
     except ValueError:
@@ -160,7 +178,7 @@ def _read_line(line: bytes, where: str) -> tuple[str, Point, ExpertLoads | None]
     metrics = checked(metrics, POINT, where, CURE)
     domains = {name: float(loss) for name, loss in metrics.get("domains", {}).items()}
     point = Point(metrics["step"], float(metrics["loss"]), _cost(metrics), domains)
-    return metrics["kind"], point, _experts(metrics)
+    return metrics["kind"], point, _experts(metrics), _told(metrics)
 
 
 def _cost(metrics: dict[str, Any]) -> Cost:
@@ -176,6 +194,12 @@ def _experts(metrics: dict[str, Any]) -> ExpertLoads | None:
     undecided = math.log(len(loads[0]))
     spread = sum(entropies) / len(entropies) / undecided
     return ExpertLoads(max(every), min(every), len(metrics.get("dead_experts", [])), spread)
+
+
+def _told(metrics: dict[str, Any]) -> tuple[ToldDomains, ...]:
+    """What a line says of experts and domains, layer by layer."""
+    said = metrics.get("expert_domains", {"layers": [], "nats": [], "most": 0.0})
+    return tuple(ToldDomains(layer, nats, said["most"]) for layer, nats in zip(said["layers"], said["nats"]))
 
 
 def check_comparable(curves: list[Curve]) -> None:

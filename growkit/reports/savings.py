@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from growkit.reports.by_domain import DomainChange, domain_table
-from growkit.reports.runs import Cost, ExpertLoads
+from growkit.reports.by_domain import DomainChange, domain_table, told_table
+from growkit.reports.runs import Cost, ExpertLoads, ToldDomains
 from growkit.version import __version__
 
 FORMAT = 1
@@ -19,8 +19,9 @@ Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]  # title, headings, r
 class Compared:
     """One run beside the baseline. final_loss, flops, seconds: its last validation loss, and all it spent. added: the
     sources' cost. reached: what it had spent when its validation loss first came down to the baseline's final one, None
-    where it never did. experts: how a mixture routed at the end. domains: what it gained or forgot of each. saved: the
-    share of what the baseline spent to get there that the run did not need. with_sources: `added` on top.
+    where it never did. experts: how a mixture routed at the end. domains: what it gained or forgot of each.
+    expert_domains: what a mixture's experts told of them. saved: the share of what the baseline spent to get there that
+    the run did not need. with_sources: `added` on top.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Compared:
     saved_with_sources: Cost | None
     experts: ExpertLoads | None = None
     domains: tuple[DomainChange, ...] = ()
+    expert_domains: tuple[ToldDomains, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,10 @@ class Savings:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain data: what report.json holds."""
-        runs = [{key: _plain(value) for key, value in asdict(run).items()} for run in self.runs]
+        runs = [
+            {key: _plain(value) for key, value in asdict(run).items() if value or key != "expert_domains"}
+            for run in self.runs
+        ]
         return {
             "format": FORMAT,
             "growkit": __version__,
@@ -104,7 +109,8 @@ class Savings:
         ]
         if routed:
             tables.append(("Experts on the last validation text; a load of 1 is even", experts, routed))
-        return [*tables, *domain_table([(run.name, run.domains) for run in self.runs])]
+        told = told_table([(run.name, run.expert_domains) for run in self.runs])
+        return [*tables, *domain_table([(run.name, run.domains) for run in self.runs]), *told]
 
     def markdown(self) -> str:
         """What report.md holds."""
@@ -144,6 +150,6 @@ def _cell(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Cost | ExpertLoads | DomainChange):
+    if isinstance(value, Cost | ExpertLoads | DomainChange | ToldDomains):
         return value._asdict()
     return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -1,17 +1,19 @@
 """The bases of a control panel by linear algebra: which directions of an input matter, and where outputs can be moved.
 Knows matrices; ignorant of models and of files.
 
-For weights that read one input, stacked to W (out, in), and the second moment C of that input (the identity where
-nothing is known of it): U, the leading eigenvectors of W C W^T, are the leading left singular vectors of W C^(1/2), and
-what they see of an input is U^T W x. So V is an orthonormal basis of the columns of W^T U. Without C these are W's own
-right singular vectors; with it, what CorDA (arXiv 2406.05223) takes of svd(W C^(1/2)) C^(-1/2), since
-U^T W = S Z^T C^(-1/2): the same span, and no inverse, no damping, and nothing lost where C is singular.
+For weights that read one input, stacked to W (out, in), each over the size of what it puts out, and the second moment
+C of that input (the identity where nothing is known of it): U, the leading eigenvectors of W C W^T, are the leading
+left singular vectors of W C^(1/2), and what they see of an input is U^T W x. So V is an orthonormal basis of the
+columns of W^T U. Without C these are W's own right singular vectors; with it, what CorDA (arXiv 2406.05223) takes of
+svd(W C^(1/2)) C^(-1/2), since U^T W = S Z^T C^(-1/2): the same span, and no inverse, no damping, and nothing lost
+where C is singular.
 
 Given V, the outputs of one of the weights that go with what is read through it are the columns of W C V, for the best
 guess of W x from z = V^T x is W C V (V^T C V)^-1 z. They are spanned by that weight's U; of a weight that reads alone,
 they are the leading eigenvectors again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,22 +33,29 @@ class Directions:
 
 
 def input_directions(
-    stacked: torch.Tensor, rank: int, generator: torch.Generator, moment: torch.Tensor | None = None
+    weight: torch.Tensor, rank: int, generator: torch.Generator, moment: torch.Tensor | None = None
 ) -> Directions:
     """The leading directions of an input (in,) for what weights W (out, in) make of it; at most its rank many.
 
     moment: (in, in), of the input. A randomised range finder with power iterations (Halko, Martinsson and Tropp, arXiv
     0909.4061) where the shorter side is above `WHOLE` and far above the rank; else the whole decomposition, in float64.
     """
-    rank, sketch = min(rank, *stacked.shape), 2 * rank + 10
-    if min(stacked.shape) <= max(WHOLE, sketch):
-        left, values = _whole(stacked.double(), moment)
+    rank, sketch = min(rank, *weight.shape), 2 * rank + 10
+    if min(weight.shape) <= max(WHOLE, sketch):
+        left, values = _whole(weight.double(), moment)
     else:
-        left, values = _randomised(stacked, sketch, generator, moment)
-    left, values = left[:, :rank].to(stacked.dtype), values[:rank].to(stacked.dtype)
-    back = stacked.T @ left
-    error = _residual(left, values, stacked @ (back if moment is None else moment.to(back.dtype) @ back))
+        left, values = _randomised(weight, sketch, generator, moment)
+    left, values = left[:, :rank].to(weight.dtype), values[:rank].to(weight.dtype)
+    back = weight.T @ left
+    error = _residual(left, values, weight @ (back if moment is None else moment.to(back.dtype) @ back))
     return Directions(torch.linalg.qr(back).Q, error)
+
+
+def stacked(weights: Sequence[torch.Tensor], moment: torch.Tensor | None = None) -> torch.Tensor:
+    """Weights (out, in) that read one input as one (sum of out, in), each over |W C^(1/2)|_F, without moment |W|_F.
+    Else queries and keys, which are large, would leave values no directions."""
+    sizes = [max(float(_energy(weight.double(), moment)), 0.0) ** 0.5 for weight in weights]
+    return torch.cat([weight / (size or 1.0) for weight, size in zip(weights, sizes)])
 
 
 def output_directions(
@@ -79,25 +88,25 @@ def _energy(matrix: torch.Tensor, moment: torch.Tensor | None) -> torch.Tensor:
     return (matrix * (matrix if moment is None else matrix @ moment.to(matrix.dtype))).sum()
 
 
-def _whole(stacked: torch.Tensor, moment: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _whole(weight: torch.Tensor, moment: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     if moment is not None:
         values, vectors = torch.linalg.eigh(moment.double())
-        stacked = (stacked @ vectors) * values.clamp(min=0).sqrt()
-    left, values, _ = torch.linalg.svd(stacked, full_matrices=False)
+        weight = (weight @ vectors) * values.clamp(min=0).sqrt()
+    left, values, _ = torch.linalg.svd(weight, full_matrices=False)
     return left, values
 
 
 def _randomised(
-    stacked: torch.Tensor, sketch: int, generator: torch.Generator, moment: torch.Tensor | None
+    weight: torch.Tensor, sketch: int, generator: torch.Generator, moment: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     def through(matrix: torch.Tensor) -> torch.Tensor:
         return matrix if moment is None else moment.to(matrix.dtype) @ matrix
 
-    start = torch.randn(stacked.shape[1], sketch, generator=generator, dtype=stacked.dtype).to(stacked.device)
-    basis = torch.linalg.qr(stacked @ through(start)).Q
+    start = torch.randn(weight.shape[1], sketch, generator=generator, dtype=weight.dtype).to(weight.device)
+    basis = torch.linalg.qr(weight @ through(start)).Q
     for _ in range(ITERATIONS):
-        basis = torch.linalg.qr(stacked @ through(torch.linalg.qr(stacked.T @ basis).Q)).Q
-    seen = (stacked.T @ basis).double()
+        basis = torch.linalg.qr(weight @ through(torch.linalg.qr(weight.T @ basis).Q)).Q
+    seen = (weight.T @ basis).double()
     values, vectors = torch.linalg.eigh(seen.T @ through(seen))
     return basis.double() @ vectors.flip(1), values.flip(0).clamp(min=0).sqrt()
 

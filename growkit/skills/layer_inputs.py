@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from growkit.models.live_layers import layers_of
 from growkit.models.stock import computing
-from growkit.training.prefix import layers_of
 
 TOKENS = 4096  # of a batch
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a layer is called with besides hidden states
@@ -23,14 +23,17 @@ class _EnoughError(Exception):
 
 
 class LayerInputs:
-    """A text's hidden states before one layer after the other. model: in eval mode; ids: (windows, length)."""
+    """A text's hidden states before one layer after the other. model: in eval mode; ids: (windows, length); real:
+    likewise, False for tokens that count for nothing, as what fills a window up behind its text does."""
 
-    def __init__(self, model: Any, ids: torch.Tensor, tokens: int = TOKENS):
+    def __init__(self, model: Any, ids: torch.Tensor, tokens: int = TOKENS, real: torch.Tensor | None = None):
         self._model, self._layers, self._next = model, layers_of(model), 0
         model.config.use_cache = False
         self._states: list[torch.Tensor] = []
         self._calls: dict[int, list[Call]] = {}  # of each layer, by how many windows a batch has
-        for batch in ids.split(max(1, tokens // ids.shape[1])):
+        windows = max(1, tokens // ids.shape[1])
+        self._real = (torch.ones_like(ids, dtype=torch.bool) if real is None else real).split(windows)
+        for batch in ids.split(windows):
             self._begin(batch)
 
     def moments(self, layer: int, modules: Mapping[str, str]) -> dict[str, torch.Tensor]:
@@ -73,7 +76,7 @@ class LayerInputs:
         sums: dict[str, torch.Tensor] = {}
 
         def read(name: str, inputs: torch.Tensor) -> None:
-            rows = inputs.flatten(0, -2)
+            rows = inputs.flatten(0, -2)[self._real[place].flatten()]
             sums[name] = sums.get(name, 0) + (rows.T @ rows).double()
 
         with ExitStack() as hooks, computing(type(self._model).__name__):
@@ -87,5 +90,5 @@ class LayerInputs:
                 output = layer(states, *arguments, **keywords)
                 self._states[place] = output[0] if isinstance(output, tuple) else output
         self._next += 1
-        tokens = sum(states.shape[:-1].numel() for states in self._states)
+        tokens = sum(int(real.sum()) for real in self._real)
         return {name: total / tokens for name, total in sums.items()}

@@ -28,13 +28,14 @@ from growkit.training.learning.train_words import Trained
 from growkit.training.outlook import outlook_of
 from growkit.training.pretrain import Finished, carry_through, run_of
 from growkit.training.ready import ReadyRun, prepare
+from growkit.training.run_folder import check_place
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage
 
 LEARN = replace(TUNE, name="skill learn")
 SIZE = 64  # where nothing is said
 TRANSFORM_RATE = 4e-3  # of R where nothing is said, as LoRA-XS (arXiv 2405.17604) has it: 20 times LoRA's
-ADAPTER_RATE = 0.05  # of that for B, whose steps are those of a LoRA's
+ADAPTER_RATE = 0.2  # of that for B, which has more numbers: a step then changes W about as much, by |dW|_F
 WARMUP = 20  # steps over which B's rate rises, at most a quarter of its own
 
 
@@ -53,6 +54,7 @@ def learn_skill(words: Mapping[str, Any]) -> Finished:
         raise RequestError(f"--adapter {adapter} is more than the skill's {size} input directions (--size)")
     panel.check_base(open_source(words["checkpoint"]))
     names, sketches = protected(words["protect"] or (), panel)
+    check_place(Path(words["out"]), {"the panel": panel.folder})
     settings = _settings(words, size, adapter)
     transform = settings.stages[0].steps
     learners = PanelLearners(panel=panel, size=size, adapter=adapter, others=sketches)
@@ -125,9 +127,11 @@ def _skill(skill: StoredSkill, panel: Panel) -> tuple[str, Mapping[str, torch.Te
     if not skill.facts.sketch["tokens"]:
         raise RequestError(f"--protect {folder!r} has a sketch of no tokens; learn it again")
     sketches = {group: skill.tensor(f"{group}.K") for group in set(skill.facts.weights.values())}
-    lacking = sorted(panel.header.groups.keys() - sketches.keys())
-    if lacking:
-        raise RequestError(f"--protect {folder!r} has no sketch of {lacking[0]!r}, which the panel has; learn it again")
+    for group in panel.header.groups:
+        if group not in sketches or len(sketches[group]) != panel.input_rank(group):
+            raise RequestError(
+                f"--protect {folder!r} has no sketch of {group!r}, which the panel has, of its rank; learn it again"
+            )
     skill.close()
     strange = next((group for group, sketch in sorted(sketches.items()) if not is_covariance(sketch)), None)
     if strange is not None:

@@ -11,7 +11,8 @@ from typing import Any
 from growkit.checkpoint.source import open_checkpoint
 from growkit.errors import RequestError
 from growkit.skills.panel_file import open_panel
-from growkit.skills.panel_view import PanelView, check_picture, draw_spectra, view_of
+from growkit.skills.panel_view import PanelView, draw_spectra, view_of
+from growkit.skills.picture_file import check_picture
 from growkit.skills.turns import Turned, turn, turns_of
 
 

@@ -27,7 +27,7 @@ from growkit.models.devices import device_named
 from growkit.models.running import check_complete, load_model, loadable
 from growkit.models.verify import room_for
 from growkit.operators.seeds import generator
-from growkit.skills.bases import input_directions, kept, output_directions
+from growkit.skills.bases import input_directions, kept, output_directions, stacked
 from growkit.skills.controlled import ALL, ATTENTION, MODULES, ControlledWeight, InputGroup, input_groups
 from growkit.skills.general_text import GeneralText, general_text
 from growkit.skills.layer_inputs import LayerInputs
@@ -149,10 +149,10 @@ def _put_group(
 ) -> dict[str, PanelWeight]:
     """Write what a panel has of a group, and say it of its weights."""
     matrices = {weight.name: _read(source, weight).to(where) for weight in group.weights}
-    stacked, draws = torch.cat([*matrices.values()]), generator(request.seed, f"panel/{group.name}")
     moment = moment if moment is None else moment.to(where)
     followed = moment if request.basis == DATA else None
-    found = input_directions(stacked, group.rank(request.rank), draws, followed)
+    draws = generator(request.seed, f"panel/{group.name}")
+    found = input_directions(stacked([*matrices.values()], followed), group.rank(request.rank), draws, followed)
     put(group.name + V, found.basis.cpu())
     if moment is not None:
         basis = found.basis.double()

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from growkit.data.batches import Batch, BatchSource
 from growkit.operators.seeds import stable_seed
-from growkit.skills.panel_control import PanelControl, panel_controls
+from growkit.skills.panel_control import PanelControl, bypassed, panel_controls
 from growkit.training.machine import Machine
 from growkit.training.objective import Predicted
 from growkit.training.settings import Settings
@@ -80,7 +80,8 @@ def wanted_outputs(model: Any, own: OwnRows) -> dict[str, torch.Tensor]:
     def seen(control: PanelControl, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if not output.requires_grad:  # validation
             return
-        read = given[0].detach().flatten(0, -2).float() @ control.right.T
+        with torch.autocast(own.machine.device.type, enabled=False):
+            read = given[0].detach().flatten(0, -2).float() @ control.right.T
 
         def wanted(gradient: torch.Tensor) -> None:
             sums[control.weight] += (gradient.flatten(0, -2).float().T @ read).cpu()
@@ -99,6 +100,18 @@ def wanted_outputs(model: Any, own: OwnRows) -> dict[str, torch.Tensor]:
     return sums
 
 
+def check_changes_nothing(model: Any, own: OwnRows) -> None:
+    """Assert that a skill which has not learned changes no bit of what the model makes of one row. All processes call
+    this together."""
+    _, batch = next(own.of_steps())
+    row = batch.parts(len(batch.inputs))[0].to(own.machine.device)
+    model.eval()
+    with bypassed(model):
+        alone = own.machine.whole(model, _running(model, row, own.machine))
+    on = own.machine.whole(model, _running(model, row, own.machine))
+    assert torch.equal(on, alone), "a new skill changes what the model makes of its data"
+
+
 @contextmanager
 def uncompiled(model: torch.nn.Module) -> Iterator[None]:
     """Within the block, modules that are to be compiled run as they are: what is compiled now would keep the hooks that
@@ -113,10 +126,10 @@ def uncompiled(model: torch.nn.Module) -> Iterator[None]:
             module._compiled_call_impl = compiled
 
 
-def _running(model: Any, part: Batch, machine: Machine) -> Callable[[], None]:
-    def work() -> None:
+def _running(model: Any, part: Batch, machine: Machine) -> Callable[[], torch.Tensor]:
+    def work() -> torch.Tensor:
         with torch.no_grad(), machine.autocast():
-            Predicted(model, part)
+            return Predicted(model, part).hidden
 
     return work
 

@@ -6,7 +6,7 @@ entry takes steps of one size. Both are at first 0, so that nothing changes, bit
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -39,7 +39,8 @@ class PanelControl(Control):
         rank: int,
     ):
         super().__init__(base_layer, across, outputs[1], inputs[1])
-        self.weight, self.group, self._rank, self.adapting = weight, group, rank, False
+        self.weight, self.group, self._rank = weight, group, rank
+        self.adapting = self.bypassed = False
         self.kept: torch.Tensor
         self.scale: torch.Tensor
         self.output_coordinates: torch.Tensor
@@ -58,6 +59,8 @@ class PanelControl(Control):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
+        if self.bypassed:
+            return self.base_layer(inputs)
         inner = linear(inputs, self.right.to(inputs.dtype))
         middle = self.middle.detach() if self.adapting else self.middle
         transform = self.scale[:, None] * middle
@@ -86,13 +89,22 @@ def panel_controls(model: torch.nn.Module) -> Iterator[PanelControl]:
     return (module for module in model.modules() if isinstance(module, PanelControl))
 
 
+def adapting(model: torch.nn.Module, now: bool) -> AbstractContextManager[None]:
+    """Within it gradients reach B alone, or else R alone."""
+    return _set(model, "adapting", now)
+
+
+def bypassed(model: torch.nn.Module) -> AbstractContextManager[None]:
+    """Within it the model is as it is without the skill."""
+    return _set(model, "bypassed", True)
+
+
 @contextmanager
-def adapting(model: torch.nn.Module, now: bool) -> Iterator[None]:
-    """Within the block gradients reach B alone, or else R alone."""
+def _set(model: torch.nn.Module, flag: str, now: bool) -> Iterator[None]:
     for control in panel_controls(model):
-        control.adapting = now
+        setattr(control, flag, now)
     try:
         yield
     finally:
         for control in panel_controls(model):
-            control.adapting = False
+            setattr(control, flag, False)

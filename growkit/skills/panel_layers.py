@@ -12,11 +12,13 @@ from growkit.training.blank import pieces_of
 
 @dataclass(frozen=True)
 class PanelLayer:
-    """A weight of a checkpoint, and the linear layer of the live model that has it. across: it is stored (in, out)."""
+    """A weight of a checkpoint, and the linear layer of the live model that has it. across: it is stored (in, out).
+    feed_forward: else it is attention's."""
 
     weight: str
     module: str
     across: bool
+    feed_forward: bool
 
 
 def panel_layers(model: Any, weights: Collection[str]) -> list[PanelLayer]:
@@ -31,4 +33,5 @@ def panel_layers(model: Any, weights: Collection[str]) -> list[PanelLayer]:
                 f"the panel has {weight!r}, which is no linear layer of the live model, as the experts of a mixture are"
                 " none; a skill needs a panel without it: growkit panel --modules attention"
             )
-    return [PanelLayer(weight, layers[live[weight]].module, layers[live[weight]].across) for weight in weights]
+    found = [(weight, layers[live[weight]]) for weight in weights]
+    return [PanelLayer(weight, layer.module, layer.across, layer.feed_forward) for weight, layer in found]

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from growkit.errors import CheckpointError
+from growkit.errors import CheckpointError, RequestError
+from growkit.families import family_named
 from growkit.models.small.targets import put_around
 from growkit.skills.directions import input_directions, output_directions
 from growkit.skills.gates.gate_texts import GateTexts
 from growkit.skills.gates.learn_gate import gate_of_texts
 from growkit.skills.gates.own_texts import OwnTexts
-from growkit.skills.own_sketch import OwnRows, own_sketches, uncompiled, wanted_outputs
+from growkit.skills.own_sketch import OwnRows, check_changes_nothing, own_sketches, uncompiled, wanted_outputs
 from growkit.skills.panel_control import ADAPTER, PanelControl, adapting, panel_controls
 from growkit.skills.panel_file import Panel
 from growkit.skills.panel_layers import panel_layers
@@ -43,10 +44,17 @@ class PanelLearners:
     gate: OwnTexts | None = None
 
     def choose(self, model: Any) -> Callable[[Any, int], None]:
-        """Put a PanelControl around every layer that the panel has. Raises RequestError where one is no such layer."""
+        """Put a PanelControl around every layer that the panel has. Raises RequestError where one is no such layer, and
+        for feed-forward layers of a mixture, whose names PEFT takes for those of experts."""
         model.requires_grad_(False)
+        mixture = family_named(model.config.model_type).is_moe
         weights, led = self.panel.header.weights, set[str]()
         for layer in panel_layers(model, weights):
+            if mixture and layer.feed_forward:
+                raise RequestError(
+                    f"the panel has {layer.weight!r} of a mixture, which PEFT would take for a part of its experts; a skill of"
+                    " a mixture needs a panel of its attention: growkit panel --modules attention"
+                )
             group = weights[layer.weight].input
             rank, read = weights[layer.weight].rank, self.panel.input_rank(group)
             control = PanelControl(
@@ -98,6 +106,8 @@ class PanelLearners:
             control.left.copy_(basis @ outward)
             control.scale.copy_(self.panel.output_scale(outward.T @ self.panel.control(control.weight)))
         _agree(model)
+        with uncompiled(model):
+            check_changes_nothing(model, own)
         self.panel.close()
 
     def _read(self, model: Any, own: OwnRows) -> None:

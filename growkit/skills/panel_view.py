@@ -2,7 +2,6 @@
 what panel.json and C0 say; ignorant of terminals and of what a control does to a model.
 """
 
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +10,10 @@ from typing import Any
 
 import torch
 
-from growkit.errors import RequestError
 from growkit.skills.panel_file import Panel
 from growkit.skills.panel_header import PanelHeader
+from growkit.skills.picture_file import figure_for, save_picture
 
-PICTURES = (".svg", ".png", ".pdf")
-NO_MATPLOTLIB = "--picture needs matplotlib: pip install matplotlib, or growkit with its extra: growkit[plot]"
 _LAYER = re.compile(r"(?:^|\.)(\d{1,9})\.(.*)\.weight$")
 
 
@@ -70,12 +67,7 @@ def draw_spectra(view: PanelView, path: Path) -> None:
 
     Raises RequestError for a name that is taken or of another kind, where matplotlib is missing, and for the disk.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise RequestError(NO_MATPLOTLIB) from None
-    check_picture(path)
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure = figure_for(path, (12, 5))
     kept, spectra = figure.subplots(1, 2)
     shares = view.text_energy or view.energy
     for kind, values in view.spectra.items():
@@ -87,19 +79,4 @@ def draw_spectra(view: PanelView, path: Path) -> None:
     for axes in (kept, spectra):
         axes.grid(alpha=0.25)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:])
-    try:
-        with open(path, "xb") as file:
-            file.write(content.getvalue())
-    except OSError as error:
-        raise RequestError(f"cannot write --picture {str(path)!r}: {error.strerror or error}") from None
-
-
-def check_picture(path: Path) -> None:
-    """Refuse a picture that could not be written. Raises RequestError."""
-    if path.suffix not in PICTURES:
-        raise RequestError(f"--picture {str(path)!r} should end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
-    if path.exists() or not path.parent.is_dir():
-        what = "exists" if path.exists() else "is in a folder that does not exist"
-        raise RequestError(f"--picture {str(path)!r} {what}; choose another name")
+    save_picture(figure, path)

@@ -7,9 +7,11 @@ and what their folders are called change no bit.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from growkit.checkpoint.card import ADAPTER as RELATION
 from growkit.checkpoint.card import FINE_TUNE, model_card
@@ -20,13 +22,18 @@ from growkit.checkpoint.source import ADAPTER, PROVENANCE, Checkpoint
 from growkit.checkpoint.writer import check_target, is_checkpoint
 from growkit.errors import RequestError
 from growkit.growth.sources import headers_of, open_source
+from growkit.merging.merge import apply
 from growkit.merging.merge_plan import MergePlan, apply_plan
 from growkit.merging.merger import Merger
 from growkit.merging.methods import merge_request
 from growkit.merging.prepare_merge import MergeOptions
+from growkit.merging.rounding import Rounding
 from growkit.merging.write_merge import describe, write_merged
+from growkit.skills.application_file import is_application, read_application
+from growkit.skills.checking.rho import Interference
+from growkit.skills.gates.named_skills import NamedSkill
 from growkit.skills.joined_lora import JoinedLora, write_joined
-from growkit.skills.plugged_pairs import Disturbed, check_disturbed, disturbed_pairs
+from growkit.skills.plugged_pairs import plugged_pairs
 from growkit.skills.plugged_skill import SkillDelta, skill_member
 from growkit.skills.skill_file import read_skill
 from growkit.version import __version__
@@ -38,73 +45,96 @@ COMMAND, LORA = "skill plug", "lora"
 @dataclass(frozen=True, kw_only=True)
 class PluggedModel:
     """What was plugged, or with `dry_run` would be. rank: of the LoRA; None: weights are written. pairs: what each
-    skill does to each other one."""
+    skill does on each other one's data, where that is known. notes: what was seen while weights were written."""
 
     folder: Path
     plan: MergePlan
     rank: int | None
-    pairs: Sequence[Disturbed]
+    pairs: Sequence[Interference]
     dry_run: bool = False
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Where it is, the plan, and the pairs."""
-        pairs = [asdict(pair) for pair in self.pairs]
-        return {"folder": str(self.folder), "rank": self.rank, "pairs": pairs, **self.plan.to_json()}
+        pairs = [pair.to_json() for pair in self.pairs]
+        return {
+            "folder": str(self.folder), "rank": self.rank, "pairs": pairs, "rounding": list(self.notes),
+            **self.plan.to_json(),
+        }  # fmt: skip
 
 
 def plug_skills(
     base: Path_,
-    skills: Sequence[tuple[Path_, float]],
+    skills: Sequence[NamedSkill],
     out: Path_,
     options: MergeOptions,
     *,
     as_lora: bool = False,
+    dtype: torch.dtype | None = None,
     announce: Callable[[PluggedModel], None] = lambda _: None,
 ) -> PluggedModel:
-    """Plug skills, each with its strength, into the base's weights, or make one LoRA of them.
+    """Plug skills into the base's weights, or make one LoRA of them; an application, which has its skills in it, alone.
+    dtype: of the weights that are written, None for the base's.
 
     options.force: also skills that disturb one another, and in the place of a result that is there. announce: called
     with what will be done before anything is written. Raises CheckpointError or RequestError, having written nothing.
     """
-    if not skills:
-        raise RequestError("nothing to plug: name the skills, such as SUMS FACTS:0.5")
+    application = next((named for named in skills if is_application(named.folder)), None)
+    if application is not None:
+        if len(skills) > 1 or as_lora:
+            raise RequestError(
+                f"{str(application.folder)!r} is an application, which has its skills in it and is one LoRA already; plug it"
+                " alone, without --as lora"
+            )
+        read_application(application.folder)
+        told = replace(options, announce=lambda plan: announce(_applied(Path(out), plan, options)))
+        done = apply(base, [(application.folder, application.strength)], out, dtype, told)
+        return replace(_applied(done.folder, done.plan, options), notes=tuple(done.notes))
+    if len({named.name for named in skills}) < len(skills):
+        skills = [replace(named, name=str(named.folder)) for named in skills]
     with ExitStack() as opened:
         checkpoint = open_source(base)
         opened.callback(checkpoint.close)
         modules_conflict([checkpoint.folder])  # refuses a list of modules that is none
         headers = headers_of(checkpoint)
         givers, members = [], dict[str, SkillDelta]()
-        for folder, strength in skills:
-            skill = read_skill(folder)
+        for named in skills:
+            skill = read_skill(named.folder)
             opened.callback(skill.close)
-            giver, member = skill_member(skill, strength, checkpoint, headers)
+            giver, member = skill_member(skill, named, checkpoint, headers)
             twin = members.get(skill.hash)
             if twin is not None:
                 raise RequestError(
-                    f"{str(folder)!r} is the skill of {str(twin.skill.folder)!r}; name it once, with a larger strength"
+                    f"{str(named.folder)!r} is the skill of {str(twin.skill.folder)!r}; name it once, with a larger strength"
                 )
             givers.append(giver)
             members[skill.hash] = member
-        pairs = disturbed_pairs([(members[giver.key].skill, strength) for giver, (_, strength) in zip(givers, skills)])
-        notes = check_disturbed(pairs, options.force)
-        strengths = {giver.key: strength for giver, (_, strength) in zip(givers, skills)}
-        request = merge_request(tuple(strengths.values()), True, "task-arithmetic")
+        pairs = plugged_pairs([(named, members[giver.key].skill) for named, giver in zip(skills, givers)])
+        notes = pairs.checked(options.force)
+        strengths = {giver.key: named.strength for named, giver in zip(skills, givers)}
+        request = merge_request(tuple(strengths.values()), True, "task-arithmetic", dtype=dtype)
         plan = apply_plan(headers, givers, request, notes, COMMAND)
         order = [members[giver.key] for giver in plan.members]
         joined = JoinedLora(order, [strengths[giver.key] for giver in plan.members]) if as_lora else None
         if joined is not None:
             plan = replace(plan, tensors=tuple(tensor for tensor in plan.tensors if any(tensor.origins)))
         plugged = PluggedModel(
-            folder=Path(out), plan=plan, rank=None if joined is None else joined.rank, pairs=pairs, dry_run=options.dry_run
+            folder=Path(out), plan=plan, rank=None if joined is None else joined.rank, pairs=pairs.known, dry_run=options.dry_run
         )  # fmt: skip
-        sources = [checkpoint, *(replace(member.skill.stored, label=str(member.skill.folder)) for member in order)]
-        replaces = _check_target(Path(out), [base, *(path for path, _ in skills)], options.force, as_lora)
+        sources = [
+            checkpoint,
+            *(replace(member.skill.stored, label=giver.label) for member, giver in zip(order, plan.members)),
+        ]
+        replaces = _check_target(Path(out), [base, *(named.folder for named in skills)], options.force, as_lora)
         if options.dry_run:
             return plugged
         announce(plugged)
+        rounding = Rounding()
         card = _card(plugged, sources)
         if joined is None:
-            merger = Merger(plan, checkpoint, order, options.allow_nonfinite)
+            merger = Merger(
+                plan=plan, base=checkpoint, members=order, allow_nonfinite=options.allow_nonfinite, rounding=rounding
+            )  # fmt: skip
             size, progress = options.shard_bytes, options.progress
             write_merged(merger, checkpoint, sources, Path(out), size, replaces, progress, card)
         else:
@@ -117,7 +147,11 @@ def plug_skills(
                 card=card,
                 replaces=replaces,
             )
-        return plugged
+        return replace(plugged, notes=tuple(rounding.notes(plan.tensors[0].dtype)))
+
+
+def _applied(out: Path, plan: MergePlan, options: MergeOptions) -> PluggedModel:
+    return PluggedModel(folder=out, plan=plan, rank=None, pairs=(), dry_run=options.dry_run)
 
 
 def _check_target(out: Path, sources: Sequence[Path_], force: bool, as_lora: bool) -> Contents:

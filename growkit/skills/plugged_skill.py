@@ -11,12 +11,14 @@ import torch
 
 from growkit.checkpoint.made_for import check_same_weights
 from growkit.checkpoint.source import Checkpoint
+from growkit.errors import CheckpointError
 from growkit.families import family_named
 from growkit.growth.kin import stem_of
 from growkit.growth.source_headers import Headers, architecture_of
 from growkit.maps.notation import READ
 from growkit.merging.lora import ChangeOfBase
 from growkit.merging.merged_tensor import Giver
+from growkit.skills.gates.named_skills import NamedSkill
 from growkit.skills.skill_file import SKILL, StoredSkill
 
 
@@ -41,10 +43,12 @@ class SkillDelta(ChangeOfBase):
         """(rows, m) and (m, width) whose product is the change."""
         weight = self.weights[stem]
         output, read = self.skill.output(weight).to(dtype), self.skill.input(weight).to(dtype)
+        if not (torch.isfinite(output).all() and torch.isfinite(read).all()):
+            raise CheckpointError(f"{str(self.skill.folder)!r} puts NaN or Inf into {weight!r}; learn the skill again")
         return (read, output.T.contiguous()) if stem in self.across else (output, read.T.contiguous())
 
 
-def skill_member(skill: StoredSkill, strength: float, base: Checkpoint, headers: Headers) -> tuple[Giver, SkillDelta]:
+def skill_member(skill: StoredSkill, named: NamedSkill, base: Checkpoint, headers: Headers) -> tuple[Giver, SkillDelta]:
     """(what a plan needs of it, what it changes). headers: of the base.
 
     Raises RequestError for a skill of other weights than the base's.
@@ -62,9 +66,9 @@ def skill_member(skill: StoredSkill, strength: float, base: Checkpoint, headers:
             shape = shape[::-1]
         shapes[stem] = shape
     giver = Giver(
-        label=str(skill.folder),
+        label=named.name,
         key=skill.hash,
-        weight=strength,
+        weight=named.strength,
         bytes=sum(tensor.bytes for tensor in skill.stored.tensors.values()),
         names={stem: stem for stem in weights},
         dtypes=dict.fromkeys(weights, torch.float32),

@@ -106,6 +106,11 @@ class StoredSkill:
         out, into = (self.stored.tensors[name] for name in (f"{weight}.U_s", f"{self.facts.weights[weight]}.V_s"))
         return out.shape[0], into.shape[0]
 
+    def sizes(self, weight: str) -> tuple[int, int]:
+        """(m_w, m_g): how many output and input directions it has of a weight."""
+        shape = self.stored.tensors[f"{weight}.R"].shape
+        return shape[0], shape[1]
+
     def delta(self, weight: str) -> torch.Tensor:
         """G V_s^T (out, in): what a weight changes by."""
         return self.output(weight) @ self.input(weight).T

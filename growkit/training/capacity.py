@@ -4,7 +4,7 @@ losses.
 Of T tokens that each take k of N experts, an expert serves at most cap = ceil(C T k / N) pairs of token and slot: the
 most probable ones by the router; the others get the weight 0, and a token that loses all its experts goes on with the
 residual alone (Switch, arXiv 2101.03961 section 2.2; least probable first as in V-MoE, arXiv 2106.05974 section 4).
-Weights of those that stay are not raised.
+Weights of those that stay are not raised. What rows are filled up with is no token: it takes no place and loses none.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from growkit.training.routing import sparse_parts
+from growkit.models.live_layers import sparse_parts
 
 
 def within_capacity(logits: torch.Tensor, taken: torch.Tensor, factor: float) -> torch.Tensor:
@@ -29,12 +29,14 @@ def within_capacity(logits: torch.Tensor, taken: torch.Tensor, factor: float) ->
 
 
 class Capacity:
-    """The limit on a model's experts, for good: in training, never in validation. It counts what it drops."""
+    """The limit on a model's experts, for good: in training, never in validation. It counts what it drops. held: which
+    positions hold tokens, as the batch says it that is learned from now on."""
 
     def __init__(self, model: Any, factor: float):
         self.factor = factor
         self._dropped: list[torch.Tensor] = []
         self._pairs = 0
+        self.held: torch.Tensor | None = None
         for _, router in sparse_parts(model, experts=False):
             router.register_forward_hook(self._limit)
 
@@ -43,9 +45,11 @@ class Capacity:
         if not router.training:
             return None
         logits, weights, taken = output
-        kept = within_capacity(logits, taken, self.factor)
-        self._dropped.append(kept.numel() - kept.sum())
-        self._pairs += kept.numel()
+        held = slice(None) if self.held is None else self.held.to(taken.device)
+        kept = torch.ones_like(taken, dtype=torch.bool)
+        kept[held] = within_capacity(logits[held], taken[held], self.factor)
+        self._dropped.append((~kept).sum())
+        self._pairs += taken[held].numel()
         return logits, weights * kept, taken
 
     def tally(self) -> tuple[float, float]:

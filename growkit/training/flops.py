@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from growkit.families import family_named
-from growkit.training.prefix import layers_of
+from growkit.models.live_layers import layers_of
 from growkit.training.routing import experts_of
 
 

@@ -199,7 +199,8 @@ class Run:
         model, count = self.student.model, max(1, self.train.predicted(self.step))
         model.train()
         with self.learners.in_step(model, plan):
-            sums = learn_batch(model, batch, count, self.lessons.teacher, plan.alpha, self.settings, self.machine)
+            taught = (self.lessons.teacher, plan.alpha)
+            sums = learn_batch(model, batch, count, *taught, self.settings, self.machine, self.student.capacity)
         losses = step_losses(sums, count, self.told, self.machine, self.student.capacity)
         self.stopped = losses.told > 0
         return losses

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from growkit.models.live_layers import layers_of
 from growkit.models.stock import stock_class, with_own_kernels
 from growkit.training.flops import step_flops
 from growkit.training.learning.learners import learning_layers
 from growkit.training.machine import BYTES
-from growkit.training.prefix import layers_of
 from growkit.training.ready import ReadyRun, prepare
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage

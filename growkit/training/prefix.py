@@ -12,19 +12,7 @@ from typing import Any
 
 import torch
 
-from growkit.families import family_named
-
-
-def layers_path(model: Any) -> str:
-    """Where a stock model's base model keeps its layers, such as "encoder.layer": the family's table says it."""
-    family = family_named(model.config.model_type)
-    template = next(name for name in family.tensors if "{layer}" in name)
-    return template.split(".{layer}")[0]
-
-
-def layers_of(model: Any) -> torch.nn.ModuleList:
-    """The layers of a stock model, in order."""
-    return model.base_model.get_submodule(layers_path(model))
+from growkit.models.live_layers import layers_of, layers_path
 
 
 @contextmanager

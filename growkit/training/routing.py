@@ -7,8 +7,8 @@ probability the router gives it, x_t its logits:
     balance  N * sum_i f_i P_i                 1 when balanced, N/k at worst (Switch, arXiv 2101.03961 equation 4)
     z        mean_t (logsumexp x_t)^2          (ST-MoE, arXiv 2202.08906 equation 5)
 
-Both are means over the layers that learn. transformers' own loss pools the layers before the product, so that two
-layers collapsed onto different experts look balanced to it; it is not used.
+What rows are filled up with is no token. Both are means over the layers that learn. transformers' own loss pools the
+layers before the product, so that two layers collapsed onto different experts look balanced to it; it is not used.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,16 +18,18 @@ from typing import Any
 import torch
 
 from growkit.families import family_named
-from growkit.training.prefix import layers_of
+from growkit.models.expert_domains import counted
+from growkit.models.live_layers import sparse_parts
 
 DEAD = 0.1  # an expert with less than this share of an even load
 
 
 class Routing:
     """What the routers of a forward pass decided. Of each sparse layer, in order: its number, logits (T, N), experts
-    taken (T, k)."""
+    taken (T, k). held: of which positions, None of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: torch.Tensor | None = None) -> None:
+        self.held = held
         self.layers: list[int] = []
         self.logits: list[torch.Tensor] = []
         self.taken: list[torch.Tensor] = []
@@ -50,6 +52,13 @@ class Routing:
             number, tokens = counts.new_tensor([layer]), counts.new_tensor([len(taken)])
             rows.append(torch.cat([number * tokens, counts, entropy[None], tokens]))
         return torch.stack(rows) if rows else None
+
+    def by_domain(self, domains: torch.Tensor, number: int) -> torch.Tensor | None:
+        """(sparse layers, number, N) float64: pairs by domain and expert; None for a dense model. domains: (rows,
+        length) uint8, one of `number` for each position, or NOWHERE, which counts nothing."""
+        if not self.taken:
+            return None
+        return counted(self.taken, _at(self.held, domains.flatten()), number, self.logits[0].shape[-1])
 
 
 def balance_loss(logits: torch.Tensor, taken: torch.Tensor) -> torch.Tensor:
@@ -76,15 +85,16 @@ def experts_of(model: Any) -> int:
 
 
 @contextmanager
-def routing(model: Any) -> Iterator[Routing]:
-    """Within the block, what the model's routers decide is noted; nothing for a dense model."""
-    noted = Routing()
+def routing(model: Any, held: torch.Tensor | None = None) -> Iterator[Routing]:
+    """Within the block, what the model's routers decide is noted; nothing for a dense model. held: of which positions,
+    as a batch says it; None: of all."""
+    noted = Routing(held)
 
     def noting(layer: int) -> Callable[[Any, Any, Any], None]:
         def note(_: Any, __: Any, output: Any) -> None:
             noted.layers.append(layer)
-            noted.logits.append(output[0])
-            noted.taken.append(output[2])
+            noted.logits.append(_at(held, output[0]))
+            noted.taken.append(_at(held, output[2]))
 
         return note
 
@@ -94,6 +104,10 @@ def routing(model: Any) -> Iterator[Routing]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _at(held: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor:
+    return rows if held is None else rows[held.to(rows.device)]
 
 
 def drop_in_experts(model: Any, rate: float) -> None:
@@ -124,19 +138,3 @@ def dead_note(routed: dict[str, Any]) -> str | None:
     where = ", ".join(f"{expert} of layer {layer}" for layer, expert in dead[:4])
     more = f" and {len(dead) - 4} more" if len(dead) > 4 else ""
     return f"hardly any token takes expert {where}{more}; a higher --balance would use them"
-
-
-def sparse_parts(model: Any, experts: bool) -> list[tuple[int, Any]]:
-    """The routers of a model's layers, or what holds their experts, with the numbers of the layers; none of a dense
-    model's."""
-    family = family_named(model.config.model_type)
-    if not family.is_moe:
-        return []
-    # "layers.{layer}.mlp.gate.weight" belongs to "mlp.gate" of a layer
-    paths = {
-        live.split("{layer}.")[1].rpartition(".")[0]
-        for live, stored in family.experts.fused.items()
-        if family.of_each_expert(stored[0]) == experts
-    }
-    modules = [(n, *named) for n, layer in enumerate(layers_of(model)) for named in layer.named_modules()]
-    return [(n, module) for n, name, module in modules if name in paths]

@@ -16,6 +16,8 @@ from growkit.families import Family
 from growkit.training.settings import Settings
 from growkit.training.stages import Stage, place
 
+FEW = 10  # steps; a run of less hardly moves anything
+
 
 @dataclass
 class StagedBatches:
@@ -91,6 +93,12 @@ def run_batches(
             f"conversations are learned by models that predict the next token, not by {family.model_type}"
         )
 
+    if named is not None and train.domains is None:
+        raise RequestError(
+            f"stage {named.name!r} names tasks, and the conversations of {settings.data!r} have no tags; growkit tokenize"
+            " --chat name=PATH ... gives them"
+        )
+
     def rows(tokens: Tokens, mixing: Mixing) -> PackedBatches:
         return packed(tokens, settings.seq_len, settings.batch_size, family, settings.seed, mixing)
 
@@ -102,8 +110,18 @@ def run_batches(
         train=learned,
         val=None if val is None else rows(val, Mixing()),
         rows=whole.counts,
-        notes=tuple(whole.notes(f"--seq-len {settings.seq_len}")),
+        notes=(*whole.notes(f"--seq-len {settings.seq_len}"), *_few_steps(settings, whole.windows)),
     )
+
+
+def _few_steps(settings: Settings, rows: int) -> list[str]:
+    """What a person should know whose conversations are gone through in hardly a step."""
+    if settings.steps >= FEW or settings.steps * settings.batch_size < rows:
+        return []
+    return [
+        f"all conversations lie in {rows:,} rows, of which a step takes {settings.batch_size}: {settings.steps} steps may"
+        " teach little; a smaller --batch-size gives more of them"
+    ]
 
 
 def template_of(tokens: Tokens) -> Path | None:

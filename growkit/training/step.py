@@ -44,8 +44,9 @@ class StepLosses:
 
 
 def learn_batch(
-    model: Any, batch: Batch, count: int, teacher: Speaker | None, alpha: float, settings: Settings, machine: Machine
-) -> torch.Tensor:
+    model: Any, batch: Batch, count: int, teacher: Speaker | None, alpha: float, settings: Settings, machine: Machine,
+    capacity: Capacity | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Forward and backward of this process's rows; returns this process's sums (4,) float64 on the device: nats, the
     teacher's, and its share of balance and z-loss.
 
@@ -60,6 +61,8 @@ def learn_batch(
     for number, part in enumerate(parts):
         if machine.world > 1:
             model.set_requires_gradient_sync(number == len(parts) - 1)
+        if capacity is not None:
+            capacity.held = part.held
         work = _work(model, part, count, teacher, alpha, s, machine)
         hidden, routed, gradient, nats = machine.whole(model, work)
         ends = [(hidden, gradient)] if routed is None else [(hidden, gradient), (routed, weights)]
@@ -88,7 +91,7 @@ def _work(
     """The forward pass of a part and the backward pass of its head, to be run where the head is whole."""
 
     def work() -> tuple[Any, ...]:
-        with machine.autocast(), routing(model) as routed:
+        with machine.autocast(), routing(model, part.held) as routed:
             predicted = Predicted(model, part)
         taught = teacher.says(part) if teacher is not None else None
         gradient, nats = learn(predicted, 1.0 / count, taught, alpha, machine.autocast)

@@ -7,12 +7,12 @@ import warnings
 from torch.distributed.fsdp import FSDPModule
 
 from growkit.growth.optimizer import kept_rates, kept_state, read_rates
+from growkit.models.live_layers import layers_of
 from growkit.training.blank import Blank
 from growkit.training.capacity import Capacity
 from growkit.training.learning.learners import Learners
 from growkit.training.machine import Machine
 from growkit.training.optim import adamw, load_state
-from growkit.training.prefix import layers_of
 from growkit.training.routing import drop_in_experts, is_mixture
 from growkit.training.settings import Settings
 from growkit.training.sharing import give_memory

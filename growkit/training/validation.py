@@ -9,9 +9,10 @@ import torch
 
 from growkit.data.batches import Batch, BatchSource
 from growkit.data.domains import DomainLosses
+from growkit.models.expert_domains import expert_domains
 from growkit.training.machine import Machine
 from growkit.training.objective import Predicted, total_loss
-from growkit.training.routing import described, routing
+from growkit.training.routing import Routing, described, routing
 from growkit.training.settings import Settings
 
 
@@ -23,28 +24,32 @@ def validate(
     whole: Callable[[Callable[[], Any]], Any] = lambda work: work(),
 ) -> tuple[float, dict[str, Any]]:
     """(mean nats per predicted token of all layers, the plain loss whoever teaches; what else was seen: of tagged text
-    the loss of each of its domains, and how a mixture routed).
+    the loss of each of its domains, and how a mixture routed, and what that tells of domains).
 
     The first windows of the split, as many as settings.eval_tokens allow; of tagged text so many from all of it.
     whole: what runs work where a sharded model's own weights are there. All processes call this together.
     """
     model.eval()
-    total, predicted, tallies = 0.0, 0, None
+    total, predicted, tallies, pairs = 0.0, 0, None, None
     kinds = DomainLosses(val.domains.names) if val.domains is not None else None
     for mine, counts in own_batches(val, settings, machine):
         batch = mine.to(machine.device)
 
-        def work(batch: Batch = batch) -> tuple[float, torch.Tensor | None, torch.Tensor | None]:
-            with torch.no_grad(), machine.autocast(), routing(model) as routed:
+        def work(batch: Batch = batch) -> tuple[float, torch.Tensor | None, Routing]:
+            with torch.no_grad(), machine.autocast(), routing(model, batch.held) as routed:
                 nats, each = total_loss(Predicted(model, batch), kinds is not None)
-            return nats.item(), each, routed.tallies()
+            return nats.item(), each, routed
 
-        nats, each, routed = whole(work)
+        nats, each, noted = whole(work)
         total, predicted = total + counts * nats, predicted + int(counts) * batch.predicted
         if kinds is not None and counts:
             kinds.add(batch.of.numpy(), each.double().cpu().numpy())
-        if routed is not None:
+        if (routed := noted.tallies()) is not None:
             tallies = counts * routed + (0.0 if tallies is None else tallies)
+            if val.domains is not None:
+                shown = torch.from_numpy(val.domains.shown(batch.places.numpy()))
+                told = noted.by_domain(shown, len(val.domains.names))
+                pairs = counts * told + (0.0 if pairs is None else pairs)
     total, count = machine.total([total, predicted])
     seen: dict[str, Any] = {}
     if kinds is not None:
@@ -53,6 +58,9 @@ def validate(
     if tallies is not None:
         shared = torch.tensor(machine.total(tallies.flatten().tolist()), dtype=torch.float64)
         seen |= described(shared.view_as(tallies))
+    if pairs is not None:
+        shared = torch.tensor(machine.total(pairs.flatten().tolist()), dtype=torch.float64)
+        seen["expert_domains"] = expert_domains(seen["sparse_layers"], shared.view_as(pairs))
     return total / max(1.0, count), seen
 
 

@@ -11,12 +11,12 @@ import torch
 
 from growkit.checkpoint.fields import Fields, Number, OneOf, Whole, checked
 from growkit.checkpoint.small_files import read_json
-from growkit.checkpoint.source import open_state
+from growkit.checkpoint.source import SOFT_MIXTURE, open_state
 from growkit.errors import CheckpointError
 from growkit.limits import AXIS, EXPERTS
 from growkit.models.small.mixtures import MOLORA, MOV, SoftMixture
 
-SMALL, SMALL_WEIGHTS, FORMAT = "small_module.json", "small_module.safetensors", 1
+SMALL, SMALL_WEIGHTS, FORMAT = SOFT_MIXTURE, "small_module.safetensors", 1
 SCHEMA = Fields(
     {
         "format": OneOf([FORMAT]),

@@ -30,6 +30,20 @@ class CheckedSkill(ABC):
         """By which it is told from the others."""
         return self.named.name
 
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What it is, in a word."""
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Of its weight file."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close its file; reading again opens it again."""
+
     @abstractmethod
     def factors(self, weight: str) -> tuple[torch.Tensor, torch.Tensor]:
         """G (out, m) and V (in, m), float64: the weight changes by G V^T. Its strength is in G."""
@@ -40,6 +54,16 @@ class PanelSkill(CheckedSkill):
     """A skill of the panel. stored: its files."""
 
     stored: StoredSkill
+    kind = "skill"
+
+    @property
+    def sha256(self) -> str:
+        """Of its weight file, by which other skills name it."""
+        return self.stored.hash
+
+    def close(self) -> None:
+        """Close its file; reading again opens it again."""
+        self.stored.close()
 
     @property
     def has_sketch(self) -> bool:

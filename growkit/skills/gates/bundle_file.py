@@ -1,9 +1,9 @@
 """The folder of a bundle of skills: certificate.json, gate.safetensors, and a copy of each skill. Knows the format and
 its bounds; ignorant of how a gate is made and of live models.
 
-The certificate can be checked from the folder alone: the levels that set the threshold and those that confirm it lie in
-gate.safetensors, and a threshold, a count or a bound that does not follow from them is refused, as is a file of a skill
-that is not the one the certificate names.
+The certificate can be checked from the folder alone: the scores that set the thresholds and those that confirm them
+lie in gate.safetensors, and a threshold, a count or a bound that does not follow from them is refused, as is a file
+of a skill that is not the one the certificate names.
 """
 
 import os
@@ -76,16 +76,18 @@ def write_bundle(
     """Put a bundle into a folder that is there; returns what certificate.json says. skills: folder and strength of
     each, in the gate's order. more: base, general, seed, and own by skill."""
     metric, entries = gate.metric, []
-    for name, (folder, strength) in zip(gate.names, skills):
+    for name, (folder, strength), threshold in zip(gate.names, skills, gate.thresholds.tolist()):
         copy = place / SKILLS / name
         copy.mkdir(parents=True)
         for file in (folder / kept for kept in KEPT if (folder / kept).is_file()):
             check_inside(file)
             shutil.copyfile(file, copy / file.name)
         files = {path.name: file_hash(path) for path in sorted(copy.iterdir())}
-        entries.append({"name": name, "strength": strength, "files": files, "own": more["own"][name]})
+        entries.append({
+            "name": name, "strength": strength, "threshold": threshold, "files": files, "own": more["own"][name],
+        })  # fmt: skip
     tensors = {"scale": metric.scale, "directions": metric.directions, "shares": metric.shares}
-    tensors |= {"centres": gate.centres, "widths": gate.widths, "calibration": promise.calibration}
+    tensors |= {"calibration": promise.calibration}
     tensors |= {"fresh": promise.fresh} if len(promise.fresh) else {}
     tensors |= {f"{name}.centroids": own for name, own in zip(gate.names, gate.centroids)}
     write_tensors_file(place / GATE_WEIGHTS, tensors)
@@ -129,12 +131,13 @@ def read_bundle(folder: str | Path) -> Bundle:
         )
     with closing(open_state(path.with_name(GATE_WEIGHTS))) as stored:
         gate, promise = _gate(stored, said, names)
-    if promise_words(promise) != said["promise"]:
-        wrong = next(key for key, value in promise_words(promise).items() if value != said["promise"][key])
-        raise CheckpointError(
-            f"{str(path)!r} promises what its levels do not say: {wrong} {said['promise'][wrong]} where they give"
-            f" {promise_words(promise)[wrong]}; {AGAIN}"
-        )
+    follows = promise_words(promise) | {f"threshold of {n}": t for n, t in zip(names, promise.thresholds.tolist())}
+    stated = said["promise"] | {f"threshold of {entry['name']}": entry["threshold"] for entry in said["skills"]}
+    for key, value in follows.items():
+        if stated[key] != value:
+            raise CheckpointError(
+                f"{str(path)!r} promises what its scores do not say: {key} {stated[key]} where they give {value}; {AGAIN}"
+            )
     strengths = tuple(float(entry["strength"]) for entry in said["skills"])
     return Bundle(folder=Path(folder), said=said, gate=gate, strengths=strengths, folders=folders)
 
@@ -165,7 +168,7 @@ def _checked_skill(folder: Path, entry: Mapping[str, Any]) -> Path:
 def _gate(stored: Checkpoint, said: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Gate, Promise]:
     """A bundle's gate and promise, of tensors that have the shapes and the ranges they should."""
     count, promised = len(names), said["promise"]
-    whole = {"scale", "directions", "shares", "centres", "widths", "calibration"}
+    whole = {"scale", "directions", "shares", "calibration"}
     check_names(
         stored, whole | {f"{name}.centroids" for name in names} | ({"fresh"} if promised["fresh"] else set()), AGAIN
     )
@@ -176,31 +179,27 @@ def _gate(stored: Checkpoint, said: Mapping[str, Any], names: tuple[str, ...]) -
     check_tensor(stored, "shares", torch.float32, (rank, rank), (), AGAIN)
     for name in names:
         check_tensor(stored, f"{name}.centroids", torch.float32, (1, MOST_CENTROIDS), (hidden,), AGAIN)
-    for name in ("centres", "widths"):
-        check_tensor(stored, name, torch.float64, (count, count), (), AGAIN)
-    check_tensor(stored, "calibration", torch.float64, (promised["texts"],) * 2, (), AGAIN)
+    check_tensor(stored, "calibration", torch.float64, (promised["texts"],) * 2, (count,), AGAIN)
     if promised["fresh"]:
-        check_tensor(stored, "fresh", torch.float64, (promised["fresh"],) * 2, (), AGAIN)
+        check_tensor(stored, "fresh", torch.float64, (promised["fresh"],) * 2, (count,), AGAIN)
     held = {name: read_tensor(stored, name) for name in stored.tensors}
     for name, sound in (
         ("scale", bool((held["scale"] > 0).all())),
         ("shares", bool(((held["shares"] >= 0) & (held["shares"] <= 1)).all())),
-        ("widths", bool((held["widths"] > 0).all())),
+        ("calibration", bool((held["calibration"] <= 0).all())),
     ):
         if not sound:
             raise CheckpointError(f"tensor {name!r} of {stored.label!r} is out of its range; {AGAIN}")
-    if promised["texts"] < texts_needed(promised["alpha"]):
+    needed = texts_needed(promised["alpha"], count)
+    if promised["texts"] < needed:
         raise CheckpointError(
-            f"{stored.label!r} has {promised['texts']} calibration texts, and alpha {promised['alpha']:g} needs"
-            f" {texts_needed(promised['alpha'])}; {AGAIN}"
+            f"{stored.label!r} has {promised['texts']} calibration texts, and alpha {promised['alpha']:g} for {count} skills"
+            f" needs {needed}; {AGAIN}"
         )
     promise = Promise(
         alpha=promised["alpha"],
-        centres=held["centres"],
-        widths=held["widths"],
-        scaled=promised["scaled"],
         calibration=held["calibration"],
-        fresh=held.get("fresh", torch.zeros(0, dtype=torch.float64)),
+        fresh=held.get("fresh", torch.zeros(0, count, dtype=torch.float64)),
     )
     metric = SharedMetric(
         scale=held["scale"],
@@ -215,9 +214,7 @@ def _gate(stored: Checkpoint, said: Mapping[str, Any], names: tuple[str, ...]) -
         names=names,
         centroids=tuple(held[f"{name}.centroids"] for name in names),
         metric=metric,
-        centres=held["centres"],
-        widths=held["widths"],
-        threshold=promise.threshold,
+        thresholds=promise.thresholds,
         together=frozenset((one, other) for one, other in pairs),
     )
     return gate, promise

@@ -14,11 +14,11 @@ from growkit.checkpoint.model_config import read_model_config
 from growkit.checkpoint.source import CONFIG, Checkpoint, open_checkpoint
 from growkit.errors import CheckpointError
 from growkit.models.adapters import Adapter, FolderAdapter, check_adapter
+from growkit.models.live_layers import layers_of
 from growkit.models.running import check_complete, load_model, loadable
 from growkit.skills.gates.bundle_file import Bundle, is_bundle, read_bundle
 from growkit.skills.gates.gated_model import gated
 from growkit.skills.gates.skill_parts import parts_of
-from growkit.training.prefix import layers_of
 
 Path_ = str | Path
 

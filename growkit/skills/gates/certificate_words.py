@@ -30,21 +30,25 @@ _COUNT = Whole(0, MOST_GENERAL)
 _PROMISE = Fields(
     {
         "alpha": Number(LEAST_ALPHA, 0.5),
-        "threshold": Number(),
         "texts": Whole(1, MOST_GENERAL),
         "order": Whole(1, MOST_GENERAL),
-        "scaled": _COUNT,
         "fresh": _COUNT,
         "opened": _COUNT,
         "bound": Null(Number(0, 1)),
         "confidence": Number(0, 1),
     },
-    ("alpha", "threshold", "texts", "order", "scaled", "fresh", "opened", "bound", "confidence"),
+    ("alpha", "texts", "order", "fresh", "opened", "bound", "confidence"),
 )
 _OWN = Fields({"texts": Whole(1, MOST_TEXTS), "held": Whole(1, MOST_TEXTS), "opened": _COUNT, "others": _COUNT})
 _SKILL = Fields(
-    {"name": _NAME, "strength": Number(LEAST_STRENGTH, MOST_STRENGTH), "files": MapOf(_HASH), "own": _OWN},
-    ("name", "strength", "files"),
+    {
+        "name": _NAME,
+        "strength": Number(LEAST_STRENGTH, MOST_STRENGTH),
+        "threshold": Number(most=0),
+        "files": MapOf(_HASH),
+        "own": _OWN,
+    },
+    ("name", "strength", "threshold", "files"),
 )
 SCHEMA = Fields(
     {
@@ -67,11 +71,9 @@ SCHEMA = Fields(
 
 
 def promise_words(promise: Promise) -> dict[str, Any]:
-    """A promise as certificate.json has it. texts: how many set the threshold, the order-th smallest of them. scaled:
-    how many only gave the scale. fresh: how many confirm it, of which `opened` open a skill: a share of at most
-    `bound`, with `confidence`."""
+    """A promise as certificate.json has it. texts: how many set the thresholds, each the order-th smallest score of
+    them. fresh: how many confirm it, of which `opened` open a skill: a share of at most `bound`, with `confidence`."""
     return {
-        "alpha": promise.alpha, "threshold": promise.threshold, "texts": len(promise.calibration),
-        "order": promise.order, "scaled": promise.scaled, "fresh": len(promise.fresh), "opened": promise.hits,
-        "bound": promise.bound, "confidence": CONFIDENCE,
+        "alpha": promise.alpha, "texts": len(promise.calibration), "order": promise.order,
+        "fresh": len(promise.fresh), "opened": promise.hits, "bound": promise.bound, "confidence": CONFIDENCE,
     }  # fmt: skip

@@ -1,52 +1,44 @@
-"""The promise of a bundle: from the scores of general texts to one threshold for all its skills, and what fresh text
-says of it. Knows scores; ignorant of models and of files.
+"""The promise of a bundle: from the scores of general texts to thresholds, and what fresh text says of them. Knows
+scores; ignorant of models and of files.
 
-General texts are divided, in the order they come in: where there are several skills, the first give centre and width of
-each one's scores; of the rest one part sets the threshold and the other, as large where there are enough, confirms it.
-A text that has set centre and width may not set the threshold: its level is not exchangeable with the next text's.
+Of general texts, in the order they come in, a part sets the thresholds and the other, as large where there are enough,
+confirms them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from growkit.errors import RequestError
-from growkit.skills.gates.conformal import clopper_pearson, conformal_threshold, order_of, texts_needed
+from growkit.skills.gates.conformal import clopper_pearson, conformal_thresholds, order_of, texts_needed
 from growkit.skills.gates.gate import Gate
 from growkit.skills.gates.own_texts import OwnTexts
-from growkit.skills.gates.shared_metric import SharedMetric, shared_metric
-
-LEAST_SCALED, SCALED = 32, 5  # texts that give centre and width: so many, or one of so many
-UPPER = 0.9  # width is from the median to here: what matters is how far general scores reach upwards
+from growkit.skills.gates.shared_metric import shared_metric
 
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What a threshold promises, and by what. centres, widths: (skills,) float64. scaled: how many texts gave them.
-    calibration, fresh: (n,) float64, the largest level of each text that set the threshold, or confirms it."""
+    """What thresholds promise, and by what: P(any skill opens) <= alpha for the next text. calibration, fresh: (n,
+    skills) float64, scores of each text that set them, or confirms them."""
 
     alpha: float
-    centres: torch.Tensor
-    widths: torch.Tensor
-    scaled: int
     calibration: torch.Tensor
     fresh: torch.Tensor
 
     @property
-    def threshold(self) -> float:
-        """The level above which a skill may open."""
-        return conformal_threshold(self.calibration, self.alpha)
+    def thresholds(self) -> torch.Tensor:
+        """(skills,) float64, the score above which each may open."""
+        return conformal_thresholds(self.calibration, self.alpha)
 
     @property
     def order(self) -> int:
-        """Which of the calibration levels the threshold is, from the smallest."""
-        return order_of(len(self.calibration), self.alpha)
+        """Which of the calibration scores of a skill its threshold is, from the smallest."""
+        return order_of(len(self.calibration), self.alpha, self.calibration.shape[1])
 
     @property
     def hits(self) -> int:
         """How many fresh texts open a skill."""
-        return int((self.fresh > self.threshold).sum())
+        return int((self.fresh > self.thresholds).any(1).sum())
 
     @property
     def bound(self) -> float | None:
@@ -55,42 +47,14 @@ class Promise:
 
 
 def promise(scores: torch.Tensor, alpha: float) -> Promise:
-    """The threshold of scores (texts, skills), float64, of exchangeable texts: P(a skill opens) <= alpha for the next.
+    """The promise that scores (texts, skills), float64, of exchangeable texts give.
 
     Raises RequestError for fewer texts than that takes.
     """
     texts, skills = scores.shape
-    check_enough(texts, skills, alpha)
-    scaled = 0
-    centres, widths = torch.zeros(skills, dtype=torch.float64), torch.ones(skills, dtype=torch.float64)
-    if skills > 1:
-        scaled = min(max(LEAST_SCALED, texts // SCALED), texts - texts_needed(alpha))
-        quantiles = torch.quantile(scores[:scaled], torch.tensor([0.5, UPPER], dtype=torch.float64), dim=0)
-        centres = quantiles[0]
-        widths = (quantiles[1] - centres).clamp(min=1e-9).maximum(1e-9 * centres.abs())
-    levels = ((scores[scaled:] - centres) / widths).max(1).values
-    fresh = min(len(levels) - texts_needed(alpha), len(levels) // 2)
-    calibration = levels[: len(levels) - fresh]
-    return Promise(
-        alpha=alpha,
-        centres=centres,
-        widths=widths,
-        scaled=scaled,
-        calibration=calibration,
-        fresh=levels[len(levels) - fresh :],
-    )
-
-
-def check_enough(texts: int, skills: int, alpha: float) -> None:
-    """Refuse fewer general texts than so many skills take. Raises RequestError."""
-    if skills == 1:
-        order_of(texts, alpha)
-    elif texts - LEAST_SCALED < texts_needed(alpha):
-        raise RequestError(
-            f"--alpha {alpha:g} with several skills needs {texts_needed(alpha) + LEAST_SCALED:,} general texts,"
-            f" {LEAST_SCALED} of them to compare the skills by, and there are {texts:,}; give more with --text, or a larger"
-            " --alpha"
-        )
+    order_of(texts, alpha, skills)  # which refuses too few
+    fresh = min(texts - texts_needed(alpha, skills), texts // 2)
+    return Promise(alpha=alpha, calibration=scores[: texts - fresh], fresh=scores[texts - fresh :])
 
 
 def certified(
@@ -98,31 +62,16 @@ def certified(
 ) -> tuple[Gate, Promise]:
     """The gate of skills that read one layer, and its promise. general: (texts, hidden) states of general texts, whose
     order means nothing. together: pairs of skills that may open at once. Raises RequestError for too few texts."""
-    names = tuple(skills)
-    metric = shared_metric([*skills.values()])
-    bare = _gate(skills, metric, torch.zeros(len(names)).double(), torch.ones(len(names)).double(), 0.0)
-    made = promise(bare.levels(general), alpha)
-    pairs = frozenset((min(pair), max(pair)) for pair in ((names.index(a), names.index(b)) for a, b in together))
-    return _gate(skills, metric, made.centres, made.widths, made.threshold, pairs), made
-
-
-def _gate(
-    skills: Mapping[str, OwnTexts],
-    metric: SharedMetric,
-    centres: torch.Tensor,
-    widths: torch.Tensor,
-    threshold: float,
-    together: frozenset[tuple[int, int]] = frozenset(),
-) -> Gate:
-    first = next(iter(skills.values()))
-    return Gate(
+    names, first = tuple(skills), next(iter(skills.values()))
+    pairs = ((names.index(one), names.index(other)) for one, other in together)
+    gate = Gate(
         layer=first.layer,
         pooling=first.pooling,
-        names=tuple(skills),
+        names=names,
         centroids=tuple(skill.centroids for skill in skills.values()),
-        metric=metric,
-        centres=centres,
-        widths=widths,
-        threshold=threshold,
-        together=together,
+        metric=shared_metric([*skills.values()]),
+        thresholds=torch.zeros(len(names), dtype=torch.float64),
+        together=frozenset((min(pair), max(pair)) for pair in pairs),
     )
+    made = promise(gate.scores(general), alpha)
+    return replace(gate, thresholds=made.thresholds), made

@@ -4,7 +4,8 @@ counted. Knows numbers alone.
 Where the next text is exchangeable with n texts that had no part in making the scores, its score is as likely to have
 any rank among all n + 1. Of these at most alpha (n + 1) lie above the ceil((n + 1)(1 - alpha))-th smallest of the n, so
 P(score > that) <= alpha, whatever the scores are (Vovk, Gammerman, Shafer, Algorithmic Learning in a Random World,
-2005; Lei et al., arXiv 1604.04173).
+2005; Lei et al., arXiv 1604.04173). Of several kinds of scores each takes an equal part of alpha, so that the
+probabilities of all of them together come to at most alpha, however the kinds depend on one another.
 """
 
 import math
@@ -17,28 +18,33 @@ from growkit.errors import RequestError
 CONFIDENCE = 0.95
 
 
-def texts_needed(alpha: float) -> int:
-    """How few texts make a threshold at all: ceil(1 / alpha) - 1."""
-    return math.ceil(1 / _exact(alpha)) - 1
+def texts_needed(alpha: float, kinds: int = 1) -> int:
+    """How few texts make thresholds at all: ceil(kinds / alpha) - 1."""
+    return math.ceil(kinds / _exact(alpha)) - 1
 
 
-def order_of(texts: int, alpha: float) -> int:
-    """Which of so many scores, from the smallest, counted from 1, is the threshold: ceil((n + 1)(1 - alpha)).
+def order_of(texts: int, alpha: float, kinds: int = 1) -> int:
+    """Which of so many scores, from the smallest, counted from 1, is a threshold: ceil((n + 1)(1 - alpha / kinds)).
 
     Raises RequestError where that is more than there are.
     """
-    order = math.ceil((texts + 1) * (1 - _exact(alpha)))
+    order = math.ceil((texts + 1) * (1 - _exact(alpha) / kinds))
     if order > texts:
+        each = "" if kinds == 1 else f", which {kinds} skills share,"
         raise RequestError(
-            f"--alpha {alpha:g} needs {texts_needed(alpha):,} general texts to set a threshold by, and there are {texts:,};"
-            " give more with --text, or a larger --alpha"
+            f"--alpha {alpha:g}{each} needs {texts_needed(alpha, kinds):,} general texts to set a threshold by, and there are"
+            f" {texts:,}; give more (--text, --texts), or a larger --alpha"
         )
     return order
 
 
-def conformal_threshold(scores: torch.Tensor, alpha: float) -> float:
-    """The number that the next score is above with a probability of at most alpha. scores: (texts,) float64."""
-    return float(scores.sort().values[order_of(len(scores), alpha) - 1])
+def conformal_thresholds(scores: torch.Tensor, alpha: float) -> torch.Tensor:
+    """(kinds,) numbers; that any of the next text's scores is above its own has a probability of at most alpha.
+
+    scores: (texts, kinds) float64.
+    """
+    texts, kinds = scores.shape
+    return scores.sort(0).values[order_of(texts, alpha, kinds) - 1]
 
 
 def clopper_pearson(hits: int, texts: int, confidence: float = CONFIDENCE) -> float:

@@ -2,12 +2,11 @@
 of files.
 
     score_s(x) = max over the centroids c of skill s of -|x - c|^2 in the shared metric
-    level_s(x) = (score_s(x) - centre_s) / width_s
 
-Skill s may open where level_s > threshold, one number for all skills: the promise is for max_s level_s, so for the
-whole bundle. With several skills centre and width are those of general text, so that each has an equal part in what is
-opened by mistake, and a skill whose texts are like all others cannot raise the threshold for the rest. The best one
-opens; others with it only where the bundle lets the pair.
+Skill s may open where score_s > threshold_s. Each has a threshold of its own, for how near general text comes differs
+by orders of magnitude from skill to skill: a common one would be set by the skill that general text comes nearest to.
+The best skill opens, which is the one whose distance is the least part of what its threshold allows; others with it
+only where the bundle lets the pair.
 """
 
 from collections.abc import Sequence
@@ -22,37 +21,36 @@ Opened = tuple[int, ...]  # numbers of skills, in the bundle's order; () is the 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """layer, pooling: what pooled_states is asked for. names: of the skills. centroids: (c, hidden) of each. centres,
-    widths: (skills,) float64. together: pairs of skills, lesser number first, that may be open at once."""
+    """layer, pooling: what pooled_states is asked for. names: of the skills. centroids: (c, hidden) of each.
+    thresholds: (skills,) float64. together: pairs of skills, lesser number first, that may be open at once."""
 
     layer: int
     pooling: str
     names: tuple[str, ...]
     centroids: tuple[torch.Tensor, ...]
     metric: SharedMetric
-    centres: torch.Tensor
-    widths: torch.Tensor
-    threshold: float
+    thresholds: torch.Tensor
     together: frozenset[tuple[int, int]] = frozenset()
 
-    def levels(self, states: torch.Tensor) -> torch.Tensor:
-        """(sequences, skills) float64 of states (sequences, hidden), each sequence's computed by itself, to the last
-        bit whatever the others are."""
-        return (torch.stack([self.scores(state) for state in states]) - self.centres) / self.widths
-
-    def scores(self, state: torch.Tensor) -> torch.Tensor:
-        """(skills,) float64: how near one sequence (hidden,) is to each skill, at most about 0."""
-        nearest = [self.metric.squared(state.double() - own.double()).min() for own in self.centroids]
-        return -torch.stack(nearest)
+    def scores(self, states: torch.Tensor) -> torch.Tensor:
+        """(sequences, skills) float64, 0 at most, of states (sequences, hidden), each sequence's computed by itself, to
+        the last bit whatever the others are."""
+        return torch.stack([self._scores(state.double()) for state in states])
 
     def opened(self, states: torch.Tensor) -> list[Opened]:
         """Which skills each of (sequences, hidden) opens."""
-        return [self._chosen(levels.tolist()) for levels in self.levels(states)]
+        return [self.chosen(scores.tolist()) for scores in self.scores(states)]
 
-    def _chosen(self, levels: Sequence[float]) -> Opened:
+    def chosen(self, scores: Sequence[float]) -> Opened:
+        """Which skills a sequence of these scores opens."""
+        limits = self.thresholds.tolist()
+        above = [skill for skill, (score, limit) in enumerate(zip(scores, limits)) if score > limit]
         chosen: list[int] = []
-        for skill in sorted(range(len(levels)), key=lambda skill: -levels[skill]):
-            fits = all((min(skill, other), max(skill, other)) in self.together for other in chosen)
-            if levels[skill] > self.threshold and fits:
+        for skill in sorted(above, key=lambda skill: scores[skill] / limits[skill]):  # both below 0
+            if all((min(skill, other), max(skill, other)) in self.together for other in chosen):
                 chosen.append(skill)
         return tuple(sorted(chosen))
+
+    def _scores(self, state: torch.Tensor) -> torch.Tensor:
+        nearest = [self.metric.squared(state - own.double()).min() for own in self.centroids]
+        return -torch.stack(nearest).clamp(min=0)

@@ -9,6 +9,7 @@ closed, and its kernel sees the same shapes as the base's would.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,14 @@ MARK = "growkit_opened"  # on a cache: what its sequences opened
 CHUNKS = "prefill_chunk_size"
 
 
+@dataclass
+class _Scope:
+    """A call of generate. mask: the one it was given. rows: what its sequences open, once that is decided."""
+
+    mask: torch.Tensor | None
+    rows: list[Opened] | None = None
+
+
 class GatedSkills:
     """The skills on a model, as `model.skills`. last: what the sequences of the newest decision opened, by name."""
 
@@ -31,7 +40,7 @@ class GatedSkills:
         self._rows: list[Opened] | None = None  # of the pass that is going on; None where all of them are closed
         self._newest: list[Opened] = []
         self._forced: list[Opened] | None = None
-        self._scope: list[list[Opened]] | None = None  # what a call of generate has decided, once it has
+        self._scope: _Scope | None = None
         self._reading = False
         self._parts = list(parts)
         self._layers: dict[str, Any] = {}  # what `forward` each layer had of its own, if any
@@ -112,18 +121,27 @@ class GatedSkills:
         begun = cache is not None and hasattr(cache, "get_seq_length") and cache.get_seq_length() > 0
         if self._forced is not None:
             rows = self._forced
-        elif self._scope:
-            rows = self._scope[0]
+        elif self._scope is not None and self._scope.rows is not None:
+            rows = self._scope.rows
         elif begun:
             rows = self._begun(cache)
         else:
-            rows = self.decide(ids, kwargs.get("attention_mask"))
+            rows = self.decide(ids, self._padding(ids, kwargs.get("attention_mask")))
         if len(ids) % len(rows):
             raise RequestError(f"{len(rows)} sequences were decided on, and the batch has {len(ids)}")
         rows = [each for each in rows for _ in range(len(ids) // len(rows))]
-        if self._scope is not None and not self._scope:
-            self._scope.append(rows)
+        if self._scope is not None:
+            self._scope.rows = rows
         self._newest, self._rows = rows, rows if any(rows) else None
+
+    def _padding(self, ids: torch.Tensor, mask: Any) -> torch.Tensor | None:
+        """Where a batch is padded. Before a static cache generate makes masks of another shape of the one it was given,
+        which then says it."""
+        given = None if self._scope is None else self._scope.mask
+        plain = mask is None or (isinstance(mask, torch.Tensor) and mask.shape == ids.shape)
+        if plain or given is None or len(ids) % len(given):
+            return mask
+        return given.repeat_interleave(len(ids) // len(given), 0)
 
     def _begun(self, cache: Any) -> list[Opened]:
         """What a cache's sequences opened when they were begun."""
@@ -186,7 +204,7 @@ class GatedSkills:
             settings = kwargs.get("generation_config")
             if kwargs.get(CHUNKS) or getattr(settings, CHUNKS, None):
                 raise RequestError(f"a gate reads the whole prompt before it decides; leave {CHUNKS} out")
-            before, self._scope = self._scope, []
+            before, self._scope = self._scope, _Scope(kwargs.get("attention_mask"))
             try:
                 return generate(*args, **kwargs)
             finally:
@@ -214,10 +232,10 @@ def gated(model: Any, gate: Gate, parts: Sequence[Parts], strengths: Sequence[fl
 
 def _masked(ids: torch.Tensor, mask: torch.Tensor | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Rows with their masks."""
-    if mask is not None and tuple(mask.shape) != tuple(ids.shape):
+    if mask is not None and getattr(mask, "shape", None) != ids.shape:
+        found = list(mask.shape) if isinstance(mask, torch.Tensor) else f"a {type(mask).__name__}"
         raise RequestError(
-            f"the gate of a bundle needs an attention_mask of the shape of input_ids, {list(ids.shape)}, not"
-            f" {list(mask.shape)}"
+            f"the gate of a bundle needs an attention_mask of the shape of input_ids, {list(ids.shape)}, not {found}"
         )
     return zip(ids, ids if mask is None else mask)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from growkit.models.live_layers import layers_of
 from growkit.models.stock import computing
-from growkit.training.prefix import layers_of, submodel
+from growkit.training.prefix import submodel
 
 MEAN, LAST = "mean", "last"
 POOLINGS = (MEAN, LAST)

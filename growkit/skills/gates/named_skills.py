@@ -29,21 +29,29 @@ class NamedSkill:
 def named_skills(skills: Sequence[Path_ | tuple[Path_, float]]) -> list[NamedSkill]:
     """Skills by name. One that nobody names is called by its folder, and RUN/final by RUN.
 
-    Raises RequestError for names that no folder may have, a name twice, and a strength that is none.
+    Raises RequestError where there are none, and for a strength that is none.
     """
     if not skills:
         raise RequestError("nothing to plug: name the skills, such as SUMS FACTS:0.5")
-    named = [_named(*skill) if isinstance(skill, tuple) else _parsed(str(skill)) for skill in skills]
+    return [_named(*skill) if isinstance(skill, tuple) else _parsed(str(skill)) for skill in skills]
+
+
+def check_names(named: Sequence[NamedSkill]) -> None:
+    """Refuse a name twice, names that no folder may have, and more skills than a bundle has. Raises RequestError."""
     if len(named) > MOST_SKILLS:
         raise RequestError(f"{len(named)} skills are more than {MOST_SKILLS}, the most that a bundle has")
     for number, skill in enumerate(named):
+        if re.fullmatch(NAME, skill.name) is None:
+            raise RequestError(
+                f"{skill.name!r} cannot be a skill's name, which has letters, digits, '_', '.' and '-'; give it one, such as"
+                f" skill={skill.folder}"
+            )
         twin = next((other for other in named[:number] if other.name == skill.name), None)
         if twin is not None:
             raise RequestError(
                 f"{str(twin.folder)!r} and {str(skill.folder)!r} are both called {skill.name!r}; name one, such as"
                 f" other={skill.folder}"
             )
-    return named
 
 
 def own_data(words: Sequence[str]) -> dict[str, Path_]:
@@ -83,11 +91,6 @@ def _named(path: Path_, strength: float = 1.0, name: str = "") -> NamedSkill:
     folder = Path(path)
     parts = folder.resolve().parts
     called = name or (parts[-2] if parts[-1] == FINAL and len(parts) > 2 else parts[-1])
-    if re.fullmatch(NAME, called) is None:
-        raise RequestError(
-            f"{called!r} cannot be a skill's name, which has letters, digits, '_', '.' and '-'; give it one, such as"
-            f" skill={path}"
-        )
     if not LEAST_STRENGTH <= strength <= MOST_STRENGTH:
         raise RequestError(
             f"skill {called!r} has strength {strength:g}, which should be from {LEAST_STRENGTH:g} to {MOST_STRENGTH:g}"

@@ -20,10 +20,11 @@ from growkit.data.tokenizer import TextTokenizer, open_tokenizer, tokenizer_fold
 from growkit.errors import CheckpointError, RequestError
 from growkit.models.adapters import check_adapter
 from growkit.models.devices import device_named
+from growkit.models.live_layers import layers_of
 from growkit.models.running import check_complete, load_model, loadable
 from growkit.skills.gates.bundle_file import base_source, is_bundle, write_bundle
-from growkit.skills.gates.certify import LEAST_SCALED, certified, check_enough
-from growkit.skills.gates.conformal import texts_needed
+from growkit.skills.gates.certify import certified
+from growkit.skills.gates.conformal import order_of, texts_needed
 from growkit.skills.gates.gate import Gate
 from growkit.skills.gates.gate_texts import named_texts, positions_of
 from growkit.skills.gates.hidden_states import MEAN, POOLINGS, middle_layer, pooled_states
@@ -32,7 +33,6 @@ from growkit.skills.gates.named_skills import NamedSkill, check_pairs
 from growkit.skills.gates.own_file import has_gate, read_gate
 from growkit.skills.gates.own_texts import MOST_TEXTS, OwnTexts
 from growkit.skills.gates.skill_parts import parts_of
-from growkit.training.prefix import layers_of
 
 Path_ = str | Path
 Advance = Callable[[int], None]
@@ -99,9 +99,9 @@ def plug_gated(
     model.to(where)
     own = _own_texts(model, skills, request, vocabulary, source.label, longest)
     lengths = [int(length) for texts in own.values() for length in texts.lengths]
-    enough = texts_needed(request.alpha) + LEAST_SCALED
+    enough = texts_needed(request.alpha, len(skills))
     general = named_texts(request.text, vocabulary, source.label, request.texts, lengths, request.seed, longest, enough)
-    check_enough(len(general.sequences), len(skills), request.alpha)
+    order_of(len(general.sequences), request.alpha, len(skills))  # which refuses too few
     first, advance = next(iter(own.values())), begin(len(general.sequences))
     states = pooled_states(model, general.sequences, first.layer, first.pooling, advance)
     if not torch.isfinite(states).all():
@@ -192,7 +192,7 @@ def _notes(said: Mapping[str, Any]) -> list[str]:
             " text like these; more documents make it wider"
         )
     if not promise["fresh"]:
-        notes.append("no general text was left to confirm the threshold on; more with --text would")
+        notes.append("no general text was left to confirm the thresholds on; more with --text would")
     elif promise["bound"] > 2 * promise["alpha"]:
         notes.append(
             f"{promise['fresh']:,} fresh texts bound the share at {promise['bound']:.2%} only; more with --text say more"

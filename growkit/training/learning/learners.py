@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from growkit.training.prefix import layers_of, submodel
+from growkit.models.live_layers import layers_of
+from growkit.training.prefix import submodel
 from growkit.training.step import PlannedStep
 
 FirstValues = Callable[[Any, int], None]

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from growkit.training.prefix import layers_of, submodel
-from growkit.training.routing import sparse_parts
+from growkit.models.live_layers import layers_of, sparse_parts
+from growkit.training.prefix import submodel
 from growkit.training.step import PlannedStep
 
 EXPERTS, ROUTER, DENSE = MIXTURE_PARTS = ("experts", "router", "dense-part")
