@@ -69,6 +69,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/weak_teacher.py $(firstword $(wildcard $(TEXT)/*.txt $(TEXT)/*/*.txt)) --work bench/weak-teacher
 	$(RUN) examples/benchmarks/router_clusters.py
 	$(RUN) examples/benchmarks/regimes.py $(TEXT) $(if $(DOCS),--docs $(DOCS)) --work bench/regimes
+	$(if $(DOCS),$(RUN) examples/benchmarks/skills.py $(TEXT) --docs $(DOCS) --work bench/skills)
 	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
 	$(if $(DOCS),$(RUN) examples/benchmarks/inherit.py $(TEXT) --other $(DOCS) --work bench/inherit)
 	$(if $(DOCS),$(RUN) examples/benchmarks/new_domain.py $(TEXT) $(DOCS) --work bench/new-domain)

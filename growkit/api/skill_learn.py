@@ -58,7 +58,7 @@ SketchTokens = Annotated[
 Lr = Annotated[
     float | None,
     Option(
-        help="Peak learning rate of the transform; default 0.004. An adapter's is a twentieth.",
+        help="Peak learning rate of the transform; default 0.004. An adapter's is a fifth.",
         panel=r.RATE,
         metavar="X",
         within=(0, 1e38),

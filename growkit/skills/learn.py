@@ -35,7 +35,7 @@ from growkit.training.stages import Stage
 LEARN = replace(TUNE, name="skill learn")
 SIZE = 64  # where nothing is said
 TRANSFORM_RATE = 4e-3  # of R where nothing is said, as LoRA-XS (arXiv 2405.17604) has it: 20 times LoRA's
-ADAPTER_RATE = 0.05  # of that for B, whose steps are those of a LoRA's
+ADAPTER_RATE = 0.2  # of that for B, which has more numbers: a step then changes W about as much, by |dW|_F
 WARMUP = 20  # steps over which B's rate rises, at most a quarter of its own
 
 
