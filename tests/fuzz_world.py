@@ -218,7 +218,7 @@ READ = {
         (f"src/{name}", ["tokenize text.txt --tokenizer {} --workers 1 -o out", "generate {} Hello --max-tokens 4", RUN[1], RUN[3] + " --text text.txt", MERGE[5]])
         for name in ("tokenizer.json", "tokenizer_config.json")
     ],
-    "bundle": [(f"bundle/{name}", ["generate {} Hello --max-tokens 2", "eval src --data text.txt --adapter {}", "inspect {}"])
+    "bundle": [(f"bundle/{name}", ["generate {} Hello --max-tokens 2", "eval src --data text.txt --adapter {}"])
         for name in ("certificate.json", "gate.safetensors", "skills/added/adapter_config.json")]
         + [(f"skill/final/{name}", [f"{PLUGGED} {{}}/final -o out"]) for name in ("gate.json", "gate.safetensors")],
     "skill": [
@@ -251,7 +251,7 @@ READ = {
         + [(f"half/{name}", ["teach src --data data --seq-len 16 -o half --resume auto"])
         for name in ("store.unfinished.json", "done-0.bin", "train.words")],
     "panel": [(f"panel/{name}", ["panel show {}", "panel show {} --base src --text text.txt --tokens 64"]
-            + [f"skill learn src {{}} {TRAIN} out --steps 1 --size 2 --adapter 1"])
+            + [f"skill learn src {{}} {TRAIN} out --steps 2 --size 2 --adapter 1"])
         for name in ("panel.json", "panel.safetensors")],
     "moments": [
         ("run/final/lr_multipliers.json", [f"pretrain run/final {TRAIN} out --steps 2", "widen run/final --hidden 32 -o out --no-verify"]),

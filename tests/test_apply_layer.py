@@ -10,9 +10,10 @@ import tiny
 import torch
 import transformers
 from panels import plain_panel
+from processes import pair
 from refusing import cases, refused
 from skills import skill_on
-from tiny_runs import Stopped, curve, stops_at
+from tiny_runs import Stopped, curve, losses_of, stops_at
 
 import growkit
 from growkit.skills import apply_layer
@@ -161,3 +162,12 @@ def test_a_bundle_stands_for_its_base_and_its_skills(monkeypatch):
     assert apply_layer.skills_of("b", ()) == ("base", [(Path("b/skills/a"), 1.0), (Path("b/skills/c"), 0.5)])
     with pytest.raises(growkit.RequestError, match="'b' is a bundle, which has its skills in it; name none behind it"):
         apply_layer.skills_of("b", ["a"])
+
+
+def test_two_processes_learn_the_same_application(world, bench):
+    usual = dict(steps=3, shard="all", eval_every=1)
+    assert pair(lambda: learned(world, bench, "two", **usual) and 0) == [0, 0]
+    learned(world, bench, "one", **usual)
+    assert losses_of("two") == pytest.approx(losses_of("one"), abs=1e-5)
+    one, two = (read_application(f"{run}/final") for run in ("one", "two"))
+    assert one[0] == two[0] and one[1].tensors.keys() == two[1].tensors.keys()

@@ -249,7 +249,7 @@ REFUSED = [
     ([*PLUG, "facts=sums", *OWN, "-o", "no"], "'runs/facts/final' and 'sums' are both called 'facts'; name one, such as"),
     ([*PLUG, "a=sums:99", *OWN, "-o", "no"], "skill 'a' has strength 99, which should be from -16 to 16"),
     ([*PLUG, "a=sums:x", *OWN, "-o", "no"], "member 'sums:x' has weight 'x', which is no number"),
-    ([*PLUG, "nowhere", *OWN, "-o", "no"], "'nowhere' has no adapter_config.json"),
+    ([*PLUG, "nowhere", *OWN, "-o", "no"], "'nowhere' does not exist; name a folder that growkit tune"),
     ([*PLUG, *OWN, "--layer", 4, "-o", "no"], "--layer 4 is more than the 3 layers of 'base'"),
     ([*PLUG, *OWN, "--text", "none.txt", "-o", "no"], "'none.txt' does not exist"),
     ([*PLUG, *OWN, "-o", "sums"], "output 'sums' is or contains the source 'sums'"),

@@ -183,7 +183,10 @@ REFUSED = [
     (["delta", "base", "a", "--save", "d", "--drop", "1"], "--drop 1 should be from 0"),
     (["delta", "base", "a", "--save", "a"], "output 'a' is or contains the source 'a'"),
     (["apply", "base", "a", "-o", "out"], "'a' holds no delta: expected delta.safetensors"),
-    (["apply", "base", "nosuch", "-o", "out"], "'nosuch' holds no delta"),
+    (
+        ["apply", "base", "nosuch", "-o", "out"],
+        "'nosuch' does not exist; name a folder that growkit tune or delta left",
+    ),
 ]
 
 

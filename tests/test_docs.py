@@ -33,7 +33,10 @@ DOCS, README = ROOT / "docs", ROOT / "README.md"
 EXCERPT = ROOT / "examples" / "text" / "excerpt.txt"
 TOP = [README, *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "AGENTS", "CHANGELOG", "SECURITY"))]
 PAGES = [*TOP, *sorted(DOCS.glob("*.md"))]
-NAMED = [README, *(DOCS / f"{name}.md" for name in ("wider-and-deeper", "mixtures", "merging", "data", "training"))]
+NAMED = [
+    README,
+    *(DOCS / f"{name}.md" for name in ("wider-and-deeper", "mixtures", "merging", "data", "training", "skills")),
+]
 
 SMALLER = {
     "768": "48", "layers 24": "layers 6", "layers=24": "layers=6", "-l24": "-l6",
