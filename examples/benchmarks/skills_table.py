@@ -29,9 +29,9 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
             alone, every = own(column).get(name), by.get((column, "all"))
             parts = [f"{gain(row, name):.2f}" + ("" if name == DOCS else f" ({exact(row, name)} %)")
                      for row in (alone, every) if row is not None]  # fmt: skip
-            return " → ".join(parts)
+            return " to ".join(parts)
 
-        line(f"{name}: gain alone → all plugged", cell)
+        line(f"{name}: gain alone to all plugged", cell)
 
     def kept(column: str) -> str:
         every = by.get((column, "all"))
