@@ -73,6 +73,7 @@ bench: $(VENV)/.ready
 	$(if $(DOCS),$(RUN) examples/benchmarks/merge.py --books $(TEXT) --docs $(DOCS) --work bench/merge)
 	$(if $(DOCS),$(RUN) examples/benchmarks/inherit.py $(TEXT) --other $(DOCS) --work bench/inherit)
 	$(if $(DOCS),$(RUN) examples/benchmarks/new_domain.py $(TEXT) $(DOCS) --work bench/new-domain)
+	$(RUN) examples/benchmarks/applications.py
 	$(RUN) examples/benchmarks/plan_30b.py --work bench
 	$(RUN) examples/benchmarks/widen_1b.py --work bench
 	$(RUN) examples/benchmarks/stack_1b.py --work bench $(PEER)
