@@ -114,7 +114,7 @@ REFUSED = [
     (["generate", "base", "a " * 100], "and 'base' only 64 positions; shorten it"),
     (["generate", "base", ""], "the prompt makes no tokens; give some text"),
     (["generate", "base", "a", "--temperature", "-1"], "--temperature"),
-    (["generate", "base", "a", "--adapter", "nowhere"], "--adapter 'nowhere' has no adapter_config.json"),
+    (["generate", "base", "a", "--adapter", "nowhere"], "--adapter 'nowhere' does not exist"),
 ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.table import Table
-from rich.text import Text
 
 from growkit.cli.terminal import out, print_json, styled
 
@@ -26,7 +25,7 @@ def check(result: SkillCheck, as_json: bool) -> None:
     out.print("rho, mean over weights: each skill (row) on the data of another (column)", style="bold")
     table = _table("", *names)
     for source in names:
-        table.add_row(source, *(_cell(result, source, target) for target in names))
+        table.add_row(source, *(styled(_cell(result, source, target)) for target in names))
     table.add_row(
         "lost by all, about",
         *("all" if skill.lost >= 1 else f"{skill.lost:.1%}" for skill in result.skills),
@@ -38,7 +37,9 @@ def check(result: SkillCheck, as_json: bool) -> None:
     for pair in result.pairs:
         network = (_small(pair.kl), _number(pair.network)) if through else ()
         worst = ", ".join(f"{name} {rho:.2f}" for name, rho in pair.worst(WORST))
-        table.add_row(pair.source, pair.target, _number(pair.mean), _number(pair.largest), *network, _band(pair), worst)
+        table.add_row(
+            pair.source, pair.target, _number(pair.mean), _number(pair.largest), *network, styled(_band(pair)), worst
+        )
     _show(table)
     _losses(result)
     for note in result.notes:
@@ -81,15 +82,15 @@ def _losses(result: SkillCheck) -> None:
         _show(table)
 
 
-def _cell(result: SkillCheck, source: str, target: str) -> Text:
+def _cell(result: SkillCheck, source: str, target: str) -> tuple[str, str]:
     if source == target:
-        return styled(("-", "dim"))
+        return "-", "dim"
     pair = result.pair(source, target)
-    return styled((_number(pair.mean), STYLES[pair.band]))
+    return _number(pair.mean), STYLES[pair.band]
 
 
-def _band(pair: Interference) -> Text:
-    return styled((pair.band, STYLES[pair.band]))
+def _band(pair: Interference) -> tuple[str, str]:
+    return pair.band, STYLES[pair.band]
 
 
 def _number(value: float | None) -> str:
