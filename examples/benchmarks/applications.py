@@ -6,7 +6,8 @@ A row of tokens is a task's mark, six symbols, and six more by the task's rule. 
 trained to copy; on its panel (rank 32, after copies) it learns two skills of size 16, `shift` (the next symbol of each)
 and `rotate` (the first goes last), the second protected from the first. The application, `both`, does the two at once,
 under a mark of its own, of which there are few rows. The LoRA beside it learns as many numbers as the skills and the
-application together, from the rows of `both` alone or from all that those learned from, in as many steps.
+application together, from the rows of `both` alone or from all that those learned from, in as many steps. A new skill
+of the panel's whole size learns from the rows of `both` what the application's matrix could without skills below it.
 
 A cell: the share of 512 fresh answers that are right to the last symbol, and their loss, nats a symbol; a value a seed.
 One thread, some two minutes of it a seed.
@@ -112,6 +113,9 @@ def measure(seed: int, examples: int) -> dict[str, list[tuple[float, float]]]:
         for way, only in (("strengths alone (LoRA Soups)", True), ("application", False)):
             growkit.skill_apply_layer(base, skills, work / "both", work / way, strengths_only=only, lr=1e-2, **more)
             ways[way] = answers(base, (work / way / "final", 1.0))
+        new = dict(size=RANK, lr=1e-2, **more)
+        growkit.skill_learn(base, work / "panel", work / "both", work / "new", **new)
+        ways["a new skill, both alone"] = answers(base, (work / "new" / "final", 1.0))
         lora = dict(train=f"lora:{LORA}", **more)
         tried = []  # the better of two rates, by what is measured: in the LoRA's favour
         for rate in (3e-3, 1e-2):
