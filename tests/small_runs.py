@@ -4,7 +4,14 @@ from tiny_runs import ask
 
 from growkit.training import pretrain
 
-WORDS = {"lora": "lora:4", "ia3": "ia3", "control": "control:4", "mov": "mov:3", "molora": "molora:3:2"}
+WORDS = {
+    "lora": "lora:4",
+    "lora-mlp": "lora-mlp:4",
+    "ia3": "ia3",
+    "control": "control:4",
+    "mov": "mov:3",
+    "molora": "molora:3:2",
+}
 
 
 def opened(world, out, word, resume=False, watch=lambda _: None, **asked):

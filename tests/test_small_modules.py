@@ -23,7 +23,7 @@ from growkit.training import checkpoints as state
 from growkit.training.learning.control import controls
 from growkit.training.state_files import read_plan
 
-OF_PEFT = ("lora", "ia3", "control")
+OF_PEFT = ("lora", "lora-mlp", "ia3", "control")
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +200,11 @@ def test_a_lora_is_on_experts_too(world, family):
     assert not [name for name, p in learned.items() if ".lora_B." in name and not p.any()]
     loaded = peft.PeftModel.from_pretrained(stock(family, family), "run/final")
     assert (logits_of(loaded) - logits_of(run.student.model)).abs().max() < 1e-5
+
+
+def test_a_lora_of_feed_forward_layers_is_on_these_alone(world):
+    names = [name for name in learns(begun(world, "lora-mlp").student.model)]
+    assert len(names) == 2 * 3 * 3 and all(".mlp." in name for name in names)  # A and B, three layers of three
 
 
 @pytest.mark.parametrize("word", [word for word in WORDS if word != "lora"])

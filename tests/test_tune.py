@@ -167,7 +167,11 @@ def test_operations_of_a_part_leave_out_what_is_frozen(models):
 
 
 REFUSED = [  # options after a sound line, and what is said
-    ("llama", "--train loar", "--train 'loar' is not one of all, top:N, inserted, lora[:r], ia3, control[:r], mov[:n]"),
+    (
+        "llama",
+        "--train loar",
+        "--train 'loar' is not one of all, top:N, inserted, lora[:r], lora-mlp[:r], ia3, control[:r], mov[:n]",
+    ),
     ("llama", "--train lora:0", "should name a rank from 1 to the model's 24 hidden"),
     ("llama", "--train control:25", "should name a rank from 1 to the model's 24 hidden"),
     ("llama", "--train ia3:4", "should be written as ia3"),

@@ -7,7 +7,7 @@ BOOKS: a folder of .txt files, on the beginnings of which the base is trained as
 one third to measure on. PAGES: the C++ documentation. Four skills are tasks of examples/rule_tasks.py, conversations of
 which the answers are learned, and one is the documentation itself, as text. Each is learned --steps steps
 
-- full, lora:8: by `growkit tune`
+- full, lora:8, lora-mlp:14 (on feed-forward layers alone, as large): by `growkit tune`
 - panel: by `growkit skill learn`, of a panel of rank 128 by general text, 32 directions of each weight
 - protected: likewise, kept away from general text and from the skills before it; slow: at a tenth of the rate
 - gated: the skills of `panel`, in a bundle of `growkit skill plug --gated` (alpha 1 %), whose gate reads
@@ -17,7 +17,7 @@ All five plugged: the sum of what they learned, by `growkit merge` and `growkit 
 the five full fine-tunings. Every row is appended to DIR/rows.jsonl; a stopped benchmark goes on where it was. One thread.
 
 Gain: nats per answer token below the base's. Kept: the share of its own gain that a skill still has with all plugged.
-rho(s -> t): over the linear weights the mean of |dW_s x| / |dW_t x| on t's data; KL: of base + t against base + s + t.
+rho(s -> t): over the linear weights that t changes the mean of |dW_s x| / |dW_t x| on t's data; KL: of base + t against base + s + t.
 """
 
 import argparse
@@ -43,7 +43,7 @@ ROWS = 80  # of a skill that are measured
 RUN: dict[str, Any] = dict(
     seq_len=96, batch_size=8, eval_every=10**6, eval_tokens=960, save_every=10**6, warmup=10, device="cpu"
 )
-RATES = {"full": 1e-3, "lora:8": 3e-3}  # as in regimes.py, some ten times what large models take
+RATES = {"full": 1e-3, "lora:8": 3e-3, "lora-mlp:14": 3e-3}  # as in regimes.py, some ten times what large models take
 # three times the default, better here: header, 60 steps, ends at 1.45 nats with 4e-3, 1.02 with 1.2e-2, 1.40 with 4e-2
 TRANSFORM_RATES = {"panel": 1.2e-2, "protected": 1.2e-2, "protected, slow": 1.2e-3}
 SIZE, SKETCH = 32, 8192
@@ -114,7 +114,7 @@ def interference(arm: str, base: Path, work: Path, rows: Mapping[str, Sequence[R
         }  # fmt: skip
         told_alone = measure(plugged(model, plain, [changes[t]]), rows[t], keep=True)["said"]
         for s in (name for name in SKILLS if name != t):
-            rho[f"{s} -> {t}"] = mean(size[s][key] / size[t][key] for key in moments[t])
+            rho[f"{s} -> {t}"] = mean(size[s][key] / size[t][key] for key in moments[t] if size[t][key])
             both = measure(plugged(model, plain, [changes[t], changes[s]]), rows[t], keep=True)["said"]
             pairs = [(one.exp() * (one - other)).sum(-1) for one, other in zip(told_alone, both)]
             kl[f"{s} -> {t}"] = float(torch.cat(pairs).mean())

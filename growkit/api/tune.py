@@ -44,8 +44,8 @@ Train = Annotated[
     str,
     Option(
         help="all; top:N, the last N layers alone; inserted, the layers that a growth inserted as identities; a small"
-        " module: lora[:r], ia3, control[:r], mov[:n] or molora[:n[:r]]; of a mixture of experts: experts, router or"
-        " dense-part.",
+        " module: lora[:r], lora-mlp[:r], ia3, control[:r], mov[:n] or molora[:n[:r]]; of a mixture of experts:"
+        " experts, router or dense-part.",
         panel=LEARNING,
         metavar="WHAT",
     ),

@@ -80,9 +80,9 @@ def first_values(model: torch.nn.Module, seed: int) -> None:
     take_singular_vectors(model, seed)
 
 
-def lora(rank: int) -> SmallModule:
-    """PEFT's LoRA on every linear layer, alpha 2 r; of a mixture on those of attention, and on the experts through
-    target_parameters."""
+def lora(rank: int, feed_forward_alone: bool = False) -> SmallModule:
+    """PEFT's LoRA on every linear layer, or on those of feed-forward alone, alpha 2 r; of a mixture on those of
+    attention, and on the experts through target_parameters."""
 
     def add(model: Any) -> None:
         import peft
@@ -91,6 +91,7 @@ def lora(rank: int) -> SmallModule:
         stacked = {family.template(name).partition("{layer}.")[2] for name in stacked_experts(model)}
         # PEFT takes linear layers that are called as the parts of a mixture's experts were once for these experts
         layers = [layer for layer in linear_layers(model) if not (stacked and layer.feed_forward)]
+        layers = [layer for layer in layers if layer.feed_forward or not feed_forward_alone]
         _inject(
             model,
             peft.LoraConfig(

@@ -4,6 +4,7 @@ said. Knows the words; ignorant of how a run is carried out.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from growkit.training.stages import Stage
 ALL = "all"
 # full fine-tuning; a mixture takes a higher rate than its dense model (ST-MoE, arXiv 2202.08906 section 4.3)
 DENSE_RATE, MIXTURE_RATE = 2e-5, 5e-5
-LORA, IA3, CONTROL = "lora", "ia3", "control"
-RANKS = {LORA: 16, CONTROL: 64, MOLORA: 4}  # where nothing is said
+LORA, LORA_MLP, IA3, CONTROL = "lora", "lora-mlp", "ia3", "control"
+RANKS = {LORA: 16, LORA_MLP: 16, CONTROL: 64, MOLORA: 4}  # where nothing is said
 MIXED_EXPERTS = 10
 
 
@@ -109,13 +110,14 @@ def _mixture_part(wanted: Wanted) -> Trained:
 
 
 def _adapter(wanted: Wanted) -> Trained:
-    """lora, ia3, control: what PEFT loads."""
+    """lora, lora-mlp, ia3, control: what PEFT loads."""
     kind = wanted.word.split(":")[0]
     if kind != CONTROL:
         check_peft()
     if kind != LORA:
         refuse_experts(wanted.family, f"--train {wanted.word}")
-    learners = ia3() if kind == IA3 else {LORA: lora, CONTROL: control}[kind](wanted.rank(0, RANKS[kind]))
+    ranked = {LORA: lora, LORA_MLP: partial(lora, feed_forward_alone=True), CONTROL: control}
+    learners = ia3() if kind == IA3 else ranked[kind](wanted.rank(0, RANKS[kind]))
     return Trained(learners, lambda origin: PeftFolder(origin, kind))
 
 
@@ -135,6 +137,7 @@ WORDS: dict[str, TrainWord] = {
     "top": TrainWord(form="top:N", numbers=(1, 1), choose=_top),
     "inserted": TrainWord(form="inserted", numbers=(0, 0), choose=_inserted),
     LORA: TrainWord(form="lora[:r]", numbers=(0, 1), choose=_adapter, lr=2e-4),
+    LORA_MLP: TrainWord(form="lora-mlp[:r]", numbers=(0, 1), choose=_adapter, lr=2e-4),
     IA3: TrainWord(form=IA3, numbers=(0, 0), choose=_adapter, lr=3e-3),
     CONTROL: TrainWord(form="control[:r]", numbers=(0, 1), choose=_adapter, lr=4e-3),
     MOV: TrainWord(form="mov[:n]", numbers=(0, 1), choose=_mixed, lr=3e-4),
