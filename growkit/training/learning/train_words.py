@@ -18,7 +18,7 @@ from growkit.models.small.mixtures import MOLORA, MOV
 from growkit.models.small.targets import refuse_experts
 from growkit.training.learning.learners import AllLearn, Course, Learners, WholeCourse
 from growkit.training.learning.parts import MIXTURE_PARTS, LayersLearn, MixturePartLearns
-from growkit.training.learning.small_modules import check_peft, control, ia3, lora, mixture
+from growkit.training.learning.small_modules import SmallModule, check_peft, control, ia3, lora, mixture
 from growkit.training.learning.small_saved import MixtureFolder, PeftFolder
 from growkit.training.saved import Saved, WholeModel
 from growkit.training.stages import Stage
@@ -116,7 +116,11 @@ def _adapter(wanted: Wanted) -> Trained:
         check_peft()
     if kind != LORA:
         refuse_experts(wanted.family, f"--train {wanted.word}")
-    ranked = {LORA: lora, LORA_MLP: partial(lora, feed_forward_alone=True), CONTROL: control}
+    ranked: dict[str, Callable[[int], SmallModule]] = {
+        LORA: lora,
+        LORA_MLP: partial(lora, feed_forward_alone=True),
+        CONTROL: control,
+    }
     learners = ia3() if kind == IA3 else ranked[kind](wanted.rank(0, RANKS[kind]))
     return Trained(learners, lambda origin: PeftFolder(origin, kind))
 
