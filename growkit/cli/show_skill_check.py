@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from growkit.skills.checking.skill_table import SkillCheck
 
 STYLES = {"green": "green", "amber": "yellow", "red": "bold red"}
-WORST = 3
 
 
 def check(result: SkillCheck, as_json: bool) -> None:
@@ -33,10 +34,11 @@ def check(result: SkillCheck, as_json: bool) -> None:
     )
     _show(table)
     through = any(pair.kl is not None for pair in result.pairs)
-    table = _table("skill", "on", "mean", "max", *(("KL", "network") if through else ()), "band", "worst weights")
+    table = _table("skill", "on", "mean", "max", *(("KL", "network") if through else ()), "band", "most on")
+    start = shared_start([name for pair in result.pairs for name in pair.rho])
     for pair in result.pairs:
         network = (_small(pair.kl), _number(pair.network)) if through else ()
-        worst = ", ".join(f"{name} {rho:.2f}" for name, rho in pair.worst(WORST))
+        worst = next((name[len(start) :].removesuffix(".weight") for name, _ in pair.worst(1)), "-")
         table.add_row(
             pair.source, pair.target, _number(pair.mean), _number(pair.largest), *network, styled(_band(pair)), worst
         )
@@ -44,11 +46,14 @@ def check(result: SkillCheck, as_json: bool) -> None:
     _losses(result)
     for note in result.notes:
         out.note(note)
-    for pair in result.red:
-        cure = f"gate them, learn {pair.source} again with --protect {pair.target}, or leave one out"
-        if any(skill.name == pair.source and skill.kind == "lora" for skill in result.skills):
-            cure = f"gate them, mend {pair.source} with --repair, or leave one out"
-        out.say((pair.source, "bold"), f" on the data of {pair.target} is ", ("red", "bold red"), f": {cure}")
+    for source in names:
+        targets = [pair.target for pair in result.red if pair.source == source]
+        cure = f"learn {source} again with {' '.join(f'--protect {target}' for target in targets)}"
+        if any(skill.name == source and skill.kind == "lora" for skill in result.skills):
+            cure = f"mend {source} with --repair"
+        if targets:
+            said = (source, "bold"), f" on the data of {', '.join(targets)} is ", ("red", "bold red")
+            out.say(*said, f": gate them, {cure}, or leave one out")
     for one, other in result.together:
         out.say(
             f"{one} and {other} are ", ("green", "green"), f" both ways: --together {one},{other} in a gated bundle"
@@ -61,6 +66,12 @@ def check(result: SkillCheck, as_json: bool) -> None:
             f" {mended.folder}: {mended.skill} without {mended.directions:.1f} directions of its inputs, which takes"
             f" {mended.lost:.1%} of what it puts out on its own data; rho {fell}",
         )
+
+
+def shared_start(names: Sequence[str]) -> str:
+    """What all names of weights begin with, up to a dot: "model.layers."; nothing where there are none."""
+    alike = takewhile(lambda parts: len({*parts}) == 1, zip(*(name.split(".")[:-1] for name in names)))
+    return "".join(f"{part}." for part, *_ in alike)
 
 
 def _losses(result: SkillCheck) -> None:
@@ -109,6 +120,6 @@ def _show(table: Table) -> None:
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):
-        left = not number or heading in ("on", "band", "worst weights")
+        left = not number or heading in ("on", "band", "most on")
         table.add_column(heading, justify="left" if left else "right", overflow="fold")
     return table
