@@ -1,14 +1,13 @@
 """`growkit skill apply-layer`: an application over frozen skills, by the loop of `growkit tune`."""
 
 from collections.abc import Sequence
-from inspect import signature
 from typing import TYPE_CHECKING, Annotated
 
 from growkit.api import run_words as r
 from growkit.api import words as w
 from growkit.api.option import Argument, Option, quiet
 from growkit.api.public import public
-from growkit.api.tune import Data, Epochs, Mix, Warmup, tune
+from growkit.api.tune import Data, Epochs, Mix, Warmup, with_defaults_of_tune
 
 if TYPE_CHECKING:
     from growkit.training.pretrain import Finished
@@ -79,6 +78,5 @@ def skill_apply_layer(
     words = dict(locals())
     from growkit.skills.apply_layer import learn_application, skills_of
 
-    usual = {name: p.default for name, p in signature(tune).parameters.items() if p.default is not p.empty}
     words["checkpoint"], chosen = skills_of(checkpoint, w.listed(words.pop("skills") or ()))
-    return learn_application(chosen, not words.pop("strengths_only"), {**usual, **words})
+    return learn_application(chosen, not words.pop("strengths_only"), with_defaults_of_tune(words))

@@ -1,7 +1,6 @@
 """`growkit skill learn`: a small program on a panel's control matrices, by the loop of `growkit tune`."""
 
 from collections.abc import Sequence
-from inspect import signature
 from typing import TYPE_CHECKING, Annotated
 
 from growkit import limits
@@ -9,7 +8,7 @@ from growkit.api import run_words as r
 from growkit.api import words as w
 from growkit.api.option import Argument, Option, quiet
 from growkit.api.public import public
-from growkit.api.tune import Data, Epochs, Mix, Warmup, tune
+from growkit.api.tune import Data, Epochs, Mix, Warmup, with_defaults_of_tune
 
 if TYPE_CHECKING:
     from growkit.training.pretrain import Finished
@@ -124,5 +123,4 @@ def skill_learn(
     words = dict(locals())
     from growkit.skills.learn import learn_skill
 
-    usual = {name: p.default for name, p in signature(tune).parameters.items() if p.default is not p.empty}
-    return learn_skill({**usual, **words})
+    return learn_skill(with_defaults_of_tune(words))

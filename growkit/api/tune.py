@@ -1,7 +1,8 @@
 """`growkit tune`: a checkpoint taught what it should do, whole or in part. The loop is that of `growkit pretrain`."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Annotated, Any
 
 from growkit import limits
 from growkit.api import run_words as r
@@ -154,3 +155,9 @@ def tune(
     from growkit.training.asked_run import TUNE, asked_run
 
     return asked_run(TUNE, words)
+
+
+def with_defaults_of_tune(words: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of a command that runs as tune does and declares fewer: what it leaves out is as tune has it."""
+    usual = {name: p.default for name, p in signature(tune).parameters.items() if p.default is not p.empty}
+    return {**usual, **words}
