@@ -42,14 +42,11 @@ def chaining(call: Callable[..., "Chained"], as_json: bool) -> None:
 
 def _plan(sizes: "tuple[PlannedSize, ...]") -> None:
     """What a family will be, size by size."""
-    from rich.table import Table
-
     from growkit.chains.chain_plan import totals
-    from growkit.cli.terminal import out
+    from growkit.cli.terminal import out, table_of
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("size", "parameters", "steps", "lr", "seed", "teacher", "FLOPs"):
-        table.add_column(heading, justify="left" if heading in ("size", "teacher") else "right", overflow="fold")
+    headings = ("size", "parameters", "steps", "lr", "seed", "teacher", "FLOPs")
+    table = table_of(headings, left=("size", "teacher"), overflow="fold")
     for one in sizes:
         steps = sum(stage["steps"] for stage in one.ahead.stages)
         flops = f"{one.ahead.flops + one.ahead.teacher_flops:.3g}"

@@ -25,15 +25,11 @@ def reporting(call: Callable[..., "Savings"], as_json: bool) -> None:
 
 def show_tables(tables: "Sequence[Figures]", notes: Sequence[str]) -> None:
     """The tables of a report, and its notes."""
-    from rich.table import Table
-
-    from growkit.cli.terminal import out
+    from growkit.cli.terminal import out, table_of
 
     for title, headings, rows in tables:
         out.print(title, style="bold")
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for number, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if number else "left", overflow="fold")
+        table = table_of(headings, overflow="fold")
         for row in rows:
             table.add_row(*row)
         out.print(table)

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from growkit.cli.terminal import Terminal, Words, err, out, print_json, styled
+from growkit.cli.terminal import Terminal, Words, err, out, print_json, styled, table_of
 from growkit.growth.carry_out import Grown
 from growkit.growth.inspect import Inspection
 from growkit.growth.plan import Plan
@@ -23,9 +23,7 @@ COLOURS = {"exact": "green", "near": "yellow", "approximate": "red", "refused": 
 def print_plan(todo: Plan, console: Terminal) -> None:
     """The tables of a plan."""
     console.print(styled((todo.source, "bold"), f"  {_families(todo)}, {_how(todo)}"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("axis", "from", "to", "map", "exactness"):
-        table.add_column(heading, justify="right" if heading in ("from", "to") else "left")
+    table = table_of(("axis", "from", "to", "map", "exactness"), left=("axis", "map", "exactness"))
     for axis in todo.axes:
         grows = axis.how != "kept"
         colour = COLOURS[str(axis.exactness)] if grows else "dim"
@@ -73,9 +71,7 @@ def _how(todo: Plan) -> str:
 
 
 def _before_after(todo: Plan) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "before", "after", "ratio"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    table = table_of(("", "before", "after", "ratio"))
     rows: list[tuple[str, tuple[int, int], Callable[[int], str]]] = [
         ("parameters", todo.parameters(), lambda n: f"{n:,}"),
         ("active parameters", todo.active_parameters(), lambda n: f"{n:,}"),
@@ -201,14 +197,10 @@ def inspection(checkpoint: Inspection, as_json: bool) -> None:
     tied = "tied" if checkpoint.tied else "not tied"
     kind = f"  {checkpoint.family}, {checkpoint.architecture}, head {tied}, {', '.join(checkpoint.dtypes)}"
     out.print(styled((checkpoint.source, "bold"), kind))
-    sizes = Table(box=None, pad_edge=False, header_style="bold")
-    for axis in checkpoint.sizes:
-        sizes.add_column(axis, justify="right")
+    sizes = table_of([*checkpoint.sizes], left=())
     sizes.add_row(*(f"{n:,}" for n in checkpoint.sizes.values()))
     out.print(sizes)
-    parts = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("part", "parameters", "share"):
-        parts.add_column(heading, justify="left" if heading == "part" else "right")
+    parts = table_of(("part", "parameters", "share"))
     for part, weights in sorted(checkpoint.parameters.items(), key=lambda item: -item[1]):
         parts.add_row(part, f"{weights:,}", f"{weights / total:.1%}")
     parts.add_row(styled(("total", "bold")), styled((f"{total:,}", "bold")), size(checkpoint.bytes))

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from growkit.cli.terminal import Words, err, out, print_json, styled
+from growkit.cli.terminal import Words, err, out, print_json, styled, table_of
 from growkit.units import size
 
 if TYPE_CHECKING:
@@ -62,11 +62,9 @@ def dataset(result: Dataset, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
     chat = "chat" in result.meta
     last = ("conversations", "tokens", "learned") if chat else ("documents", "tokens", "text", "bytes per token")
-    for heading in ("split", *last):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
+    table = table_of(("split", *last))
     for name, split in result.meta["splits"].items():
         for part, counts in (
             (name, split),
@@ -150,9 +148,7 @@ def outlook(ahead: Outlook, as_json: bool) -> None:
     if as_json:
         print_json(ahead.to_json())
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("stage", "steps", "layers", "run", "learn", "FLOPs"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    table = table_of(("stage", "steps", "layers", "run", "learn", "FLOPs"))
     for stage in ahead.stages:
         means = (f"{stage[key]:.4g}" for key in ("depth", "trained"))
         table.add_row(stage["name"], f"{stage['steps']:,}", str(stage["layers"]), *means, f"{stage['flops']:.3g}")

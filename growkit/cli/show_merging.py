@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from growkit.cli import show
 from growkit.cli.show import bytes_bar, planned
-from growkit.cli.terminal import Terminal, err, out, print_json, styled
+from growkit.cli.terminal import Terminal, err, out, print_json, styled, table_of
 from growkit.growth.plan import Plan
 from growkit.merging.by_tensor import in_words
 from growkit.merging.delta_sizes import THRESHOLDS
@@ -34,9 +32,7 @@ def print_plan(todo: MergePlan, console: Terminal) -> None:
         part for part in (options, f"scale {in_words(request.scale)}", seed, request.row.paper) if part
     )
     console.print(styled((request.method, "bold"), f"  {todo.family.model_type}, {settings}"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "model", "weight", "weights on disk"):
-        table.add_column(heading, justify="right" if heading.startswith("weight") else "left")
+    table = table_of(("", "model", "weight", "weights on disk"), left=("", "model"))
     if todo.base is not None:
         table.add_row("base", todo.base.label, "", "")
     for member, own in zip(todo.members, request.by_member or [{}] * len(todo.members)):
@@ -106,13 +102,8 @@ def delta(measured: MeasuredDelta, as_json: bool) -> None:
         print_json({**report.to_json(), "folder": folder, "rank_errors": measured.errors})
         return
     out.print(styled((report.member, "bold"), f" less {report.base}"))
-    sizes, shares = (Table(box=None, pad_edge=False, header_style="bold") for _ in range(2))
-    for table, headings in (
-        (sizes, ("changes", "elements", "rms", "of weights", "largest")),
-        (shares, ("share of them", "none", *(f"< {t:g}" for t in THRESHOLDS))),
-    ):
-        for number, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    sizes = table_of(("changes", "elements", "rms", "of weights", "largest"), no_wrap=True)
+    shares = table_of(("share of them", "none", *(f"< {t:g}" for t in THRESHOLDS)), no_wrap=True)
     for kind in report.kinds:
         ratio = f"{kind.rms / kind.base_rms:.2%}" if kind.base_rms else "-"
         sizes.add_row(kind.kind, f"{kind.elements:,}", f"{kind.rms:.2e}", ratio, f"{kind.largest:.2e}")

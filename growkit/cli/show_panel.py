@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from growkit.cli.terminal import out, print_json, styled
+from growkit.cli.terminal import out, print_json, styled, table_of
 from growkit.models.small.targets import endings
 
 if TYPE_CHECKING:
@@ -68,9 +68,8 @@ def look(seen: Look, as_json: bool) -> None:
 def _shares(title: str, shares: Mapping[int, Mapping[str, float]]) -> None:
     """A table of layers and kinds of weights, each by the end of its name that no other has."""
     kinds = [*dict.fromkeys(kind for row in shares.values() for kind in row)]
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
-    for heading in ("layer", *(endings(kinds, [kind])[kind] for kind in kinds)):
-        table.add_column(heading, justify="right")
+    table = table_of(("layer", *(endings(kinds, [kind])[kind] for kind in kinds)), left=())
+    table.title, table.title_justify, table.title_style = title, "left", "bold"
     for layer, row in shares.items():
         table.add_row(str(layer), *(f"{row[kind]:.1%}" if kind in row else "" for kind in kinds))
     out.print(table)
@@ -92,9 +91,8 @@ def _turned(one: Turned) -> None:
         (one.weight, "bold"),
         f" direction {pair}, turned by {one.by:+g} of its {one.size:.3g}: {one.kl:.4f} nats a token",
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("likelier", "before", "after", "rarer", "before", "after"):
-        table.add_column(heading, justify="left" if heading in ("likelier", "rarer") else "right", overflow="fold")
+    headings = ("likelier", "before", "after", "rarer", "before", "after")
+    table = table_of(headings, left=("likelier", "rarer"), overflow="fold")
     for up, down in zip(one.likelier, one.rarer):
         table.add_row(
             *(word for moved in (up, down) for word in (moved.token, f"{moved.before:.3%}", f"{moved.after:.3%}"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from growkit.cli.terminal import out, print_json, styled
+from growkit.cli.terminal import out, print_json, styled, table_of
 
 if TYPE_CHECKING:
     from growkit.skills.checking.rho import Interference
@@ -118,8 +118,4 @@ def _show(table: Table) -> None:
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, heading in enumerate(headings):
-        left = not number or heading in ("on", "band", "most on")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold")
-    return table
+    return table_of(headings, left=(*headings[:1], "on", "band", "most on"), overflow="fold")

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from growkit.cli import show_merging
 from growkit.cli.show import bytes_bar, planned
-from growkit.cli.terminal import Terminal, err, out, print_json, styled
+from growkit.cli.terminal import Terminal, err, out, print_json, styled, table_of
 
 if TYPE_CHECKING:
     from growkit.skills.dial import Dialed
@@ -25,9 +23,7 @@ def plugged(result: Plugged, as_json: bool) -> None:
         print_json(result.to_json())
         return
     said, promise = result.said, result.said["promise"]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("skill", "strength", "threshold", "own texts", "held out", "open it", "open others"):
-        table.add_column(heading, justify="left" if heading == "skill" else "right")
+    table = table_of(("skill", "strength", "threshold", "own texts", "held out", "open it", "open others"))
     for skill in said["skills"]:
         own = skill["own"]
         counts = (f"{own[key]:,}" for key in ("texts", "held", "opened", "others"))
@@ -98,9 +94,7 @@ def dialed(result: Dialed, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("strength", *result.losses):
-        table.add_column(heading, justify="right", overflow="fold")
+    table = table_of(("strength", *result.losses), left=(), overflow="fold")
     best = {domain: result.best(domain) for domain in result.losses}
     for number, strength in enumerate(result.strengths):
         losses = (

@@ -6,11 +6,12 @@ None of it is read as markup, and what a terminal would obey rather than show st
 
 import json
 import math
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import ProgressColumn, Task
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 from growkit.visible import visible
@@ -19,6 +20,16 @@ from growkit.visible import visible
 def styled(*parts: str | tuple[str, str]) -> Text:
     """A line of parts, each text alone or (text, style)."""
     return Text.assemble(*(visible(p) if isinstance(p, str) else (visible(p[0]), p[1]) for p in parts))
+
+
+def table_of(headings: Sequence[str], left: Collection[str] | None = None, **how: Any) -> Table:
+    """An empty table whose columns of numbers lie to the right; those under `left`, by default the first, to the left.
+    how: what else rich is told of each column."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        words = not number if left is None else heading in left
+        table.add_column(heading, justify="left" if words else "right", **how)
+    return table
 
 
 class Terminal(Console):
