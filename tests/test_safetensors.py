@@ -3,6 +3,7 @@ safetensors library reads it, and what growkit lays out that library reads back.
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -167,6 +168,15 @@ def test_file_that_becomes_shorter_or_goes_while_it_is_read(tmp_path):
         other.rows("a", np.arange(100))
     with pytest.raises(CheckpointError, match=r"cannot read .*a\.safetensors': No such file or directory"):
         other.hashes()
+
+
+def test_a_file_is_hashed_once_and_what_was_given_up_is_not_remembered(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(100, 100)}, path)
+    checkpoint, whole = open_checkpoint(path), {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert checkpoint.hashes(lambda: True) != whole and checkpoint.hashes() == whole
+    path.unlink()
+    assert checkpoint.hashes() == whole
 
 
 @pytest.fixture

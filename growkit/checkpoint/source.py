@@ -56,6 +56,7 @@ class Checkpoint:
     inferred: bool = False
     notes: tuple[str, ...] = ()
     _files: dict[Path, int] = field(default_factory=dict, repr=False)
+    _hashes: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
 
     def rows(self, name: str, rows: np.ndarray, columns_as_rows: bool = False) -> torch.Tensor:
         """Rows of a tensor seen as (rows, rest), in its stored dtype; `columns_as_rows` sees it transposed."""
@@ -90,8 +91,12 @@ class Checkpoint:
         return Path(self.label).resolve().name.encode("utf-8", "replace").decode()
 
     def hashes(self, stopped: Callable[[], bool] = lambda: False) -> dict[str, str]:
-        """SHA-256 of every weight file by name, as the hub shows it; given up as soon as `stopped` says so."""
-        return {path.name: file_hash(path, stopped) for path in self.files()}
+        """SHA-256 of every weight file by name, as the hub shows it; given up as soon as `stopped` says so. A file is
+        read for it once, however many ask."""
+        found = {path: self._hashes.get(path) or file_hash(path, stopped) for path in self.files()}
+        if not stopped():
+            self._hashes.update(found)
+        return {path.name: digest for path, digest in found.items()}
 
     def close(self) -> None:
         """Close the weight files; reading again opens them again."""
