@@ -20,7 +20,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from growkit.checkpoint.fields import Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
@@ -89,8 +88,7 @@ class StoredSkill:
 
     def tensor(self, name: str) -> torch.Tensor:
         """A tensor of the file, float32, by its name there, such as "WEIGHT.R" or "GROUP.K"."""
-        shape = self.stored.tensors[name].shape
-        return self.stored.rows(name, np.arange(shape[0])).view(shape)
+        return self.stored.whole(name)
 
     def output(self, weight: str) -> torch.Tensor:
         """G = U_s R + B (out, m_g): what comes out for each of the input directions."""

@@ -5,7 +5,6 @@ safetensors; ignorant of what is in them.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from growkit.checkpoint.source import Checkpoint
@@ -31,8 +30,7 @@ def _itself(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 def read_tensor(stored: Checkpoint, name: str) -> torch.Tensor:
     """A tensor of a file, whole, finite. Raises CheckpointError for NaN and Inf."""
-    shape = stored.tensors[name].shape
-    tensor = stored.rows(name, np.arange(shape[0])).view(shape)
+    tensor = stored.whole(name)
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise CheckpointError(f"tensor {name!r} of {stored.label!r} holds NaN or Inf; make it again")
     return tensor
