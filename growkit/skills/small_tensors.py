@@ -36,10 +36,11 @@ def read_tensor(stored: Checkpoint, name: str) -> torch.Tensor:
     return tensor
 
 
-def check_names(stored: Checkpoint, wanted: set[str], then: str) -> None:
-    """Refuse a file that lacks a tensor or has one beyond what it should. Raises CheckpointError."""
+def check_names(stored: Checkpoint, wanted: set[str], then: str, where: str = "there") -> None:
+    """Refuse a file that lacks a tensor or has one beyond what belongs where it is, in words. Raises
+    CheckpointError."""
     for name in sorted(wanted ^ stored.tensors.keys()):
-        kind = "lacks" if name in wanted else "has, beyond what belongs there,"
+        kind = "lacks" if name in wanted else f"has, beyond what belongs {where},"
         raise CheckpointError(f"{stored.label!r} {kind} {name!r}; {then}")
 
 
