@@ -73,6 +73,11 @@ class Checkpoint:
             return torch.empty((len(rows), tensor.elements // _first(tensor)), dtype=tensor.dtype)
         return torch.frombuffer(buffer, dtype=tensor.dtype).view(len(rows), -1)
 
+    def whole(self, name: str) -> torch.Tensor:
+        """A tensor in its stored dtype and shape."""
+        tensor = self.tensors[name]
+        return self.rows(name, np.arange(_first(tensor))).view(tensor.shape)
+
     def stretch(self, name: str, first: int, count: int, dtype: torch.dtype) -> Stretch | None:
         """Where `count` rows of a tensor lie from the first one on; None where they are not stored as `dtype`."""
         tensor = self.tensors[name]

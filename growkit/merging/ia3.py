@@ -61,7 +61,7 @@ class ScaledDelta(ChangeOfBase):
         return base * (factor[torch.from_numpy(rows), None] if this.rows else factor)
 
     def _read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        return self.stored.rows(name, np.arange(self.stored.tensors[name].shape[0])).flatten().to(dtype)
+        return self.stored.whole(name).flatten().to(dtype)
 
 
 def is_ia3(folder: Path) -> bool:

@@ -18,10 +18,10 @@ import torch
 from growkit.checkpoint.fields import Fields, Flag, ListOf, MapOf, Number, OneOf, Text, Whole, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import Checkpoint, open_state
-from growkit.checkpoint.stream import write_blocks
-from growkit.checkpoint.writer import layout, write_json
+from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 from growkit.limits import STEPS
+from growkit.skills.small_tensors import check_names, write_tensors_file
 from growkit.version import __version__
 
 APPLICATION, APPLICATION_WEIGHTS, FORMAT = "application.json", "application.safetensors", 1
@@ -57,10 +57,7 @@ def is_application(folder: str | Path) -> bool:
 
 def write_application(place: Path, facts: ApplicationFacts, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put an application's two files into a folder that is there. Raises OSError for the disk."""
-    held = {name: tensor.detach().float().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    listed = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in held.items()]
-    work = (([(name, 4)], [(0, lambda tensor=tensor: tensor)]) for name, tensor in held.items())
-    write_blocks(work, place, *layout(listed, 1 << 62, APPLICATION_WEIGHTS))
+    write_tensors_file(place / APPLICATION_WEIGHTS, {name: tensor.float() for name, tensor in tensors.items()})
     write_json(place / APPLICATION, {"format": FORMAT, "growkit": __version__, **asdict(facts)})
 
 
@@ -77,9 +74,8 @@ def read_application(folder: str | Path) -> tuple[ApplicationFacts, Checkpoint]:
     stored = open_state(path.with_name(APPLICATION_WEIGHTS))
     weights = {name.rpartition(".")[0] for name in stored.tensors}
     parts = ("alpha", "R") if facts.crossing else ("alpha",)
-    for name in sorted({f"{weight}.{part}" for weight in weights for part in parts} ^ stored.tensors.keys()):
-        kind = "has, beyond what belongs to an application," if name in stored.tensors else "lacks"
-        raise CheckpointError(f"{stored.label!r} {kind} {name!r}; learn the application again")
+    wanted = {f"{weight}.{part}" for weight in weights for part in parts}
+    check_names(stored, wanted, "learn the application again", "to an application")
     for name, tensor in stored.tensors.items():
         sound = tensor.shape == (len(facts.skills),) if name.endswith(".alpha") else len(tensor.shape) == 2
         if not sound or tensor.dtype != torch.float32:

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from growkit.checkpoint.headers import StoredTensor, file_hash
@@ -104,8 +103,7 @@ class Panel:
         self.stored.close()
 
     def _read(self, name: str) -> torch.Tensor:
-        shape = self.stored.tensors[name].shape
-        tensor = self.stored.rows(name, np.arange(shape[0])).view(shape)
+        tensor = self.stored.whole(name)
         if not torch.isfinite(tensor).all():
             raise self._unsound(name, "holds NaN or Inf")
         return tensor

@@ -14,23 +14,22 @@ is less:
 The change of a weight (out, in), whichever way a file stores it, is (U_s R + B) V_s^T.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from growkit.checkpoint.fields import Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import Checkpoint, open_state
-from growkit.checkpoint.stream import write_blocks
-from growkit.checkpoint.writer import layout, write_json
+from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 from growkit.limits import AXIS, STEPS, TOKENS
+from growkit.skills.small_tensors import check_names, write_tensors_file
 from growkit.version import __version__
 
 SKILL, SKILL_WEIGHTS, FORMAT = "skill.json", "skill.safetensors", 1
@@ -89,8 +88,7 @@ class StoredSkill:
 
     def tensor(self, name: str) -> torch.Tensor:
         """A tensor of the file, float32, by its name there, such as "WEIGHT.R" or "GROUP.K"."""
-        shape = self.stored.tensors[name].shape
-        return self.stored.rows(name, np.arange(shape[0])).view(shape)
+        return self.stored.whole(name)
 
     def output(self, weight: str) -> torch.Tensor:
         """G = U_s R + B (out, m_g): what comes out for each of the input directions."""
@@ -147,18 +145,8 @@ def read_skill(folder: str | Path) -> StoredSkill:
 def write_skill(place: Path, facts: SkillFacts, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put a skill's two files into a folder that is there. tensors: by their names in the file. Raises OSError for the
     disk."""
-    held = {name: tensor.detach().float().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    listed = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in held.items()]
-    write_blocks(
-        (([(name, tensor.dtype.itemsize)], [(0, _itself(tensor))]) for name, tensor in held.items()),
-        place,
-        *layout(listed, 1 << 62, SKILL_WEIGHTS),
-    )
+    write_tensors_file(place / SKILL_WEIGHTS, {name: tensor.float() for name, tensor in tensors.items()})
     write_json(place / SKILL, {"format": FORMAT, "growkit": __version__, **asdict(facts)})
-
-
-def _itself(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
-    return lambda: tensor
 
 
 def _check_tensors(facts: SkillFacts, stored: Checkpoint) -> None:
@@ -167,9 +155,7 @@ def _check_tensors(facts: SkillFacts, stored: Checkpoint) -> None:
     wanted = {f"{group}.{part}" for group in groups for part in ("P", "K", "V_s")}
     parts = ("Q", "R", "U_s", "B") if facts.adapter else ("Q", "R", "U_s")
     wanted |= {f"{weight}.{part}" for weight in facts.weights for part in parts}
-    for name in sorted(wanted ^ stored.tensors.keys()):
-        kind = "lacks" if name in wanted else "has, beyond what belongs to a skill,"
-        raise CheckpointError(f"{stored.label!r} {kind} {name!r}; learn the skill again")
+    check_names(stored, wanted, "learn the skill again", "to a skill")
 
     def check(name: str, *wanted: int | None) -> tuple[int, int]:
         """The shape of a matrix, which is as it should be; None: any size from 1."""

@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from growkit.checkpoint.fields import Fields, Number, OneOf, Whole, checked
@@ -71,5 +70,4 @@ def put_small(model: Any, folder: str | Path) -> None:
                     f" {list(shape)}; it was made for another model"
                 )
             home, _, own = name.rpartition(".")
-            values = stored.rows(name, np.arange(shape[0])).view(shape)
-            setattr(model.get_submodule(home), own, torch.nn.Parameter(values, requires_grad=False))
+            setattr(model.get_submodule(home), own, torch.nn.Parameter(stored.whole(name), requires_grad=False))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from growkit.checkpoint.headers import file_hash
@@ -52,8 +51,7 @@ class LoraSkill(CheckedSkill):
 
     def tensor(self, name: str) -> torch.Tensor:
         """A tensor of the file, by its name there, as it is stored."""
-        shape = self.stored.tensors[name].shape
-        return self.stored.rows(name, np.arange(shape[0])).view(shape)
+        return self.stored.whole(name)
 
     def _whole(self, name: str) -> torch.Tensor:
         tensor = self.tensor(name).double()

@@ -29,7 +29,7 @@ from growkit.skills.checking.lora_skill import LoraSkill
 from growkit.skills.checking.rho import Energies, interference_of, output_energy
 from growkit.skills.checking.skill_table import RepairedLora
 from growkit.skills.controlled import InputGroup
-from growkit.skills.gates.gate_tensors import write_tensors_file
+from growkit.skills.small_tensors import write_tensors_file
 
 
 def used_directions(moments: Sequence[torch.Tensor], share: float) -> torch.Tensor:

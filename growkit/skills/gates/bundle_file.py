@@ -36,10 +36,10 @@ from growkit.skills.gates.certificate_words import (
 from growkit.skills.gates.certify import Promise
 from growkit.skills.gates.conformal import texts_needed
 from growkit.skills.gates.gate import Gate
-from growkit.skills.gates.gate_tensors import check_names, check_tensor, read_tensor, write_tensors_file
 from growkit.skills.gates.own_file import GATE_WEIGHTS
 from growkit.skills.gates.own_texts import MOST_CENTROIDS, MOST_TEXTS
 from growkit.skills.gates.shared_metric import SharedMetric
+from growkit.skills.small_tensors import check_names, check_tensor, read_tensor, write_tensors_file
 from growkit.version import __version__
 
 

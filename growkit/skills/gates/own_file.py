@@ -14,9 +14,9 @@ from growkit.checkpoint.source import open_state
 from growkit.checkpoint.writer import write_json
 from growkit.errors import CheckpointError
 from growkit.limits import LAYERS
-from growkit.skills.gates.gate_tensors import check_names, check_tensor, read_tensor, write_tensors_file
 from growkit.skills.gates.hidden_states import POOLINGS
 from growkit.skills.gates.own_texts import MOST_CENTROIDS, MOST_TEXTS, OwnTexts
+from growkit.skills.small_tensors import check_names, check_tensor, read_tensor, write_tensors_file
 from growkit.version import __version__
 
 GATE, GATE_WEIGHTS, FORMAT = "gate.json", "gate.safetensors", 1

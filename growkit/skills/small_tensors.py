@@ -5,7 +5,6 @@ safetensors; ignorant of what is in them.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from growkit.checkpoint.source import Checkpoint
@@ -31,17 +30,17 @@ def _itself(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 def read_tensor(stored: Checkpoint, name: str) -> torch.Tensor:
     """A tensor of a file, whole, finite. Raises CheckpointError for NaN and Inf."""
-    shape = stored.tensors[name].shape
-    tensor = stored.rows(name, np.arange(shape[0])).view(shape)
+    tensor = stored.whole(name)
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise CheckpointError(f"tensor {name!r} of {stored.label!r} holds NaN or Inf; make it again")
     return tensor
 
 
-def check_names(stored: Checkpoint, wanted: set[str], then: str) -> None:
-    """Refuse a file that lacks a tensor or has one beyond what it should. Raises CheckpointError."""
+def check_names(stored: Checkpoint, wanted: set[str], then: str, where: str = "there") -> None:
+    """Refuse a file that lacks a tensor or has one beyond what belongs where it is, in words. Raises
+    CheckpointError."""
     for name in sorted(wanted ^ stored.tensors.keys()):
-        kind = "lacks" if name in wanted else "has, beyond what belongs there,"
+        kind = "lacks" if name in wanted else f"has, beyond what belongs {where},"
         raise CheckpointError(f"{stored.label!r} {kind} {name!r}; {then}")
 
 
