@@ -19,8 +19,10 @@ from growkit.checkpoint.headers import file_hash
 from growkit.data.tokens import open_tokens
 from growkit.models.adapters import adapted
 from growkit.skills.gates.bundle_file import read_bundle
-from growkit.skills.gates.learn_gate import learn_gate
+from growkit.skills.gates.gate_texts import dataset_texts
+from growkit.skills.gates.learn_gate import gate_of_texts
 from growkit.skills.gates.own_file import write_gate
+from growkit.skills.gates.own_texts import MOST_TEXTS
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 SUM, FACT, PLAIN = (
@@ -154,7 +156,7 @@ def test_of_conversations_the_first_prompt_decides():
 def test_a_skill_brings_its_own_gate_and_its_name_may_be_given():
     growkit.tokenize("sums.jsonl", "data", "base", workers=1)
     own = shutil.copytree("sums", "mine")
-    write_gate(Path(own), learn_gate(stock(), open_tokens("data"), layer=1))
+    write_gate(Path(own), gate_of_texts(stock(), dataset_texts(open_tokens("data"), MOST_TEXTS), layer=1))
     alone = ["skill", "plug", "base", "added=mine:0.5", "--gated", "--text", "general.jsonl", "--text", "facts.jsonl"]
     shutil.copytree("bundle", "one")
     shown = json.loads(run(*alone, "--out", "one", "--force", "--json").stdout)

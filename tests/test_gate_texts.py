@@ -15,9 +15,9 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.models.live_layers import layers_of
 from growkit.skills.gates.gate_texts import LONGEST, PIECE, dataset_texts
 from growkit.skills.gates.hidden_states import middle_layer, pooled_states
-from growkit.skills.gates.learn_gate import learn_gate
+from growkit.skills.gates.learn_gate import gate_of_texts
 from growkit.skills.gates.own_file import has_gate, read_gate, write_gate
-from growkit.skills.gates.own_texts import own_texts
+from growkit.skills.gates.own_texts import MOST_TEXTS, own_texts
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_centroids_are_where_texts_are_and_the_spread_is_their_covariance():
 
 def test_a_gate_is_written_and_read(data, tmp_path):
     model = tiny.make("llama", dtype=torch.float32, vocab_size=512)
-    gate = learn_gate(model, open_tokens(data / "chat"))
+    gate = gate_of_texts(model, dataset_texts(open_tokens(data / "chat"), MOST_TEXTS))
     write_gate(tmp_path, gate)
     again = read_gate(tmp_path)
     assert has_gate(tmp_path) and (again.layer, again.pooling, again.texts) == (2, "mean", 6)

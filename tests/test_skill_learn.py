@@ -19,8 +19,10 @@ from tiny_runs import Stopped, conversations, curve, losses_of, stops_at, tagged
 import growkit
 from growkit.data.tokens import open_tokens
 from growkit.skills import learn
-from growkit.skills.gates.learn_gate import learn_gate
+from growkit.skills.gates.gate_texts import dataset_texts
+from growkit.skills.gates.learn_gate import gate_of_texts
 from growkit.skills.gates.own_file import has_gate, read_gate
+from growkit.skills.gates.own_texts import MOST_TEXTS
 from growkit.skills.own_sketch import uncompiled
 from growkit.skills.panel_control import ADAPTER, panel_controls
 from growkit.skills.panel_file import open_panel
@@ -190,7 +192,8 @@ def test_a_skill_is_what_was_trained(world, bench):
 
 
 def test_its_gate_is_that_of_its_data_through_the_base(world, bench):
-    gate, fresh = read_gate(bench / "run/final"), learn_gate(stock(world), open_tokens(world / "data"))
+    gate, texts = read_gate(bench / "run/final"), dataset_texts(open_tokens(world / "data"), MOST_TEXTS)
+    fresh = gate_of_texts(stock(world), texts)
     assert all(torch.equal(getattr(gate, name), getattr(fresh, name)) for name in ("centroids", "spread", "held"))
     notes = []
     tagged_dataset(Path("few"), lengths=(50, 50))

@@ -3,11 +3,12 @@ what is computed with it.
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -18,36 +19,19 @@ from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.models.small.small_file import is_small, put_small, read_small
 
 
-class Adapter(Protocol):
-    """What goes on a model for one use of it. packs: whether conversations may share a row."""
+class Adapter(ABC):
+    """What goes on a model for one use of it; it is on the model whatever that reads, unless it says otherwise. packs:
+    whether conversations may share a row."""
 
-    packs: bool
-
-    def check(self, source: Checkpoint) -> None: ...
-
-    def put_on(self, model: Any) -> Any: ...
-
-    def reading(self, model: Any, ids: torch.Tensor, asked: torch.Tensor | None) -> AbstractContextManager[None]: ...
-
-    def opened(self, model: Any) -> list[tuple[str, ...]] | None: ...
-
-    def notes(self) -> Iterator[str]: ...
-
-
-@dataclass(frozen=True)
-class FolderAdapter:
-    """A folder of a small module, which is on the model whatever it reads."""
-
-    folder: str | Path
     packs = True
 
+    @abstractmethod
     def check(self, source: Checkpoint) -> None:
-        """Refuse what is none, or was made for another model, as check_adapter does."""
-        check_adapter(self.folder, source)
+        """Refuse a model that it was not made for. Raises RequestError or CheckpointError."""
 
+    @abstractmethod
     def put_on(self, model: Any) -> Any:
         """The model with it. Raises CheckpointError where it does not fit."""
-        return adapted(model, self.folder)
 
     def reading(self, model: Any, ids: torch.Tensor, asked: torch.Tensor | None) -> AbstractContextManager[None]:
         """Within the block the model reads a batch (rows, length). asked: (rows,), how many tokens of each are the
@@ -57,6 +41,25 @@ class FolderAdapter:
     def opened(self, model: Any) -> list[tuple[str, ...]] | None:
         """Which skills the rows of the newest batch opened; None where there are none to open."""
         return None
+
+    def notes(self) -> Iterator[str]:
+        """What a person should know of what was measured with it."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class FolderAdapter(Adapter):
+    """A folder of a small module."""
+
+    folder: str | Path
+
+    def check(self, source: Checkpoint) -> None:
+        """Refuse what is none, or was made for another model, as check_adapter does."""
+        check_adapter(self.folder, source)
+
+    def put_on(self, model: Any) -> Any:
+        """The model with it. Raises CheckpointError where it does not fit."""
+        return adapted(model, self.folder)
 
     def notes(self) -> Iterator[str]:
         """What a person should know of what was measured with it."""

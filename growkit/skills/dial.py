@@ -2,8 +2,7 @@
 one skill on a live model; ignorant of how losses are measured and of terminals.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn.functional import linear
 from growkit.checkpoint.made_for import check_same_weights
 from growkit.checkpoint.source import Checkpoint
 from growkit.errors import RequestError
+from growkit.models.adapters import Adapter
 from growkit.models.evaluate import measuring
 from growkit.models.small.targets import put_around
 from growkit.skills.panel_layers import panel_layers
@@ -42,11 +42,10 @@ class SkillOnLayer(torch.nn.Module):
 
 
 @dataclass
-class DialedSkill:
+class DialedSkill(Adapter):
     """A skill on its base, whose strength may be set. Goes on a model as any adapter."""
 
     skill: StoredSkill
-    packs: bool = True
     _layers: list[SkillOnLayer] = field(default_factory=list)
 
     def check(self, source: Checkpoint) -> None:
@@ -67,18 +66,6 @@ class DialedSkill:
         """Set the strength on every model that it is on."""
         for layer in self._layers:
             layer.strength = strength
-
-    def reading(self, model: Any, ids: torch.Tensor, asked: torch.Tensor | None) -> AbstractContextManager[None]:
-        """Nothing depends on what is read."""
-        return nullcontext()
-
-    def opened(self, model: Any) -> list[tuple[str, ...]] | None:
-        """It has no gate."""
-        return None
-
-    def notes(self) -> Iterator[str]:
-        """None of its own."""
-        return iter(())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from growkit.skills.gates.skill_parts import parts_of
 Path_ = str | Path
 
 
-class BundleAdapter:
+class BundleAdapter(Adapter):
     """A bundle on its base: each sequence opens its own skills or none. Conversations get rows of their own, so that
     each is decided by its own prompt."""
 

@@ -1,29 +1,23 @@
-"""A skill's gate, found where the skill is learned: from its data, through the base. Knows datasets and live models;
+"""A skill's gate, found where the skill is learned: from its data, through the base. Knows texts and live models;
 ignorant of thresholds, which only a bundle has.
 """
 
 from typing import Any
 
-from growkit.data.tokens import Tokens
-from growkit.skills.gates.gate_texts import GateTexts, dataset_texts, positions_of
+from growkit.skills.gates.gate_texts import GateTexts, positions_of
 from growkit.skills.gates.hidden_states import MEAN, middle_layer, pooled_states
-from growkit.skills.gates.own_texts import MOST_TEXTS, OwnTexts, own_texts
-
-
-def learn_gate(model: Any, tokens: Tokens, *, layer: int | None = None, pooling: str = MEAN, seed: int = 0) -> OwnTexts:
-    """The gate of a skill from its data; own_file.write_gate puts it into the skill's folder.
-
-    model: the base alone, or with a skill on it that changes nothing yet. tokens: a split of a chat dataset, of which
-    the prompts count, or of text. layer: whose states the gate reads, counted from 1; None: the middle one. Raises
-    RequestError for fewer than four texts, CheckpointError for damaged files.
-    """
-    return gate_of_texts(model, dataset_texts(tokens, MOST_TEXTS, seed=seed), layer=layer, pooling=pooling, seed=seed)
+from growkit.skills.gates.own_texts import OwnTexts, own_texts
 
 
 def gate_of_texts(
     model: Any, texts: GateTexts, *, layer: int | None = None, pooling: str = MEAN, seed: int = 0
 ) -> OwnTexts:
-    """The gate of a skill whose own texts are these, each as far as the model has positions; as learn_gate."""
+    """The gate of a skill whose own texts are these, each as far as the model has positions; own_file.write_gate puts
+    it into the skill's folder.
+
+    model: the base alone, or with a skill on it that changes nothing yet. layer: whose states the gate reads, counted
+    from 1; None: the middle one. Raises RequestError for fewer than four texts.
+    """
     read = middle_layer(model) if layer is None else layer
     sequences = [ids[: positions_of(model.config.to_dict())] for ids in texts.sequences]
     states = pooled_states(model, sequences, read, pooling)
