@@ -228,7 +228,7 @@ def test_rooms_that_have_defaults_have_those_of_the_doors():
         assert size_in_bytes(default(name, "shard_size")) == Options.shard_bytes == MergeOptions.shard_bytes
     own = {"begin", "val", "before_has", "after_has", "exactness"}  # of rooms, which no door has
     for name, room in (
-        ("evaluate", evaluate.evaluate),
+        ("evaluate", evaluate.measuring),
         ("init", init.init),
         ("tokenize", tokenize),
         ("verify", proof.verify),

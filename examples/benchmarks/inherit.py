@@ -14,7 +14,6 @@ and accuracy of the likeliest token in 15 bins, weighted by size (ECE, arXiv 170
 """
 
 import argparse
-import json
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from kept_rows import KeptRows, alone_and_quiet
 
 import growkit
 
@@ -188,22 +188,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--teacher-steps", type=int, default=400)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    asked.work.mkdir(parents=True, exist_ok=True)
-    kept = asked.work / "rows.jsonl"
-    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    alone_and_quiet()
+    kept = KeptRows(asked.work)
     for seed in asked.seeds:
         places = prepare(asked.corpus, asked.other, asked.work, seed, asked.teacher_steps)
         for name, arm in arms().items():
-            if any((row["arm"], row["seed"]) == (name, seed) for row in rows):
-                continue
-            rows.append(json.loads(json.dumps(measure(name, arm, places, asked.work, seed, asked.steps))))
-            with kept.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-            print(f"{name}, seed {seed}: {rows[-1]['loss']:.4f}", flush=True)
-    show(rows, asked.steps)
+            if not kept.has(arm=name, seed=seed):
+                row = kept.keep(measure(name, arm, places, asked.work, seed, asked.steps))
+                print(f"{name}, seed {seed}: {row['loss']:.4f}", flush=True)
+    show(kept.rows, asked.steps)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ is appended to DIR/rows.jsonl; a stopped benchmark goes on where it was. One thr
 """
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -29,6 +28,7 @@ from typing import Any
 
 import torch
 import transformers
+from kept_rows import KeptRows, alone_and_quiet
 from small_base import TEMPLATE, base_model
 
 import growkit
@@ -220,32 +220,30 @@ def main() -> None:
     parser.add_argument("--one-steps", type=int, default=40)
     parser.add_argument("--base-steps", type=int, default=600)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    asked.work.mkdir(parents=True, exist_ok=True)
+    alone_and_quiet()
+    kept = KeptRows(asked.work)
     base = base_model(asked.books, asked.work, asked.base_steps)
-    kept = asked.work / "rows.jsonl"
-    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     for seed in asked.seeds:
         folder = asked.work / f"seed-{seed}"
         places = prepare(base, folder, asked.docs, seed)
         targets = tuple(target for target in TARGETS if (folder / "tasks" / "train" / f"{target}.jsonl").exists())
         for arm in (None, *arms(targets)):
-            key = ("untuned", "as it is", None, seed) if arm is None else (arm.name, arm.regime, arm.target, seed)
-            if any((row["arm"], row["regime"], row["target"], row["seed"]) == key for row in rows):
+            name, regime, target = ("untuned", "as it is", None) if arm is None else (arm.name, arm.regime, arm.target)
+            key = {"arm": name, "regime": regime, "target": target, "seed": seed}
+            if kept.has(**key):
                 continue
             if arm is None:
                 untuned = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-                row = {**dict(zip(("arm", "regime", "target", "seed"), key)), "tasks": answers(untuned, places["data"])}
+                row = {**key, "tasks": answers(untuned, places["data"])}
             else:
                 row = measure(arm, places, folder, seed, asked.steps, asked.one_steps)
-            rows.append(row)
-            with kept.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            kept.keep(row)
             told = mean(of["loss"] for task, of in row["tasks"].items() if task not in HELD_OUT)
-            print(f"seed {seed}, {', '.join(filter(None, key[:3]))}: {told:.3f} over the seen tasks", flush=True)
-    show(rows)
+            print(
+                f"seed {seed}, {', '.join(filter(None, (name, regime, target)))}: {told:.3f} over the seen tasks",
+                flush=True,
+            )
+    show(kept.rows)
 
 
 if __name__ == "__main__":

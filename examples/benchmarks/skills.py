@@ -30,7 +30,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-import transformers
+from kept_rows import KeptRows, alone_and_quiet
 from safetensors.torch import load_file
 from skills_data import MERGES, SKILLS, Row, loaded, measure, prepare, rows_of, told
 from skills_table import show
@@ -160,20 +160,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--base-steps", type=int, default=600)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    asked.work.mkdir(parents=True, exist_ok=True)
+    alone_and_quiet()
+    kept = KeptRows(asked.work)
     base = base_model(asked.books, asked.work, asked.base_steps)
     places = prepare(asked.books, asked.docs, asked.work, base)
     measured = {name: rows_of(places[name], ROWS if name != "general" else 10**6) for name in (*SKILLS, "general")}
-    kept = asked.work / "rows.jsonl"
-    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     todo = [("base", "none")]
     todo += [(arm, skill) for arm in ALONE for skill in (*SKILLS, "all")]
     todo += [(arm, "all") for arm in (*GATES, *MERGES)]
     for arm, skill in todo:
-        if any((row["arm"], row["skill"]) == (arm, skill) for row in rows):
+        if kept.has(arm=arm, skill=skill):
             continue
         row: dict[str, Any] = {"arm": arm, "skill": skill}
         if arm == "base":
@@ -183,12 +179,10 @@ def main() -> None:
         else:
             model, row["numbers"], row["seconds"] = learn(arm, skill, places, asked.work / "learned" / arm, asked.steps)
             row |= told(loaded(model), measured)
-        rows.append(row)
-        with kept.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        kept.keep(row)
         print(f"{arm}, {skill}: general {row['general']:.3f}, " + ", ".join(
             f"{name} {one['loss']:.2f}" for name, one in row["tasks"].items()), flush=True)  # fmt: skip
-    show(sorted(rows, key=lambda row: todo.index((row["arm"], row["skill"]))))
+    show(sorted(kept.rows, key=lambda row: todo.index((row["arm"], row["skill"]))))
 
 
 if __name__ == "__main__":

@@ -83,11 +83,11 @@ def evaluate(
 
     Returns an Evaluation: .loss in nats per predicted token, and more. Raises CheckpointError or RequestError.
     """
-    from growkit.models.evaluate import evaluate as measure
+    from growkit.models.evaluate import measuring
     from growkit.skills.gates.bundle_use import base_and_adapter
 
     model, on_it = base_and_adapter(checkpoint, adapter)
-    return measure(
+    return measuring(
         model, data, split=split, context=context, stride=stride, batch_size=batch_size, limit=limit,
-        device=device, text_key=text_key, adapter=on_it, begin=begin,
-    )  # fmt: skip
+        device=device, text_key=text_key, adapter=on_it,
+    )(begin)  # fmt: skip

@@ -62,9 +62,10 @@ def skill_dial(
 
     Returns a Dialed: .strengths, .losses by domain, .best(domain). Raises RequestError or CheckpointError.
     """
-    from growkit.skills.dial import dial, named_data
+    from growkit.skills.dial import dial
+    from growkit.skills.gates.named_skills import data_by_name
 
-    domains = named_data([data] if isinstance(data, str) else data)
+    domains = data_by_name(w.listed(data), "--data", "NAME=DATA, each name once")
     return dial(
         base, skill, domains, points=points, picture=picture, begin=begin, split=split, context=context, limit=limit,
         device=device,

@@ -121,7 +121,7 @@ def skill_plug(
     """
     from growkit.growth.spelling import dtype_of, size_in_bytes
     from growkit.merging.prepare_merge import MergeOptions
-    from growkit.skills.gates.named_skills import check_names, named_skills, own_data, pairs_of
+    from growkit.skills.gates.named_skills import check_names, data_by_name, named_skills, pairs_of
     from growkit.skills.gates.plug_gated import GatedRequest, plug_gated
     from growkit.skills.plug import plug_skills
 
@@ -141,8 +141,9 @@ def skill_plug(
             "--gated makes a bundle, whose base stays as it is; --as lora and --dry-run are of skills without a gate"
         )
     check_names(named)
+    data = data_by_name(w.listed(own), "--own", "SKILL=DATA, once for each skill")
     request = GatedRequest(
-        text=w.listed(text), alpha=alpha, texts=texts, own=own_data(w.listed(own)), together=pairs_of(w.listed(together)),
+        text=w.listed(text), alpha=alpha, texts=texts, own=data, together=pairs_of(w.listed(together)),
         layer=layer, pooling=pooling, seed=seed,
     )  # fmt: skip
     return plug_gated(base, named, out, request, device=device, force=force, begin=begin)

@@ -67,37 +67,6 @@ class Evaluation:
         return {key: value for key, value in figures.items() if key not in TAGGED or value is not None}
 
 
-def _nobody(_total: int) -> Callable[[int], None]:
-    return lambda _done: None
-
-
-def evaluate(
-    checkpoint: str | Path,
-    data: str | Path,
-    *,
-    split: str = "val",
-    context: int | None = None,
-    stride: int | None = None,
-    batch_size: int | None = None,
-    limit: int | None = None,
-    device: str = "auto",
-    text_key: str = "text",
-    adapter: Adapter | None = None,
-    begin: Begin = _nobody,
-) -> Evaluation:
-    """Measure a stock checkpoint on a dataset, a .bin file of tokens, or text, in float32.
-
-    context: tokens a window shows; by default the model's positions, at most 1024. stride: tokens from one window to
-    the next, by default the context. limit: predict about so many tokens, in windows spread evenly over the data.
-    begin: called with the number of windows, returns what is called as they are done. Raises CheckpointError or
-    RequestError.
-    """
-    return measuring(
-        checkpoint, data, split=split, context=context, stride=stride, batch_size=batch_size, limit=limit,
-        device=device, text_key=text_key, adapter=adapter,
-    )(begin)  # fmt: skip
-
-
 def measuring(
     checkpoint: str | Path,
     data: str | Path,
@@ -111,8 +80,13 @@ def measuring(
     text_key: str = "text",
     adapter: Adapter | None = None,
 ) -> Callable[[Begin], Evaluation]:
-    """What measures a stock checkpoint as `evaluate` says, once for each call, with `begin`; the model is loaded once.
-    What an adapter computes may change between calls. Raises as `evaluate` does.
+    """What measures a stock checkpoint on a dataset, a .bin file of tokens, or text, in float32, once for each call;
+    the model is loaded once, and what an adapter computes may change between calls.
+
+    context: tokens a window shows; by default the model's positions, at most 1024. stride: tokens from one window to
+    the next, by default the context. limit: predict about so many tokens, in windows spread evenly over the data.
+    A call takes `begin`: called with the number of windows, it returns what is called as they are done. Both raise
+    CheckpointError or RequestError.
     """
     where = device_named(device)
     source = open_checkpoint(checkpoint)

@@ -2,7 +2,7 @@
 one skill on a live model; ignorant of how losses are measured and of terminals.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +115,7 @@ def dial(
     **how: Any,
 ) -> Dialed:
     """Measure a skill at so many strengths, 0 and 1 besides, on data by domain; a tagged dataset is as many domains as
-    it has. how: as of `evaluate`. begin: called with the number of measurements. Raises as `evaluate` does."""
+    it has. how: as of `measuring`. begin: called with the number of measurements. Raises as `measuring` does."""
     if not data:
         raise RequestError("--data names what is measured, such as --data sums=DATA; it may be given again")
     if picture is not None:
@@ -157,14 +157,3 @@ def _draw(result: Dialed, path: Path) -> None:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     save_picture(figure, path)
-
-
-def named_data(words: Sequence[str]) -> dict[str, str | Path]:
-    """Data by domain, of words NAME=DATA. Raises RequestError for others."""
-    found: dict[str, str | Path] = {}
-    for word in words:
-        name, equals, place = word.partition("=")
-        if not (name and equals and place) or name in found:
-            raise RequestError(f"--data {word!r} should be NAME=DATA, each name once")
-        found[name] = place
-    return found

@@ -54,13 +54,14 @@ def check_names(named: Sequence[NamedSkill]) -> None:
             )
 
 
-def own_data(words: Sequence[str]) -> dict[str, Path_]:
-    """Data by the skill whose it is, of words NAME=DATA. Raises RequestError for others."""
+def data_by_name(words: Sequence[str], option: str, form: str) -> dict[str, Path_]:
+    """Data by the name of what it is of, of words NAME=DATA of an option. form: how they should be written. Raises
+    RequestError for others, and for a name twice."""
     found: dict[str, Path_] = {}
     for word in words:
         name, equals, data = word.partition("=")
         if not (name and equals and data) or name in found:
-            raise RequestError(f"--own {word!r} should be SKILL=DATA, once for each skill")
+            raise RequestError(f"{option} {word!r} should be {form}")
         found[name] = data
     return found
 
