@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, pad
+from torch.nn.functional import linear
 
 from growkit.training.learning.control import Control, whole
 
 
 class ApplicationControl(Control):
     """weight: its name in the skills. outputs, inputs: how many directions each skill has there. crossing: whether R
-    learns; it is 0 else. rank: of the LoRA that it is as a file, at least all inputs.
+    learns; it is 0 else.
 
     Buffers: left (out, outputs of all) and right (inputs of all, in), the directions; moved (out, inputs of all), G of
     each skill.
@@ -36,18 +36,13 @@ class ApplicationControl(Control):
         crossing: bool,
         rank: int,
     ):
-        super().__init__(base_layer, across, sum(outputs), sum(inputs))
-        self.weight, self.inputs, self._rank = weight, tuple(inputs), rank
+        super().__init__(base_layer, across, sum(outputs), sum(inputs), rank)
+        self.weight, self.inputs = weight, tuple(inputs)
         if not crossing:
             self.middle = None  # type: ignore[assignment]
         self.strengths = torch.nn.Parameter(torch.empty(len(inputs), device="meta"))
         self.moved: torch.Tensor
         self.register_buffer("moved", torch.zeros(len(self.left), sum(inputs)))
-
-    @property
-    def rank(self) -> int:
-        """That of the LoRA that it is."""
-        return self._rank
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
@@ -64,12 +59,10 @@ class ApplicationControl(Control):
         cross = torch.zeros(self.left.shape[1], len(self.right)) if self.middle is None else whole(self.middle).cpu()
         return strengths, cross
 
-    def as_lora(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A (rank, in) and B (out, rank) of the LoRA that it is, zeros beyond its directions."""
+    def output(self) -> torch.Tensor:
+        """(out, inputs of all): what comes out for each of the input directions."""
         strengths, cross = self.program()
-        output = self.moved.cpu() * self._by_input(strengths) + self.left.cpu() @ cross
-        more = self.rank - len(self.right)
-        return pad(self.right.cpu(), (0, 0, 0, more)), pad(output, (0, more))
+        return self.moved.cpu() * self._by_input(strengths) + self.left.cpu() @ cross
 
     def _by_input(self, strengths: torch.Tensor) -> torch.Tensor:
         """The strength of each input direction's skill."""

@@ -21,9 +21,8 @@ class PanelControl(Control):
     """A linear layer with R beside it, and B (out, adapter) where adapter > 0, for its first input directions.
 
     weight, group: their names in the panel. outputs, inputs: (rank of the panel, directions of the skill) of either
-    side. rank: that of the LoRA that it is as a file, at least its directions. Buffers, and so in checkpoints: the
-    panel's coordinates of its directions, output_coordinates Q (r_w, m_w) and input_coordinates P (r_g, m_g); scale s
-    (m_w,); kept, B as it was when validation last fell.
+    side. Buffers, and so in checkpoints: the panel's coordinates of its directions, output_coordinates Q (r_w, m_w) and
+    input_coordinates P (r_g, m_g); scale s (m_w,); kept, B as it was when validation last fell.
     """
 
     def __init__(
@@ -38,8 +37,8 @@ class PanelControl(Control):
         adapter: int,
         rank: int,
     ):
-        super().__init__(base_layer, across, outputs[1], inputs[1])
-        self.weight, self.group, self._rank = weight, group, rank
+        super().__init__(base_layer, across, outputs[1], inputs[1], rank)
+        self.weight, self.group = weight, group
         self.adapting = self.bypassed = False
         self.kept: torch.Tensor
         self.scale: torch.Tensor
@@ -51,11 +50,6 @@ class PanelControl(Control):
         self.register_buffer("scale", torch.ones(outputs[1]))
         self.register_buffer("output_coordinates", torch.zeros(outputs))
         self.register_buffer("input_coordinates", torch.zeros(inputs))
-
-    @property
-    def rank(self) -> int:
-        """That of the LoRA that it is."""
-        return self._rank
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
@@ -77,11 +71,10 @@ class PanelControl(Control):
         transform = self.scale[:, None] * whole(self.middle)
         return transform.cpu(), pad(free, (0, transform.shape[1] - free.shape[1]))
 
-    def as_lora(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A (rank, in) and B (out, rank) of the LoRA that it is, zeros beyond its directions."""
+    def output(self) -> torch.Tensor:
+        """U_s R + B (out, m_g): what comes out for each of the input directions."""
         transform, free = self.program()
-        more = self.rank - len(self.right)
-        return pad(self.right.cpu(), (0, 0, 0, more)), pad(self.left.cpu() @ transform + free, (0, more))
+        return self.left.cpu() @ transform + free
 
 
 def panel_controls(model: torch.nn.Module) -> Iterator[PanelControl]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear, normalize, pad
 
 from growkit.merging.operators.subspace import low_rank
 from growkit.models.small.targets import linear_layers, put_around
@@ -23,25 +23,21 @@ ITERATIONS = 10  # as LoRA-XS has them
 
 class Control(torch.nn.Module):
     """A linear layer with R beside it, the parameter `middle`. across: its weight is stored (in, out). outputs, inputs:
-    how many directions of either side R is between.
+    how many directions of either side R is between. rank: of the LoRA that it is as a file, at least all inputs, which
+    it is where nothing is said.
 
     U and V are buffers, and so lie in checkpoints: another machine may give vectors another sign.
     """
 
-    def __init__(self, base_layer: Any, across: bool, outputs: int, inputs: int):
+    def __init__(self, base_layer: Any, across: bool, outputs: int, inputs: int, rank: int | None = None):
         super().__init__()
         out, into = base_layer.weight.shape[::-1] if across else base_layer.weight.shape
-        self.base_layer, self.across = base_layer, across
+        self.base_layer, self.across, self.rank = base_layer, across, inputs if rank is None else rank
         self.middle = torch.nn.Parameter(torch.empty(outputs, inputs, device="meta"))
         self.left: torch.Tensor
         self.right: torch.Tensor
         self.register_buffer("left", torch.zeros(out, outputs))
         self.register_buffer("right", torch.zeros(inputs, into))
-
-    @property
-    def rank(self) -> int:
-        """That of the LoRA that it is."""
-        return len(self.middle)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
@@ -50,8 +46,14 @@ class Control(torch.nn.Module):
         return self.base_layer(inputs) + changed
 
     def as_lora(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A (r, in) and B (out, r) of the LoRA that it is, whose alpha is r. All processes call this together."""
-        return self.right, self.left @ whole(self.middle)
+        """A (rank, in) and B (out, rank) of the LoRA that it is, whose alpha is the rank, zeros beyond its directions.
+        All processes call this together."""
+        more = self.rank - len(self.right)
+        return pad(self.right.cpu(), (0, 0, 0, more)), pad(self.output(), (0, more))
+
+    def output(self) -> torch.Tensor:
+        """(out, inputs): what comes out for each of the input directions. All processes call this together."""
+        return self.left @ whole(self.middle)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
