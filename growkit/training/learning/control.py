@@ -49,7 +49,7 @@ class Control(torch.nn.Module):
         """A (rank, in) and B (out, rank) of the LoRA that it is, whose alpha is the rank, zeros beyond its directions.
         All processes call this together."""
         more = self.rank - len(self.right)
-        return pad(self.right.cpu(), (0, 0, 0, more)), pad(self.output(), (0, more))
+        return pad(self.right.cpu(), (0, 0, 0, more)), pad(self.output().cpu(), (0, more))
 
     def output(self) -> torch.Tensor:
         """(out, inputs): what comes out for each of the input directions. All processes call this together."""
