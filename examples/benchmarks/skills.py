@@ -10,8 +10,7 @@ which the answers are learned, and one is the documentation itself, as text. Eac
 - full, lora:8, lora-mlp:14 (on feed-forward layers alone, as large): by `growkit tune`
 - panel: by `growkit skill learn`, of a panel of rank 128 by general text, 32 directions of each weight
 - protected: likewise, kept away from general text and from the skills before it; slow: at a tenth of the rate
-- gated: the skills of `panel`, in a bundle of `growkit skill plug --gated` (alpha 1 %), whose gate reads
-  the mean over a prompt, or its last token
+- gated: the skills of `panel`, in a bundle of `growkit skill plug --gated` (alpha 1 %)
 
 All five plugged: the sum of what they learned, by `growkit merge` and `growkit skill plug`; and DARE, TIES and average of
 the five full fine-tunings. Every row is appended to DIR/rows.jsonl; a stopped benchmark goes on where it was. One thread.
@@ -32,7 +31,7 @@ from typing import Any
 import torch
 from kept_rows import KeptRows, alone_and_quiet
 from safetensors.torch import load_file
-from skills_data import MERGES, SKILLS, Row, loaded, measure, prepare, rows_of, told
+from skills_data import GATED, MERGES, SKILLS, Row, loaded, measure, prepare, rows_of, told
 from skills_table import show
 from small_base import base_model
 
@@ -48,7 +47,6 @@ RATES = {"full": 1e-3, "lora:8": 3e-3, "lora-mlp:14": 3e-3}  # as in regimes.py,
 TRANSFORM_RATES = {"panel": 1.2e-2, "protected": 1.2e-2, "protected, slow": 1.2e-3}
 SIZE, SKETCH = 32, 8192
 ALONE = (*RATES, *TRANSFORM_RATES)  # what learns one skill at a time
-GATES: dict[str, dict[str, Any]] = {"gated": {}, "gated, last token": dict(pooling="last")}
 State = Mapping[str, torch.Tensor]
 
 
@@ -133,11 +131,9 @@ def together(arm: str, places: Mapping[str, Path], work: Path, rows: Mapping[str
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(exist_ok=True)
     folders = {name: work / "learned" / arm / name / "final" for name in SKILLS}
-    if arm in GATES:
+    if arm == GATED:
         named = [f"{name}={work / 'learned' / 'panel' / name / 'final'}" for name in SKILLS]
-        own = [f"{name}={places[name]}" for name in SKILLS] if GATES[arm] else []
-        made = growkit.skill_plug(base, named, out, gated=True, text=places["general"], texts=1400, alpha=0.01, own=own,
-                                  **GATES[arm])  # fmt: skip
+        made = growkit.skill_plug(base, named, out, gated=True, text=places["general"], texts=1400, alpha=0.01)
         return told(growkit.load_skills(out), rows) | {"certificate": json.loads(json.dumps(made.said["promise"]))}
     if arm in MERGES:
         growkit.merge([place("full", name, work) for name in SKILLS], out, base=base, **MERGES[arm])
@@ -167,7 +163,7 @@ def main() -> None:
     measured = {name: rows_of(places[name], ROWS if name != "general" else 10**6) for name in (*SKILLS, "general")}
     todo = [("base", "none")]
     todo += [(arm, skill) for arm in ALONE for skill in (*SKILLS, "all")]
-    todo += [(arm, "all") for arm in (*GATES, *MERGES)]
+    todo += [(arm, "all") for arm in (GATED, *MERGES)]
     for arm, skill in todo:
         if kept.has(arm=arm, skill=skill):
             continue

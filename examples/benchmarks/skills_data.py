@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from rule_tasks import write_tasks
 
 DOCS = "docs"
+GATED = "gated"
 SKILLS = ("header", "letters", "first", "fact", DOCS)  # in the order they are learned in
 BEYOND = 200_000  # characters of each book that the base was trained on
 PARAGRAPHS, LONGEST = 80, 64  # general ones of each book; tokens that are measured of each
