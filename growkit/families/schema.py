@@ -110,10 +110,9 @@ class Family(TensorNames):
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
 
-    @property
-    def head_has_norm(self) -> bool:
-        """Whether the language-model head has a layer and a norm of its own, over what that layer writes."""
-        return any(axes.startswith("~/head_") for axes in self.tensors.values())
+    def head_has_norm(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
+        return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
 
     def keys(self, axis: str) -> tuple[str, ...]:
         """The config keys that a size is written under; none for an axis whose size no config of the family states."""
