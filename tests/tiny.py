@@ -38,6 +38,16 @@ CONFIGS = {
     "gemma2": (transformers.Gemma2Config, dict(DECODER, head_dim=8, query_pre_attn_scalar=12, sliding_window=6)),
     "olmo2": (transformers.Olmo2Config, DECODER),
     "phi": (transformers.PhiConfig, dict(DECODER, partial_rotary_factor=0.7)),
+    "phi3": (transformers.Phi3Config, dict(DECODER, pad_token_id=0)),
+    "gpt_bigcode": (
+        transformers.GPTBigCodeConfig,
+        dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64, n_inner=40),
+    ),
+    "falcon": (
+        transformers.FalconConfig,
+        dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, ffn_hidden_size=40, bias=True)
+        | dict(new_decoder_architecture=True, num_kv_heads=2),
+    ),
     "mixtral": (transformers.MixtralConfig, dict(DECODER, num_local_experts=4, sliding_window=6)),
     "qwen2_moe": (
         transformers.Qwen2MoeConfig,  # the middle layer has no experts
@@ -54,6 +64,7 @@ ENCODERS = ("bert", "roberta", "distilbert")
 STEMS = dict(
     bert="Bert", roberta="Roberta", distilbert="DistilBert", gpt2="GPT2", gpt_neox="GPTNeoX", opt="OPT", llama="Llama",
     mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", gemma="Gemma", gemma2="Gemma2", olmo2="Olmo2", phi="Phi",
+    phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
     mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe",
 )  # fmt: skip
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from growkit.errors import CheckpointError
-from growkit.families import bert, gpt, llama, moe
+from growkit.families import bert, fused, gpt, llama, moe
 from growkit.families.schema import Family
 
-FAMILIES: dict[str, Family] = {f.model_type: f for m in (bert, gpt, llama, moe) for f in m.FAMILIES}
+FAMILIES: dict[str, Family] = {f.model_type: f for m in (bert, gpt, llama, fused, moe) for f in m.FAMILIES}
 
 
 def family_named(model_type: object) -> Family:
