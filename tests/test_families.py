@@ -18,7 +18,11 @@ from growkit.growth.width.sizes import read_sizes, target_sizes
 from growkit.maps.notation import BASE, SIZED, UNSIZED, parse
 
 TASKS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
-EXTRA = {"bert": ["BertForPreTraining"]}
+EXTRA = {
+    "bert": ["BertForPreTraining"], "electra": ["ElectraForPreTraining"], "albert": ["AlbertForPreTraining"],
+}  # fmt: skip
+# settings beside the tiny config's at which a class has tensors that it has not there
+SETTINGS = {"deberta-v2": [dict(legacy=False, embedding_size=24)]}
 STORED_COPIES = {"embed_out.weight"}  # GPT-NeoX's head as files name it; a live model says lm_head
 
 
@@ -29,14 +33,15 @@ def classes(family: str) -> list[str]:
 
 def shapes_of(family: str, architecture: str, **changes) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        model = getattr(transformers, architecture)(tiny.CONFIGS[family][0](**{**tiny.CONFIGS[family][1], **changes}))
+        kind, sizes = tiny.ALL[family]
+        model = getattr(transformers, architecture)(kind(**{**sizes, **changes}))
     return {name: tuple(tensor.shape) for name, tensor in tiny.stored(model).items()}
 
 
-@pytest.mark.parametrize("family", tiny.CONFIGS)
+@pytest.mark.parametrize("family", tiny.ALL)
 def test_every_tensor_has_axes_that_multiply_to_its_shape(family):
     for architecture in classes(family):
-        config = tiny.CONFIGS[family][0](**tiny.CONFIGS[family][1])
+        config = tiny.ALL[family][0](**tiny.ALL[family][1])
         sizes = read_sizes(FAMILIES[family], config.to_dict())
         for name, shape in shapes_of(family, architecture).items():
             dimensions = FAMILIES[family].axes_of(name, architecture)
@@ -52,10 +57,10 @@ def test_every_line_of_a_table_is_some_stock_tensor():
     all."""
     found, lines = {}, {}
     for family, row in FAMILIES.items():
-        changes = [dict(tie_word_embeddings=tied) for tied in (True, False)]
+        settings = [dict(tie_word_embeddings=True), dict(tie_word_embeddings=False), *SETTINGS.get(family, ())]
         for alternatives in row.stored_where.values():
-            changes += [{key: values[0] for key, values in one.items()} for one in alternatives]
-        stock = {n for a in classes(family) for change in changes for n in shapes_of(family, a, **change)}
+            settings += [{key: values[0] for key, values in one.items()} for one in alternatives]
+        stock = {n for a in classes(family) for changes in settings for n in shapes_of(family, a, **changes)}
         found[family] = {row.template(name) for name in stock} | STORED_COPIES
         lines[family] = {name for name in row.tensors if name.endswith(".weight")}
     shared = set(task_heads())

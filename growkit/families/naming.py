@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import takewhile
 from sys import intern
 
 from growkit.errors import CheckpointError
@@ -35,7 +36,8 @@ class TensorNames:
     """The names of a family's tensors, as its table has them and as files do."""
 
     model_type: str  # as config.json says it
-    tensors: Mapping[str, str]  # template -> axes (see growkit.maps.notation)
+    # template -> axes (see growkit.maps.notation): what feeds the layers, the layers, what reads what they made
+    tensors: Mapping[str, str]
     task_tensors: Mapping[str, Mapping[str, str]] = field(
         default_factory=dict
     )  # part of a class's name -> its own table
@@ -47,6 +49,8 @@ class TensorNames:
     # stem of what some files store a copy of -> the stem of what it is always a copy of
     copies: Mapping[str, str] = field(default_factory=dict)
     switches: Mapping[str, str] = field(default_factory=dict)  # config key that is true where a template is stored
+    optional: tuple[str, ...] = ()  # templates of weights that a sound model may lack, by its settings
+    headless: tuple[str, ...] = ()  # classes without a language-model head, though they are called as if they had one
 
     def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
         """The dimensions of a stored tensor. Raises CheckpointError for a name the family does not have."""
@@ -109,7 +113,14 @@ class TensorNames:
                 return architecture
         raise AssertionError("a family's list of architectures ends with '*'")
 
+    def has_language_head(self, architecture: str) -> bool:
+        """Whether a transformers class puts a language-model head on its base model: only then can a head be tied."""
+        named = architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining"))
+        return named and architecture not in self.headless
 
-def has_language_head(architecture: str) -> bool:
-    """Whether a transformers class puts a language-model head on its base model: only then can a head be tied."""
-    return architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining"))
+    def stands_before(self, name: str) -> bool:
+        """Whether a tensor outside the layers feeds them, rather than reads what they made: its line in the table
+        stands above theirs.
+        """
+        above = takewhile(lambda template: "{layer}" not in template, self.tensors)
+        return self.template(name) in above

@@ -48,7 +48,8 @@ class Positions:
     """Learned positions, where they are not counted from 0 or not stored as the config counts them."""
 
     extra_rows: int = 0  # rows that the table has beyond the config's number
-    counted_after: str = ""  # config key of a token id: the first position is the one behind that number
+    # config key of a token id, or a number: the first position is the one behind it
+    counted_after: str | int = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,12 @@ class Family(TensorNames):
     positions: Positions = Positions()
     own_head_dim: bool = False  # head_dim is a config key of its own
     hidden_by_heads: bool = True  # transformers insists that hidden is a multiple of heads
+    # whether embeddings of a width of their own are projected even where it is the hidden one; else they are hidden
+    projected: bool = False
+    # config key -> the value at which the head is the embedding whatever tie_word_embeddings says
+    always_tied: Mapping[str, Any] = field(default_factory=dict)
+    # config key of how many times the layers are passed in turn, where that is more often than there are layers
+    passes: str = ""
     embedding_scaled: bool = False  # the model multiplies its embeddings by sqrt(hidden)
     # config key -> value: where a config has it, kv heads are a size of their own; else each head has one
     grouped_where: Mapping[str, Any] = field(default_factory=dict)
@@ -108,6 +115,11 @@ class Family(TensorNames):
     def is_moe(self) -> bool:
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
+
+    @property
+    def head_has_norm(self) -> bool:
+        """Whether the language-model head has a layer and a norm of its own, over what that layer writes."""
+        return any(axes.startswith("~/head_") for axes in self.tensors.values())
 
     def keys(self, axis: str) -> tuple[str, ...]:
         """The config keys that a size is written under; none for an axis whose size no config of the family states."""
@@ -146,7 +158,9 @@ class Family(TensorNames):
         """
         stated = self.value(config, self.keys("position")[0])
         after = self.positions.counted_after
-        return stated - ((self.value(config, after) or 0) + 1) if after and isinstance(stated, int) else stated
+        if not after or not isinstance(stated, int):
+            return stated
+        return stated - ((self.value(config, after) or 0) if isinstance(after, str) else after) - 1
 
     def groups_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether kv heads of a config's model are a size of their own."""
@@ -177,7 +191,7 @@ class Family(TensorNames):
         """
         there = {self.stem(name) for name in names}
         weights = [name for name in self.tensors if name.endswith(".weight")]
-        in_layers = [name for name in weights if "{layer}" in name]
+        in_layers = [name for name in weights if "{layer}" in name and name not in self.optional]
         experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
         needed = []
         for layer in range(layers):

@@ -3,11 +3,11 @@ cannot; ignorant of values.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family, family_named
-from growkit.families.naming import has_language_head
 from growkit.maps.notation import UNSIZED, base
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -30,13 +30,18 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
             f"no config.json, and names such as {name!r} fit none of {', '.join(sorted(FAMILIES))}; put the model's"
             " config.json beside the file"
         )
-    if len(fits) > 1:
+    if len(fits) > 1 and any(_unnamed(f) != _unnamed(fits[0]) for f in fits):
         names = ", ".join(sorted(f.model_type for f in fits))
         raise RequestError(
             f"no config.json, and these tensors could be {names}, which compute differently: say which with --family, or"
             " put config.json beside the file"
         )
     return fits[0]
+
+
+def _unnamed(family: Family) -> Family:
+    """All that a family computes by: two that are equal but for their names are taken for the first."""
+    return replace(family, model_type="", architectures=())
 
 
 def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
     templates = {family.template(name) for name in shapes}
     config |= {switch: template in templates for switch, template in family.switches.items()}
     has_head = any(family.stem(name) in family.heads for name in shapes)
-    config["tie_word_embeddings"] = has_language_head(config["architectures"][0]) and not has_head
+    config["tie_word_embeddings"] = family.has_language_head(config["architectures"][0]) and not has_head
     return config
 
 

@@ -156,7 +156,14 @@ def head_factor(axis: AxisMap, growth: Growth) -> np.ndarray:
     does.
     """
     read = growth.share * axis.sides[READ].amplitude
-    return read / (growth.maps["hidden"].sides[WRITE].amplitude * growth.embedding_scale)
+    embedding = composite(parse(growth.family.tensors[growth.family.embedding])[-1], growth.maps)
+    written = embedding.sides[WRITE].amplitude
+    if written.shape != read.shape:
+        raise CheckpointError(
+            f"this {growth.family.model_type}'s head reads {axis.old} entries, and the embedding it is tied to has"
+            f" {embedding.old}; config.json is of no model that computes"
+        )
+    return read / (written * growth.embedding_scale)
 
 
 def selection(dimension: Dimension, size: int, growth: Growth) -> Selection:

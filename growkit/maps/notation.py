@@ -34,11 +34,13 @@ BASE = {
     "value_dim": "head_dim",
     "pooled": "hidden",  # the pooler's output: same size as hidden, but not the residual stream
     "head_hidden": "hidden",  # what the masked-LM head's own layer writes
+    "head_embedding": "embedding",  # the same where a tied head is as wide as the embeddings
 }
 # sizes come from config.json; in a mixture of experts ffn is the experts' width, beside that of a shared expert and
-# that of layers without experts
-SIZED = ("hidden", "head", "kv_head", "head_dim", "ffn", "shared_ffn", "dense_ffn", "expert", "vocab")
-UNSIZED = ("position", "type", "label", "gate")  # sizes come from the tensor itself
+# that of layers without experts; embedding is the width of embeddings that a projection makes hidden: it never grows,
+# except where the two are equal and there is no projection, so that it is hidden
+SIZED = ("hidden", "embedding", "head", "kv_head", "head_dim", "ffn", "shared_ffn", "dense_ffn", "expert", "vocab")
+UNSIZED = ("position", "type", "bucket", "label", "gate")  # sizes come from the tensor itself
 WORDS = frozenset((*BASE, *SIZED, *UNSIZED))
 
 WRITE, READ, GAIN, SHIFT = "write", "read", "gain", "shift"

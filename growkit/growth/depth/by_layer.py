@@ -101,6 +101,12 @@ def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
                 f"config.json has {key} {family.value(config, key)!r}: a layer computes by its number, so it cannot stand elsewhere;"
                 f" {family.model_type} grows in depth without it"
             )
+    if family.passes:
+        raise CheckpointError(
+            f"a {family.model_type} passes the {'layer' if count == 1 else f'{count} layers'} it has"
+            f" {family.value(config, family.passes)} times: it grows in width; a larger {family.passes} in config.json makes"
+            " it deeper, which is not exact"
+        )
     if config.get("pruned_heads"):
         raise CheckpointError("config.json has pruned_heads: layers of different heads cannot be copied to one another")
     for key, value in config.items():

@@ -59,6 +59,11 @@ def choose_maps(
         head_filler(old["hidden"], new["hidden"]) if has_filler else copies(old["hidden"], pooled_index)
     )
 
+    if "embedding" in old:
+        joined = old["embedding"] != new["embedding"]  # else it never grows
+        maps["embedding"] = maps["hidden"] if joined else identity(old["embedding"])
+        maps["head_embedding"] = maps["head_hidden"] if joined else maps["embedding"]
+
     generator = _generator(recipe, "head") if recipe.mapping == "random" else None
     group, new_group = old["head"] // old["kv_head"], new["head"] // new["kv_head"]
     heads = grouped_heads((old["kv_head"], group), (new["kv_head"], new_group), generator)
@@ -115,6 +120,12 @@ def _hidden(family: Family, old: int, new: int, recipe: Recipe) -> tuple[AxisMap
         why = (
             "after a post-LayerNorm the stream's mean differs from token to token and no weight can write it into new"
             f" places; exact widths are multiples of {old}"
+        )
+        return filler, NEAR, why
+    if family.head_has_norm:
+        why = (
+            "the language-model head's own LayerNorm runs over units that no number of copies evens out; exact widths are"
+            f" multiples of {old}"
         )
         return filler, NEAR, why
     return filler, EXACT, "the filler holds the stream's mean, so LayerNorm sees the same mean and variance"

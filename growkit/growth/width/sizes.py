@@ -37,7 +37,7 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
             if axis not in (*SIZED, "layer"):
                 continue
             value = family.value(config, key)
-            if value is None and axis in ("head_dim", "kv_head", "ffn"):
+            if value is None and axis in ("head_dim", "kv_head", "ffn", "embedding"):
                 continue
             if type(value) is not int or not 1 <= value <= AXIS:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
@@ -50,6 +50,8 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
     if not family.groups_heads(config):
         sizes["kv_head"] = 1 if family.shares_kv(config) else sizes["head"]
     sizes.setdefault("kv_head", sizes["head"])
+    if "embedding" in family.sizes:
+        sizes.setdefault("embedding", sizes["hidden"])
     if "head_dim" not in sizes:
         if sizes["hidden"] % sizes["head"]:
             raise CheckpointError(
@@ -84,7 +86,11 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
 
     def attempt(values: Mapping[str, int]) -> Sizes | str:
         new = resolve(old, values)
-        return new if isinstance(new, str) else _refusal(family, old, new, rotary) or new
+        if isinstance(new, str):
+            return new
+        if old.get("embedding") == old["hidden"] and not family.projected:
+            new["embedding"] = new["hidden"]
+        return _refusal(family, old, new, rotary) or new
 
     outcome = attempt(asked)
     if isinstance(outcome, str):
@@ -156,6 +162,15 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
         if new[axis] < old[axis]:
             return f"these sizes need {axis} {new[axis]}, fewer than the source's {old[axis]}"
     group, old_group = new["head"] // new["kv_head"], old["head"] // old["kv_head"]
+    if (
+        old.get("embedding", old["hidden"]) != old["hidden"]
+        and new["embedding"] == new["hidden"]
+        and not family.projected
+    ):
+        return (
+            f"hidden {new['hidden']} is the width of the embeddings, for which transformers' {family.model_type} has no"
+            " projection from one to the other, which the source has"
+        )
     if family.hidden_by_heads and new["hidden"] % new["head"]:
         return (
             f"transformers' {family.model_type} needs hidden {new['hidden']} to be a multiple of its {new['head']}"
@@ -201,7 +216,12 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
     grown = deepcopy(dict(config))  # rotary settings are nested, and the source stays as it is
     for axis in family.sizes:
         for key in family.keys(axis):
-            implied = {"head_dim": new["hidden"] // new["head"], "kv_head": new["head"], "ffn": 4 * new["hidden"]}
+            implied = {
+                "head_dim": new["hidden"] // new["head"],
+                "kv_head": new["head"],
+                "ffn": 4 * new["hidden"],
+                "embedding": new["hidden"],
+            }
             if (
                 config.get(key) is None
                 and axis in implied
@@ -211,7 +231,7 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
                 continue
             if axis == "kv_head" and family.shares_kv(config):
                 continue
-            if axis in OPTIONS or axis in FOLLOWERS:
+            if axis in OPTIONS or axis in FOLLOWERS or axis == "embedding":
                 grown[key if key in family.defaults else stated_as(family.model_type, config, key)] = new[axis]
     return grown
 
