@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import growkit
 from growkit import CheckpointError, RequestError, grow_state_dict
+from growkit.data.batches import batch_of
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.infer import infer_family

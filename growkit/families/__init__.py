@@ -4,10 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from growkit.errors import CheckpointError
-from growkit.families import albert, bert, deberta, electra, eurobert, gpt, llama, moe, mpnet, nomic_bert, roberta
+from growkit.families import (
+    albert,
+    bert,
+    deberta,
+    electra,
+    eurobert,
+    fused,
+    gpt,
+    llama,
+    moe,
+    mpnet,
+    nomic_bert,
+    roberta,
+)
 from growkit.families.schema import Family
 
-_FILES = (bert, gpt, llama, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert)
+_FILES = (bert, gpt, llama, fused, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert)
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 

@@ -51,7 +51,6 @@ class TensorNames:
     # template that some files have -> the templates of what it holds, one below the other in equal parts
     stored_as: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     switches: Mapping[str, str] = field(default_factory=dict)  # config key that is true where a template is stored
-    optional: tuple[str, ...] = ()  # templates of weights that a sound model may lack, by its settings
     headless: tuple[str, ...] = ()  # classes without a language-model head, though they are called as if they had one
 
     def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
