@@ -111,8 +111,8 @@ class _Given(torch.nn.Module):
         return self.output
 
     def __getattr__(self, name: str) -> Any:
-        """What a head asks of its base model: its embeddings (DeBERTa), or the part that has the layers (OPT), for which
-        this stands too."""
+        """What a head asks of its base model: its embeddings (DeBERTa), or the part that has the layers (OPT), for
+        which this stands too."""
         return self.__dict__.get("parts", {}).get(name, self)
 
 
