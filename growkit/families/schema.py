@@ -41,6 +41,8 @@ class Rotary:
     # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
     fraction_key: str = "partial_rotary_factor"
     base_key: str = "rope_theta"
+    # type of layers -> what the base of their frequencies is called outside a dictionary, where each type has its own
+    by_type: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class AttentionWindows:
 
     layer_cycle: tuple[str, ...] = ()  # layer_types of the first layers, again and again
     full_layers: str = ""  # or the key of how many first layers see everything where use_sliding_window is on
+    # or what the config class lists of each layer by a rule of its own, such as a number under sliding_window_pattern
+    listed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
