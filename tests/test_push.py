@@ -19,6 +19,7 @@ from on_disk import copied, fine_tune
 from refusing import cases, refused, run, tree
 
 import growkit
+from growkit.checkpoint.headers import file_hash
 
 # --train -> what its RUN/final is
 SMALL = {"ia3": "IA3", "control": "LoRA", "mov": "soft mixture", "molora": "soft mixture"}
@@ -26,8 +27,8 @@ SMALL = {"ia3": "IA3", "control": "LoRA", "mov": "soft mixture", "molora": "soft
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A growth, a LoRA, a delta, a data set, a store, a control panel, a run with its result and runs on small
-    modules."""
+    """A growth, a LoRA, a delta, a data set, a store, a run with its result and runs on small modules; a control panel,
+    a skill on it, an application and a bundle."""
     folder = tmp_path_factory.mktemp("pushed")
     fine_tune(folder, "a", dtype=torch.float32)
     growkit.delta(folder / "base", folder / "a", folder / "lora", rank=2)
@@ -40,6 +41,11 @@ def models(tmp_path_factory):
     growkit.pretrain(folder / "base", folder / "data", folder / "run", **usual)
     for word in SMALL:
         growkit.tune(folder / "base", folder / "data", folder / word, train=word, **usual)
+    learned = dict(usual, sketch_tokens=32)
+    growkit.skill_learn(folder / "base", folder / "panel", folder / "data", folder / "skill", size=2, **learned)
+    growkit.skill_apply_layer(folder / "base", folder / "skill/final", folder / "data", folder / "use", **usual)
+    bundled = dict(gated=True, text=folder / "data", alpha=0.3, own=f"adding={folder / 'data'}")
+    growkit.skill_plug(folder / "base", f"adding={folder / 'skill/final'}", folder / "bundle", **bundled)
     return folder
 
 
@@ -106,6 +112,9 @@ KINDS += [
     ("panel", "control panel", "model"),
     ("run/final", "checkpoint", "model"),
     *((f"{word}/final", kind, "model") for word, kind in SMALL.items()),
+    ("skill/final", "skill", "model"),
+    ("use/final", "application", "model"),
+    ("bundle", "bundle of skills", "model"),
 ]
 
 
@@ -122,6 +131,25 @@ def test_each_kind_goes_where_the_hub_has_it(here, hub, folder, kind, repo_type)
     assert sent(how) == [path for path, _ in pushed.what.files]
     assert {*sent(how)} == {str(Path(p).relative_to(folder)) for p, is_ in before.items() if is_ != "folder"} - stays
     assert pushed.what.kind == kind and pushed.url == "https://hub/me/it/commit/1" and tree(folder) == before
+
+
+# folder -> what its card says beside the base and its hash
+CARDS = {
+    "panel": ["control panel of", "rank 4, basis svd", "no text", "library_name: growkit"],
+    "skill/final": ["transform of 2 directions", "linear weights, of the control panel `", "Loss on answers: ", "library_name: peft"],
+    "use/final": ["application over 1 skills", "a cross-skill control learned in 2 steps", "| 1 |"],
+    "bundle": ["| adding | 1 |", "P(a skill opens) <= 0.3 for text", "Clopper-Pearson", "growkit.load_skills(FOLDER, base=BASE)"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", CARDS)
+def test_cards_of_skills_say_what_they_are_for(models, folder):
+    card = Path(models, folder, "README.md").read_text()
+    weights = file_hash(models / "base" / "model.safetensors")[:12]
+    lacking = [
+        words for words in [*CARDS[folder], "`base`", f"SHA-256 `{weights}`"] if words.lower() not in card.lower()
+    ]
+    assert not lacking, card
 
 
 def test_a_dry_run_asks_the_hub_nothing(here, no_sockets):
@@ -216,6 +244,13 @@ FOLDERS = cases([
     (lambda: Path("mov/final/small_module.safetensors").unlink(), "mov/final", "small_module.json but no small_module.safetensors"),
     (lambda: Path("mov/final/small_module.json").write_text("{}"), "mov/final", "small_module.json' lacks 'format'"),
     (lambda: Path("delta/delta.safetensors").write_bytes(b"x" * 9), "delta", "delta.safetensors"),
+    (None, "skill", "'skill' is a run and no checkpoint; push 'skill/final'"),
+    (lambda: Path("skill/final/skill.safetensors").unlink(), "skill/final", "skill.safetensors"),
+    (lambda: Path("skill/final/adapter_config.json").unlink(), "skill/final", "'skill/final' has skill.json but no adapter_config.json"),
+    (lambda: Path("use/final/application.json").write_text("{}"), "use/final", "application.json' lacks 'format'"),
+    (lambda: Path("panel/panel.json").write_text("{}"), "panel", "panel.json' lacks 'format'"),
+    (lambda: Path("bundle/gate.safetensors").write_bytes(b"x"), "bundle", "is the certificate of another gate.safetensors"),
+    (lambda: Path("bundle/skills/adding/more.txt").write_text("x"), "bundle", "holds 'more.txt', which its certificate does not name"),
     (lambda: Path("data/val.bin").write_bytes(b"xx"), "data", "'data/val.bin' has 1 tokens"),
     (lambda: Path("store/store.json").rename("store/store.unfinished.json"), "store", "'store'"),
     (lambda: Path("store/train.words").write_bytes(b"x"), "store", "the store was cut short"),

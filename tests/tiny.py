@@ -48,14 +48,51 @@ CONFIGS = {
         dict(EXPERTS, head_dim=8, attention_bias=True, decoder_sparse_step=2),
     ),
 }
+# families that test_encoders grows, beside those that every test does
+MORE = {
+    "xlm-roberta": (transformers.XLMRobertaConfig, dict(BASE, max_position_embeddings=66, pad_token_id=1)),
+    "camembert": (transformers.CamembertConfig, dict(BASE, max_position_embeddings=66)),
+    "data2vec-text": (transformers.Data2VecTextConfig, dict(BASE, max_position_embeddings=66)),
+    "xlm-roberta-xl": (transformers.XLMRobertaXLConfig, dict(BASE, max_position_embeddings=66)),
+    "electra": (transformers.ElectraConfig, dict(BASE, max_position_embeddings=64, embedding_size=12)),
+    "mpnet": (transformers.MPNetConfig, dict(BASE, max_position_embeddings=66)),
+    "eurobert": (transformers.EuroBertConfig, dict(DECODER, attention_bias=True, mlp_bias=True, pad_token_id=1)),
+    "albert": (transformers.AlbertConfig, dict(BASE, max_position_embeddings=64, embedding_size=12)),
+    "deberta-v2": (
+        transformers.DebertaV2Config,
+        dict(BASE, max_position_embeddings=64, type_vocab_size=2, relative_attention=True, position_buckets=8)
+        | dict(norm_rel_ebd="layer_norm", pos_att_type=["c2p", "p2c"], embedding_size=12),
+    ),
+    "nomic_bert": (transformers.NomicBertConfig, dict(BASE, max_position_embeddings=64)),
+    "gte": (transformers.GteConfig, dict(BASE, max_position_embeddings=64, type_vocab_size=2)),
+}
+# decoders that test_shaped grows
+SHAPED = {
+    "phi3": (transformers.Phi3Config, dict(DECODER, pad_token_id=0)),
+    "gpt_bigcode": (
+        transformers.GPTBigCodeConfig,
+        dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64, n_inner=40),
+    ),
+    "falcon": (
+        transformers.FalconConfig,
+        dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, ffn_hidden_size=40, bias=True)
+        | dict(new_decoder_architecture=True, num_kv_heads=2),
+    ),
+}
+ALL = {**CONFIGS, **MORE, **SHAPED}
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 DENSE = tuple(family for family in CONFIGS if family not in MIXTURES)
-ENCODERS = ("bert", "roberta", "distilbert")
+ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
 STEMS = dict(
     bert="Bert", roberta="Roberta", distilbert="DistilBert", gpt2="GPT2", gpt_neox="GPTNeoX", opt="OPT", llama="Llama",
     mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", gemma="Gemma", gemma2="Gemma2", olmo2="Olmo2", phi="Phi",
-    mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe",
-)  # fmt: skip
+    phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
+    mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe", electra="Electra", mpnet="MPNet",
+    eurobert="EuroBert", albert="Albert", camembert="Camembert",
+) | {
+    "xlm-roberta": "XLMRoberta", "xlm-roberta-xl": "XLMRobertaXL", "data2vec-text": "Data2VecText",
+    "deberta-v2": "DebertaV2", "nomic_bert": "NomicBert", "gte": "Gte",
+}  # fmt: skip
 
 
 def language_model(family: str) -> str:
@@ -63,7 +100,7 @@ def language_model(family: str) -> str:
     return STEMS[family] + {"gpt2": "LMHeadModel"}.get(family, "ForMaskedLM" if family in ENCODERS else "ForCausalLM")
 
 
-for _family in CONFIGS:
+for _family in ALL:
     getattr(transformers, language_model(_family))  # imports its code now, so that it can be patched below
 
 
@@ -79,7 +116,7 @@ def shake(model: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 def make(family: str, architecture: str | None = None, seed: int = 0, dtype=torch.float64, **changes):
     """A shaken tiny model in eval mode; `changes` go into its config."""
-    config_class, sizes = CONFIGS[family]
+    config_class, sizes = ALL[family]
     config = config_class(**{**sizes, **changes})
     model = getattr(transformers, architecture or language_model(family))(config)
     return shake(one_by_one(model).to(dtype), seed).eval()

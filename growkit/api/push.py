@@ -16,7 +16,11 @@ WHERE, WHAT = "Where", "What"
 def push(
     folder: Annotated[
         w.PathLike,
-        Argument("A finished checkpoint, small module, delta, control panel, data set or teacher's store.", "FOLDER"),
+        Argument(
+            "A finished checkpoint, small module, skill, application, bundle of skills, control panel, delta, data set or"
+            " teacher's store.",
+            "FOLDER",
+        ),
     ],
     repo: Annotated[str, Argument("A repository of the hub; it is made where it is missing.", "OWNER/NAME")],
     *,

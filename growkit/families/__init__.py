@@ -4,10 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from growkit.errors import CheckpointError
-from growkit.families import bert, gpt, llama, moe
+from growkit.families import (
+    albert,
+    bert,
+    deberta,
+    electra,
+    eurobert,
+    fused,
+    gpt,
+    llama,
+    moe,
+    mpnet,
+    nomic_bert,
+    roberta,
+)
 from growkit.families.schema import Family
 
-FAMILIES: dict[str, Family] = {f.model_type: f for m in (bert, gpt, llama, moe) for f in m.FAMILIES}
+_FILES = (bert, gpt, llama, fused, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert)
+FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 
 def family_named(model_type: object) -> Family:

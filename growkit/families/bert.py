@@ -4,7 +4,8 @@ from growkit.families.keys import Keys
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms, Positions
 
-_ENCODER_LAYER = {
+# one layer, under the names that most encoders have
+ENCODER_LAYER = {
     **linear("encoder.layer.{layer}.attention.self.query", "(head query_dim)", "hidden"),
     **linear("encoder.layer.{layer}.attention.self.key", "(head key_dim)", "hidden"),
     **linear("encoder.layer.{layer}.attention.self.value", "(head value_dim)", "hidden"),
@@ -15,17 +16,17 @@ _ENCODER_LAYER = {
     **norm("encoder.layer.{layer}.output.LayerNorm"),
 }
 
-_BODY = {
+BODY = {
     "embeddings.word_embeddings.weight": "vocab hidden",
     "embeddings.position_embeddings.weight": "position hidden",
     "embeddings.token_type_embeddings.weight": "type hidden",
     **norm("embeddings.LayerNorm"),
-    **_ENCODER_LAYER,
+    **ENCODER_LAYER,
     **linear("pooler.dense", "pooled", "hidden"),
     **linear("qa_outputs", "label", "hidden"),
 }
 
-_SIZES: dict[str, Keys] = {
+SIZES: dict[str, Keys] = {
     "hidden": "hidden_size",
     "head": "num_attention_heads",
     "ffn": "intermediate_size",
@@ -34,13 +35,13 @@ _SIZES: dict[str, Keys] = {
     "position": "max_position_embeddings",
 }
 
-_TOKEN_LABELS = {"TokenClassification": linear("classifier", "label", "hidden")}
+TOKEN_LABELS = {"TokenClassification": linear("classifier", "label", "hidden")}
 
 BERT = Family(
     model_type="bert",
-    sizes=_SIZES,
+    sizes=SIZES,
     tensors={
-        **_BODY,
+        **BODY,
         **linear("cls.predictions.transform.dense", "head_hidden", "hidden"),
         **norm("cls.predictions.transform.LayerNorm", "head_hidden", before_head=True),
         **linear("cls.predictions.decoder", "vocab", "head_hidden"),
@@ -48,7 +49,7 @@ BERT = Family(
         **linear("cls.seq_relationship", "label", "pooled"),
         **linear("classifier", "label", "pooled"),
     },
-    task_tensors=_TOKEN_LABELS,
+    task_tensors=TOKEN_LABELS,
     norms=Norms(kind=LAYER, after=True),
     causal=False,
     packs=False,
@@ -71,9 +72,9 @@ BERT = Family(
 
 ROBERTA = Family(
     model_type="roberta",
-    sizes=_SIZES,
+    sizes=SIZES,
     tensors={
-        **_BODY,
+        **BODY,
         **linear("lm_head.dense", "head_hidden", "hidden"),
         **norm("lm_head.layer_norm", "head_hidden", before_head=True),
         **linear("lm_head.decoder", "vocab", "head_hidden"),
@@ -82,7 +83,7 @@ ROBERTA = Family(
         **linear("classifier.out_proj", "label", "pooled"),
         **linear("classifier", "label", "pooled"),
     },
-    task_tensors=_TOKEN_LABELS,
+    task_tensors=TOKEN_LABELS,
     norms=Norms(kind=LAYER, after=True),
     causal=False,
     packs=False,
@@ -133,7 +134,7 @@ DISTILBERT = Family(
         **linear("classifier", "label", "pooled"),
         **linear("qa_outputs", "label", "hidden"),
     },
-    task_tensors=_TOKEN_LABELS,
+    task_tensors=TOKEN_LABELS,
     norms=Norms(kind=LAYER, after=True),
     causal=False,
     packs=False,

@@ -26,7 +26,7 @@ ATTENTION = {
     **linear("layers.{layer}.self_attn.o_proj", "hidden", "(head value_dim)"),
 }
 
-_FEED_FORWARD = {
+FEED_FORWARD = {
     **linear("layers.{layer}.mlp.gate_proj", "ffn", "hidden"),
     **linear("layers.{layer}.mlp.up_proj", "ffn", "hidden"),
     **linear("layers.{layer}.mlp.down_proj", "hidden", "ffn"),
@@ -41,7 +41,7 @@ OUTSIDE = {  # what stands around and between the blocks
     **task_heads(),
 }
 
-_DECODER = {**OUTSIDE, **ATTENTION, **_FEED_FORWARD}
+DECODER = {**OUTSIDE, **ATTENTION, **FEED_FORWARD}
 
 # a norm over each head's own slots, shared by all heads
 HEAD_NORM = {
@@ -76,7 +76,7 @@ def _classes(stem: str) -> tuple[tuple[str, str], ...]:
 def llama_like(
     model_type: str,
     stem: str,
-    tensors: Mapping[str, str] = _DECODER,
+    tensors: Mapping[str, str] = DECODER,
     sizes: Mapping[str, Keys] = MappingProxyType({}),
     **facts: Any,
 ) -> Family:
@@ -122,7 +122,7 @@ QWEN2 = llama_like("qwen2", "Qwen2", switches={}, defaults=_WINDOW_DEFAULTS, **_
 QWEN3 = llama_like(
     "qwen3",
     "Qwen3",
-    {**_DECODER, **HEAD_NORM},
+    {**DECODER, **HEAD_NORM},
     norms=Norms(kind=RMS, on_heads=True),
     defaults={"head_dim": 128, **_WINDOW_DEFAULTS},
     **_WINDOW,
@@ -137,7 +137,7 @@ GEMMA = llama_like(
 GEMMA2 = llama_like(
     "gemma2",
     "Gemma2",
-    {**_DECODER, **_BRANCH_NORMS},
+    {**DECODER, **_BRANCH_NORMS},
     hidden_by_heads=True,
     score_keys={"query_pre_attn_scalar": None},
     norms=Norms(kind=RMS, gain_offset=1.0, branch=_AFTER_BLOCKS),
@@ -157,7 +157,7 @@ OLMO2 = llama_like(
     {
         # no norm before a block but one on what it puts out; q and k are normed over all heads at once, so their heads
         # are axes of their own
-        **{name: axes for name, axes in _DECODER.items() if ".input_layernorm." not in name},
+        **{name: axes for name, axes in DECODER.items() if ".input_layernorm." not in name},
         **norm("layers.{layer}.post_feedforward_layernorm"),
         **linear("layers.{layer}.self_attn.q_proj", "(query_head query_dim)", "hidden"),
         **linear("layers.{layer}.self_attn.k_proj", "(key_head key_dim)", "hidden"),

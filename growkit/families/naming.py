@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import takewhile
 from sys import intern
 
 from growkit.errors import CheckpointError
@@ -35,7 +36,8 @@ class TensorNames:
     """The names of a family's tensors, as its table has them and as files do."""
 
     model_type: str  # as config.json says it
-    tensors: Mapping[str, str]  # template -> axes (see growkit.maps.notation)
+    # template -> axes (see growkit.maps.notation): what feeds the layers, the layers, what reads what they made
+    tensors: Mapping[str, str]
     task_tensors: Mapping[str, Mapping[str, str]] = field(
         default_factory=dict
     )  # part of a class's name -> its own table
@@ -46,7 +48,10 @@ class TensorNames:
     heads: tuple[str, ...]  # templates of the output head that may be tied to it, one for each name it has
     # stem of what some files store a copy of -> the stem of what it is always a copy of
     copies: Mapping[str, str] = field(default_factory=dict)
+    # template that some files have -> the templates of what it holds, one below the other in equal parts
+    stored_as: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     switches: Mapping[str, str] = field(default_factory=dict)  # config key that is true where a template is stored
+    headless: tuple[str, ...] = ()  # classes without a language-model head, though they are called as if they had one
 
     def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
         """The dimensions of a stored tensor. Raises CheckpointError for a name the family does not have."""
@@ -93,6 +98,12 @@ class TensorNames:
         stem = self.stem(name)
         return name[: len(name) - len(stem)] + _NUMBER.sub(str(layer), stem, count=1)
 
+    def pieces(self, name: str) -> tuple[str, ...]:
+        """What stock models call what a file has under a name: one name, or one for each piece below the other."""
+        stem, layer = self.stem(name), self.layer_of(name)
+        held = self.stored_as.get(self.template(name), ())
+        return tuple(name[: len(name) - len(stem)] + own.replace("{layer}", str(layer)) for own in held) or (name,)
+
     def of_each_expert(self, name: str) -> bool:
         """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
         return "{expert}" in self.template(name)
@@ -109,7 +120,14 @@ class TensorNames:
                 return architecture
         raise AssertionError("a family's list of architectures ends with '*'")
 
+    def has_language_head(self, architecture: str) -> bool:
+        """Whether a transformers class puts a language-model head on its base model: only then can a head be tied."""
+        named = architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining"))
+        return named and architecture not in self.headless
 
-def has_language_head(architecture: str) -> bool:
-    """Whether a transformers class puts a language-model head on its base model: only then can a head be tied."""
-    return architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining"))
+    def stands_before(self, name: str) -> bool:
+        """Whether a tensor outside the layers feeds them, rather than reads what they made: its line in the table
+        stands above theirs.
+        """
+        above = takewhile(lambda template: "{layer}" not in template, self.tensors)
+        return self.template(name) in above

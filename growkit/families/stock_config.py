@@ -11,7 +11,9 @@ from typing import Any
 from growkit.errors import CheckpointError, reason_of
 
 # what stock models read of a config though its class has no such field
-READ_ANYWAY = ("is_causal",)
+READ_ANYWAY = (
+    "is_causal", "position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size", "conv_groups", "conv_act",
+)  # fmt: skip
 
 
 @contextmanager

@@ -57,10 +57,12 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
             " for all; growkit fuses dense models, and stacks mixtures"
         )
     experts = ("expert", "ffn", *FOLLOWERS) if family.is_moe else ()
+    own_width = any(size.get("embedding", size["hidden"]) != size["hidden"] for size in sizes)
     alike = (
         "vocab",
         "head_dim",
         *experts,
+        *(("embedding",) if own_width and recipe.mode != "side-by-side" else ()),
         *({None: (), "side-by-side": ("layer",)}.get(recipe.mode, (*OPTIONS, "layer"))),
     )
     stated = check_kin(family, sources, joined(alike))
@@ -109,7 +111,7 @@ def _widths(
         all_maps = []
         for source, size in zip(sources, sizes):
             new = target_sizes(family, source.config, request)
-            maps, line, rotary = choose_maps(family, source.config, size, new, chooser)
+            maps, line, rotary = choose_maps(family, source.config, size, new, chooser, source.shapes)
             all_maps.append(maps)
             lines.append(line)
             configs.append(target_config(family, source.config, new))

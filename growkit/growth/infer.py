@@ -3,11 +3,11 @@ cannot; ignorant of values.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family, family_named
-from growkit.families.naming import has_language_head
 from growkit.maps.notation import UNSIZED, base
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -30,13 +30,18 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
             f"no config.json, and names such as {name!r} fit none of {', '.join(sorted(FAMILIES))}; put the model's"
             " config.json beside the file"
         )
-    if len(fits) > 1:
+    if len(fits) > 1 and any(_unnamed(f) != _unnamed(fits[0]) for f in fits):
         names = ", ".join(sorted(f.model_type for f in fits))
         raise RequestError(
             f"no config.json, and these tensors could be {names}, which compute differently: say which with --family, or"
             " put config.json beside the file"
         )
     return fits[0]
+
+
+def _unnamed(family: Family) -> Family:
+    """All that a family computes by: two that are equal but for their names are taken for the first."""
+    return replace(family, model_type="", architectures=())
 
 
 def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str, Any]:
@@ -52,8 +57,7 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
         )
     products = _axis_products(shapes, family)
     sizes: dict[str, int] = {axes[0]: size for axes, size in products.items() if len(axes) == 1}
-    queries = products.get(("head", "head_dim")) or products.get(("qkv", "head", "head_dim"), 0) // 3
-    queries = queries or products.get(("head", "qkv", "head_dim"), 0) // 3
+    queries = products.get(("head", "head_dim"), 0)
     if "head_dim" in sizes and queries:
         heads = queries // sizes["head_dim"]
     if heads is None:
@@ -63,7 +67,7 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
     if heads < 1 or queries % heads:
         raise RequestError(f"--source-heads {heads} does not divide the {queries} rows of the query projection")
     sizes |= {"head": heads, "head_dim": queries // heads}
-    if ("kv_head", "head_dim") in products:
+    if products.get(("kv_head", "head_dim")):
         sizes["kv_head"] = products["kv_head", "head_dim"] // sizes["head_dim"]
     sizes["layer"] = 1 + max((family.layer_of(name) or 0 for name in shapes), default=0)
     config: dict[str, Any] = {"architectures": [family.architecture(list(shapes))], "model_type": family.model_type}
@@ -75,13 +79,16 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
     templates = {family.template(name) for name in shapes}
     config |= {switch: template in templates for switch, template in family.switches.items()}
     has_head = any(family.stem(name) in family.heads for name in shapes)
-    config["tie_word_embeddings"] = has_language_head(config["architectures"][0]) and not has_head
+    config["tie_word_embeddings"] = family.has_language_head(config["architectures"][0]) and not has_head
     return config
 
 
 def _axis_products(shapes: Shapes, family: Family) -> dict[tuple[str, ...], int]:
-    """Base axes of a dimension -> its size, for every dimension of every tensor; they must agree."""
+    """Base axes of a block -> its size, for every dimension of every tensor; they must agree. Of a dimension of several
+    blocks, where others say all but one kind of them, that kind's.
+    """
     products: dict[tuple[str, ...], int] = {}
+    fused: list[tuple[list[tuple[str, ...]], int]] = []
     for name, shape in shapes.items():
         if family.is_buffer(name):
             continue
@@ -91,12 +98,21 @@ def _axis_products(shapes: Shapes, family: Family) -> dict[tuple[str, ...], int]
                 f"tensor {name!r} has shape {list(shape)}, but a {family.model_type} has it in {len(dimensions)}-d"
             )
         for dimension, size in zip(dimensions, shape):
-            axes = tuple(base(axis) for axis in dimension.axes)
+            blocks = [tuple(base(axis) for axis in block) for block in dimension.blocks]
+            axes = blocks[0]
             if axes[0] in UNSIZED and axes[0] != "position":
+                continue
+            if len(blocks) > 1:
+                fused.append((blocks, size))
                 continue
             if products.setdefault(axes, size) != size:
                 raise CheckpointError(
                     f"tensor {name!r} has {size} for {' x '.join(axes)} where others have {products[axes]}; the file"
                     f" mixes models, or is no {family.model_type}"
                 )
+    for blocks, size in fused:
+        unknown = [block for block in blocks if block not in products]
+        rest = size - sum(products[block] for block in blocks if block in products)
+        if len({*unknown}) == 1 and rest % len(unknown) == 0:
+            products[unknown[0]] = rest // len(unknown)
     return products

@@ -20,7 +20,7 @@ from growkit.growth.sources import headers_of, open_source
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_sizes
-from growkit.maps.notation import GAIN, READ, SHIFT, Dimension
+from growkit.maps.notation import GAIN, SHIFT
 
 HEADS = {"head", "kv_head", "query_head", "key_head"}
 
@@ -109,13 +109,7 @@ def _part(family: Family, name: str, architecture: str) -> str:
         return "shared experts"
     if axes & {"ffn", "dense_ffn"}:
         return "feed-forward"
-    return "output heads" if _is_head(dimensions, axes) else "embeddings"
-
-
-def _is_head(dimensions: tuple[Dimension, ...], axes: set[str]) -> bool:
-    return (
-        bool(axes & {"label", "pooled", "head_hidden"}) or any(d.role == READ for d in dimensions) or axes == {"vocab"}
-    )
+    return "embeddings" if family.stands_before(name) else "output heads"
 
 
 def _growths(family: Family, headers: Headers, sizes: Sizes) -> list[GrowthOption]:
@@ -152,7 +146,7 @@ def _probe(family: Family, headers: Headers, sizes: Sizes, axis: str, what: str,
     option = f"{OPTIONS[axis]} {size} ({what})"
     try:
         new = target_sizes(family, headers.config, {axis: size})
-        _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe(sizes={axis: size}))
+        _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe(sizes={axis: size}), headers.shapes)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error).split("; nearest")[0])
     worst = max(lines, key=lambda line: (line.exactness, line.axis == axis))

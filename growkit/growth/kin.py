@@ -10,7 +10,6 @@ import torch
 
 from growkit.errors import RequestError
 from growkit.families import Family
-from growkit.families.naming import has_language_head
 from growkit.growth.depth.by_layer import difference
 from growkit.growth.same_meaning import disagreement, remarks
 from growkit.growth.source_headers import Headers, architecture_of, is_tied
@@ -56,7 +55,9 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> li
                 f"{pair} tell {labels[0]} and {labels[1]} labels apart; only classifiers of the same labels"
                 f" {kinship.one_class}"
             )
-        unlike = disagreement(family, first.config, other.config, kinship.labels and not has_language_head(classes[0]))
+        unlike = disagreement(
+            family, first.config, other.config, kinship.labels and not family.has_language_head(classes[0])
+        )
         if unlike is not None:
             setting, ours, others = unlike
             raise RequestError(

@@ -11,7 +11,6 @@ import torch
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family, family_named
-from growkit.families.naming import has_language_head
 from growkit.growth.plan import Member
 from growkit.growth.rules import Growth
 
@@ -90,7 +89,7 @@ def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
         )
     missing = family.lacking(headers.shapes, layers, headers.config)
     stems = {family.stem(name) for name in headers.shapes}
-    if has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):
+    if family.has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):
         missing.append(family.heads[0])
     if missing:
         prefix = family.prefix_of(headers.shapes)
@@ -117,7 +116,9 @@ def architecture_of(family: Family, headers: Headers) -> str:
 def is_tied(family: Family, headers: Headers) -> bool:
     """Whether the output head is the embedding: the config says so, the class has one, and no other is stored."""
     stated = headers.config.get("tie_word_embeddings", family.tied)
-    return bool(stated) and has_language_head(architecture_of(family, headers)) and headers.head_is_copy is not False
+    if not family.has_language_head(architecture_of(family, headers)) or headers.head_is_copy is False:
+        return False
+    return bool(stated) or any(headers.config.get(key) == value for key, value in family.always_tied.items())
 
 
 def check_dtypes(family: Family, headers: Headers) -> None:

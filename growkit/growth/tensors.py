@@ -16,7 +16,7 @@ from growkit.growth.request import Recipe
 from growkit.growth.rules import Growth, check_shape, grown_shape, tensor_rule
 from growkit.growth.source_headers import Headers
 from growkit.maps.axis import AxisMap
-from growkit.maps.notation import GAIN, READ, SHIFT, UNSIZED, WRITE
+from growkit.maps.notation import GAIN, SHIFT, UNSIZED, WRITE
 from growkit.operators.rule import Rule, by_turns
 
 
@@ -79,17 +79,12 @@ class TensorPlans:
         targets: list[tuple[str, int, str, bool]] = []
         for name in own:
             if self.family.layer_of(name) is None:
-                source = 0 if self._stands_before(name) else len(self.sources) - 1
+                source = 0 if self.family.stands_before(name) else len(self.sources) - 1
                 targets.append((name, source, name, False))
             else:
                 targets += stacked  # all layers stand where the first tensor of a layer does
                 stacked = []
         return targets
-
-    def _stands_before(self, name: str) -> bool:
-        """Whether a tensor outside the layers feeds them (embeddings), rather than reads what they made."""
-        dimensions = self.growths[0].dimensions(name)
-        return any(d.axes == ("hidden",) and d.role != READ and not d.before_head for d in dimensions)
 
     def _plan(self, name: str, source: int, origin: str, inserted: bool) -> TensorPlan:
         key = (source, origin, inserted and self._is_silenced(origin))

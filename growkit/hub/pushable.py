@@ -22,8 +22,14 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.growth.optimizer import OPTIMIZER, PLACE
 from growkit.merging.stored_deltas import SPARSE
 from growkit.models.small.small_file import SMALL, SMALL_WEIGHTS, is_small, read_small
+from growkit.skills.application_file import APPLICATION as APPLICATION_FILE
+from growkit.skills.application_file import is_application, read_application
+from growkit.skills.gates.bundle_file import is_bundle, read_bundle
+from growkit.skills.gates.own_file import has_gate, read_gate
 from growkit.skills.panel_file import open_panel
 from growkit.skills.panel_header import is_panel
+from growkit.skills.skill_file import SKILL as SKILL_FILE
+from growkit.skills.skill_file import is_skill, read_skill
 from growkit.training.checkpoints import TRAINER
 from growkit.training.run_folder import FINAL, METRICS, RUN
 from growkit.training.state_files import PLAN
@@ -31,6 +37,7 @@ from growkit.training.state_files import PLAN
 PARTIAL = ".partial"
 CHECKPOINT, LORA, DELTA, DATASET, STORE = "checkpoint", "LoRA", "delta", "data set", "store of a teacher"
 IA3, MIXTURE, CONTROLS = "IA3", "soft mixture", "control panel"
+SKILL, APPLICATION, BUNDLE = "skill", "application", "bundle of skills"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +106,7 @@ def _kind(folder: Path) -> str:
         if not (folder / ADAPTER).exists():
             raise CheckpointError(f"{name!r} has {ADAPTER_CONFIG} but no {ADAPTER}; save the adapter as safetensors")
         read_header(folder / ADAPTER)
-        return kind
+        return _of_skills(folder) or kind
     if is_small(folder) and not (folder / CONFIG).exists():
         read_small(folder)
         if not (folder / SMALL_WEIGHTS).exists():
@@ -119,11 +126,32 @@ def _kind(folder: Path) -> str:
     if is_panel(folder):
         open_panel(folder).close()
         return CONTROLS
+    if is_bundle(folder):
+        read_bundle(folder)
+        return BUNDLE
+    lone = next((file for file in (SKILL_FILE, APPLICATION_FILE) if (folder / file).exists()), None)
+    if lone is not None and not (folder / CONFIG).exists():
+        raise CheckpointError(
+            f"{name!r} has {lone} but no {ADAPTER_CONFIG}, with which it goes on a model; fetch it whole"
+        )
     checkpoint = open_checkpoint(folder)
     checkpoint.close()
     if checkpoint.config is None:
         raise CheckpointError(f"{name!r} has weights but no {CONFIG}, so nothing could load it; put its config there")
     return CHECKPOINT
+
+
+def _of_skills(folder: Path) -> str:
+    """What a LoRA of PEFT is beside that: a skill or an application, whose own files are read; "" for neither."""
+    if is_application(folder):
+        read_application(folder)[1].close()
+        return APPLICATION
+    if not is_skill(folder):
+        return ""
+    read_skill(folder).close()
+    if has_gate(folder):
+        read_gate(folder)
+    return SKILL
 
 
 def _files(folder: Path, optimizer: bool) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:

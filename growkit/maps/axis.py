@@ -16,7 +16,7 @@ The residual stream never needs an edited norm epsilon here: copies are scaled s
 the axis is unchanged (sum over all j of write[j]**2 * x[s(j)]**2, divided by the new size, equals the old mean square).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -234,12 +234,25 @@ def outer(left: AxisMap, right: AxisMap) -> AxisMap:
     return AxisMap(f"{left.name} x {right.name}", left.old * right.old, index, sides)
 
 
-def concatenate(parts: list[AxisMap]) -> AxisMap:
-    """The map of an axis that is several blocks one after another, such as the q, k, v of a fused projection."""
-    offsets = np.cumsum([0, *(part.old for part in parts)])
-    index = np.concatenate([part.index + offset for part, offset in zip(parts, offsets)])
+def concatenate(parts: Sequence[AxisMap], old: int = 1, new: int = 1) -> AxisMap:
+    """The map of an axis that is several blocks one after another, such as the q, k, v of a fused projection.
+
+    old, new: in how many equal parts the blocks are dealt out, a part of each block in turn: a key-value head and the
+    queries that read it. Every block's sizes are multiples of them.
+    """
+    widths = [part.old // old for part in parts]  # of each block in one part
+    firsts = np.cumsum([0, *widths])
+
+    def dealt(blocks: Iterable[np.ndarray]) -> np.ndarray:
+        split = [rearrange(block, "(part entry) -> part entry", part=new) for block in blocks]
+        return rearrange(np.concatenate(split, axis=1), "part entry -> (part entry)")
+
+    index = dealt(
+        part.index // width * firsts[-1] + first + part.index % width
+        for part, width, first in zip(parts, widths, firsts)
+    )
     sides = {
-        role: Side(*(np.concatenate([getattr(p.sides[role], f) for p in parts]) for f in ("amplitude", "mode")))
+        role: Side(*(dealt(getattr(p.sides[role], f) for p in parts) for f in ("amplitude", "mode")))
         for role in parts[0].sides
     }
-    return AxisMap(" | ".join(part.name for part in parts), int(offsets[-1]), index, sides)
+    return AxisMap(" | ".join(part.name for part in parts), old * int(firsts[-1]), index, sides)

@@ -14,7 +14,7 @@ import torch
 from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.growth.source_headers import Headers, architecture_of
-from growkit.maps.notation import READ, Dimension
+from growkit.maps.notation import READ
 from growkit.merging.by_tensor import Number, Place, number_at, plain
 from growkit.merging.methods import MergeRequest, check_options
 
@@ -84,7 +84,7 @@ def merged_tensor(
 ) -> MergedTensor:
     """One tensor of the result. layers: their number. Raises RequestError for weights of which nothing can be made."""
     dimensions = family.axes_of(names[0], architecture_of(family, first))
-    place = Place(names, _layer(family, names[0], dimensions, layers), layers)
+    place = Place(names, _layer(family, names[0], layers), layers)
     weights = tuple(number_at(member.weight, place) for member in members)
     _check_weights(weights, request, based, names[0])
     by_token = dimensions[0].axes == ("vocab",)
@@ -109,12 +109,12 @@ def merged_tensor(
     )
 
 
-def _layer(family: Family, name: str, dimensions: Sequence[Dimension], layers: int) -> int:
+def _layer(family: Family, name: str, layers: int) -> int:
     """The layer a tensor is in; -1 where it stands before them (embeddings), `layers` after them."""
     layer = family.layer_of(name)
     if layer is not None:
         return layer
-    return -1 if any(d.axes == ("hidden",) and d.role != READ and not d.before_head for d in dimensions) else layers
+    return -1 if family.stands_before(name) else layers
 
 
 def _options(request: MergeRequest, members: int, place: Place) -> tuple[Mapping[str, float], ...]:

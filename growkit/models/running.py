@@ -19,7 +19,6 @@ from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
-from growkit.families.naming import has_language_head
 from growkit.models.stock import computing, experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
 
@@ -73,7 +72,7 @@ class Results:
             raise CheckpointError(f"a {named} of family {family.model_type} put out nothing to compare")
         self.note = f"{', '.join(sorted(unsettled))} left out: depends on {lacked}" if unsettled else ""
         self.outputs = {name: torch.stack(values) for name, values in collected.items()}
-        self.has_loss = bool(self.vocabulary_output) and has_language_head(named)
+        self.has_loss = bool(self.vocabulary_output) and family.has_language_head(named)
 
     @property
     def loss(self) -> float | None:
@@ -190,10 +189,11 @@ def is_causal(config: dict[str, Any]) -> bool:
 def objective(config: dict[str, Any], label: str) -> bool:
     """Whether a language model is causal. Raises CheckpointError for what is none, or sees what it should predict."""
     name = (config.get("architectures") or ["no class"])[0]
-    if not has_language_head(str(name)):
+    family = family_named(config.get("model_type"))
+    if not family.has_language_head(str(name)):
         raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
     causal = is_causal(config)
-    if causal and not family_named(config.get("model_type")).causal and not config.get("is_decoder"):
+    if causal and not family.causal and not config.get("is_decoder"):
         raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
     return causal
 

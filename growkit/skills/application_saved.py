@@ -11,6 +11,7 @@ import torch
 from growkit.checkpoint.source import Checkpoint
 from growkit.skills.application_control import application_controls
 from growkit.skills.application_file import ApplicationFacts, write_application
+from growkit.skills.skill_cards import application_card
 from growkit.training.learning.small_saved import PeftFolder
 from growkit.training.saved import Record
 from growkit.training.settings import Settings
@@ -43,5 +44,5 @@ class ApplicationFolder:
             crossing=self.crossing,
             steps=self.settings.steps,
         )
-        lora = PeftFolder(self.origin, "application")
+        lora = PeftFolder(self.origin, card=application_card(self.origin, facts))
         lora.export(student, folder, record, lambda place: write_application(place, facts, tensors))

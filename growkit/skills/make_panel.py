@@ -33,6 +33,7 @@ from growkit.skills.general_text import GeneralText, general_text
 from growkit.skills.layer_inputs import LayerInputs
 from growkit.skills.panel_file import C0, K, U, V, write_panel
 from growkit.skills.panel_header import ABSOLUTE, DATA, RELATIVE, SVD, PanelHeader, PanelWeight, is_panel
+from growkit.skills.skill_cards import panel_card
 
 Moments = dict[str, torch.Tensor]  # E[x x^T] (in, in) by group; none without text
 Put = Callable[[str, torch.Tensor], None]
@@ -124,7 +125,7 @@ def make_panel(
                     seed=request.seed,
                 )
 
-            header = write_panel(Path(out), shapes, fill, replaces)
+            header = write_panel(Path(out), shapes, fill, replaces, lambda said: panel_card(source, said))
     return MadePanel(folder=Path(out), header=header, notes=tuple(_notes(family, groups, request)))
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from growkit.checkpoint.card import CARD
 from growkit.checkpoint.headers import StoredTensor, file_hash
 from growkit.checkpoint.made_for import check_same_weights
 from growkit.checkpoint.new_folder import NOTHING, Contents, new_folder
@@ -176,11 +177,12 @@ def write_panel(
     shapes: Sequence[tuple[str, Shape]],
     fill: Callable[[Callable[[str, torch.Tensor], None]], PanelHeader],
     replaces: Contents = NOTHING,
+    card: Callable[[PanelHeader], str] | None = None,
 ) -> PanelHeader:
     """Make a panel's folder, there whole or not at all; returns what it says. Raises RequestError for a full disk.
 
     shapes: of all tensors by name, in the order in which they will lie. fill: called with a function that writes a
-    tensor, in any order, one in memory at a time; returns what panel.json says.
+    tensor, in any order, one in memory at a time; returns what panel.json says. card: makes README.md of that.
     """
     headers, slots, sizes = layout([(name, torch.float32, shape) for name, shape in shapes], 1 << 62, PANEL_WEIGHTS)
     check_space(out, sum(sizes.values()))
@@ -201,4 +203,6 @@ def write_panel(
             os.close(descriptor)
         assert not lacking and sorted(tensors_of_panel(header)) == sorted(name for name, _ in shapes)
         write_json(folder / PANEL, header.to_json())
+        if card is not None:
+            (folder / CARD).write_text(card(header), "utf-8")
     return header

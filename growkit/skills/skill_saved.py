@@ -14,6 +14,7 @@ from growkit.checkpoint.source import Checkpoint
 from growkit.skills.gates.own_file import write_gate
 from growkit.skills.panel_control import PanelControl, panel_controls
 from growkit.skills.panel_learners import SKETCH, TOKENS, PanelLearners
+from growkit.skills.skill_cards import skill_card
 from growkit.skills.skill_course import AFTER, BEFORE, STEPS, course_of
 from growkit.skills.skill_file import SkillFacts, write_skill
 from growkit.training.learning.small_saved import PeftFolder
@@ -46,7 +47,7 @@ class SkillFolder:
             if self.learners.gate is not None:
                 write_gate(place, self.learners.gate)
 
-        PeftFolder(self.origin, "skill").export(student, folder, record, more)
+        PeftFolder(self.origin, card=skill_card(self.origin, facts)).export(student, folder, record, more)
 
     def _facts(self, model: Any, controls: Sequence[PanelControl], tensors: Mapping[str, torch.Tensor]) -> SkillFacts:
         course, hashes = course_of(model), self.settings.hashes

@@ -4,7 +4,7 @@ files.
 The table of exactness that the README prints is this file, and a test holds each line of it, in both directions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,12 @@ EXACT, NEAR, APPROXIMATE = Exactness.EXACT, Exactness.NEAR, Exactness.APPROXIMAT
 
 
 def choose_maps(
-    family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes, recipe: Recipe
+    family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes, recipe: Recipe, names: Iterable[str]
 ) -> tuple[dict[str, AxisMap], list[AxisPlan], dict[str, Any]]:
-    """A map for every axis word, a plan line for every size that can be set, and the rotary settings to change."""
+    """A map for every axis word, a plan line for every size that can be set, and the rotary settings to change.
+
+    names: of the tensors that there are.
+    """
     maps: dict[str, AxisMap] = {"vocab": identity(old["vocab"])}
     lines: list[AxisPlan] = []
 
@@ -48,7 +51,7 @@ def choose_maps(
             exactness, why = APPROXIMATE, "AKI takes the new units of each layer from the layer above, by design"
         lines.append(AxisPlan(axis=axis, old=old[axis], new=new[axis], how=how, exactness=exactness, why=why))
 
-    hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe)
+    hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe, names)
     maps["hidden"] = hidden
     line("hidden", hidden.name, exactness, why)
 
@@ -58,6 +61,11 @@ def choose_maps(
     maps["head_hidden"] = (
         head_filler(old["hidden"], new["hidden"]) if has_filler else copies(old["hidden"], pooled_index)
     )
+
+    if "embedding" in old:
+        joined = old["embedding"] != new["embedding"]  # else it never grows
+        maps["embedding"] = maps["hidden"] if joined else identity(old["embedding"])
+        maps["head_embedding"] = maps["head_hidden"] if joined else maps["embedding"]
 
     generator = _generator(recipe, "head") if recipe.mapping == "random" else None
     group, new_group = old["head"] // old["kv_head"], new["head"] // new["kv_head"]
@@ -97,7 +105,7 @@ def _index(old: int, new: int, recipe: Recipe, axis: str) -> np.ndarray:
     return cyclic_index(old, new)
 
 
-def _hidden(family: Family, old: int, new: int, recipe: Recipe) -> tuple[AxisMap, Exactness, str]:
+def _hidden(family: Family, old: int, new: int, recipe: Recipe, names: Iterable[str]) -> tuple[AxisMap, Exactness, str]:
     """The map of the residual stream: the one axis that norms run over in every layer."""
     if old == new:
         return identity(old), EXACT, "unchanged"
@@ -115,6 +123,12 @@ def _hidden(family: Family, old: int, new: int, recipe: Recipe) -> tuple[AxisMap
         why = (
             "after a post-LayerNorm the stream's mean differs from token to token and no weight can write it into new"
             f" places; exact widths are multiples of {old}"
+        )
+        return filler, NEAR, why
+    if family.head_has_norm(names):
+        why = (
+            "the head's own LayerNorm runs over units that no number of copies evens out; exact widths are"
+            f" multiples of {old}"
         )
         return filler, NEAR, why
     return filler, EXACT, "the filler holds the stream's mean, so LayerNorm sees the same mean and variance"

@@ -17,11 +17,13 @@ from growkit.maps.axis import AxisMap, block_of, identity
 from growkit.maps.exactness import Exactness
 
 MODES = ("side-by-side", "fpi", "aki")
-SUMMED = ("hidden", "head", "kv_head", "ffn")  # sizes that add up
+SUMMED = ("hidden", "embedding", "head", "kv_head", "ffn")  # sizes that add up
 BLOCKS = {  # axis word -> the size it is a block of
     "hidden": "hidden",
     "pooled": "hidden",
     "head_hidden": "hidden",
+    "embedding": "embedding",
+    "head_embedding": "embedding",
     "head": "head",
     "query_head": "head",
     "kv_head": "kv_head",
@@ -42,7 +44,7 @@ def added_sizes(family: Family, sources: Sequence[Headers], sizes: Sequence[Size
                 f"{sources[0].label!r} and {source.label!r} have {groups[0]} and {groups[1]} query heads for each kv"
                 " head; side by side they must have equally many: widen one first, with growkit widen --kv-heads"
             )
-    added = {**first, **{axis: sum(member[axis] for member in sizes) for axis in SUMMED}}
+    added = {**first, **{axis: sum(member[axis] for member in sizes) for axis in SUMMED if axis in first}}
     if family.hidden_by_heads and added["hidden"] % added["head"]:
         names = " and ".join(repr(source.label) for source in sources)
         raise RequestError(
@@ -55,7 +57,7 @@ def added_sizes(family: Family, sources: Sequence[Headers], sizes: Sequence[Size
 def side_by_side_maps(sizes: Sequence[Sizes], member: int) -> dict[str, AxisMap]:
     """The maps of one member: its block of every axis that grows, all of every other."""
     own = sizes[member]
-    blocks = {axis: block_of([other[size] for other in sizes], member) for axis, size in BLOCKS.items()}
+    blocks = {axis: block_of([other[size] for other in sizes], member) for axis, size in BLOCKS.items() if size in own}
     kept = {axis: identity(own["head_dim"]) for axis in ("query_dim", "key_dim", "value_dim")}
     return {"vocab": identity(own["vocab"]), **kept, **blocks}
 
@@ -66,10 +68,12 @@ def side_by_side_lines(family: Family, sizes: Sequence[Sizes], identical: bool) 
     for axis in SUMMED:
         if axis == "kv_head" and sizes[0]["head"] == sizes[0]["kv_head"]:
             continue
+        if axis == "embedding" and all(member.get(axis, member["hidden"]) == member["hidden"] for member in sizes):
+            continue
         exactness, why = Exactness.EXACT, "each member reads its own block only"
-        if axis == "hidden" and identical:
+        if axis in ("hidden", "embedding") and identical:
             why = "the members are one model, so every norm sees the statistics it saw"
-        elif axis == "hidden":
+        elif axis in ("hidden", "embedding"):
             exactness = Exactness.APPROXIMATE
             why = f"a {family.norms.kind} takes one statistic over all members, where each had its own"
         elif axis == "head" and family.norms.on_heads and not identical:

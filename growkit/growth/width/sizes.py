@@ -37,7 +37,7 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
             if axis not in (*SIZED, "layer"):
                 continue
             value = family.value(config, key)
-            if value is None and axis in ("head_dim", "kv_head", "ffn"):
+            if value is None and axis in ("head_dim", "kv_head", "ffn", "embedding"):
                 continue
             if type(value) is not int or not 1 <= value <= AXIS:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
@@ -47,7 +47,11 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
                     " models where they are one size"
                 )
     sizes.setdefault("ffn", 4 * sizes["hidden"])  # GPT-2's n_inner: null
+    if not family.groups_heads(config):
+        sizes["kv_head"] = 1 if family.shares_kv(config) else sizes["head"]
     sizes.setdefault("kv_head", sizes["head"])
+    if "embedding" in family.sizes:
+        sizes.setdefault("embedding", sizes["hidden"])
     if "head_dim" not in sizes:
         if sizes["hidden"] % sizes["head"]:
             raise CheckpointError(
@@ -71,15 +75,22 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
     asked = {axis: size for axis, size in request.items() if size is not None}
     rotary = rotary_size(family, config, old["head_dim"])
     for axis, size in asked.items():
-        if axis == "kv_head" and axis not in family.sizes:
-            raise RequestError(f"{family.model_type} has no kv heads of their own; use --heads")
+        if axis == "kv_head" and not family.groups_heads(config):
+            own = "one for all heads" if family.shares_kv(config) else "one for each head"
+            raise RequestError(f"{family.model_type} has no kv heads of their own but {own}; use --heads")
         if size < old[axis]:
             raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
+    if family.shares_kv(config):
+        asked["kv_head"] = 1
     resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden
 
     def attempt(values: Mapping[str, int]) -> Sizes | str:
         new = resolve(old, values)
-        return new if isinstance(new, str) else _refusal(family, old, new, rotary) or new
+        if isinstance(new, str):
+            return new
+        if old.get("embedding") == old["hidden"] and not family.projected:
+            new["embedding"] = new["hidden"]
+        return _refusal(family, old, new, rotary) or new
 
     outcome = attempt(asked)
     if isinstance(outcome, str):
@@ -90,7 +101,6 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
 def _with_own_head_dim(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
     """Sizes where head_dim is a config key of its own; a sentence where they do not come out whole."""
     new = {**old, **asked}
-    group = old["head"] // old["kv_head"]
     if "head" not in asked and "hidden" in asked:
         if old["head"] * new["hidden"] % old["hidden"]:
             ratio = old["head"] * new["hidden"] / old["hidden"]
@@ -99,9 +109,7 @@ def _with_own_head_dim(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
                 " divides"
             )
         new["head"] = old["head"] * new["hidden"] // old["hidden"]
-    if "kv_head" not in asked and new["head"] != old["head"] and new["head"] % group == 0:
-        new["kv_head"] = new["head"] // group
-    return _with_ffn(old, new, asked)
+    return _with_ffn(old, _with_groups(old, new, asked), asked)
 
 
 def _heads_fill_hidden(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
@@ -116,13 +124,20 @@ def _heads_fill_hidden(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
     if new["hidden"] % new["head_dim"]:
         return f"hidden {new['hidden']} is no multiple of head_dim {new['head_dim']}"
     new["head"] = new["hidden"] // new["head_dim"]
+    new = _with_groups(old, new, asked)
     if "head" in asked and asked["head"] != new["head"]:
         return (
             f"--heads {asked['head']} x --head-dim {new['head_dim']} is {asked['head'] * new['head_dim']}, but in this"
             f" family it must be hidden, {new['hidden']}"
         )
-    new["kv_head"] = new["head"]
     return _with_ffn(old, new, asked)
+
+
+def _with_groups(old: Sizes, new: Sizes, asked: Mapping[str, int]) -> Sizes:
+    """As many query heads for each kv head as before, where heads change and that comes out whole."""
+    group = old["head"] // old["kv_head"]
+    whole = "kv_head" not in asked and new["head"] != old["head"] and new["head"] % group == 0
+    return {**new, "kv_head": new["head"] // group} if whole else new
 
 
 def _with_ffn(old: Sizes, new: Sizes, asked: Mapping[str, int]) -> Sizes:
@@ -147,6 +162,15 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
         if new[axis] < old[axis]:
             return f"these sizes need {axis} {new[axis]}, fewer than the source's {old[axis]}"
     group, old_group = new["head"] // new["kv_head"], old["head"] // old["kv_head"]
+    if (
+        old.get("embedding", old["hidden"]) != old["hidden"]
+        and new["embedding"] == new["hidden"]
+        and not family.projected
+    ):
+        return (
+            f"hidden {new['hidden']} is the width of the embeddings, for which transformers' {family.model_type} has no"
+            " projection from one to the other, which the source has"
+        )
     if family.hidden_by_heads and new["hidden"] % new["head"]:
         return (
             f"transformers' {family.model_type} needs hidden {new['hidden']} to be a multiple of its {new['head']}"
@@ -192,7 +216,12 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
     grown = deepcopy(dict(config))  # rotary settings are nested, and the source stays as it is
     for axis in family.sizes:
         for key in family.keys(axis):
-            implied = {"head_dim": new["hidden"] // new["head"], "kv_head": new["head"], "ffn": 4 * new["hidden"]}
+            implied = {
+                "head_dim": new["hidden"] // new["head"],
+                "kv_head": new["head"],
+                "ffn": 4 * new["hidden"],
+                "embedding": new["hidden"],
+            }
             if (
                 config.get(key) is None
                 and axis in implied
@@ -200,7 +229,9 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
                 and family.defaults.get(key) is None
             ):
                 continue
-            if axis in OPTIONS or axis in FOLLOWERS:
+            if axis == "kv_head" and family.shares_kv(config):
+                continue
+            if axis in OPTIONS or axis in FOLLOWERS or axis == "embedding":
                 grown[key if key in family.defaults else stated_as(family.model_type, config, key)] = new[axis]
     return grown
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from growkit.checkpoint.card import CARD
 from growkit.checkpoint.model_config import read_model_config
 from growkit.checkpoint.new_folder import new_folder
 from growkit.checkpoint.source import CONFIG, open_checkpoint
@@ -33,6 +34,7 @@ from growkit.skills.gates.named_skills import NamedSkill, check_pairs
 from growkit.skills.gates.own_file import has_gate, read_gate
 from growkit.skills.gates.own_texts import MOST_TEXTS, OwnTexts
 from growkit.skills.gates.skill_parts import parts_of
+from growkit.skills.skill_cards import bundle_card
 
 Path_ = str | Path
 Advance = Callable[[int], None]
@@ -117,6 +119,7 @@ def plug_gated(
     }  # fmt: skip
     with new_folder(Path(out), replaces) as partial:
         said = write_bundle(partial, gate, promise, [(skill.folder, skill.strength) for skill in skills], more)
+        (partial / CARD).write_text(bundle_card(source, said), "utf-8")
     return Plugged(folder=Path(out), said=said, notes=tuple(_notes(said)))
 
 

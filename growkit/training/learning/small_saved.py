@@ -32,10 +32,12 @@ WHOLE = 1 << 62  # bytes: one file
 
 @dataclass(frozen=True)
 class PeftFolder:
-    """An adapter that stock PEFT loads, AdamW's state beside it. origin: what the run began with. word: of the card."""
+    """An adapter that stock PEFT loads, AdamW's state beside it. origin: what the run began with. word: of the card.
+    card: a whole one in its place."""
 
     origin: Checkpoint
-    word: str
+    word: str = ""
+    card: str | None = None
 
     def export(
         self,
@@ -51,7 +53,7 @@ class PeftFolder:
         tensors = as_lora(model) or _learned(model)
         named = {PREFIX + name.replace(f".{NAME}", ""): tensor for name, tensor in tensors.items()}
         settings = {**_settings(model), "task_type": _task(model), "base_model_name_or_path": self.origin.label}
-        card = _card(self.origin, self.word)
+        card = _card(self.origin, self.word) if self.card is None else self.card
         _export(student, folder, (ADAPTER, named), (ADAPTER_CONFIG, settings), record, card, more)
 
 

@@ -1,0 +1,26 @@
+"""EuroBERT: Llama's layers, seeing both ways, that fill in masked tokens. Data only."""
+
+from growkit.families.llama import DECODER, llama_like
+from growkit.families.modules import linear
+
+EUROBERT = llama_like(
+    "eurobert",
+    "EuroBert",
+    {
+        **{
+            name: axes
+            for name, axes in DECODER.items()
+            if not name.startswith(("score.", "classifier.", "qa_outputs."))
+        },
+        "lm_head.bias": "vocab",
+        **linear("dense", "pooled", "hidden"),
+        **linear("classifier", "label", "pooled"),
+    },
+    task_tensors={"TokenClassification": linear("classifier", "label", "hidden")},
+    causal=False,
+    packs=False,
+    hidden_by_heads=True,
+    prefixes=("model.",),
+)
+
+FAMILIES = (EUROBERT,)

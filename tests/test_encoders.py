@@ -1,0 +1,217 @@
+"""Encoders beyond BERT and its nearest: grown as the plan says, whichever class, width of the embeddings or setting."""
+
+import pytest
+import tiny
+import torch
+import transformers
+from comparing import ALGEBRA, DIFFERS, embed
+from on_disk import edit_weights
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+import growkit
+from growkit import CheckpointError, RequestError, grow_state_dict
+from growkit.data.batches import batch_of
+from growkit.families import FAMILIES
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.infer import infer_family
+from growkit.growth.plan import forward_flops
+from growkit.growth.request import grow_recipe
+from growkit.growth.source_headers import Headers, is_tied
+from growkit.models.compare import collapse
+from growkit.training.objective import Predicted
+
+POST = tuple(family for family in tiny.MORE if FAMILIES[family].norms.after)
+EXACT = (dict(hidden=48, ffn=100), dict(head_dim=12))
+SETTINGS = [  # a family, what its config says beside the tiny one's
+    ("electra", dict(embedding_size=24)),
+    ("albert", dict(embedding_size=24)),
+    ("albert", dict(num_hidden_groups=2)),
+    ("eurobert", dict(attention_bias=False, mlp_bias=False, head_dim=8)),
+    ("deberta-v2", dict(embedding_size=24)),
+    ("deberta-v2", dict(embedding_size=24, legacy=False, share_att_key=True, position_biased_input=False)),
+    ("deberta-v2", dict(pos_att_type=["p2c"], norm_rel_ebd="none", attention_head_size=6, position_buckets=-1)),
+]
+
+
+def outputs(model) -> list[torch.Tensor]:
+    """What a model puts out for tokens some of which are padding, the others' alone."""
+    ids = tiny.tokens(batch=2)
+    inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids).index_fill(1, torch.tensor([9, 10]), 0))
+    if getattr(model.config, "type_vocab_size", 0) == 2:
+        inputs["token_type_ids"] = ids % 2
+    if type(model).__name__.endswith("MultipleChoice"):
+        inputs = {name: value[:, None] for name, value in inputs.items()}
+    with torch.no_grad(), tiny.float32_parts_in_double():
+        found = model(**inputs)
+    floats = [value for value in found.values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    return [value[:, :9] if value.dim() > 1 and value.shape[1] == 11 else value for value in floats]
+
+
+def grown(family: str, architecture: str, growth: dict, **changes):
+    """(plan, how far the outputs of the grown model are from the source's)."""
+    with tiny.float32_parts_in_double():
+        model = tiny.make(family, architecture, **{"pad_token_id": 1, **changes})
+        config = {**model.config.to_dict(), "architectures": [architecture]}
+        state = model.state_dict()
+        headers = Headers(
+            label="tiny",
+            shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
+            dtypes={name: tensor.dtype for name, tensor in state.items()},
+            config=config,
+        )
+        plan = grow_plan([headers], grow_recipe(**growth))
+        result = tiny.rebuild(model, *grow_state_dict(state, config, **growth))
+    pairs = []
+    for place, (ours, theirs) in enumerate(zip(outputs(model), outputs(result))):
+        if ours.shape != theirs.shape:  # a base model's hidden states, then what it pools
+            theirs = collapse(theirs, plan.growth.maps[("hidden", "pooled")[place]])
+        pairs.append(tiny.relative(ours, theirs))
+    return plan, max(pairs)
+
+
+def classes(family: str) -> list[str]:
+    tasks = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice", "PreTraining")
+    names = [f"{tiny.STEMS[family]}For{task}" for task in tasks] + [f"{tiny.STEMS[family]}Model"]
+    return [name for name in names if hasattr(transformers, name)]
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("family", tiny.MORE)
+def test_exact(family, tied):
+    for growth in EXACT:
+        plan, distance = grown(family, tiny.language_model(family), growth, tie_word_embeddings=tied)
+        assert str(plan.exactness) == "exact" and distance <= ALGEBRA, growth
+
+
+@pytest.mark.parametrize("family", tiny.MORE)
+def test_every_class_comes_through(family):
+    for architecture in classes(family):
+        plan, distance = grown(family, architecture, dict(hidden=48))
+        assert str(plan.exactness) == "exact" and distance <= ALGEBRA, architecture
+
+
+@pytest.mark.parametrize(("family", "changes"), SETTINGS)
+def test_settings(family, changes):
+    for tied in (True, False):
+        plan, distance = grown(
+            family, tiny.language_model(family), dict(hidden=48), tie_word_embeddings=tied, **changes
+        )
+        assert str(plan.exactness) == "exact" and distance <= ALGEBRA
+
+
+@pytest.mark.parametrize("family", tiny.MORE)
+def test_a_width_that_is_no_multiple(family):
+    """Near where a norm writes what is read next, and where the head has a norm of its own."""
+    expected = "exact" if family == "eurobert" else "near"
+    plan, distance = grown(family, tiny.language_model(family), dict(hidden=30, heads=5 if family != "eurobert" else 6))
+    assert str(plan.exactness) == expected and (
+        distance <= ALGEBRA if expected == "exact" else DIFFERS < distance < 0.5
+    )
+
+
+@pytest.mark.parametrize("family", tiny.MORE)
+def test_depth(family):
+    if FAMILIES[family].passes:
+        with pytest.raises(CheckpointError, match=f"{family} passes the layer it has 3 times: it grows in width"):
+            grown(family, tiny.language_model(family), dict(layers=5, depth="identity"))
+        return
+    plan, distance = grown(family, tiny.language_model(family), dict(layers=5, depth="identity"))
+    expected = "approximate" if family in POST else "exact"
+    assert str(plan.exactness) == expected and (distance <= ALGEBRA) == (expected == "exact")
+
+
+def test_an_electra_that_would_lose_its_projection_is_refused():
+    wide = dict(embedding_size=48)
+    with pytest.raises(RequestError, match="hidden 48 is the width of the embeddings, for which"):
+        grown("electra", "ElectraForMaskedLM", dict(hidden=48), **wide)
+    plan, distance = grown("electra", "ElectraForMaskedLM", dict(hidden=72), **wide)
+    assert str(plan.exactness) == "exact" and distance <= ALGEBRA
+
+
+def test_a_discriminator_has_no_language_head():
+    family = FAMILIES["electra"]
+    headers = Headers(label="", shapes={}, dtypes={}, config={"architectures": ["ElectraForPreTraining"]})
+    assert not is_tied(family, headers) and family.has_language_head("ElectraForMaskedLM")
+
+
+def test_a_shared_layer_counts_as_often_as_it_is_passed():
+    model = tiny.make("albert")
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    config = model.config.to_dict()
+    one, three = (
+        forward_flops(FAMILIES["albert"], shapes, True, {**config, "num_hidden_layers": passes}) for passes in (1, 3)
+    )
+    assert three - one == 2 * 2 * (4 * 24 * 24 + 2 * 24 * 40)
+
+
+def test_a_head_that_cannot_be_the_embedding_is_refused():
+    model = tiny.make("deberta-v2", embedding_size=12, legacy=False)
+    with pytest.raises(CheckpointError, match="head reads 24 entries, and the embedding it is tied to has 12"):
+        grow_state_dict(model.state_dict(), model.config.to_dict(), hidden=48)
+
+
+def test_kin_of_one_table_is_taken_for_the_first():
+    """Files without a config whose names and code are RoBERTa's are read as one."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tiny.make("camembert").state_dict().items()}
+    assert infer_family(shapes).model_type == "roberta"
+
+
+def test_a_head_without_a_norm_is_exact_at_any_width():
+    """What is near in XLM-RoBERTa-XL is its language-model head alone."""
+    plan, distance = grown("xlm-roberta-xl", "XLMRobertaXLForTokenClassification", dict(hidden=36))
+    assert str(plan.exactness) == "exact" and distance <= ALGEBRA
+
+
+@pytest.mark.parametrize("family", ["nomic_bert", "gte"])
+def test_names_that_files_have(tmp_path, family):
+    """Files hold queries, keys and values in one tensor under older names; what is written has a live model's."""
+    tiny.make(family, dtype=torch.float32).save_pretrained(tmp_path / "src")
+    stored = load_file(tmp_path / "src" / "model.safetensors")
+    assert any("qkv" in name for name in stored), "transformers no longer writes the names that this is about"
+    done = growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48, verify=True)
+    assert done.report.ok and not any("qkv" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
+    again = growkit.widen(tmp_path / "out", tmp_path / "more", hidden=96, verify=True)
+    assert again.report.ok and growkit.verify(tmp_path / "src", tmp_path / "more").ok
+
+
+def test_a_tensor_that_is_not_whole_pieces_is_refused(tmp_path):
+    tiny.make("nomic_bert", dtype=torch.float32).save_pretrained(tmp_path / "src")
+
+    def cut(state):
+        name = next(name for name in state if "Wqkv" in name)
+        state[name] = state[name][:-1].clone()
+
+    edit_weights(tmp_path / "src", cut)
+    with pytest.raises(CheckpointError, match=r"Wqkv.weight' has 71 rows, which should be 3 equal parts"):
+        growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["nomic_bert", "mpnet"])
+def test_an_embedder_grows_with_its_modules(tmp_path, family):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Pooling, Transformer
+
+    tiny.make(family, f"{tiny.STEMS[family]}Model", dtype=torch.float32).save_pretrained(tmp_path / "body")
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "[PAD]": 1, "growing": 2, "is": 3, "fun": 4}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]")
+    fast.save_pretrained(tmp_path / "body")
+    parts = [Transformer(str(tmp_path / "body")), Pooling(24), Dense(24, 7)]
+    SentenceTransformer(modules=parts, device="cpu").save(str(tmp_path / "source"))
+    done = growkit.widen(tmp_path / "source", tmp_path / "wide", hidden=48, verify=True)
+    texts = ["growing is fun", "is growing fun", "fun"]
+    ours, theirs = (embed(tmp_path / name, texts) for name in ("source", "wide"))
+    assert done.report.cosine == pytest.approx(1.0, abs=1e-9) and tiny.relative(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, dict(legacy=False, embedding_size=24), dict(legacy=False, embedding_size=24, share_att_key=True)]
+)
+def test_a_head_that_asks_its_base_model_for_the_embeddings_learns(changes):
+    """What a run computes of the head on its own is what the whole model puts out."""
+    model = tiny.make("deberta-v2", **changes)
+    ids = tiny.tokens()
+    predicted = Predicted(model, batch_of(ids, ids))
+    assert tiny.relative(model(ids).logits.flatten(0, 1), predicted.logits(predicted.hidden)) < 1e-6
