@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from growkit.family_check.in_float64 import float32_parts_in_double
-
 TOKENS, PADDING = 11, 2  # of a sequence, the last of which are padding where a model looks both ways
 
 
@@ -22,7 +20,7 @@ def whole(model: Any, causal: bool, vocabulary: int) -> dict[str, torch.Tensor]:
         inputs["token_type_ids"] = ids % 2
     if type(model).__name__.endswith("MultipleChoice"):
         inputs = {name: value[:, None] for name, value in inputs.items()}
-    with torch.no_grad(), float32_parts_in_double():
+    with torch.no_grad():
         found = model(**inputs)
     kept = {n: v for n, v in found.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
     seen = TOKENS if causal else TOKENS - PADDING
@@ -33,7 +31,7 @@ def stepwise(model: Any, vocabulary: int) -> torch.Tensor:
     """A language model's logits (sequences, tokens, vocabulary), one token at a time through its cache."""
     ids = torch.randint(3, vocabulary, (2, TOKENS), generator=torch.Generator().manual_seed(0))
     cache, steps = None, []
-    with torch.no_grad(), float32_parts_in_double():
+    with torch.no_grad():
         for place in range(TOKENS):
             output = model(input_ids=ids[:, place : place + 1], past_key_values=cache, use_cache=True)
             cache = output.past_key_values

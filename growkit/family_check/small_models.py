@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from growkit.families.schema import Family
-from growkit.families.small_sizes import small_settings
+from growkit.families.small_sizes import SMALL, small_settings
 from growkit.families.stacked import join_experts
 from growkit.families.stock_config import hushed
 
@@ -37,7 +37,12 @@ def small_config(family: Family, **changes: Any) -> Any:
     """The stock config of a small model; `changes` are settings of it. Raises what transformers does of a bad one."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    return CONFIG_MAPPING[family.model_type](**{**small_settings(family), **changes})
+    settings = {**small_settings(family), **changes}
+    config = CONFIG_MAPPING[family.model_type](**settings)
+    padding = getattr(config, "pad_token_id", None)
+    if padding is not None and padding < SMALL["vocab"]:
+        return config
+    return type(config)(**{"pad_token_id": 0, **settings})
 
 
 def small_model(
