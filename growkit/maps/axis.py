@@ -178,8 +178,8 @@ def mean_filler(old: int, new: int, post_norm: bool, begins_normed: bool = False
     and the mean of the biases, so all of it holds one value, and what reads it must sum to 0; the token-wise part of
     that mean is lost, which is why the result is near and not exact.
 
-    begins_normed: pre-norm, but the stream begins behind a norm, which grows as post-norm ones do. What is lost there is
-    lost of the filler, and norms in layers, which see it, give it gain 0 too.
+    begins_normed: pre-norm, but the stream begins behind a norm, which grows as post-norm ones do. What is lost there
+    the filler lacks from there on, and norms in layers, which see it, give it gain 0 too.
     """
     whole = new // old
     index = cyclic_index(old, new)
