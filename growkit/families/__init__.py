@@ -13,6 +13,7 @@ from growkit.families import (
     fused,
     gpt,
     llama,
+    modernbert,
     moe,
     mpnet,
     nomic_bert,
@@ -20,7 +21,7 @@ from growkit.families import (
 )
 from growkit.families.schema import Family
 
-_FILES = (bert, gpt, llama, fused, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert)
+_FILES = (bert, gpt, llama, fused, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert, modernbert)
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 

@@ -183,7 +183,7 @@ def _gate(stored: Checkpoint, said: Mapping[str, Any], names: tuple[str, ...]) -
     if promised["fresh"]:
         check_tensor(stored, "fresh", torch.float64, (promised["fresh"],) * 2, (count,), AGAIN)
     held = {name: read_tensor(stored, name) for name in stored.tensors}
-    sound = {name: bool((held[name] >= 0).all()) for name in ("calibration", "fresh") if name in held}
+    sound: dict[str, bool] = {name: bool((held[name] >= 0).all()) for name in ("calibration", "fresh") if name in held}
     for name in names:
         shares = held[f"{name}.shares"]
         sound[f"{name}.scale"] = bool((held[f"{name}.scale"] > 0).all())
