@@ -61,7 +61,7 @@ def test_every_command_and_every_option_has_help():
     training = ["tokenize", "init", "eval", "teach", "pretrain", "tune", "skill learn", "skill apply-layer", "chain"]
     training += ["panel", "panel show", "skill check", "skill plug", "skill dial", "generate", "report", "push"]
     growing = ["widen", "stack", "grow", "fuse", "upcycle"]
-    assert list(COMMANDS) == [*growing, "merge", "delta", "apply", "verify", "inspect", *training]
+    assert list(COMMANDS) == [*growing, "merge", "delta", "apply", "verify", "inspect", "check-family", *training]
     for name, command in COMMANDS.items():
         assert command.help and run(*name.split(), "--help").exit_code == 0
         for parameter in command.params:

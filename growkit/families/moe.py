@@ -114,7 +114,12 @@ QWEN3_MOE = _moe(
         "mlp_only_layers": [],
         "use_sliding_window": False,
     },
-    small={"head_dim": 8, "norm_topk_prob": True, "attention_bias": True, "decoder_sparse_step": 2},  # only the middle layer has
+    small={
+        "head_dim": 8,
+        "norm_topk_prob": True,
+        "attention_bias": True,
+        "decoder_sparse_step": 2,
+    },  # only the middle layer has
     variants=({"norm_topk_prob": False, "decoder_sparse_step": 1},),
 )
 

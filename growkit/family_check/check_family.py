@@ -2,12 +2,13 @@
 is asked of a plan; ignorant of terminals.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
-from growkit.families import Family
+from growkit.families import FAMILIES, Family
 from growkit.family_check.blame import blamed
 from growkit.family_check.growths import growths_to_try
 from growkit.family_check.in_float64 import float32_parts_in_double
@@ -59,18 +60,13 @@ class FamilyCheck:
         return {"ok": self.ok, "faults": list(self.faults), **asdict(self)}
 
 
-def check_one(family: Family, done: Callable[[str], None] = lambda _growth: None) -> FamilyCheck:
-    """Hold one family against stock models: see `growkit check-family`.
-
-    done: called with the name of each growth that was measured. Raises CheckpointError where transformers has no class
-    of the family.
-    """
+def check_one(family: Family) -> FamilyCheck:
+    """Hold one family against stock models: its table first, then growths up to the first fault."""
     table = tuple(table_faults(family))
     growths: list[CheckedGrowth] = []
     with float32_parts_in_double():
         for checked in () if table else _growths(family):
             growths.append(checked)
-            done(checked.growth)
             if checked.fault:
                 break  # one fault has many faces
     return FamilyCheck(family=family.model_type, table=table, growths=tuple(growths))
@@ -80,9 +76,9 @@ def _growths(family: Family) -> Iterator[CheckedGrowth]:
     """Every growth of the language model, tied and untied; of its other settings and classes the telling ones."""
     language_model, *others = stock_classes(family)
     ways = [(language_model, {}, tied, None) for tied in (True, False)]
-    few = ("hidden x2", "hidden x1.5", "heads x2", "kv heads to heads", "head_dim x2", "ffn", "all")
+    few = ("hidden x1.5", "heads x2", "kv heads to heads", "head_dim x2", "hidden and ffn", "all")
     ways += [(language_model, variant, tied, few) for variant in family.variants for tied in (True, False)]
-    ways += [(other, {}, True, ("all",)) for other in others]
+    ways += [(other, {}, True, ("hidden and ffn", "all")) for other in others]
     for architecture, settings, tied, names in ways:
         config = small_config(family, **settings, tie_word_embeddings=tied)
         tries = growths_to_try(read_sizes(family, config.to_dict()))
@@ -99,9 +95,12 @@ def _checked(
     which = f"{what['model']}{_said(settings, tied)} grown by {name}"
     try:
         measured = grown_small(family, model, growth)
-    except (RequestError, CheckpointError) as refusal:
-        # a checkpoint that stock code made is never at fault, so a refusal of one is the table's unless a fact says why
+    except RequestError as refusal:
         return CheckedGrowth(**what, exactness="refused", difference=None, reason=str(refusal))
+    except CheckpointError as refusal:
+        # what stock code made is sound: a family may only say that its layers cannot stand elsewhere
+        fault = "" if "layers" in growth else f"{which}: growkit refuses what transformers made: {refusal}"
+        return CheckedGrowth(**what, exactness="refused", difference=None, reason=str(refusal), fault=fault)
     except (AssertionError, RuntimeError) as broken:
         return CheckedGrowth(**what, exactness="broken", difference=None, fault=f"{which} does not work: {broken}")
     fault = _fault(family, model, growth, measured, which)
@@ -128,12 +127,19 @@ def _said(settings: Mapping[str, Any], tied: bool) -> str:
     return f" ({', '.join([*words, 'head ' + ('tied' if tied else 'not tied')])})"
 
 
-def checked_families(
-    families: Mapping[str, Family], begin: Callable[[str], None] = lambda _family: None
-) -> Iterator[FamilyCheck]:
-    """One check after another. begin: called with the name of each family before it is checked."""
-    for name, family in families.items():
-        begin(name)
-        yield check_one(family)
-
-
+def check_families(names: Sequence[str], every: bool, done: Callable[[FamilyCheck], None]) -> tuple[FamilyCheck, ...]:
+    """Check families by name, or all. done: called with each check when it is done. Raises RequestError for a name that
+    is no family's, or for none.
+    """
+    if bool(names) == every:
+        raise RequestError("name the families to check, such as `growkit check-family llama`, or all of them by --all")
+    for name in names:
+        if name not in FAMILIES:
+            nearest = get_close_matches(name, FAMILIES, 1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(sorted(FAMILIES))}"
+            raise RequestError(f"growkit has no family {name!r}{hint}")
+    checks = []
+    for name in dict.fromkeys(names) if names else FAMILIES:
+        checks.append(check_one(FAMILIES[name]))
+        done(checks[-1])
+    return tuple(checks)

@@ -22,8 +22,9 @@ def growths_to_try(sizes: Mapping[str, int]) -> dict[str, GROWN]:
         "head_dim x2": dict(head_dim=2 * dim),
         "head_dim +4": dict(head_dim=dim + 4),
         "ffn": dict(ffn=2 * sizes["ffn"] + 21),
+        "hidden and ffn": dict(hidden=2 * hidden, ffn=3 * sizes["ffn"] + 11),
+        "layers": dict(layers=sizes["layer"] + 1, depth="identity"),
         "all": dict(hidden=2 * hidden, ffn=3 * sizes["ffn"] + 11, layers=sizes["layer"] + 2, depth="identity"),
-        "layers, identity": dict(layers=sizes["layer"] + 1, depth="identity"),
         "hidden x2, random": dict(hidden=2 * hidden, mapping="random"),
         "hidden x2, aki": dict(hidden=2 * hidden, method="aki"),
     }

@@ -51,14 +51,14 @@ def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> Measur
     vocabulary = family.number(config, family.sizes["vocab"])
     causal = family.causal
     ours, theirs = (whole(one, causal, vocabulary) for one in (model, grown))
-    difference = max(relative(value, _on_one_footing(name, value, theirs[name], plan.growth.maps)) for name, value in ours.items())
+    difference = max(
+        relative(value, _on_one_footing(name, value, theirs[name], plan.growth.maps)) for name, value in ours.items()
+    )
     if causal and family.has_language_head(type(model).__name__):
         difference = max(difference, relative(ours["logits"], stepwise(grown, vocabulary)))
     return Measured(plan=plan, grown=grown, difference=difference)
 
 
-def _on_one_footing(
-    name: str, ours: torch.Tensor, theirs: torch.Tensor, maps: Mapping[str, AxisMap]
-) -> torch.Tensor:
+def _on_one_footing(name: str, ours: torch.Tensor, theirs: torch.Tensor, maps: Mapping[str, AxisMap]) -> torch.Tensor:
     """What the grown model puts out, hidden states collapsed to the source's width."""
     return collapse(theirs, maps[AXIS_OF[name]]) if ours.shape != theirs.shape and name in AXIS_OF else theirs
