@@ -12,15 +12,34 @@ from growkit.families import (
     eurobert,
     fused,
     gpt,
+    layer_normed,
     llama,
+    llama_kin,
     moe,
     mpnet,
     nomic_bert,
+    olmo,
     roberta,
 )
 from growkit.families.schema import Family
 
-_FILES = (bert, gpt, llama, fused, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert)
+_FILES = (
+    bert,
+    gpt,
+    llama,
+    fused,
+    moe,
+    roberta,
+    electra,
+    mpnet,
+    eurobert,
+    albert,
+    deberta,
+    nomic_bert,
+    llama_kin,
+    layer_normed,
+    olmo,
+)
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 

@@ -113,6 +113,8 @@ class Family(TensorNames):
     # what transformers' config class fills in where a key is absent, for those that growth asks of every model; None:
     # what follows from other sizes. Of any other key the class is asked
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    # config key -> (values at which it is off, axes that it keeps from growing, why)
+    forbids: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
 
     @property
@@ -123,6 +125,10 @@ class Family(TensorNames):
     def head_has_norm(self, names: Iterable[str]) -> bool:
         """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
         return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
+
+    def norms_head(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model that has a norm with a gain before its head."""
+        return any(self.tensors.get(self.template(name), "").startswith("~/") for name in names)
 
     def keys(self, axis: str) -> tuple[str, ...]:
         """The config keys that a size is written under; none for an axis whose size no config of the family states."""
