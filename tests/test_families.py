@@ -3,6 +3,7 @@ them, and every task head carried through growth.
 """
 
 import re
+from math import prod
 
 import pytest
 import tiny
@@ -41,16 +42,14 @@ def shapes_of(family: str, architecture: str, **changes) -> dict[str, tuple[int,
 def test_every_tensor_has_axes_that_multiply_to_its_shape(family):
     for architecture in classes(family):
         config = tiny.ALL[family][0](**tiny.ALL[family][1])
-        sizes = {**read_sizes(FAMILIES[family], config.to_dict()), "qkv": 3}
+        sizes = read_sizes(FAMILIES[family], config.to_dict())
         for name, shape in shapes_of(family, architecture).items():
             dimensions = FAMILIES[family].axes_of(name, architecture)
             for dimension, size in zip(dimensions, shape, strict=True):
                 if dimension.axes[0] in UNSIZED:
                     continue
-                product = 1
-                for axis in dimension.axes:
-                    product *= sizes[BASE.get(axis, axis)]
-                assert product == size, (architecture, name, dimension)
+                total = sum(prod(sizes[BASE.get(axis, axis)] for axis in block) for block in dimension.blocks)
+                assert total == size, (architecture, name, dimension)
 
 
 def test_every_line_of_a_table_is_some_stock_tensor():
@@ -59,6 +58,8 @@ def test_every_line_of_a_table_is_some_stock_tensor():
     found, lines = {}, {}
     for family, row in FAMILIES.items():
         settings = [dict(tie_word_embeddings=True), dict(tie_word_embeddings=False), *SETTINGS.get(family, ())]
+        for alternatives in row.stored_where.values():
+            settings += [{key: values[0] for key, values in one.items()} for one in alternatives]
         stock = {n for a in classes(family) for changes in settings for n in shapes_of(family, a, **changes)}
         found[family] = {row.template(name) for name in stock} | STORED_COPIES
         lines[family] = {name for name in row.tensors if name.endswith(".weight")}
@@ -181,7 +182,8 @@ def test_settings_growkit_does_not_understand_are_refused(family, setting, reaso
 @pytest.mark.parametrize(
     ("pattern", "text"),
     [
-        ("(qkv head head_dim) /hidden", "write read"),
+        ("(head: head query_dim | head key_dim | head value_dim) /hidden", "write read"),
+        ("/hidden (ffn | ffn)", "read write"),
         ("~/hidden", "gain"),
         ("+head_hidden", "shift"),
         ("vocab hidden", "write write"),
@@ -191,7 +193,9 @@ def test_notation(pattern, text):
     assert " ".join(dimension.role for dimension in parse(pattern)) == text
 
 
-@pytest.mark.parametrize("pattern", ["hiden", "//hidden", "(head", "hidden*", "~~hidden"])
+@pytest.mark.parametrize(
+    "pattern", ["hiden", "//hidden", "(head", "hidden*", "~~hidden", "(ffn |)", "(heads: ffn | ffn)"]
+)
 def test_notation_refuses_what_it_does_not_know(pattern):
     with pytest.raises(ValueError, match=re.escape(pattern)):
         parse(pattern)

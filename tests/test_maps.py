@@ -54,6 +54,25 @@ def test_maps_are_complete(size, seed):
         np.testing.assert_allclose(axis.completeness(), 1.0, rtol=1e-12)
 
 
+@given(st.integers(1, 4), sizes, sizes, seeds)
+def test_blocks_that_are_dealt_out_are_the_blocks_one_after_another_in_other_places(parts, first, second, seed):
+    """Which entry comes from which, by the blocks' own indices: (part, block, entry) against (block, part, entry)."""
+    blocks = [copies(parts * old, drawn(parts * old, parts * new, seed)) for old, new in (first, second)]
+    dealt, plain = concatenate(blocks, parts, parts), concatenate(blocks)
+
+    def places(widths: list[int]) -> np.ndarray:
+        """Where each place of the plain order is in the dealt one."""
+        own = [
+            np.arange(parts * width).reshape(parts, width) + sum(widths[:n]) * parts for n, width in enumerate(widths)
+        ]
+        return np.concatenate(own, axis=1).ravel()
+
+    old, new = places([first[0], second[0]]), places([first[1], second[1]])
+    np.testing.assert_array_equal(old[dealt.index], plain.index[new])
+    for role, side in dealt.sides.items():
+        np.testing.assert_array_equal(side.amplitude, plain.sides[role].amplitude[new])
+
+
 @given(sizes, seeds)
 def test_norms_see_the_same_statistics(size, seed):
     old, new = size

@@ -48,6 +48,9 @@ CONFIGS = {
         dict(EXPERTS, head_dim=8, attention_bias=True, decoder_sparse_step=2),
     ),
 }
+MODERN = dict(
+    BASE, max_position_embeddings=64, local_attention=6, norm_bias=True, attention_bias=True, mlp_bias=True
+) | (dict(classifier_bias=True, pad_token_id=1, bos_token_id=1, eos_token_id=1, cls_token_id=1, sep_token_id=1))
 # families that test_encoders grows, beside those that every test does
 MORE = {
     "xlm-roberta": (transformers.XLMRobertaConfig, dict(BASE, max_position_embeddings=66, pad_token_id=1)),
@@ -63,19 +66,38 @@ MORE = {
         dict(BASE, max_position_embeddings=64, type_vocab_size=2, relative_attention=True, position_buckets=8)
         | dict(norm_rel_ebd="layer_norm", pos_att_type=["c2p", "p2c"], embedding_size=12),
     ),
+    "nomic_bert": (transformers.NomicBertConfig, dict(BASE, max_position_embeddings=64)),
+    "modernbert": (transformers.ModernBertConfig, MODERN),
+    "modernbert-decoder": (transformers.ModernBertDecoderConfig, dict(MODERN, norm_bias=False)),
+    "gte": (transformers.GteConfig, dict(BASE, max_position_embeddings=64, type_vocab_size=2)),
 }
-ALL = {**CONFIGS, **MORE}
+# decoders that test_shaped grows
+SHAPED = {
+    "phi3": (transformers.Phi3Config, dict(DECODER, pad_token_id=0)),
+    "gpt_bigcode": (
+        transformers.GPTBigCodeConfig,
+        dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64, n_inner=40),
+    ),
+    "falcon": (
+        transformers.FalconConfig,
+        dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, ffn_hidden_size=40, bias=True)
+        | dict(new_decoder_architecture=True, num_kv_heads=2),
+    ),
+}
+ALL = {**CONFIGS, **MORE, **SHAPED}
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 DENSE = tuple(family for family in CONFIGS if family not in MIXTURES)
 ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
 STEMS = dict(
     bert="Bert", roberta="Roberta", distilbert="DistilBert", gpt2="GPT2", gpt_neox="GPTNeoX", opt="OPT", llama="Llama",
     mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", gemma="Gemma", gemma2="Gemma2", olmo2="Olmo2", phi="Phi",
+    phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
     mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe", electra="Electra", mpnet="MPNet",
     eurobert="EuroBert", albert="Albert", camembert="Camembert",
 ) | {
     "xlm-roberta": "XLMRoberta", "xlm-roberta-xl": "XLMRobertaXL", "data2vec-text": "Data2VecText",
-    "deberta-v2": "DebertaV2",
+    "deberta-v2": "DebertaV2", "nomic_bert": "NomicBert", "gte": "Gte", "modernbert": "ModernBert",
+    "modernbert-decoder": "ModernBertDecoder",
 }  # fmt: skip
 
 

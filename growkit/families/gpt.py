@@ -4,6 +4,8 @@ from growkit.families.keys import Both
 from growkit.families.modules import conv1d, linear, norm, task_heads
 from growkit.families.schema import LAYER, Family, Norms, Positions, Rotary
 
+EACH_HEAD = "(head: head query_dim | head key_dim | head value_dim)"  # of each head its query, its key and its value
+
 GPT2 = Family(
     model_type="gpt2",
     sizes={
@@ -18,7 +20,7 @@ GPT2 = Family(
         "wte.weight": "vocab hidden",
         "wpe.weight": "position hidden",
         **norm("h.{layer}.ln_1"),
-        **conv1d("h.{layer}.attn.c_attn", "(qkv head head_dim)", "hidden"),
+        **conv1d("h.{layer}.attn.c_attn", "(head query_dim | head key_dim | head value_dim)", "hidden"),
         **conv1d("h.{layer}.attn.c_proj", "hidden", "(head value_dim)"),
         **norm("h.{layer}.ln_2"),
         **conv1d("h.{layer}.mlp.c_fc", "ffn", "hidden"),
@@ -58,7 +60,7 @@ GPT_NEOX = Family(
     tensors={
         "embed_in.weight": "vocab hidden",
         **norm("layers.{layer}.input_layernorm"),
-        **linear("layers.{layer}.attention.query_key_value", "(head qkv head_dim)", "hidden"),
+        **linear("layers.{layer}.attention.query_key_value", EACH_HEAD, "hidden"),
         **linear("layers.{layer}.attention.dense", "hidden", "(head value_dim)"),
         **norm("layers.{layer}.post_attention_layernorm"),
         **linear("layers.{layer}.mlp.dense_h_to_4h", "ffn", "hidden"),

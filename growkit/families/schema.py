@@ -41,6 +41,8 @@ class Rotary:
     # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
     fraction_key: str = "partial_rotary_factor"
     base_key: str = "rope_theta"
+    # type of layers -> what the base of their frequencies is called outside a dictionary, where each type has its own
+    by_type: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class AttentionWindows:
 
     layer_cycle: tuple[str, ...] = ()  # layer_types of the first layers, again and again
     full_layers: str = ""  # or the key of how many first layers see everything where use_sliding_window is on
+    # or what the config class lists of each layer by a rule of its own, such as a number under sliding_window_pattern
+    listed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,12 @@ class Family(TensorNames):
     # config key of how many times the layers are passed in turn, where that is more often than there are layers
     passes: str = ""
     embedding_scaled: bool = False  # the model multiplies its embeddings by sqrt(hidden)
+    # config key -> value: where a config has it, kv heads are a size of their own; else each head has one
+    grouped_where: Mapping[str, Any] = field(default_factory=dict)
+    # config key -> value: where a config has it, and kv heads are no size of their own, all heads share one
+    one_kv_head: Mapping[str, Any] = field(default_factory=dict)
+    # template -> alternatives, each config key -> values: only where one of them holds do layers have this tensor
+    stored_where: Mapping[str, tuple[Mapping[str, tuple[Any, ...]], ...]] = field(default_factory=dict)
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
     windows: AttentionWindows = AttentionWindows()
@@ -110,10 +120,13 @@ class Family(TensorNames):
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
 
-    @property
-    def head_has_norm(self) -> bool:
-        """Whether the language-model head has a layer and a norm of its own, over what that layer writes."""
-        return any(axes.startswith("~/head_") for axes in self.tensors.values())
+    def begins_normed(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model whose stream a norm writes before the first layer."""
+        return any("normed" in self.tensors.get(self.template(name), "") for name in names)
+
+    def head_has_norm(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
+        return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
 
     def keys(self, axis: str) -> tuple[str, ...]:
         """The config keys that a size is written under; none for an axis whose size no config of the family states."""
@@ -156,6 +169,16 @@ class Family(TensorNames):
             return stated
         return stated - ((self.value(config, after) or 0) if isinstance(after, str) else after) - 1
 
+    def groups_heads(self, config: Mapping[str, Any]) -> bool:
+        """Whether kv heads of a config's model are a size of their own."""
+        where = self.grouped_where.items()
+        return "kv_head" in self.sizes and all(self.value(config, key) == value for key, value in where)
+
+    def shares_kv(self, config: Mapping[str, Any]) -> bool:
+        """Whether all heads of a config's model share one kv head by design."""
+        where = self.one_kv_head.items()
+        return any(self.value(config, key) == value for key, value in where) and not self.groups_heads(config)
+
     def is_sparse(self, config: Mapping[str, Any], layer: int) -> bool:
         """Whether a layer, counted from 0, has experts. Raises CheckpointError for a config that does not say it
         soundly.
@@ -175,18 +198,27 @@ class Family(TensorNames):
         """
         there = {self.stem(name) for name in names}
         weights = [name for name in self.tensors if name.endswith(".weight")]
-        in_layers = [name for name in weights if "{layer}" in name and name not in self.optional]
+        in_layers = [name for name in weights if "{layer}" in name]
         experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
         needed = []
         for layer in range(layers):
             other = _DENSE if self.is_sparse(config or {}, layer) else _SPARSE
             for name in in_layers:
-                if not self._words(name) & other:
+                if layer == 0 and name in self.first_lacks:
+                    continue
+                if not self._words(name) & other and self._is_stored(name, config):
                     numbers = range(experts) if "{expert}" in name else (0,)
                     at = name.replace("{layer}", str(layer))
                     needed += [at.replace("{expert}", str(number)) for number in numbers]
         needed += [self.embedding, *(name for name in weights if self.tensors[name] == "~/hidden")]
         return [name for name in needed if name not in there]
+
+    def _is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
+        """Whether a model of this config has a tensor; without a config, those that only some models have are none."""
+        alternatives = self.stored_where.get(template)
+        if alternatives is None or config is None:
+            return alternatives is None
+        return any(all(self.value(config, k) in values for k, values in one.items()) for one in alternatives)
 
     def _words(self, template: str) -> set[str]:
         """The axes of a tensor, those in its name included."""

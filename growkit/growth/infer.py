@@ -57,8 +57,7 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
         )
     products = _axis_products(shapes, family)
     sizes: dict[str, int] = {axes[0]: size for axes, size in products.items() if len(axes) == 1}
-    queries = products.get(("head", "head_dim")) or products.get(("qkv", "head", "head_dim"), 0) // 3
-    queries = queries or products.get(("head", "qkv", "head_dim"), 0) // 3
+    queries = products.get(("head", "head_dim"), 0)
     if "head_dim" in sizes and queries:
         heads = queries // sizes["head_dim"]
     if heads is None:
@@ -68,7 +67,7 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
     if heads < 1 or queries % heads:
         raise RequestError(f"--source-heads {heads} does not divide the {queries} rows of the query projection")
     sizes |= {"head": heads, "head_dim": queries // heads}
-    if ("kv_head", "head_dim") in products:
+    if products.get(("kv_head", "head_dim")):
         sizes["kv_head"] = products["kv_head", "head_dim"] // sizes["head_dim"]
     sizes["layer"] = 1 + max((family.layer_of(name) or 0 for name in shapes), default=0)
     config: dict[str, Any] = {"architectures": [family.architecture(list(shapes))], "model_type": family.model_type}
@@ -85,8 +84,11 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
 
 
 def _axis_products(shapes: Shapes, family: Family) -> dict[tuple[str, ...], int]:
-    """Base axes of a dimension -> its size, for every dimension of every tensor; they must agree."""
+    """Base axes of a block -> its size, for every dimension of every tensor; they must agree. Of a dimension of several
+    blocks, where others say all but one kind of them, that kind's.
+    """
     products: dict[tuple[str, ...], int] = {}
+    fused: list[tuple[list[tuple[str, ...]], int]] = []
     for name, shape in shapes.items():
         if family.is_buffer(name):
             continue
@@ -96,12 +98,21 @@ def _axis_products(shapes: Shapes, family: Family) -> dict[tuple[str, ...], int]
                 f"tensor {name!r} has shape {list(shape)}, but a {family.model_type} has it in {len(dimensions)}-d"
             )
         for dimension, size in zip(dimensions, shape):
-            axes = tuple(base(axis) for axis in dimension.axes)
+            blocks = [tuple(base(axis) for axis in block) for block in dimension.blocks]
+            axes = blocks[0]
             if axes[0] in UNSIZED and axes[0] != "position":
+                continue
+            if len(blocks) > 1:
+                fused.append((blocks, size))
                 continue
             if products.setdefault(axes, size) != size:
                 raise CheckpointError(
                     f"tensor {name!r} has {size} for {' x '.join(axes)} where others have {products[axes]}; the file"
                     f" mixes models, or is no {family.model_type}"
                 )
+    for blocks, size in fused:
+        unknown = [block for block in blocks if block not in products]
+        rest = size - sum(products[block] for block in blocks if block in products)
+        if len({*unknown}) == 1 and rest % len(unknown) == 0:
+            products[unknown[0]] = rest // len(unknown)
     return products

@@ -15,7 +15,7 @@ import numpy as np
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.maps.axis import ABSENT, AxisMap, concatenate, identity, outer
-from growkit.maps.notation import GAIN, QKV, READ, SHIFT, UNSIZED, WRITE, Dimension, base, parse
+from growkit.maps.notation import GAIN, READ, SHIFT, UNSIZED, WRITE, Dimension, base, parse
 from growkit.operators.rule import Rule, Selection, rule_of, select
 
 Maps = Mapping[str, AxisMap]
@@ -62,23 +62,21 @@ class Growth:
         return float(np.sqrt(hidden.old / hidden.new)) if self.family.embedding_scaled else 1.0
 
 
-def composite(axes: tuple[str, ...], maps: Maps) -> AxisMap:
-    """The map of a composite dimension. A fused qkv is three blocks whose slots grow by their own rules."""
-    if QKV in axes:
-        place = axes.index(QKV)
-        after = axes[place + 1 :]
-        roles = ("query_dim", "key_dim", "value_dim")
-        parts = [composite(tuple(role if a == "head_dim" else a for a in after), maps) for role in roles]
-        block = concatenate(parts)
-        return outer(composite(axes[:place], maps), block) if place else block
-    return reduce(outer, (maps[axis] for axis in axes))
+def composite(dimension: Dimension, maps: Maps) -> AxisMap:
+    """The map of a dimension of several axes: of each block their product, of several blocks one after another."""
+    blocks = [reduce(outer, (maps[axis] for axis in block)) for block in dimension.blocks]
+    if len(blocks) == 1:
+        return blocks[0]
+    dealt = dimension.dealt or "1"
+    return concatenate(blocks, *((int(dealt),) * 2 if dealt.isdigit() else (maps[dealt].old, maps[dealt].new)))
 
 
 def dimension_map(dimension: Dimension, size: int, growth: Growth) -> AxisMap:
     """The map of one dimension of one tensor; axes without a size of their own stay as they are."""
     if dimension.axes[0] in UNSIZED:
         return growth.once(("kept", size), lambda: identity(size))
-    return growth.once(("map", dimension.axes), lambda: composite(dimension.axes, growth.maps))
+    key = ("map", dimension.blocks, dimension.dealt)
+    return growth.once(key, lambda: composite(dimension, growth.maps))
 
 
 def check_shape(name: str, shape: Shape, growth: Growth) -> None:
@@ -96,7 +94,7 @@ def _check_shape(name: str, shape: Shape, growth: Growth) -> None:
         )
     expected = [dimension_map(d, size, growth).old for d, size in zip(dimensions, shape)]
     if len(dimensions) != len(shape) or expected != list(shape):
-        axes = " x ".join("*".join(base(axis) for axis in d.axes) for d in dimensions)
+        axes = " x ".join(" + ".join("*".join(base(axis) for axis in block) for block in d.blocks) for d in dimensions)
         wanted = expected if len(dimensions) == len(shape) else f"{len(dimensions)} dimensions"
         raise CheckpointError(
             f"tensor {name!r} has shape {list(shape)} but config.json says {wanted} ({axes}); one of them is wrong"
@@ -158,7 +156,7 @@ def head_factor(axis: AxisMap, growth: Growth) -> np.ndarray:
     does.
     """
     read = growth.share * axis.sides[READ].amplitude
-    embedding = composite(parse(growth.family.tensors[growth.family.embedding])[-1].axes, growth.maps)
+    embedding = composite(parse(growth.family.tensors[growth.family.embedding])[-1], growth.maps)
     written = embedding.sides[WRITE].amplitude
     if written.shape != read.shape:
         raise CheckpointError(

@@ -16,7 +16,7 @@ The residual stream never needs an edited norm epsilon here: copies are scaled s
 the axis is unchanged (sum over all j of write[j]**2 * x[s(j)]**2, divided by the new size, equals the old mean square).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -169,7 +169,7 @@ def norm_undone_copies(old: int, index: np.ndarray) -> AxisMap:
     return axis_map(isometric.name, old, index, write, write * old / len(index), gain=1.0 / write)
 
 
-def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
+def mean_filler(old: int, new: int, post_norm: bool, begins_normed: bool = False) -> AxisMap:
     """Whole copies, and for the rest of the axis the mean of all old entries (LEMON, arXiv 2310.07999): for LayerNorm.
 
     A filler that always equals the stream's mean leaves LayerNorm's mean as it is; scaling the copies by sqrt(new /
@@ -177,6 +177,9 @@ def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
     its bias must be 0 and what reads it is free. Post-norm, the norm's own output is the stream: the filler gets gain 0
     and the mean of the biases, so all of it holds one value, and what reads it must sum to 0; the token-wise part of
     that mean is lost, which is why the result is near and not exact.
+
+    begins_normed: pre-norm, but the stream begins behind a norm, which grows as post-norm ones do. What is lost there
+    the filler lacks from there on, and norms in layers, which see it, give it gain 0 too.
     """
     whole = new // old
     index = cyclic_index(old, new)
@@ -189,9 +192,13 @@ def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
         index,
         write=amplitude,
         read=1.0 / (whole * amplitude),
-        gain=np.where(filler & post_norm, 0.0, 1.0),
+        gain=np.where(filler & (post_norm or begins_normed), 0.0, 1.0),
         shift=np.where(filler & (not post_norm), 0.0, amplitude),
-        modes={WRITE: mean, READ: np.where(filler, BALANCED if post_norm else FREE, GATHER), SHIFT: mean * post_norm},
+        modes={
+            WRITE: mean,
+            READ: np.where(filler, BALANCED if post_norm or begins_normed else FREE, GATHER),
+            SHIFT: mean * post_norm,
+        },
     )
 
 
@@ -234,12 +241,25 @@ def outer(left: AxisMap, right: AxisMap) -> AxisMap:
     return AxisMap(f"{left.name} x {right.name}", left.old * right.old, index, sides)
 
 
-def concatenate(parts: list[AxisMap]) -> AxisMap:
-    """The map of an axis that is several blocks one after another, such as the q, k, v of a fused projection."""
-    offsets = np.cumsum([0, *(part.old for part in parts)])
-    index = np.concatenate([part.index + offset for part, offset in zip(parts, offsets)])
+def concatenate(parts: Sequence[AxisMap], old: int = 1, new: int = 1) -> AxisMap:
+    """The map of an axis that is several blocks one after another, such as the q, k, v of a fused projection.
+
+    old, new: in how many equal parts the blocks are dealt out, a part of each block in turn: a key-value head and the
+    queries that read it. Every block's sizes are multiples of them.
+    """
+    widths = [part.old // old for part in parts]  # of each block in one part
+    firsts = np.cumsum([0, *widths])
+
+    def dealt(blocks: Iterable[np.ndarray]) -> np.ndarray:
+        split = [rearrange(block, "(part entry) -> part entry", part=new) for block in blocks]
+        return rearrange(np.concatenate(split, axis=1), "part entry -> (part entry)")
+
+    index = dealt(
+        part.index // width * firsts[-1] + first + part.index % width
+        for part, width, first in zip(parts, widths, firsts)
+    )
     sides = {
-        role: Side(*(np.concatenate([getattr(p.sides[role], f) for p in parts]) for f in ("amplitude", "mode")))
+        role: Side(*(dealt(getattr(p.sides[role], f) for p in parts) for f in ("amplitude", "mode")))
         for role in parts[0].sides
     }
-    return AxisMap(" | ".join(part.name for part in parts), int(offsets[-1]), index, sides)
+    return AxisMap(" | ".join(part.name for part in parts), old * int(firsts[-1]), index, sides)

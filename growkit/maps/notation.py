@@ -9,6 +9,12 @@ in einops), and a mark says what the tensor does with the axis:
     "~/hidden"                    the same for the last norm before the output head: a tied head cannot be rescaled
                                   (it is the embedding), so this norm carries the head's read amplitude for it
 
+A dimension may be several blocks one after another, as fused projections have it, or dealt out: so much of each block
+for the first of an axis (or of a number of equal parts), then for the second:
+
+    "(head query_dim | kv_head key_dim | kv_head value_dim)"          all queries, all keys, all values
+    "(kv_head: head query_dim | kv_head key_dim | kv_head value_dim)" for each kv head its queries, its key, its value
+
 "{layer}" and "{expert}" in a tensor's name are axes too; they just live in the name.
 
 Several words can name one size, because one size can play several parts: query_dim, key_dim and value_dim are all
@@ -17,7 +23,7 @@ head_dim, but a key may be padded with zeros where a value is copied. BASE holds
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 # axis -> the axis that has its size in the config
 BASE = {
@@ -26,6 +32,7 @@ BASE = {
     "query_dim": "head_dim",
     "key_dim": "head_dim",
     "value_dim": "head_dim",
+    "normed": "hidden",  # the stream where a norm writes it before the first layer, and norms stand before blocks
     "pooled": "hidden",  # the pooler's output: same size as hidden, but not the residual stream
     "head_hidden": "hidden",  # what the masked-LM head's own layer writes
     "head_embedding": "embedding",  # the same where a tied head is as wide as the embeddings
@@ -35,21 +42,28 @@ BASE = {
 # except where the two are equal and there is no projection, so that it is hidden
 SIZED = ("hidden", "embedding", "head", "kv_head", "head_dim", "ffn", "shared_ffn", "dense_ffn", "expert", "vocab")
 UNSIZED = ("position", "type", "bucket", "label", "gate")  # sizes come from the tensor itself
-QKV = "qkv"  # a fused projection: three blocks, whose head_dim is query_dim, key_dim and value_dim in turn
-WORDS = frozenset((*BASE, *SIZED, *UNSIZED, QKV))
+WORDS = frozenset((*BASE, *SIZED, *UNSIZED))
 
 WRITE, READ, GAIN, SHIFT = "write", "read", "gain", "shift"
 _ROLES = {"": WRITE, "/": READ, "~": GAIN, "+": SHIFT}
-_TERM = re.compile(r"([~+]?/?)(\([a-z_ ]+\)|[a-z_]+)")
+_TERM = re.compile(r"([~+]?/?)(?:([a-z_]+)|\((?:(\w+): *)?([a-z_ |]+)\))")
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One dimension of one tensor: its axes in row-major order, its role, and whether a tied head reads behind it."""
+    """One dimension of one tensor: the axes of its blocks in row-major order (most have one block), its role, whether a
+    tied head reads behind it, and the axis or number of parts by which its blocks are dealt out; "" for none.
+    """
 
-    axes: tuple[str, ...]
+    blocks: tuple[tuple[str, ...], ...]
     role: str
     before_head: bool = False
+    dealt: str = ""
+
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        """The axes of all blocks, one after another."""
+        return tuple(axis for block in self.blocks for axis in block)
 
 
 @cache
@@ -64,13 +78,16 @@ def parse(pattern: str) -> tuple[Dimension, ...]:
         match = _TERM.fullmatch(term)
         if match is None:
             raise ValueError(f"{term!r} in pattern {pattern!r} is not an axis term")
-        mark, body = match.groups()
-        axes = tuple(body.strip("()").split())
-        unknown = [axis for axis in axes if axis not in WORDS]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} in pattern {pattern!r} is not one of the axis words {sorted(WORDS)}")
+        mark, single, dealt, several = match.groups()
+        blocks = tuple(tuple(block.split()) for block in (single or several).split("|"))
+        words = [*(axis for block in blocks for axis in block), *([dealt] if dealt and not dealt.isdigit() else [])]
+        unknown = [axis for axis in words if axis not in WORDS]
+        if unknown or not all(blocks):
+            wrong = unknown[0] if unknown else ""
+            raise ValueError(f"{wrong!r} in pattern {pattern!r} is not one of the axis words {sorted(WORDS)}")
         before_head = len(mark) == 2
-        dimensions.append(Dimension(axes, _ROLES[mark[0] if before_head else mark], before_head))
+        role = _ROLES[mark[0] if before_head else mark]
+        dimensions.append(Dimension(blocks, role, before_head, dealt or ""))
     return tuple(dimensions)
 
 

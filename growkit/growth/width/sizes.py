@@ -47,6 +47,8 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
                     " models where they are one size"
                 )
     sizes.setdefault("ffn", 4 * sizes["hidden"])  # GPT-2's n_inner: null
+    if not family.groups_heads(config):
+        sizes["kv_head"] = 1 if family.shares_kv(config) else sizes["head"]
     sizes.setdefault("kv_head", sizes["head"])
     if "embedding" in family.sizes:
         sizes.setdefault("embedding", sizes["hidden"])
@@ -73,10 +75,13 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
     asked = {axis: size for axis, size in request.items() if size is not None}
     rotary = rotary_size(family, config, old["head_dim"])
     for axis, size in asked.items():
-        if axis == "kv_head" and axis not in family.sizes:
-            raise RequestError(f"{family.model_type} has no kv heads of their own; use --heads")
+        if axis == "kv_head" and not family.groups_heads(config):
+            own = "one for all heads" if family.shares_kv(config) else "one for each head"
+            raise RequestError(f"{family.model_type} has no kv heads of their own but {own}; use --heads")
         if size < old[axis]:
             raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
+    if family.shares_kv(config):
+        asked["kv_head"] = 1
     resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden
 
     def attempt(values: Mapping[str, int]) -> Sizes | str:
@@ -96,7 +101,6 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
 def _with_own_head_dim(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
     """Sizes where head_dim is a config key of its own; a sentence where they do not come out whole."""
     new = {**old, **asked}
-    group = old["head"] // old["kv_head"]
     if "head" not in asked and "hidden" in asked:
         if old["head"] * new["hidden"] % old["hidden"]:
             ratio = old["head"] * new["hidden"] / old["hidden"]
@@ -105,9 +109,7 @@ def _with_own_head_dim(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
                 " divides"
             )
         new["head"] = old["head"] * new["hidden"] // old["hidden"]
-    if "kv_head" not in asked and new["head"] != old["head"] and new["head"] % group == 0:
-        new["kv_head"] = new["head"] // group
-    return _with_ffn(old, new, asked)
+    return _with_ffn(old, _with_groups(old, new, asked), asked)
 
 
 def _heads_fill_hidden(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
@@ -122,13 +124,20 @@ def _heads_fill_hidden(old: Sizes, asked: Mapping[str, int]) -> Sizes | str:
     if new["hidden"] % new["head_dim"]:
         return f"hidden {new['hidden']} is no multiple of head_dim {new['head_dim']}"
     new["head"] = new["hidden"] // new["head_dim"]
+    new = _with_groups(old, new, asked)
     if "head" in asked and asked["head"] != new["head"]:
         return (
             f"--heads {asked['head']} x --head-dim {new['head_dim']} is {asked['head'] * new['head_dim']}, but in this"
             f" family it must be hidden, {new['hidden']}"
         )
-    new["kv_head"] = new["head"]
     return _with_ffn(old, new, asked)
+
+
+def _with_groups(old: Sizes, new: Sizes, asked: Mapping[str, int]) -> Sizes:
+    """As many query heads for each kv head as before, where heads change and that comes out whole."""
+    group = old["head"] // old["kv_head"]
+    whole = "kv_head" not in asked and new["head"] != old["head"] and new["head"] % group == 0
+    return {**new, "kv_head": new["head"] // group} if whole else new
 
 
 def _with_ffn(old: Sizes, new: Sizes, asked: Mapping[str, int]) -> Sizes:
@@ -219,6 +228,8 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
                 and implied[axis] == new[axis]
                 and family.defaults.get(key) is None
             ):
+                continue
+            if axis == "kv_head" and family.shares_kv(config):
                 continue
             if axis in OPTIONS or axis in FOLLOWERS or axis == "embedding":
                 grown[key if key in family.defaults else stated_as(family.model_type, config, key)] = new[axis]

@@ -12,12 +12,12 @@ import torch
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
 from growkit.growth.width.sizes import read_sizes
-from growkit.maps.notation import QKV, READ, base, parse
+from growkit.maps.notation import READ, base, parse
 
 WRAPPED = ".base_layer"  # what PEFT, and growkit, call the module that a small one is around
 _ROUTING = {"expert", "gate"}
 _WIDTHS = {"ffn", "dense_ffn", "shared_ffn"}
-_KEYS_VALUES = {"key_dim", "value_dim", QKV}
+_KEYS_VALUES = {"key_dim", "value_dim"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +58,19 @@ def linears_among(family: Family, config: Mapping[str, Any], names: Iterable[str
         reads = [dimension for dimension in dimensions if dimension.role == READ]
         if len(dimensions) != 2 or len(reads) != 1 or family.of_each_expert(name):
             continue
-        writes = next(dimension for dimension in dimensions if dimension.role != READ).axes
+        written = next(dimension for dimension in dimensions if dimension.role != READ)
+        writes = written.axes
         if _ROUTING & {*writes}:
             continue
         # a fused projection is one for all three, as PEFT's table has it
-        heads = [3 if axis == QKV else sizes[base(axis)] for axis in writes[:-1]] if _KEYS_VALUES & {*writes} else [0]
+        blocks = written.blocks if _KEYS_VALUES & {*writes} else ()
         layers.append(
             LinearLayer(
                 module=name.removesuffix(".weight"),
                 across=dimensions[0].role == READ,
                 feed_forward=bool(_WIDTHS & {*reads[0].axes, *writes}),
                 reads_ffn=bool(_WIDTHS & {*reads[0].axes}),
-                heads=prod(heads),
+                heads=sum(prod(sizes[base(axis)] for axis in block[:-1]) for block in blocks),
                 reads=reads[0].axes,
             )
         )

@@ -1,0 +1,129 @@
+"""Decoders whose queries, keys and values are one projection: Phi-3, GPT-BigCode, Falcon. Data only."""
+
+from growkit.families.llama import OUTSIDE, llama_like
+from growkit.families.modules import linear, norm, task_heads
+from growkit.families.schema import LAYER, Family, Norms, Rotary
+
+# so much of each for every kv head: one for all heads, one for a group of them, or one for each
+EACH_KV_HEAD = "(kv_head: head query_dim | kv_head key_dim | kv_head value_dim)"
+
+PHI3 = llama_like(
+    "phi3",
+    "Phi3",
+    {
+        **OUTSIDE,
+        "layers.{layer}.self_attn.qkv_proj.weight": ("(head query_dim | kv_head key_dim | kv_head value_dim) /hidden"),
+        "layers.{layer}.self_attn.o_proj.weight": "hidden /(head value_dim)",
+        "layers.{layer}.mlp.gate_up_proj.weight": "(ffn | ffn) /hidden",
+        "layers.{layer}.mlp.down_proj.weight": "hidden /ffn",
+    },
+    switches={},
+)
+
+GPT_BIGCODE = Family(
+    model_type="gpt_bigcode",
+    sizes={
+        "hidden": "n_embd",
+        "head": "n_head",
+        "ffn": "n_inner",
+        "vocab": "vocab_size",
+        "layer": "n_layer",
+        "position": "n_positions",
+    },
+    tensors={
+        "wte.weight": "vocab hidden",
+        "wpe.weight": "position hidden",
+        **norm("h.{layer}.ln_1"),
+        **linear("h.{layer}.attn.c_attn", EACH_KV_HEAD, "hidden"),
+        **linear("h.{layer}.attn.c_proj", "hidden", "(head value_dim)"),
+        **norm("h.{layer}.ln_2"),
+        **linear("h.{layer}.mlp.c_fc", "ffn", "hidden"),
+        **linear("h.{layer}.mlp.c_proj", "hidden", "ffn"),
+        **norm("ln_f", before_head=True),
+        "lm_head.weight": "vocab /hidden",
+        **task_heads(),
+    },
+    norms=Norms(kind=LAYER),
+    embedding="wte.weight",
+    heads=("lm_head.weight",),
+    tied=True,
+    prefixes=("transformer.",),
+    architectures=(
+        ("score.weight", "GPTBigCodeForSequenceClassification"),
+        ("classifier.weight", "GPTBigCodeForTokenClassification"),
+        ("", "GPTBigCodeModel"),
+        ("*", "GPTBigCodeForCausalLM"),
+    ),
+    one_kv_head={"multi_query": True},
+    score_keys={"scale_attn_weights": False},
+    defaults={"n_inner": None, "scale_attn_weights": True, "multi_query": True},
+    buffers=("h.{layer}.attn.bias", "h.{layer}.attn.masked_bias"),
+    refused={"add_cross_attention": (False, "its cross-attention reads another model's hidden axis")},
+)
+
+_TWO_NORMS = {"new_decoder_architecture": (True,), "num_ln_in_parallel_attn": (None, 2)}
+FALCON = Family(
+    model_type="falcon",
+    sizes={
+        "hidden": "hidden_size",
+        "head": "num_attention_heads",
+        "kv_head": "num_kv_heads",
+        "ffn": "ffn_hidden_size",
+        "vocab": "vocab_size",
+        "layer": "num_hidden_layers",
+        "position": "max_position_embeddings",
+    },
+    tensors={
+        "word_embeddings.weight": "vocab hidden",
+        **norm("h.{layer}.input_layernorm"),
+        **norm("h.{layer}.ln_attn"),
+        **norm("h.{layer}.ln_mlp"),
+        **linear("h.{layer}.self_attention.query_key_value", EACH_KV_HEAD, "hidden"),
+        **linear("h.{layer}.self_attention.dense", "hidden", "(head value_dim)"),
+        **norm("h.{layer}.post_attention_layernorm"),
+        **linear("h.{layer}.mlp.dense_h_to_4h", "ffn", "hidden"),
+        **linear("h.{layer}.mlp.dense_4h_to_h", "hidden", "ffn"),
+        **norm("ln_f", before_head=True),
+        "lm_head.weight": "vocab /hidden",
+        **task_heads(),
+    },
+    norms=Norms(kind=LAYER),
+    rotary=Rotary(),
+    grouped_where={"new_decoder_architecture": True},
+    one_kv_head={"multi_query": True},
+    stored_where={
+        "h.{layer}.input_layernorm.weight": (
+            {"new_decoder_architecture": (False,)},
+            {"num_ln_in_parallel_attn": (1,)},
+        ),
+        "h.{layer}.ln_attn.weight": (_TWO_NORMS,),
+        "h.{layer}.ln_mlp.weight": (_TWO_NORMS,),
+        "h.{layer}.post_attention_layernorm.weight": (
+            {"new_decoder_architecture": (False,), "parallel_attn": (False,)},
+        ),
+    },
+    embedding="word_embeddings.weight",
+    heads=("lm_head.weight",),
+    tied=True,
+    prefixes=("transformer.",),
+    architectures=(
+        ("score.weight", "FalconForSequenceClassification"),
+        ("classifier.weight", "FalconForTokenClassification"),
+        ("qa_outputs.weight", "FalconForQuestionAnswering"),
+        ("", "FalconModel"),
+        ("*", "FalconForCausalLM"),
+    ),
+    refused={"alibi": (False, "its slopes depend on the number of heads, and their weight on head_dim")},
+    switches={"bias": "h.{layer}.mlp.dense_h_to_4h.bias"},
+    defaults={
+        "num_kv_heads": None,
+        "ffn_hidden_size": None,
+        "multi_query": True,
+        "new_decoder_architecture": False,
+        "num_ln_in_parallel_attn": None,
+        "parallel_attn": True,
+        "alibi": False,
+    },
+)
+
+FAMILIES = (PHI3, GPT_BIGCODE, FALCON)

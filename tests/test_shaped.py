@@ -1,0 +1,83 @@
+"""Decoders whose tensors hold more than one thing: grown as the plan says, whichever way their config shapes them."""
+
+import pytest
+import tiny
+from comparing import ALGEBRA, logits, stepwise
+
+from growkit import CheckpointError, RequestError, grow_state_dict
+from growkit.families import FAMILIES
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.infer import infer_config
+from growkit.growth.request import grow_recipe
+from growkit.growth.source_headers import Headers
+
+# a family, what its config says beside the tiny one's, whether its head is tied, and how it grows
+EXACT = [
+    ("phi3", dict(), True, dict(hidden=36, ffn=50)),
+    ("phi3", dict(), False, dict(heads=8, kv_heads=4, head_dim=10)),
+    ("gpt_bigcode", dict(), True, dict(hidden=36, ffn=50)),
+    ("gpt_bigcode", dict(multi_query=False), False, dict(hidden=48, heads=4, layers=4, depth="identity")),
+    ("falcon", dict(), True, dict(hidden=48, heads=8, kv_heads=4, ffn=50)),
+    (
+        "falcon",
+        dict(multi_query=False, new_decoder_architecture=False),
+        False,
+        dict(hidden=60, layers=4, depth="identity"),
+    ),
+    ("falcon", dict(new_decoder_architecture=False, parallel_attn=False), True, dict(head_dim=8)),
+    ("falcon", dict(num_ln_in_parallel_attn=1), False, dict(kv_heads=4)),
+]
+
+
+def grown(family: str, growth: dict, **changes):
+    """(the source, what the plan says of the function, the grown model)."""
+    model = tiny.make(family, **changes)
+    config = model.config.to_dict()
+    state = model.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    plan = grow_plan([Headers(label="tiny", shapes=shapes, dtypes=dtypes, config=config)], grow_recipe(**growth))
+    return model, str(plan.exactness), tiny.rebuild(model, *grow_state_dict(state, config, **growth))
+
+
+@pytest.mark.parametrize(("family", "changes", "tied", "growth"), EXACT)
+def test_exact(family, changes, tied, growth):
+    with tiny.float32_parts_in_double():
+        model, exactness, wide = grown(family, growth, tie_word_embeddings=tied, **changes)
+        ids = tiny.tokens()
+        reference = logits(model, ids)
+        assert exactness == "exact"
+        assert tiny.relative(reference, logits(wide, ids)) <= ALGEBRA
+        assert tiny.relative(reference, stepwise(wide, ids)) <= ALGEBRA
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "growth", "why"),
+    [
+        ("gpt_bigcode", dict(), dict(kv_heads=4), "one for all heads"),
+        ("falcon", dict(new_decoder_architecture=False), dict(kv_heads=4), "one for all heads"),
+        ("falcon", dict(new_decoder_architecture=False, multi_query=False), dict(kv_heads=8), "one for each head"),
+    ],
+)
+def test_refused(family, changes, growth, why):
+    model = tiny.make(family, **changes)
+    with pytest.raises(RequestError, match=why):
+        grow_state_dict(model.state_dict(), model.config, **growth)
+
+
+@pytest.mark.parametrize("family", ["phi3", "gpt_neox"])
+def test_sizes_show_in_fused_shapes(family):
+    config = tiny.make(family).config
+    shapes = {name: tuple(tensor.shape) for name, tensor in tiny.make(family).state_dict().items()}
+    found = infer_config(shapes, FAMILIES[family], heads=4)
+    sized = {key: value for key, value in found.items() if key.startswith(("num_", "hidden_", "intermediate_"))}
+    assert sized == {key: getattr(config, key) for key in sized} and "num_attention_heads" in sized
+
+
+def test_a_dropped_block_is_told_by_the_shape():
+    model = tiny.make("phi3")
+    state = model.state_dict()
+    name = "model.layers.1.mlp.gate_up_proj.weight"
+    state[name] = state[name][:-1].clone()
+    with pytest.raises(CheckpointError, match=r"says \[80, 24\] \(ffn \+ ffn x hidden\)"):
+        grow_state_dict(state, model.config, hidden=48)
