@@ -15,6 +15,7 @@ from growkit.families import (
     layer_normed,
     llama,
     llama_kin,
+    modernbert,
     moe,
     mpnet,
     nomic_bert,
@@ -39,6 +40,7 @@ _FILES = (
     llama_kin,
     layer_normed,
     olmo,
+    modernbert,
 )
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
