@@ -4,9 +4,14 @@ import pytest
 import tiny
 import torch
 import transformers
-from comparing import ALGEBRA, DIFFERS
+from comparing import ALGEBRA, DIFFERS, embed
+from on_disk import edit_weights
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
+import growkit
 from growkit import CheckpointError, RequestError, grow_state_dict
+from growkit.data.batches import batch_of
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.infer import infer_family
@@ -14,6 +19,7 @@ from growkit.growth.plan import forward_flops
 from growkit.growth.request import grow_recipe
 from growkit.growth.source_headers import Headers, is_tied
 from growkit.models.compare import collapse
+from growkit.training.objective import Predicted
 
 POST = tuple(family for family in tiny.MORE if FAMILIES[family].norms.after)
 EXACT = (dict(hidden=48, ffn=100), dict(head_dim=12))
@@ -107,7 +113,7 @@ def test_a_width_that_is_no_multiple(family):
 @pytest.mark.parametrize("family", tiny.MORE)
 def test_depth(family):
     if FAMILIES[family].passes:
-        with pytest.raises(CheckpointError, match=f"a {family} passes the layer it has 3 times: it grows in width"):
+        with pytest.raises(CheckpointError, match=f"{family} passes the layer it has 3 times: it grows in width"):
             grown(family, tiny.language_model(family), dict(layers=5, depth="identity"))
         return
     plan, distance = grown(family, tiny.language_model(family), dict(layers=5, depth="identity"))
@@ -149,3 +155,63 @@ def test_kin_of_one_table_is_taken_for_the_first():
     """Files without a config whose names and code are RoBERTa's are read as one."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tiny.make("camembert").state_dict().items()}
     assert infer_family(shapes).model_type == "roberta"
+
+
+def test_a_head_without_a_norm_is_exact_at_any_width():
+    """What is near in XLM-RoBERTa-XL is its language-model head alone."""
+    plan, distance = grown("xlm-roberta-xl", "XLMRobertaXLForTokenClassification", dict(hidden=36))
+    assert str(plan.exactness) == "exact" and distance <= ALGEBRA
+
+
+@pytest.mark.parametrize("family", ["nomic_bert", "gte"])
+def test_names_that_files_have(tmp_path, family):
+    """Files hold queries, keys and values in one tensor under older names; what is written has a live model's."""
+    tiny.make(family, dtype=torch.float32).save_pretrained(tmp_path / "src")
+    stored = load_file(tmp_path / "src" / "model.safetensors")
+    assert any("qkv" in name for name in stored), "transformers no longer writes the names that this is about"
+    done = growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48, verify=True)
+    assert done.report.ok and not any("qkv" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
+    again = growkit.widen(tmp_path / "out", tmp_path / "more", hidden=96, verify=True)
+    assert again.report.ok and growkit.verify(tmp_path / "src", tmp_path / "more").ok
+
+
+def test_a_tensor_that_is_not_whole_pieces_is_refused(tmp_path):
+    tiny.make("nomic_bert", dtype=torch.float32).save_pretrained(tmp_path / "src")
+
+    def cut(state):
+        name = next(name for name in state if "Wqkv" in name)
+        state[name] = state[name][:-1].clone()
+
+    edit_weights(tmp_path / "src", cut)
+    with pytest.raises(CheckpointError, match=r"Wqkv.weight' has 71 rows, which should be 3 equal parts"):
+        growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["nomic_bert", "mpnet"])
+def test_an_embedder_grows_with_its_modules(tmp_path, family):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Pooling, Transformer
+
+    tiny.make(family, f"{tiny.STEMS[family]}Model", dtype=torch.float32).save_pretrained(tmp_path / "body")
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "[PAD]": 1, "growing": 2, "is": 3, "fun": 4}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]")
+    fast.save_pretrained(tmp_path / "body")
+    parts = [Transformer(str(tmp_path / "body")), Pooling(24), Dense(24, 7)]
+    SentenceTransformer(modules=parts, device="cpu").save(str(tmp_path / "source"))
+    done = growkit.widen(tmp_path / "source", tmp_path / "wide", hidden=48, verify=True)
+    texts = ["growing is fun", "is growing fun", "fun"]
+    ours, theirs = (embed(tmp_path / name, texts) for name in ("source", "wide"))
+    assert done.report.cosine == pytest.approx(1.0, abs=1e-9) and tiny.relative(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, dict(legacy=False, embedding_size=24), dict(legacy=False, embedding_size=24, share_att_key=True)]
+)
+def test_a_head_that_asks_its_base_model_for_the_embeddings_learns(changes):
+    """What a run computes of the head on its own is what the whole model puts out."""
+    model = tiny.make("deberta-v2", **changes)
+    ids = tiny.tokens()
+    predicted = Predicted(model, batch_of(ids, ids))
+    assert tiny.relative(model(ids).logits.flatten(0, 1), predicted.logits(predicted.hidden)) < 1e-6

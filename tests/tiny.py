@@ -64,6 +64,8 @@ MORE = {
         dict(BASE, max_position_embeddings=64, type_vocab_size=2, relative_attention=True, position_buckets=8)
         | dict(norm_rel_ebd="layer_norm", pos_att_type=["c2p", "p2c"], embedding_size=12),
     ),
+    "nomic_bert": (transformers.NomicBertConfig, dict(BASE, max_position_embeddings=64)),
+    "gte": (transformers.GteConfig, dict(BASE, max_position_embeddings=64, type_vocab_size=2)),
 }
 # decoders that test_shaped grows
 SHAPED = {
@@ -94,7 +96,7 @@ STEMS = dict(
     eurobert="EuroBert", albert="Albert", camembert="Camembert",
 ) | {
     "xlm-roberta": "XLMRoberta", "xlm-roberta-xl": "XLMRobertaXL", "data2vec-text": "Data2VecText",
-    "deberta-v2": "DebertaV2",
+    "deberta-v2": "DebertaV2", "nomic_bert": "NomicBert", "gte": "Gte",
 }  # fmt: skip
 
 

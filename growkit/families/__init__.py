@@ -4,10 +4,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from growkit.errors import CheckpointError
-from growkit.families import albert, bert, deberta, electra, eurobert, fused, glm, gpt, gptj, llama, moe, mpnet, roberta
+from growkit.families import (
+    albert,
+    bert,
+    deberta,
+    electra,
+    eurobert,
+    fused,
+    glm,
+    gpt,
+    gptj,
+    llama,
+    moe,
+    mpnet,
+    nomic_bert,
+    roberta,
+)
 from growkit.families.schema import Family
 
-_FILES = (bert, gpt, llama, fused, gptj, glm, moe, roberta, electra, mpnet, eurobert, albert, deberta)
+_FILES = (bert, gpt, llama, fused, gptj, glm, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert)
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 

@@ -123,10 +123,9 @@ class Family(TensorNames):
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
 
-    @property
-    def head_has_norm(self) -> bool:
-        """Whether the language-model head has a layer and a norm of its own, over what that layer writes."""
-        return any(axes.startswith("~/head_") for axes in self.tensors.values())
+    def head_has_norm(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
+        return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
 
     @cached_property
     def head_parts(self) -> int:
@@ -204,7 +203,7 @@ class Family(TensorNames):
         """
         there = {self.stem(name) for name in names}
         weights = [name for name in self.tensors if not name.endswith("bias")]
-        in_layers = [name for name in weights if "{layer}" in name and name not in self.optional]
+        in_layers = [name for name in weights if "{layer}" in name]
         experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
         needed = []
         for layer in range(layers):

@@ -126,7 +126,7 @@ def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
             )
     if family.passes:
         raise CheckpointError(
-            f"a {family.model_type} passes the {'layer' if count == 1 else f'{count} layers'} it has"
+            f"{family.model_type} passes the {'layer' if count == 1 else f'{count} layers'} it has"
             f" {family.value(config, family.passes)} times: it grows in width; a larger {family.passes} in config.json makes"
             " it deeper, which is not exact"
         )

@@ -4,7 +4,7 @@ files.
 The table of exactness that the README prints is this file, and a test holds each line of it, in both directions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,12 @@ EXACT, NEAR, APPROXIMATE = Exactness.EXACT, Exactness.NEAR, Exactness.APPROXIMAT
 
 
 def choose_maps(
-    family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes, recipe: Recipe
+    family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes, recipe: Recipe, names: Iterable[str]
 ) -> tuple[dict[str, AxisMap], list[AxisPlan], dict[str, Any]]:
-    """A map for every axis word, a plan line for every size that can be set, and the rotary settings to change."""
+    """A map for every axis word, a plan line for every size that can be set, and the rotary settings to change.
+
+    names: of the tensors that there are.
+    """
     maps: dict[str, AxisMap] = {"vocab": identity(old["vocab"])}
     lines: list[AxisPlan] = []
 
@@ -48,7 +51,7 @@ def choose_maps(
             exactness, why = APPROXIMATE, "AKI takes the new units of each layer from the layer above, by design"
         lines.append(AxisPlan(axis=axis, old=old[axis], new=new[axis], how=how, exactness=exactness, why=why))
 
-    hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe)
+    hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe, names)
     maps["hidden"] = hidden
     line("hidden", hidden.name, exactness, why)
 
@@ -102,7 +105,7 @@ def _index(old: int, new: int, recipe: Recipe, axis: str) -> np.ndarray:
     return cyclic_index(old, new)
 
 
-def _hidden(family: Family, old: int, new: int, recipe: Recipe) -> tuple[AxisMap, Exactness, str]:
+def _hidden(family: Family, old: int, new: int, recipe: Recipe, names: Iterable[str]) -> tuple[AxisMap, Exactness, str]:
     """The map of the residual stream: the one axis that norms run over in every layer."""
     if old == new:
         return identity(old), EXACT, "unchanged"
@@ -122,9 +125,9 @@ def _hidden(family: Family, old: int, new: int, recipe: Recipe) -> tuple[AxisMap
             f" places; exact widths are multiples of {old}"
         )
         return filler, NEAR, why
-    if family.head_has_norm:
+    if family.head_has_norm(names):
         why = (
-            "the language-model head's own LayerNorm runs over units that no number of copies evens out; exact widths are"
+            "the head's own LayerNorm runs over units that no number of copies evens out; exact widths are"
             f" multiples of {old}"
         )
         return filler, NEAR, why
