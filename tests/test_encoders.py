@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from comparing import ALGEBRA, DIFFERS, embed
+from comparing import ALGEBRA, DIFFERS, embed, logits, stepwise
 from on_disk import edit_weights
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -24,6 +24,7 @@ from growkit.training.objective import Predicted
 POST = tuple(family for family in tiny.MORE if FAMILIES[family].norms.after)
 EXACT = (dict(hidden=48, ffn=100), dict(head_dim=12))
 SETTINGS = [  # a family, what its config says beside the tiny one's
+    ("modernbert", dict(norm_bias=False, attention_bias=False, mlp_bias=False, decoder_bias=False)),
     ("electra", dict(embedding_size=24)),
     ("albert", dict(embedding_size=24)),
     ("albert", dict(num_hidden_groups=2)),
@@ -119,6 +120,37 @@ def test_depth(family):
     plan, distance = grown(family, tiny.language_model(family), dict(layers=5, depth="identity"))
     expected = "approximate" if family in POST else "exact"
     assert str(plan.exactness) == expected and (distance <= ALGEBRA) == (expected == "exact")
+
+
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-decoder"])
+def test_slots_turn_by_two_bases(family):
+    """Heads half as many again: the bases of both kinds of layers follow, and so does the cache."""
+    with tiny.float32_parts_in_double():
+        model = tiny.make(family)
+        state, config = grow_state_dict(model.state_dict(), model.config, hidden=48, head_dim=8)
+        result = tiny.rebuild(model, state, config)
+        ids = tiny.tokens()
+        assert tiny.relative(logits(model, ids), logits(result, ids)) <= ALGEBRA
+        if family == "modernbert-decoder":
+            assert tiny.relative(logits(model, ids), stepwise(result, ids)) <= ALGEBRA
+    bases = {kind: one["rope_theta"] for kind, one in config["rope_parameters"].items()}
+    assert bases == pytest.approx({"full_attention": 160_000 ** (8 / 6), "sliding_attention": 10_000 ** (8 / 6)})
+
+
+def test_a_copy_of_the_first_layer_has_the_norm_of_the_embeddings_before_it():
+    model = tiny.make("modernbert")
+    config = {key: value for key, value in model.config.to_dict().items() if key != "layer_types"}
+    config["global_attn_every_n_layers"] = 2
+    state, deeper = grow_state_dict(model.state_dict(), config, layers=6)
+    assert torch.equal(state["model.layers.3.attn_norm.weight"], state["model.embeddings.norm.weight"])
+    assert torch.equal(state["model.layers.3.attn_norm.bias"], state["model.embeddings.norm.bias"])
+    kinds = ["full_attention", "sliding_attention", "full_attention"] * 2
+    assert deeper["layer_types"] == kinds and "model.layers.0.attn_norm.weight" not in state
+    tiny.rebuild(model, state, deeper)
+    state, shorter = grow_state_dict(model.state_dict(), config, slices="2-3")
+    assert "model.layers.0.attn_norm.weight" not in state
+    assert torch.equal(state["model.layers.1.attn_norm.weight"], model.state_dict()["model.layers.2.attn_norm.weight"])
+    tiny.rebuild(model, state, shorter)
 
 
 def test_an_electra_that_would_lose_its_projection_is_refused():

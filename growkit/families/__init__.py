@@ -15,6 +15,7 @@ from growkit.families import (
     gpt,
     gptj,
     llama,
+    modernbert,
     moe,
     mpnet,
     nomic_bert,
@@ -22,7 +23,7 @@ from growkit.families import (
 )
 from growkit.families.schema import Family
 
-_FILES = (bert, gpt, llama, fused, gptj, glm, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert)
+_FILES = (bert, gpt, llama, fused, gptj, glm, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert, modernbert)
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 

@@ -123,6 +123,10 @@ class Family(TensorNames):
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
 
+    def begins_normed(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model whose stream a norm writes before the first layer."""
+        return any("normed" in self.tensors.get(self.template(name), "") for name in names)
+
     def head_has_norm(self, names: Iterable[str]) -> bool:
         """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
         return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
@@ -209,6 +213,8 @@ class Family(TensorNames):
         for layer in range(layers):
             other = _DENSE if self.is_sparse(config or {}, layer) else _SPARSE
             for name in in_layers:
+                if layer == 0 and name in self.first_lacks:
+                    continue
                 if not self._words(name) & other and self._is_stored(name, config):
                     numbers = range(experts) if "{expert}" in name else (0,)
                     at = name.replace("{layer}", str(layer))

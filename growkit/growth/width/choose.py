@@ -54,10 +54,11 @@ def choose_maps(
     hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe, names)
     maps["hidden"] = hidden
     line("hidden", hidden.name, exactness, why)
+    has_filler = bool((hidden.sides[WRITE].mode == MEAN).any())
+    maps["normed"] = mean_filler(old["hidden"], new["hidden"], post_norm=True) if has_filler else hidden
 
     pooled_index = hidden.index
     maps["pooled"] = copies(old["hidden"], pooled_index)
-    has_filler = bool((hidden.sides[WRITE].mode == MEAN).any())
     maps["head_hidden"] = (
         head_filler(old["hidden"], new["hidden"]) if has_filler else copies(old["hidden"], pooled_index)
     )
@@ -118,11 +119,18 @@ def _hidden(family: Family, old: int, new: int, recipe: Recipe, names: Iterable[
     if recipe.mapping == "random" or recipe.method == "aki":
         why = f"uneven copies change LayerNorm's statistics; a multiple of {old} or --mapping cyclic with fpi would not"
         return copies(old, index), APPROXIMATE, why
-    filler = mean_filler(old, new, family.norms.after)
+    begins_normed = family.begins_normed(names)
+    filler = mean_filler(old, new, family.norms.after, begins_normed)
     if family.norms.after:
         why = (
             "after a post-LayerNorm the stream's mean differs from token to token and no weight can write it into new"
             f" places; exact widths are multiples of {old}"
+        )
+        return filler, NEAR, why
+    if begins_normed:
+        why = (
+            "a norm over the embeddings writes the stream, whose mean differs from token to token and no weight can write it"
+            f" into new places; exact widths are multiples of {old}"
         )
         return filler, NEAR, why
     if family.head_has_norm(names):
