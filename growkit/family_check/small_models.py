@@ -39,8 +39,7 @@ def small_config(family: Family, **changes: Any) -> Any:
 
     settings = {**small_settings(family), **changes}
     config = CONFIG_MAPPING[family.model_type](**settings)
-    padding = getattr(config, "pad_token_id", None)
-    if padding is not None and padding < SMALL["vocab"]:
+    if (getattr(config, "pad_token_id", None) or 0) < SMALL["vocab"]:
         return config
     return type(config)(**{"pad_token_id": 0, **settings})
 
