@@ -4,10 +4,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from growkit.errors import CheckpointError
-from growkit.families import albert, bert, deberta, electra, eurobert, fused, gpt, llama, moe, mpnet, roberta
+from growkit.families import (
+    albert,
+    bert,
+    deberta,
+    deepseek,
+    electra,
+    eurobert,
+    fused,
+    gpt,
+    gpt_oss,
+    granitemoe,
+    llama,
+    moe,
+    mpnet,
+    roberta,
+)
 from growkit.families.schema import Family
 
-_FILES = (bert, gpt, llama, fused, moe, roberta, electra, mpnet, eurobert, albert, deberta)
+_FILES = (
+    bert, gpt, llama, fused, moe, granitemoe, gpt_oss, deepseek, roberta, electra, mpnet, eurobert, albert, deberta
+)  # fmt: skip
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
-from growkit.maps.heads import HeadSlots, copied_slots, kept_slots, normed_rotary_slots, rotary_slots
+from growkit.maps.heads import HeadSlots, copied_slots, kept_slots, normed_partly_rotary_slots, normed_rotary_slots, rotary_slots
 
 DICTIONARIES = ("rope_parameters", "rope_scaling")  # where a config has rotary settings, if not beside the others
 THETA, FRACTION = "rope_theta", "partial_rotary_factor"
@@ -73,13 +73,15 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
             f"head_dim cannot grow with {rotary} rotary slots of {size}: they turn in pairs, and one has none"
         )
     if rotary < size:
-        return copied_slots(size, target, rotary, score), {FRACTION: _share(rotary, target)} if rotary else {}
-    kind = rope_value({k: config.get(k) for k in DICTIONARIES}, ("rope_type", "type"), "default")
+        normed = family.norms_heads(config)
+        slots = (normed_partly_rotary_slots if normed else copied_slots)(size, target, rotary, score)
+        return slots, {FRACTION: _share(rotary, target)} if rotary else {}
+    kind = rope_value({k: config.get(k) for k in DICTIONARIES}, ("rope_type", "type"), family.rotary.kind if family.rotary else "default")
     if kind not in (*BY_EITHER, *BY_THETA):
         raise RequestError(
             f"head_dim cannot grow under rope type {kind!r}: its frequencies depend on more than base and size"
         )
-    if family.norms.on_heads:
+    if family.norms_heads(config):
         if kind not in BY_EITHER:
             raise RequestError(
                 f"head_dim of {family.model_type} cannot grow under rope type {kind!r}; grow heads instead"
@@ -97,13 +99,17 @@ def _share(rotary: int, head_dim: int) -> float:
     return share if int(head_dim * share) == rotary else float(np.nextafter(share, 1.0))
 
 
-def slots_why(slots: HeadSlots) -> str:
+def slots_why(family: Family, slots: HeadSlots) -> str:
     """What a plan says of how a head's slots grow."""
+    if slots.name == "copied slots" and not any("query_dim" in axes for axes in family.tensors.values()):
+        return "it is the width of values alone; what reads a slot's copies is divided among them"
     return {
         "copied slots": "q and k are scaled so that scores come out as before",
         "rotary slots by index": "old pairs move to where their frequency now is; the new keys are zero",
         "rotary slots by theta": "the rotary base is raised so that old pairs keep their frequency; the new keys are"
         " zero",
+        "normed slots": "norms see whole copies; what does not turn is divided among its copies, the rotary slots' other"
+        " copies have no key",
         "normed slots by index": "norms see whole copies; only the copy with the old frequency has a key",
     }.get(slots.name, "unchanged")
 
