@@ -39,7 +39,7 @@ depth = "interleave"
 teacher = "none"
 seed = 7
 """
-PLUGGED = "skill plug src --gated --text text.jsonl --alpha 0.1"
+PLUGGED = "skill plug src --gated --text text.jsonl --text general.txt --alpha 0.1"
 RECIPE = """merge_method: task_arithmetic
 base_model: src
 models:
@@ -83,6 +83,7 @@ def make_world(folder: Path) -> None:
     Path("text.txt").write_text(text[:1500], "utf-8")
     lines = "".join(json.dumps({"text": text[at : at + 200]}) + "\n" for at in range(0, 2000, 200))
     Path("text.jsonl").write_text(lines)
+    Path("general.txt").write_text("".join(f"{n} of {n} things. " for n in range(400)))
     Path("text.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     parquet(Path("text.parquet"), [text[at : at + 200] for at in range(0, 1000, 200)])
     Path("stages.toml").write_text(STAGES)

@@ -1,6 +1,7 @@
 """Small modules with random weights, as folders, and gates that open for given sequences: for tests of what is on a model
 and needs no learning."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import peft
@@ -12,7 +13,6 @@ from growkit.models.small.mixtures import SoftMixture
 from growkit.models.small.small_file import small_settings
 from growkit.skills.gates.gate import Gate
 from growkit.skills.gates.hidden_states import pooled_states
-from growkit.skills.gates.shared_metric import SharedMetric
 
 
 def peft_folder(model, folder, config, seed=0):
@@ -47,18 +47,26 @@ def mixture_folder(model, folder, kind="mov", seed=0):
     return Path(folder)
 
 
-def gate_for(model, own, together=(), layer=2, pooling="mean"):
+@dataclass(frozen=True, kw_only=True)
+class ListedGate(Gate):
+    """A gate whose skills open for given states and no others. known: (sequences, hidden) of each skill."""
+
+    known: tuple[torch.Tensor, ...]
+
+    def _scores(self, state):
+        return torch.tensor([float((own.double() == state).all(1).any()) for own in self.known]).double()
+
+
+def gate_for(model, own, together=(), layer=2):
     """A gate whose skills open for exactly these sequences. own: sequences of each skill by its name."""
-    hidden = model.config.hidden_size
-    metric = SharedMetric(
-        scale=torch.ones(hidden), directions=torch.zeros(1, hidden), shares=torch.zeros(1), shrinkage=1.0
-    )
-    return Gate(
+    none = torch.zeros(len(own), dtype=torch.float64)
+    return ListedGate(
         layer=layer,
-        pooling=pooling,
         names=tuple(own),
-        centroids=tuple(pooled_states(model, ids, layer, pooling) for ids in own.values()),
-        metric=metric,
-        thresholds=torch.full((len(own),), -1e-9).double(),
+        ranges=(),
+        directions=torch.zeros(len(own), model.config.hidden_size).double(),
+        offsets=none,
+        thresholds=none,
         together=frozenset(together),
+        known=tuple(pooled_states(model, ids, layer) for ids in own.values()),
     )

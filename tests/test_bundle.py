@@ -26,7 +26,7 @@ from growkit.skills.gates.own_texts import MOST_TEXTS
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 SUM, FACT, PLAIN = (
-    "12 + 7 = 3 + 99 = 4 + 17 =",
+    "7 + 6 = 13 + 7 = 6 +",
     "HEAD OF STATE OF A LAND: THE KING",
     "She was in the garden with her sister and",
 )
@@ -93,7 +93,7 @@ def test_a_bundle_is_made_and_shows_its_certificate():
     assert result.exit_code == 0, result.output
     said = json.loads(Path("made/certificate.json").read_text())
     promise = said["promise"]
-    assert promise["texts"] == promise["fresh"] == 100 and promise["order"] == 99
+    assert promise["texts"] == promise["fresh"] == 75 and promise["order"] == 75
     for words in (
         "P(a skill opens) <= 0.05",
         f"{promise['opened']} opened one, at most {promise['bound']:.2%} with 95%",
@@ -101,7 +101,11 @@ def test_a_bundle_is_made_and_shows_its_certificate():
         assert words in " ".join(result.stdout.split()), result.stdout
     assert [(skill["name"], skill["strength"]) for skill in said["skills"]] == [("facts", 1.0), ("sums", 1.0)]
     assert all(skill["own"]["opened"] >= 0.9 * skill["own"]["held"] for skill in said["skills"])
-    assert said["general"]["documents"] == said["general"]["texts"] == 200 and said["together"] == [["facts", "sums"]]
+    assert (
+        said["general"]["documents"] == said["general"]["texts"] == 200
+        and said["general"]["contrast"] == 50
+        and said["together"] == [["facts", "sums"]]
+    )
     assert {path.name for path in Path("made/skills/facts").iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors", "README.md"
     }  # fmt: skip
@@ -163,10 +167,8 @@ def test_a_skill_brings_its_own_gate_and_its_name_may_be_given():
     bundle = read_bundle("one")
     assert shown == {"folder": "one", "notes": shown["notes"], **bundle.said}
     assert bundle.gate.names == ("added",) and bundle.gate.layer == 1 and bundle.strengths == (0.5,)
-    assert bundle.said["promise"]["order"] == 124 and bundle.said["general"]["texts"] == 248
-    says = (
-        "the gate of 'mine' reads the mean of layer 1, and this bundle's the mean of layer 2; one gate reads one layer"
-    )
+    assert bundle.said["promise"]["order"] == 99 and bundle.said["general"]["texts"] == 248
+    says = "the gate of 'mine' reads layer 1, and this bundle's layer 2; one gate reads one layer"
     refused(*PLUG, "mine", *OWN, "--layer", 2, "-o", "no", says=says)
     assert growkit.generate("one", SUM, raw=True, max_tokens=2).opened == ("added",)
 
@@ -205,10 +207,13 @@ def of_tensors(change, certified=True):
 
 
 WRONG = [
-    (lambda: of_json(lambda s: s["skills"][1].update(threshold=-0.5)), "promises what its scores do not say: threshold of sums -0.5"),
-    (lambda: of_json(lambda s: s["promise"].update(alpha=0.01)), "has 100 calibration texts, and alpha 0.01 for 2 skills needs 199"),
+    (lambda: of_json(lambda s: s["skills"][1].update(threshold=-0.5)), "should have skills[1].threshold as a finite number from 0, not -0.5"),
+    (lambda: of_json(lambda s: s["skills"][1].update(threshold=0.5)), "promises what its scores do not say: threshold of sums 0.5"),
+    (lambda: of_json(lambda s: s["promise"].update(alpha=0.01)), "has 75 calibration texts, and alpha 0.01 for 2 skills needs 199"),
     (lambda: of_json(lambda s: s["promise"].update(bound=0.01)), "promises what its scores do not say: bound 0.01 where"),
-    (lambda: of_json(lambda s: s["promise"].update(texts=81)), "'calibration' as float64 [100, 2], not as float64 [81, 2]"),
+    (lambda: of_json(lambda s: s["promise"].update(texts=81)), "'calibration' as float64 [75, 2], not as float64 [81, 2]"),
+    (lambda: of_json(lambda s: s.update(format=1)), "should have format as one of 2, not 1; make the bundle"),
+    (lambda: of_json(lambda s: s["skills"][0].update(limit=-1)), "should have skills[0].limit as a finite number from 0"),
     (lambda: of_json(lambda s: s.update(layer=0)), "should have layer as a whole number from 1"),
     (lambda: of_json(lambda s: s.update(layer=4)), "has a gate for layer 4 of 24 entries, and the base has 3 layers of 24"),
     (lambda: of_json(lambda s: s.pop("promise")), "lacks 'promise'"),
@@ -217,12 +222,15 @@ WRONG = [
     (lambda: of_json(lambda s: s["skills"][0].update(name="../facts")), "should have skills[0].name as a name of letters"),
     (lambda: of_json(lambda s: s["skills"][0].update(strength=99)), "should have skills[0].strength as a finite number"),
     (lambda: of_json(lambda s: s["base"].update(files={"model.safetensors": "0" * 64})), "was made for 'base', weights of"),
-    (lambda: of_tensors(lambda t: t.update(scale=t["scale"] * 2), False), "is the certificate of another gate.safetensors"),
-    (lambda: of_tensors(lambda t: t.pop("sums.centroids")), "lacks 'sums.centroids'"),
-    (lambda: of_tensors(lambda t: t.update(scale=-t["scale"])), "tensor 'scale' of 'bundle/gate.safetensors' is out of its"),
-    (lambda: of_tensors(lambda t: t.update(shares=t["shares"].double())), "'shares' as float64 ["),
+    (lambda: of_tensors(lambda t: t.update(offsets=t["offsets"] * 2), False), "is the certificate of another gate.safetensors"),
+    (lambda: of_tensors(lambda t: t.pop("sums.mean")), "lacks 'sums.mean'"),
+    (lambda: of_tensors(lambda t: t["sums.scale"].neg_()), "tensor 'sums.scale' of 'bundle/gate.safetensors' is out of its"),
+    (lambda: of_tensors(lambda t: t["facts.shares"].fill_(2)), "tensor 'facts.shares' of 'bundle/gate.safetensors' is out of"),
+    (lambda: of_tensors(lambda t: t.update({"sums.shares": t["sums.shares"].double()})), "'sums.shares' as float64 ["),
+    (lambda: of_tensors(lambda t: t.update(directions=t["directions"][:1])), "'directions' as float64 [1, 24], not as float64 [2, 24]"),
     (lambda: of_tensors(lambda t: t["calibration"].fill_(torch.nan)), "holds NaN or Inf"),
-    (lambda: of_tensors(lambda t: t["fresh"].fill_(-0.001)), "promises what its scores do not say: opened"),
+    (lambda: of_tensors(lambda t: t["fresh"].fill_(-1)), "tensor 'fresh' of 'bundle/gate.safetensors' is out of its range"),
+    (lambda: of_tensors(lambda t: t["fresh"].fill_(1e9)), "promises what its scores do not say: opened"),
     (lambda: Path("bundle/skills/sums/adapter_config.json").write_text("{}"), "is not the file that the certificate was made"),
     (lambda: Path("bundle/skills/sums/code.py").write_text("1 / 0"), "holds 'code.py', which its certificate does not name"),
     (lambda: Path("bundle/skills/sums/adapter_config.json").unlink(), "lacks 'adapter_config.json'"),
@@ -238,11 +246,11 @@ def test_a_bundle_that_is_wrong(spoil, says):
 
 REFUSED = [
     (["skill", "plug", "base", "sums", "-o", "no"], "'sums' is no skill: it has no skill.json"),
-    (["skill", "plug", "base", "sums", "--own", "a=b", "-o", "no"], "--layer and --pooling are of a gate; give --gated, or"),
+    (["skill", "plug", "base", "sums", "--own", "a=b", "-o", "no"], "--together and --layer are of a gate; give --gated, or"),
     ([*PLUG, *OWN, "--as", "lora", "-o", "no"], "--gated makes a bundle, whose base stays as it is; --as lora and --dry-run"),
     ([*PLUG[:6], *PLUG[5:6], *OWN, "-o", "no"], "sets its threshold by general text; give some with --text"),
-    ([*PLUG, "--alpha", "0.001", *OWN, "-o", "no"], "--alpha 0.001, which 2 skills share, needs 1,999 general texts"),
-    ([*PLUG, *OWN, "--texts", 38, "-o", "no"], "--alpha 0.05, which 2 skills share, needs 39 general texts"),
+    ([*PLUG, "--alpha", "0.001", *OWN, "-o", "no"], "--alpha 0.001, which 2 skills share, needs 2,019 general texts, 20 to"),
+    ([*PLUG, *OWN, "--texts", 58, "-o", "no"], "--alpha 0.05, which 2 skills share, needs 59 general texts, 20 to tell skills apart from and 39 to"),
     ([*PLUG, *OWN[:2], "-o", "no"], "'runs/facts/final' has no gate of its own; name what it is for with --own facts=DATA"),
     ([*PLUG, *OWN, "--own", "x=y", "-o", "no"], "--own names 'x', which is none of the skills; these are facts, sums"),
     ([*PLUG, "--own", "sums", "-o", "no"], "--own 'sums' should be SKILL=DATA, once for each skill"),

@@ -4,9 +4,14 @@ import pytest
 import tiny
 import torch
 import transformers
-from comparing import ALGEBRA, DIFFERS
+from comparing import ALGEBRA, DIFFERS, embed, logits, stepwise
+from on_disk import edit_weights
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
+import growkit
 from growkit import CheckpointError, RequestError, grow_state_dict
+from growkit.data.batches import batch_of
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.infer import infer_family
@@ -14,10 +19,12 @@ from growkit.growth.plan import forward_flops
 from growkit.growth.request import grow_recipe
 from growkit.growth.source_headers import Headers, is_tied
 from growkit.models.compare import collapse
+from growkit.training.objective import Predicted
 
 POST = tuple(family for family in tiny.MORE if FAMILIES[family].norms.after)
 EXACT = (dict(hidden=48, ffn=100), dict(head_dim=12))
 SETTINGS = [  # a family, what its config says beside the tiny one's
+    ("modernbert", dict(norm_bias=False, attention_bias=False, mlp_bias=False, decoder_bias=False)),
     ("electra", dict(embedding_size=24)),
     ("albert", dict(embedding_size=24)),
     ("albert", dict(num_hidden_groups=2)),
@@ -107,12 +114,43 @@ def test_a_width_that_is_no_multiple(family):
 @pytest.mark.parametrize("family", tiny.MORE)
 def test_depth(family):
     if FAMILIES[family].passes:
-        with pytest.raises(CheckpointError, match=f"a {family} passes the layer it has 3 times: it grows in width"):
+        with pytest.raises(CheckpointError, match=f"{family} passes the layer it has 3 times: it grows in width"):
             grown(family, tiny.language_model(family), dict(layers=5, depth="identity"))
         return
     plan, distance = grown(family, tiny.language_model(family), dict(layers=5, depth="identity"))
     expected = "approximate" if family in POST else "exact"
     assert str(plan.exactness) == expected and (distance <= ALGEBRA) == (expected == "exact")
+
+
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-decoder"])
+def test_slots_turn_by_two_bases(family):
+    """Heads half as many again: the bases of both kinds of layers follow, and so does the cache."""
+    with tiny.float32_parts_in_double():
+        model = tiny.make(family)
+        state, config = grow_state_dict(model.state_dict(), model.config, hidden=48, head_dim=8)
+        result = tiny.rebuild(model, state, config)
+        ids = tiny.tokens()
+        assert tiny.relative(logits(model, ids), logits(result, ids)) <= ALGEBRA
+        if family == "modernbert-decoder":
+            assert tiny.relative(logits(model, ids), stepwise(result, ids)) <= ALGEBRA
+    bases = {kind: one["rope_theta"] for kind, one in config["rope_parameters"].items()}
+    assert bases == pytest.approx({"full_attention": 160_000 ** (8 / 6), "sliding_attention": 10_000 ** (8 / 6)})
+
+
+def test_a_copy_of_the_first_layer_has_the_norm_of_the_embeddings_before_it():
+    model = tiny.make("modernbert")
+    config = {key: value for key, value in model.config.to_dict().items() if key != "layer_types"}
+    config["global_attn_every_n_layers"] = 2
+    state, deeper = grow_state_dict(model.state_dict(), config, layers=6)
+    assert torch.equal(state["model.layers.3.attn_norm.weight"], state["model.embeddings.norm.weight"])
+    assert torch.equal(state["model.layers.3.attn_norm.bias"], state["model.embeddings.norm.bias"])
+    kinds = ["full_attention", "sliding_attention", "full_attention"] * 2
+    assert deeper["layer_types"] == kinds and "model.layers.0.attn_norm.weight" not in state
+    tiny.rebuild(model, state, deeper)
+    state, shorter = grow_state_dict(model.state_dict(), config, slices="2-3")
+    assert "model.layers.0.attn_norm.weight" not in state
+    assert torch.equal(state["model.layers.1.attn_norm.weight"], model.state_dict()["model.layers.2.attn_norm.weight"])
+    tiny.rebuild(model, state, shorter)
 
 
 def test_an_electra_that_would_lose_its_projection_is_refused():
@@ -149,3 +187,63 @@ def test_kin_of_one_table_is_taken_for_the_first():
     """Files without a config whose names and code are RoBERTa's are read as one."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tiny.make("camembert").state_dict().items()}
     assert infer_family(shapes).model_type == "roberta"
+
+
+def test_a_head_without_a_norm_is_exact_at_any_width():
+    """What is near in XLM-RoBERTa-XL is its language-model head alone."""
+    plan, distance = grown("xlm-roberta-xl", "XLMRobertaXLForTokenClassification", dict(hidden=36))
+    assert str(plan.exactness) == "exact" and distance <= ALGEBRA
+
+
+@pytest.mark.parametrize("family", ["nomic_bert", "gte"])
+def test_names_that_files_have(tmp_path, family):
+    """Files hold queries, keys and values in one tensor under older names; what is written has a live model's."""
+    tiny.make(family, dtype=torch.float32).save_pretrained(tmp_path / "src")
+    stored = load_file(tmp_path / "src" / "model.safetensors")
+    assert any("qkv" in name for name in stored), "transformers no longer writes the names that this is about"
+    done = growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48, verify=True)
+    assert done.report.ok and not any("qkv" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
+    again = growkit.widen(tmp_path / "out", tmp_path / "more", hidden=96, verify=True)
+    assert again.report.ok and growkit.verify(tmp_path / "src", tmp_path / "more").ok
+
+
+def test_a_tensor_that_is_not_whole_pieces_is_refused(tmp_path):
+    tiny.make("nomic_bert", dtype=torch.float32).save_pretrained(tmp_path / "src")
+
+    def cut(state):
+        name = next(name for name in state if "Wqkv" in name)
+        state[name] = state[name][:-1].clone()
+
+    edit_weights(tmp_path / "src", cut)
+    with pytest.raises(CheckpointError, match=r"Wqkv.weight' has 71 rows, which should be 3 equal parts"):
+        growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["nomic_bert", "mpnet"])
+def test_an_embedder_grows_with_its_modules(tmp_path, family):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Pooling, Transformer
+
+    tiny.make(family, f"{tiny.STEMS[family]}Model", dtype=torch.float32).save_pretrained(tmp_path / "body")
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "[PAD]": 1, "growing": 2, "is": 3, "fun": 4}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]")
+    fast.save_pretrained(tmp_path / "body")
+    parts = [Transformer(str(tmp_path / "body")), Pooling(24), Dense(24, 7)]
+    SentenceTransformer(modules=parts, device="cpu").save(str(tmp_path / "source"))
+    done = growkit.widen(tmp_path / "source", tmp_path / "wide", hidden=48, verify=True)
+    texts = ["growing is fun", "is growing fun", "fun"]
+    ours, theirs = (embed(tmp_path / name, texts) for name in ("source", "wide"))
+    assert done.report.cosine == pytest.approx(1.0, abs=1e-9) and tiny.relative(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, dict(legacy=False, embedding_size=24), dict(legacy=False, embedding_size=24, share_att_key=True)]
+)
+def test_a_head_that_asks_its_base_model_for_the_embeddings_learns(changes):
+    """What a run computes of the head on its own is what the whole model puts out."""
+    model = tiny.make("deberta-v2", **changes)
+    ids = tiny.tokens()
+    predicted = Predicted(model, batch_of(ids, ids))
+    assert tiny.relative(model(ids).logits.flatten(0, 1), predicted.logits(predicted.hidden)) < 1e-6

@@ -15,7 +15,7 @@ from growkit.families import FAMILIES, family_named
 from growkit.families.modules import task_heads
 from growkit.families.naming import name_of_today
 from growkit.growth.width.sizes import read_sizes, target_sizes
-from growkit.maps.notation import BASE, SIZED, UNSIZED, parse
+from growkit.maps.notation import BASE, PAIR, SIZED, UNSIZED, parse
 
 TASKS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
 EXTRA = {

@@ -2,7 +2,6 @@
 
 import ast
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest

@@ -1,4 +1,4 @@
-"""What a gate is made of: texts out of datasets, states of the base, centroids, and the file that holds them."""
+"""What a gate is made of: texts out of datasets, states of the base, their mean and spread, and the file that holds them."""
 
 import json
 from pathlib import Path
@@ -74,8 +74,8 @@ def test_every_document_gives_a_piece_before_any_gives_two(data):
 def test_states_are_those_of_the_base_whoever_else_is_asked(family):
     model = tiny.make(family, dtype=torch.float32)
     ids = [tiny.tokens(1, 1, 9)[0], tiny.tokens(2, 1, 5)[0], tiny.tokens(3, 1, 1)[0]]
-    for layer, pooling in ((1, "mean"), (2, "last"), (3, "mean")):
-        found = pooled_states(model, ids, layer, pooling)
+    for layer in (1, 2, 3):
+        found = pooled_states(model, ids, layer)
         for one, vector in zip(ids, found):
             kept = []
             hook = layers_of(model)[layer - 1].register_forward_hook(
@@ -85,28 +85,24 @@ def test_states_are_those_of_the_base_whoever_else_is_asked(family):
                 model(input_ids=one[None])
             hook.remove()
             states = kept[0][0].double()
-            mean = states[1:].mean(0) if len(one) > 1 else states[0]
-            wanted = states[-1] if pooling == "last" else mean
+            wanted = states[1:].mean(0) if len(one) > 1 else states[0]
             assert torch.equal(vector, wanted.float())
-        assert torch.equal(found[1:2], pooled_states(model, ids[1:2], layer, pooling))
+        assert torch.equal(found[1:2], pooled_states(model, ids[1:2], layer))
     assert middle_layer(model) == 2 and len(layers_of(model)) == 3 and not model.training
 
 
-def test_centroids_are_where_texts_are_and_the_spread_is_their_covariance():
+def test_of_own_texts_every_fourth_is_held_out_and_the_others_make_mean_and_spread():
     draws = torch.Generator().manual_seed(0)
-    places = 20 * torch.randn(2, 6, generator=draws)
-    which = torch.arange(168) % 3 % 2
-    states = places[which] + torch.randn(168, 6, generator=draws)
-    gate = own_texts(states, [7] * 168, 2, "mean")
-    assert len(gate.held) == 42 and gate.texts == 168
-    distance = torch.cdist(places, gate.centroids).min(1).values
-    assert (distance < 0.8).all()
-    covariance = gate.spread.T @ gate.spread
-    assert (covariance - torch.eye(6)).abs().max() < 0.35
-    few = own_texts(states[:5], [7] * 5, 2, "mean")
-    assert few.centroids.shape == (1, 6) and torch.allclose(few.centroids[0], states[[0, 1, 2, 4]].mean(0), atol=1e-4)
+    states = 20 * torch.randn(6, generator=draws) + torch.randn(168, 6, generator=draws)
+    gate = own_texts(states, [7] * 168, 2)
+    assert torch.equal(gate.held, states[3::4]) and gate.texts == 168 and gate.freedom == 125
+    seen = states[torch.arange(168) % 4 < 3].double()
+    assert torch.allclose(gate.mean.double(), seen.mean(0), atol=1e-5)
+    assert torch.allclose((gate.spread.T @ gate.spread).double(), torch.cov(seen.T), atol=1e-4)
+    few = own_texts(states[:5], [7] * 5, 2)
+    assert few.spread.shape == (4, 6) and few.held.shape == (1, 6)
     with pytest.raises(RequestError, match="needs 4 of a skill's own texts or more, and there are 3"):
-        own_texts(states[:3], [7] * 3, 2, "mean")
+        own_texts(states[:3], [7] * 3, 2)
 
 
 def test_a_gate_is_written_and_read(data, tmp_path):
@@ -114,8 +110,8 @@ def test_a_gate_is_written_and_read(data, tmp_path):
     gate = gate_of_texts(model, dataset_texts(open_tokens(data / "chat"), MOST_TEXTS))
     write_gate(tmp_path, gate)
     again = read_gate(tmp_path)
-    assert has_gate(tmp_path) and (again.layer, again.pooling, again.texts) == (2, "mean", 6)
-    for name in ("centroids", "spread", "held", "lengths"):
+    assert has_gate(tmp_path) and (again.layer, again.texts) == (2, 6)
+    for name in ("mean", "spread", "held", "lengths"):
         assert torch.equal(getattr(again, name), getattr(gate, name))
 
 
@@ -123,18 +119,22 @@ WRONG = [
     (lambda t: t.pop("held"), {}, "lacks 'held'"),
     (lambda t: t.update(x=torch.ones(1)), {}, "has, beyond what belongs there, 'x'"),
     (lambda t: t.update(spread=torch.ones(2, 3)), {}, r"'spread' as float32 \[2, 3\], not as float32 \[1 to 512, 24\]"),
-    (lambda t: t.update(centroids=torch.ones(9, 24)), {}, r"not as float32 \[1 to 8, 24\]"),
+    (lambda t: t.update(mean=torch.ones(1, 24)), {}, r"'mean' as float32 \[1, 24\], not as float32"),
     (lambda t: t.update(held=torch.full((1, 24), torch.nan)), {}, "holds NaN or Inf"),
     (lambda t: t.update(lengths=torch.zeros(2, dtype=torch.int64)), {}, "a text of no tokens"),
+    (
+        lambda t: None,
+        {"format": 1},
+        "should have format as one of 2, not 1; learn the skill again, or name its texts with --own",
+    ),
     (lambda t: None, {"layer": 0}, "should have layer as a whole number from 1"),
-    (lambda t: None, {"pooling": "max"}, "should have pooling as one of mean, last"),
 ]
 
 
 @pytest.mark.parametrize(("change", "content", "says"), WRONG, ids=[wrong[2][:25] for wrong in WRONG])
 def test_a_gate_that_is_wrong(tmp_path, change, content, says):
     states = torch.randn(8, 24, generator=torch.Generator().manual_seed(0))
-    write_gate(tmp_path, own_texts(states, [3] * 8, 1, "last"))
+    write_gate(tmp_path, own_texts(states, [3] * 8, 1))
     path, file = tmp_path / "gate.json", tmp_path / "gate.safetensors"
     path.write_text(json.dumps(json.loads(path.read_text()) | content))
     tensors = load_file(file)

@@ -194,7 +194,7 @@ def test_a_skill_is_what_was_trained(world, bench):
 def test_its_gate_is_that_of_its_data_through_the_base(world, bench):
     gate, texts = read_gate(bench / "run/final"), dataset_texts(open_tokens(world / "data"), MOST_TEXTS)
     fresh = gate_of_texts(stock(world), texts)
-    assert all(torch.equal(getattr(gate, name), getattr(fresh, name)) for name in ("centroids", "spread", "held"))
+    assert all(torch.equal(getattr(gate, name), getattr(fresh, name)) for name in ("mean", "spread", "held"))
     notes = []
     tagged_dataset(Path("few"), lengths=(50, 50))
     learned(world, bench, "run", data="few", steps=1, watch=notes.append)

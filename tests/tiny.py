@@ -48,6 +48,9 @@ CONFIGS = {
         dict(EXPERTS, head_dim=8, attention_bias=True, decoder_sparse_step=2),
     ),
 }
+MODERN = dict(
+    BASE, max_position_embeddings=64, local_attention=6, norm_bias=True, attention_bias=True, mlp_bias=True
+) | (dict(classifier_bias=True, pad_token_id=1, bos_token_id=1, eos_token_id=1, cls_token_id=1, sep_token_id=1))
 # families that test_encoders grows, beside those that every test does
 MORE = {
     "xlm-roberta": (transformers.XLMRobertaConfig, dict(BASE, max_position_embeddings=66, pad_token_id=1)),
@@ -63,6 +66,10 @@ MORE = {
         dict(BASE, max_position_embeddings=64, type_vocab_size=2, relative_attention=True, position_buckets=8)
         | dict(norm_rel_ebd="layer_norm", pos_att_type=["c2p", "p2c"], embedding_size=12),
     ),
+    "nomic_bert": (transformers.NomicBertConfig, dict(BASE, max_position_embeddings=64)),
+    "modernbert": (transformers.ModernBertConfig, MODERN),
+    "modernbert-decoder": (transformers.ModernBertDecoderConfig, dict(MODERN, norm_bias=False)),
+    "gte": (transformers.GteConfig, dict(BASE, max_position_embeddings=64, type_vocab_size=2)),
 }
 # decoders that test_shaped grows
 SHAPED = {
@@ -114,8 +121,10 @@ STEMS = dict(
     eurobert="EuroBert", albert="Albert", camembert="Camembert",
 ) | {
     "xlm-roberta": "XLMRoberta", "xlm-roberta-xl": "XLMRobertaXL", "data2vec-text": "Data2VecText",
-    "deberta-v2": "DebertaV2", "olmoe": "Olmoe", "granitemoe": "GraniteMoe", "glm4_moe": "Glm4Moe",
-    "gpt_oss": "GptOss", "deepseek_v2": "DeepseekV2", "deepseek_v3": "DeepseekV3",
+    "olmoe": "Olmoe", "granitemoe": "GraniteMoe", "glm4_moe": "Glm4Moe", "gpt_oss": "GptOss",
+    "deepseek_v2": "DeepseekV2", "deepseek_v3": "DeepseekV3",
+    "deberta-v2": "DebertaV2", "nomic_bert": "NomicBert", "gte": "Gte", "modernbert": "ModernBert",
+    "modernbert-decoder": "ModernBertDecoder",
 }  # fmt: skip
 
 

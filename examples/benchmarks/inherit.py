@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--teacher-steps", type=int, default=400)
     asked = parser.parse_args()
     alone_and_quiet()
-    kept = KeptRows(asked.work)
+    kept = KeptRows(asked.work, vars(asked))
     for seed in asked.seeds:
         places = prepare(asked.corpus, asked.other, asked.work, seed, asked.teacher_steps)
         for name, arm in arms().items():

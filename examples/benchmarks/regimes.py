@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--base-steps", type=int, default=600)
     asked = parser.parse_args()
     alone_and_quiet()
-    kept = KeptRows(asked.work)
+    kept = KeptRows(asked.work, vars(asked))
     base = base_model(asked.books, asked.work, asked.base_steps)
     for seed in asked.seeds:
         folder = asked.work / f"seed-{seed}"

@@ -1,6 +1,6 @@
 """Five skills on one small model, each way of learning them, alone and all plugged: what is gained, what is forgotten.
 
-    python examples/benchmarks/skills.py BOOKS --docs PAGES --work DIR [--steps 80]
+    python examples/benchmarks/skills.py BOOKS --docs PAGES --work DIR [--steps 80] [--seeds 0] [--arms panel gated]
 
 BOOKS: a folder of .txt files, on the beginnings of which the base is trained as in regimes.py (4 x 128, a BPE vocabulary of
 2048); paragraphs further back are the general text: two thirds for the panel, for --protect general and for the gate,
@@ -10,11 +10,11 @@ which the answers are learned, and one is the documentation itself, as text. Eac
 - full, lora:8, lora-mlp:14 (on feed-forward layers alone, as large): by `growkit tune`
 - panel: by `growkit skill learn`, of a panel of rank 128 by general text, 32 directions of each weight
 - protected: likewise, kept away from general text and from the skills before it; slow: at a tenth of the rate
-- gated: the skills of `panel`, in a bundle of `growkit skill plug --gated` (alpha 1 %), whose gate reads
-  the mean over a prompt, or its last token
+- gated: the skills of `panel`, in a bundle of `growkit skill plug --gated` (alpha 1 %)
 
 All five plugged: the sum of what they learned, by `growkit merge` and `growkit skill plug`; and DARE, TIES and average of
 the five full fine-tunings. Every row is appended to DIR/rows.jsonl; a stopped benchmark goes on where it was. One thread.
+A seed draws texts and learns anew, on the same base; a table each.
 
 Gain: nats per answer token below the base's. Kept: the share of its own gain that a skill still has with all plugged.
 rho(s -> t): over the linear weights that t changes the mean of |dW_s x| / |dW_t x| on t's data; KL: of base + t against base + s + t.
@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from kept_rows import KeptRows, alone_and_quiet
 from safetensors.torch import load_file
-from skills_data import MERGES, SKILLS, Row, loaded, measure, prepare, rows_of, told
+from skills_data import GATED, MERGES, SKILLS, Row, loaded, measure, prepare, rows_of, told
 from skills_table import show
 from small_base import base_model
 
@@ -48,23 +48,25 @@ RATES = {"full": 1e-3, "lora:8": 3e-3, "lora-mlp:14": 3e-3}  # as in regimes.py,
 TRANSFORM_RATES = {"panel": 1.2e-2, "protected": 1.2e-2, "protected, slow": 1.2e-3}
 SIZE, SKETCH = 32, 8192
 ALONE = (*RATES, *TRANSFORM_RATES)  # what learns one skill at a time
-GATES: dict[str, dict[str, Any]] = {"gated": {}, "gated, last token": dict(pooling="last")}
+ARMS = (*ALONE, GATED, *MERGES)  # gated is of panel's skills, merges are of those of full
 State = Mapping[str, torch.Tensor]
 
 
-def learn(arm: str, skill: str, places: Mapping[str, Path], folder: Path, steps: int) -> tuple[Path, int, float]:
+def learn(
+    arm: str, skill: str, places: Mapping[str, Path], folder: Path, steps: int, seed: int
+) -> tuple[Path, int, float]:
     """(the model with the skill in it, numbers that the skill has, seconds) of one skill learned one way."""
     run = folder / skill
     shutil.rmtree(run, ignore_errors=True)
     begun = time.process_time()
     if arm in RATES:
         growkit.tune(places["base"], places[skill], run, train="all" if arm == "full" else arm, lr=RATES[arm],
-                     steps=steps, **RUN)  # fmt: skip
+                     steps=steps, seed=seed, **RUN)  # fmt: skip
     else:
         before = [folder / name / "final" for name in SKILLS[: SKILLS.index(skill)]]
         growkit.skill_learn(places["base"], places["panel"], places[skill], run, size=SIZE, lr=TRANSFORM_RATES[arm],
                             sketch_tokens=SKETCH, protect=None if arm == "panel" else ["general", *before],
-                            steps=steps, **RUN)  # fmt: skip
+                            steps=steps, seed=seed, **RUN)  # fmt: skip
     seconds = time.process_time() - begun
     if arm == "full":
         return (
@@ -127,17 +129,18 @@ def plugged(model: Any, plain: State, changes: Sequence[State]) -> Any:
     return model
 
 
-def together(arm: str, places: Mapping[str, Path], work: Path, rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+def together(
+    arm: str, places: Mapping[str, Path], work: Path, rows: Mapping[str, Sequence[Row]], seed: int
+) -> dict[str, Any]:
     """The row of all five plugged."""
     out, base = work / "together" / arm.replace(" ", "-").replace(",", ""), places["base"]
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(exist_ok=True)
     folders = {name: work / "learned" / arm / name / "final" for name in SKILLS}
-    if arm in GATES:
+    if arm == GATED:
         named = [f"{name}={work / 'learned' / 'panel' / name / 'final'}" for name in SKILLS]
-        own = [f"{name}={places[name]}" for name in SKILLS] if GATES[arm] else []
-        made = growkit.skill_plug(base, named, out, gated=True, text=places["general"], texts=1400, alpha=0.01, own=own,
-                                  **GATES[arm])  # fmt: skip
+        made = growkit.skill_plug(base, named, out, gated=True, text=places["general"], texts=1400, alpha=0.01,
+                                  seed=seed)  # fmt: skip
         return told(growkit.load_skills(out), rows) | {"certificate": json.loads(json.dumps(made.said["promise"]))}
     if arm in MERGES:
         growkit.merge([place("full", name, work) for name in SKILLS], out, base=base, **MERGES[arm])
@@ -159,30 +162,37 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--base-steps", type=int, default=600)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     asked = parser.parse_args()
     alone_and_quiet()
-    kept = KeptRows(asked.work)
+    kept = KeptRows(asked.work, vars(asked))
     base = base_model(asked.books, asked.work, asked.base_steps)
-    places = prepare(asked.books, asked.docs, asked.work, base)
-    measured = {name: rows_of(places[name], ROWS if name != "general" else 10**6) for name in (*SKILLS, "general")}
-    todo = [("base", "none")]
-    todo += [(arm, skill) for arm in ALONE for skill in (*SKILLS, "all")]
-    todo += [(arm, "all") for arm in (*GATES, *MERGES)]
-    for arm, skill in todo:
-        if kept.has(arm=arm, skill=skill):
-            continue
-        row: dict[str, Any] = {"arm": arm, "skill": skill}
-        if arm == "base":
-            row |= told(loaded(base), measured)
-        elif skill == "all":
-            row |= together(arm, places, asked.work, measured)
-        else:
-            model, row["numbers"], row["seconds"] = learn(arm, skill, places, asked.work / "learned" / arm, asked.steps)
-            row |= told(loaded(model), measured)
-        kept.keep(row)
-        print(f"{arm}, {skill}: general {row['general']:.3f}, " + ", ".join(
-            f"{name} {one['loss']:.2f}" for name, one in row["tasks"].items()), flush=True)  # fmt: skip
-    show(sorted(kept.rows, key=lambda row: todo.index((row["arm"], row["skill"]))))
+    for seed in asked.seeds:
+        work = asked.work / f"seed-{seed}"
+        places = prepare(asked.books, asked.docs, work, base, seed)
+        measured = {name: rows_of(places[name], ROWS if name != "general" else 10**6) for name in (*SKILLS, "general")}
+        todo = [("base", "none")]
+        for arm in (arm for arm in ARMS if arm in asked.arms):
+            todo += [(arm, skill) for skill in SKILLS if arm in ALONE] + [(arm, "all")]
+        for arm, skill in todo:
+            if kept.has(arm=arm, skill=skill, seed=seed):
+                continue
+            row: dict[str, Any] = {"arm": arm, "skill": skill, "seed": seed}
+            if arm == "base":
+                row |= told(loaded(base), measured)
+            elif skill == "all":
+                row |= together(arm, places, work, measured, seed)
+            else:
+                folder = work / "learned" / arm
+                model, row["numbers"], row["seconds"] = learn(arm, skill, places, folder, asked.steps, seed)
+                row |= told(loaded(model), measured)
+            kept.keep(row)
+            print(f"seed {seed}, {arm}, {skill}: general {row['general']:.3f}, " + ", ".join(
+                f"{name} {one['loss']:.2f}" for name, one in row["tasks"].items()), flush=True)  # fmt: skip
+        print(f"\nseed {seed}")
+        rows = [row for row in kept.rows if row["seed"] == seed and (row["arm"], row["skill"]) in todo]
+        show(sorted(rows, key=lambda row: todo.index((row["arm"], row["skill"]))))
 
 
 if __name__ == "__main__":

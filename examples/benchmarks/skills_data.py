@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from rule_tasks import write_tasks
 
 DOCS = "docs"
+GATED = "gated"
 SKILLS = ("header", "letters", "first", "fact", DOCS)  # in the order they are learned in
 BEYOND = 200_000  # characters of each book that the base was trained on
 PARAGRAPHS, LONGEST = 80, 64  # general ones of each book; tokens that are measured of each
@@ -43,9 +44,9 @@ class Row:
     asked: int
 
 
-def write_texts(books: Path, docs: Path, folder: Path) -> None:
+def write_texts(books: Path, docs: Path, folder: Path, seed: int = 0) -> None:
     """General paragraphs and pages, as JSON lines of text: a part to learn from, a part to measure on."""
-    draws = random.Random(0)
+    draws = random.Random(seed)
     general = []
     for book in sorted(books.rglob("*.txt")):
         parts = [part.strip() for part in book.read_text("utf-8")[BEYOND:].split("\n\n")]
@@ -62,13 +63,13 @@ def write_texts(books: Path, docs: Path, folder: Path) -> None:
             (folder / part / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def prepare(books: Path, docs: Path, work: Path, base: Path) -> dict[str, Path]:
+def prepare(books: Path, docs: Path, work: Path, base: Path, seed: int = 0) -> dict[str, Path]:
     """Datasets of the skills and of general text, and the panel; what is there already stays."""
     places = {name: work / "data" / name for name in (*SKILLS, "general")} | {"base": base, "panel": work / "panel"}
     texts = work / "texts"
     if not texts.exists():
-        write_tasks(texts, docs=docs / "train.jsonl")
-        write_texts(books, docs, texts)
+        write_tasks(texts, docs=docs / "train.jsonl", seed=seed)
+        write_texts(books, docs, texts, seed)
         (texts / "template.jinja").write_text(TEMPLATE, "utf-8")
     for name in (*SKILLS, "general"):
         if not places[name].exists():
@@ -76,7 +77,7 @@ def prepare(books: Path, docs: Path, work: Path, base: Path) -> dict[str, Path]:
             chat = {} if name in (DOCS, "general") else {"chat": True, "template": texts / "template.jinja"}
             growkit.tokenize([train], places[name], base, val=[val], **chat)
     if not places["panel"].exists():
-        growkit.panel(base, places["panel"], text=places["general"], **PANEL)
+        growkit.panel(base, places["panel"], text=places["general"], seed=seed, **PANEL)
     return places
 
 

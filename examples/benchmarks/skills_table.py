@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from skills_data import DOCS, MERGES, SKILLS
+from skills_data import DOCS, GATED, MERGES, SKILLS
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -20,7 +20,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
         lines[name] = [cell(column) for column in columns]
 
     def own(column: str) -> dict[str, Mapping[str, Any]]:
-        arm = "full" if column in MERGES else "panel" if column.startswith("gated") else column
+        arm = "full" if column in MERGES else "panel" if column == GATED else column
         return {name: by[arm, name] for name in SKILLS if (arm, name) in by}
 
     for name in SKILLS:
@@ -48,12 +48,12 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
         return cell
 
     line("gain kept, %: mean (worst)", kept)
-    line("general text, one skill alone: mean (worst)", lambda column: "" if column in MERGES or column.startswith("gated") else
+    line("general text, one skill alone: mean (worst)", lambda column: "" if column in MERGES or column == GATED else
          f"{mean(row['general'] - base['general'] for row in own(column).values()):+.3f}"
          f" ({max(row['general'] - base['general'] for row in own(column).values()):+.3f})")  # fmt: skip
     line("general text, all plugged", lambda column: "" if (column, "all") not in by else
          f"{by[column, 'all']['general'] - base['general']:+.3f}")  # fmt: skip
-    line("general sequences that change", lambda column: "all" if not column.startswith("gated") else
+    line("general sequences that change", lambda column: "all" if column != GATED else
          f"{100 * by[column, 'all']['opened']['general']:.1f} %")  # fmt: skip
     line("rho of pairs: mean (largest)", pairs("rho"))
     line("KL of pairs: mean (largest)", pairs("kl"))
@@ -61,7 +61,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
         "numbers of one skill",
         lambda column: "" if column in MERGES else f"{next(iter(own(column).values()))['numbers']:,}",
     )
-    line("seconds to learn one", lambda column: "" if column in MERGES or column.startswith("gated") else
+    line("seconds to learn one", lambda column: "" if column in MERGES or column == GATED else
          f"{mean(row['seconds'] for row in own(column).values()):.0f}")  # fmt: skip
     for some in ([one for one in columns if one not in MERGES], [one for one in columns if one in MERGES]):
         print("\n| | base | " + " | ".join(some) + " |\n|---|---|" + "---|" * len(some))

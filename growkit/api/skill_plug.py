@@ -89,10 +89,6 @@ def skill_plug(
             within=(1, limits.LAYERS),
         ),
     ] = None,
-    pooling: Annotated[
-        Literal["mean", "last"] | None,
-        Option(help="of a prompt's tokens; default the skills', or mean.", panel=GATE),
-    ] = None,
     seed: Annotated[int, Option(help="For which texts do what.", panel=GATE, metavar="S", within=limits.SEEDS)] = 0,
     device: Annotated[w.Device, Option(help="Where to compute.", panel=GATE)] = "auto",
     force: Annotated[
@@ -131,10 +127,8 @@ def skill_plug(
             shard_bytes=size_in_bytes(shard_size), force=force, allow_nonfinite=allow_nonfinite, dry_run=dry_run,
             progress=progress,
         )  # fmt: skip
-        if w.listed(text) or w.listed(own) or w.listed(together) or layer is not None or pooling is not None:
-            raise RequestError(
-                "--text, --own, --together, --layer and --pooling are of a gate; give --gated, or leave them out"
-            )
+        if w.listed(text) or w.listed(own) or w.listed(together) or layer is not None:
+            raise RequestError("--text, --own, --together and --layer are of a gate; give --gated, or leave them out")
         return plug_skills(base, named, out, options, as_lora=form == "lora", dtype=dtype_of(dtype), announce=announce)
     if form != "weights" or dry_run:
         raise RequestError(
@@ -144,6 +138,6 @@ def skill_plug(
     data = data_by_name(w.listed(own), "--own", "SKILL=DATA, once for each skill")
     request = GatedRequest(
         text=w.listed(text), alpha=alpha, texts=texts, own=data, together=pairs_of(w.listed(together)),
-        layer=layer, pooling=pooling, seed=seed,
+        layer=layer, seed=seed,
     )  # fmt: skip
     return plug_gated(base, named, out, request, device=device, force=force, begin=begin)

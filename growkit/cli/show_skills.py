@@ -30,7 +30,7 @@ def plugged(result: Plugged, as_json: bool) -> None:
         table.add_row(skill["name"], f"{skill['strength']:g}", f"{skill['threshold']:.6g}", *counts)
     out.print(table)
     out.print(
-        f"gate: {said['pooling']} of layer {said['layer']}; thresholds: the {promise['order']:,}-th smallest score of"
+        f"gate: of layer {said['layer']}; thresholds: the {promise['order']:,}-th smallest score of"
         f" {promise['texts']:,} general texts"
     )
     out.print(

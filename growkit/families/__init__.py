@@ -16,14 +16,17 @@ from growkit.families import (
     gpt_oss,
     granitemoe,
     llama,
+    modernbert,
     moe,
     mpnet,
+    nomic_bert,
     roberta,
 )
 from growkit.families.schema import Family
 
 _FILES = (
-    bert, gpt, llama, fused, moe, granitemoe, gpt_oss, deepseek, roberta, electra, mpnet, eurobert, albert, deberta
+    bert, gpt, llama, fused, moe, granitemoe, gpt_oss, deepseek, roberta, electra, mpnet, eurobert, albert, deberta,
+    nomic_bert, modernbert,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 

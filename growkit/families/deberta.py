@@ -5,6 +5,9 @@ from growkit.families.keys import Both
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms
 
+_OFF = (None, False)
+_BOTH = (["c2p", "p2c"], ["p2c", "c2p"], "c2p|p2c", "p2c|c2p")
+_C2P, _P2C = (*_BOTH, ["c2p"], "c2p"), (*_BOTH, ["p2c"], "p2c")
 _SELF = "encoder.layer.{layer}.attention.self"
 
 DEBERTA_V2 = Family(
@@ -54,7 +57,12 @@ DEBERTA_V2 = Family(
     tied=True,
     always_tied={"legacy": False},
     defaults={"attention_head_size": None, "embedding_size": None},
-    optional=(f"{_SELF}.pos_key_proj.weight", f"{_SELF}.pos_query_proj.weight"),
+    stored_where={
+        f"{_SELF}.pos_key_proj.weight": ({"relative_attention": (True,), "share_att_key": _OFF, "pos_att_type": _C2P},),
+        f"{_SELF}.pos_query_proj.weight": (
+            {"relative_attention": (True,), "share_att_key": _OFF, "pos_att_type": _P2C},
+        ),
+    },
     prefixes=("deberta.",),
     architectures=(
         ("cls.predictions.bias", "DebertaV2ForMaskedLM"),

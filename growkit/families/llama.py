@@ -26,7 +26,7 @@ ATTENTION = {
     **linear("layers.{layer}.self_attn.o_proj", "hidden", "(head value_dim)"),
 }
 
-_FEED_FORWARD = {
+FEED_FORWARD = {
     **linear("layers.{layer}.mlp.gate_proj", "ffn", "hidden"),
     **linear("layers.{layer}.mlp.up_proj", "ffn", "hidden"),
     **linear("layers.{layer}.mlp.down_proj", "hidden", "ffn"),
@@ -41,7 +41,7 @@ OUTSIDE = {  # what stands around and between the blocks
     **task_heads(),
 }
 
-DECODER = {**OUTSIDE, **ATTENTION, **_FEED_FORWARD}
+DECODER = {**OUTSIDE, **ATTENTION, **FEED_FORWARD}
 
 # a norm over each head's own slots, shared by all heads
 HEAD_NORM = {

@@ -48,8 +48,11 @@ class TensorNames:
     heads: tuple[str, ...]  # templates of the output head that may be tied to it, one for each name it has
     # stem of what some files store a copy of -> the stem of what it is always a copy of
     copies: Mapping[str, str] = field(default_factory=dict)
+    # template that some files have -> the templates of what it holds, one below the other in equal parts
+    stored_as: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # template that the first layer has not -> the template of what a copy of that layer has there, outside the layers
+    first_lacks: Mapping[str, str] = field(default_factory=dict)
     switches: Mapping[str, str] = field(default_factory=dict)  # config key that is true where a template is stored
-    optional: tuple[str, ...] = ()  # templates of weights that a sound model may lack, by its settings
     headless: tuple[str, ...] = ()  # classes without a language-model head, though they are called as if they had one
 
     def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
@@ -96,6 +99,12 @@ class TensorNames:
         """The same tensor's name in another layer."""
         stem = self.stem(name)
         return name[: len(name) - len(stem)] + _NUMBER.sub(str(layer), stem, count=1)
+
+    def pieces(self, name: str) -> tuple[str, ...]:
+        """What stock models call what a file has under a name: one name, or one for each piece below the other."""
+        stem, layer = self.stem(name), self.layer_of(name)
+        held = self.stored_as.get(self.template(name), ())
+        return tuple(name[: len(name) - len(stem)] + own.replace("{layer}", str(layer)) for own in held) or (name,)
 
     def of_each_expert(self, name: str) -> bool:
         """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""

@@ -42,6 +42,8 @@ class Rotary:
     # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
     fraction_key: str = "partial_rotary_factor"
     base_key: str = "rope_theta"
+    # type of layers -> what the base of their frequencies is called outside a dictionary, where each type has its own
+    by_type: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class AttentionWindows:
 
     layer_cycle: tuple[str, ...] = ()  # layer_types of the first layers, again and again
     full_layers: str = ""  # or the key of how many first layers see everything where use_sliding_window is on
+    # or what the config class lists of each layer by a rule of its own, such as a number under sliding_window_pattern
+    listed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +124,13 @@ class Family(TensorNames):
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
 
-    @property
-    def head_has_norm(self) -> bool:
-        """Whether the language-model head has a layer and a norm of its own, over what that layer writes."""
-        return any(axes.startswith("~/head_") for axes in self.tensors.values())
+    def begins_normed(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model whose stream a norm writes before the first layer."""
+        return any("normed" in self.tensors.get(self.template(name), "") for name in names)
+
+    def head_has_norm(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
+        return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
 
     def keys(self, axis: str) -> tuple[str, ...]:
         """The config keys that a size is written under; none for an axis whose size no config of the family states."""
@@ -200,12 +207,14 @@ class Family(TensorNames):
         """
         there = {self.stem(name) for name in names}
         weights = [name for name in self.tensors if not name.endswith("bias")]
-        in_layers = [name for name in weights if "{layer}" in name and name not in self.optional]
+        in_layers = [name for name in weights if "{layer}" in name]
         experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
         needed = []
         for layer in range(layers):
             other = _DENSE if self.is_sparse(config or {}, layer) else _SPARSE
             for name in in_layers:
+                if layer == 0 and name in self.first_lacks:
+                    continue
                 if not self._words(name) & other and self._is_stored(name, config):
                     numbers = range(experts) if "{expert}" in name else (0,)
                     at = name.replace("{layer}", str(layer))

@@ -112,7 +112,7 @@ def _widths(
         all_maps = []
         for source, size in zip(sources, sizes):
             new = target_sizes(family, source.config, request)
-            maps, line, rotary = choose_maps(family, source.config, size, new, chooser)
+            maps, line, rotary = choose_maps(family, source.config, size, new, chooser, source.shapes)
             all_maps.append(maps)
             lines.append(line)
             configs.append(target_config(family, source.config, new))

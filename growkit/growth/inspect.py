@@ -146,7 +146,7 @@ def _probe(family: Family, headers: Headers, sizes: Sizes, axis: str, what: str,
     option = f"{OPTIONS[axis]} {size} ({what})"
     try:
         new = target_sizes(family, headers.config, {axis: size})
-        _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe(sizes={axis: size}))
+        _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe(sizes={axis: size}), headers.shapes)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error).split("; nearest")[0])
     worst = max(lines, key=lambda line: (line.exactness, line.axis == axis))

@@ -46,7 +46,9 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> li
             )
         for axis in kinship.same:
             if sizes.get(axis) != theirs.get(axis):
-                raise RequestError(f"{pair} have {axis} {sizes.get(axis)} and {theirs.get(axis)}{kinship.one_size(axis)}")
+                raise RequestError(
+                    f"{pair} have {axis} {sizes.get(axis)} and {theirs.get(axis)}{kinship.one_size(axis)}"
+                )
         if is_tied(family, first) != is_tied(family, other) and not kinship.any_head:
             raise RequestError(f"{pair}: one has a tied head and one has not; save both alike first")
         labels = [labels_of(model) for model in (first, other)]

@@ -19,7 +19,7 @@ from growkit.families import FAMILIES, Family, family_named
 from growkit.families.stacked import split_with
 from growkit.growth.infer import infer_config, infer_family
 from growkit.growth.source_headers import Headers
-from growkit.growth.stored_names import names_of_today, without_copies
+from growkit.growth.stored_names import in_pieces, names_of_today, without_copies
 
 INFERRED = (
     "no config.json: norm epsilon, activation, rotary base and the like are transformers' defaults for the family; a model"
@@ -44,6 +44,7 @@ def open_source(source: str | Path, family: str | None = None, heads: int | None
     if kind is not None and kind.is_moe:
         checkpoint.tensors = split_stored(kind, checkpoint.tensors)  # as they come, or stacked
     if kind is not None:
+        checkpoint.tensors = in_pieces(kind, checkpoint.tensors)
         tied = config is None or bool(config.get("tie_word_embeddings", kind.tied))
         equal = partial(_equal, checkpoint)
         checkpoint.tensors = without_copies(kind, tied, checkpoint.tensors, equal)

@@ -5,6 +5,7 @@ twice. Knows families' names; ignorant of values.
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import prod
 
 from growkit.checkpoint.headers import StoredTensor
 from growkit.errors import CheckpointError
@@ -47,6 +48,29 @@ def _check_unwrapped(stored: str, tensor: StoredTensor) -> None:
                 f"{str(tensor.path)!r} has tensor {stored!r}: it was saved from a model that {wrapper} wrapped; save the"
                 f" model inside, or strip {prefix!r} with {STRIP} {shlex.quote(str(tensor.path))} NEW.safetensors {prefix}"
             )
+
+
+def in_pieces(family: Family, tensors: Stored) -> dict[str, StoredTensor]:
+    """Tensors by the names that stock models have for them, each piece its own that a file has below others in one.
+
+    Raises CheckpointError for one that is not divided evenly.
+    """
+    named: dict[str, StoredTensor] = {}
+    for name, tensor in tensors.items():
+        pieces = family.pieces(name)
+        rows, rest = divmod(tensor.shape[0], len(pieces)) if tensor.shape else (0, 0)
+        if rest:
+            raise CheckpointError(
+                f"tensor {name!r} has {tensor.shape[0]} rows, which should be {len(pieces)} equal parts; fetch the checkpoint again"
+            )
+        for place, own in enumerate(pieces):
+            if pieces == (name,):
+                named[own] = tensor
+                continue
+            shape = (rows, *tensor.shape[1:])
+            offset = tensor.offset + place * prod(shape) * tensor.dtype.itemsize
+            named[own] = replace(tensor, name=own, shape=shape, offset=offset)
+    return named
 
 
 def without_copies(

@@ -116,7 +116,9 @@ class Rule:
 def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float = 0.0, noise: float = 0.0) -> Rule:
     """The rule of a tensor from one selection and role per stored dimension, of which there are one to three."""
     if not 1 <= len(selections) <= 3:
-        raise ValueError(f"a rule is of a vector, of a matrix or of a stack of them, not of {len(selections)} dimensions")
+        raise ValueError(
+            f"a rule is of a vector, of a matrix or of a stack of them, not of {len(selections)} dimensions"
+        )
     each = selections[1].old if len(selections) == 3 else 0
     selections, roles = flat(selections), roles[-2:]
     if len(selections) == 1:

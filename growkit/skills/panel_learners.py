@@ -93,7 +93,7 @@ class PanelLearners:
         with uncompiled(model):
             self._read(model, own)
             if (texts := self.texts) is not None:
-                self.gate = own.machine.whole(model, lambda: gate_of_texts(model, texts, seed=seed))
+                self.gate = own.machine.whole(model, lambda: gate_of_texts(model, texts))
             wanted = wanted_outputs(model, own)
         for control in panel_controls(model):
             if not torch.isfinite(wanted[control.weight]).all():

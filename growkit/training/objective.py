@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from growkit.data.batches import IGNORED, Batch
+from growkit.models.live_layers import layers_path
 from growkit.models.running import is_causal
 from growkit.models.stock import computing
 from growkit.training.teachers.estimates import ShortWord
@@ -90,7 +91,7 @@ class Predicted:
         too."""
         self._output["last_hidden_state"] = hidden[None]
         base, name = self.model.base_model, self.model.base_model_prefix
-        setattr(self.model, name, _Given(self._output))
+        setattr(self.model, name, _Given(self._output, base))
         try:
             return self.model.forward(input_ids=self.labels[None, :1]).logits.flatten(0, 1).float()
         finally:
@@ -100,16 +101,19 @@ class Predicted:
 class _Given(torch.nn.Module):
     """In a base model's place: its output is there already."""
 
-    def __init__(self, output: Any):
+    def __init__(self, output: Any, base: Any):
         super().__init__()
-        self.output = output
+        self.output, self.layers = output, layers_path(base)
+        self.parts = {name: part for name, part in base.named_children() if not self.layers.startswith(f"{name}.")}
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """The output that is there, whatever is asked."""
         return self.output
 
-    def __getattr__(self, _: str) -> Any:
-        return self  # OPT's head asks a part of its base model
+    def __getattr__(self, name: str) -> Any:
+        """What a head asks of its base model: its embeddings (DeBERTa), or the part that has the layers (OPT), for
+        which this stands too."""
+        return self.__dict__.get("parts", {}).get(name, self)
 
 
 def learn(

@@ -7,7 +7,7 @@ from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
-from growkit.families.stock_config import stated_as
+from growkit.families.stock_config import stated_as, stock_value
 from growkit.growth.depth.layers import place
 from growkit.maps.axis import AxisMap
 
@@ -26,7 +26,11 @@ def difference(family: Family, one: Mapping[str, Any], other: Mapping[str, Any],
     """The first thing that two configs of `count` layers each say differently layer by layer, or None."""
     if kinds_of_attention(family, one, count) != kinds_of_attention(family, other, count):
         return TYPES
-    return next((key for key in (*ENTRIES[1:], *NUMBERS) if (one.get(key) or None) != (other.get(key) or None)), None)
+    listed = (
+        key for key in ENTRIES[1:] if (listed_by(family, one, key) or None) != (listed_by(family, other, key) or None)
+    )
+    numbers = (key for key in NUMBERS if (one.get(key) or None) != (other.get(key) or None))
+    return next(listed, next(numbers, None))
 
 
 def deepen_config(
@@ -44,26 +48,44 @@ def deepen_config(
     for key in family.keys("layer"):
         config[stated_as(family.model_type, config, key)] = layers.new
     places = [place(number, old) for number in layers.index]
+    notes: list[str] = []
     for key in ENTRIES[1:]:
-        stating = [source.get(key) is not None for source in sources]
-        if any(stating) and not all(stating):
+        lists = [listed_by(family, source, key) for source in sources]
+        stated = [found for found in lists if found is not None]
+        if stated and len(stated) < len(lists):
             raise CheckpointError(f"only some of the sources list {key!r} in config.json; write it in all of them")
-        if any(stating):
-            config[key] = [sources[source][key][layer] for source, layer in places]
+        if stated:
+            notes += _list(family, config, key, [stated[source][layer] for source, layer in places])
     for key in NUMBERS:
         if any(source.get(key) for source in sources):
             named = [source.get(key) or () for source in sources]
             config[key] = [number for number, (source, layer) in enumerate(places) if layer in named[source]]
-    notes = _carry_experts(family, config, [(sources[source], layer) for source, layer in places])
+    notes += _carry_experts(family, config, [(sources[source], layer) for source, layer in places])
     types = [kinds_of_attention(family, source, count) for source, count in zip(sources, old)]
-    wanted = [types[source][layer] for source, layer in places]
-    stated = config.get(TYPES) is not None
-    config_without = {**config, TYPES: None}
-    if stated or wanted != kinds_of_attention(family, config_without, layers.new):
-        config[TYPES] = wanted
-        if not stated:
-            notes.append(f"config.json now lists {TYPES}, because the rule of {family.model_type} would give others")
-    return notes
+    return notes + _list(family, config, TYPES, [types[source][layer] for source, layer in places])
+
+
+def _list(family: Family, config: dict[str, Any], key: str, wanted: list[Any]) -> list[str]:
+    """State something of each layer where a config states it, or where the family's rule would give something else;
+    returns notes for the plan.
+    """
+    stated, without = config.get(key) is not None, {**config, key: None}
+    by_rule = kinds_of_attention(family, without, len(wanted)) if key == TYPES else listed_by(family, without, key)
+    if not stated and wanted == by_rule:
+        return []
+    config[key] = wanted
+    return [] if stated else [f"config.json now lists {key}, because the rule of {family.model_type} would give others"]
+
+
+def listed_by(family: Family, config: Mapping[str, Any], key: str) -> list[Any] | None:
+    """What a config, or its class by a rule of its own, lists of each layer under a key; None for nothing.
+
+    Raises CheckpointError where the class must be asked and does not take the config.
+    """
+    if config.get(key) is None and key in family.windows.listed:
+        silent = {name: value for name, value in config.items() if name not in (key, TYPES)}  # which follow from others
+        return list(stock_value(family.model_type, silent, key))
+    return config.get(key)
 
 
 def _carry_experts(
@@ -92,8 +114,9 @@ def _carry_experts(
 
 def kinds_of_attention(family: Family, config: Mapping[str, Any], count: int) -> list[str]:
     """The kind of attention of each layer, stated or by the family's rule."""
-    if config.get(TYPES) is not None:
-        return list(config[TYPES])
+    listed = listed_by(family, config, TYPES)
+    if listed is not None:
+        return list(listed)
     if family.windows.layer_cycle:
         return [family.windows.layer_cycle[number % len(family.windows.layer_cycle)] for number in range(count)]
     full = family.windows.full_layers
@@ -113,7 +136,7 @@ def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
             )
     if family.passes:
         raise CheckpointError(
-            f"a {family.model_type} passes the {'layer' if count == 1 else f'{count} layers'} it has"
+            f"{family.model_type} passes the {'layer' if count == 1 else f'{count} layers'} it has"
             f" {family.value(config, family.passes)} times: it grows in width; a larger {family.passes} in config.json makes"
             " it deeper, which is not exact"
         )

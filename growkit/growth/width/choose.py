@@ -4,7 +4,7 @@ files.
 The table of exactness that the README prints is this file, and a test holds each line of it, in both directions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,12 @@ EXACT, NEAR, APPROXIMATE = Exactness.EXACT, Exactness.NEAR, Exactness.APPROXIMAT
 
 
 def choose_maps(
-    family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes, recipe: Recipe
+    family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes, recipe: Recipe, names: Iterable[str]
 ) -> tuple[dict[str, AxisMap], list[AxisPlan], dict[str, Any]]:
-    """A map for every axis word, a plan line for every size that can be set, and the rotary settings to change."""
+    """A map for every axis word, a plan line for every size that can be set, and the rotary settings to change.
+
+    names: of the tensors that there are.
+    """
     maps: dict[str, AxisMap] = {"vocab": identity(old["vocab"])}
     lines: list[AxisPlan] = []
 
@@ -48,13 +51,14 @@ def choose_maps(
             exactness, why = APPROXIMATE, "AKI takes the new units of each layer from the layer above, by design"
         lines.append(AxisPlan(axis=axis, old=old[axis], new=new[axis], how=how, exactness=exactness, why=why))
 
-    hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe)
+    hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe, names)
     maps["hidden"] = hidden
     line("hidden", hidden.name, exactness, why)
+    has_filler = bool((hidden.sides[WRITE].mode == MEAN).any())
+    maps["normed"] = mean_filler(old["hidden"], new["hidden"], post_norm=True) if has_filler else hidden
 
     pooled_index = hidden.index
     maps["pooled"] = copies(old["hidden"], pooled_index)
-    has_filler = bool((hidden.sides[WRITE].mode == MEAN).any())
     maps["head_hidden"] = (
         head_filler(old["hidden"], new["hidden"]) if has_filler else copies(old["hidden"], pooled_index)
     )
@@ -103,7 +107,7 @@ def _index(old: int, new: int, recipe: Recipe, axis: str) -> np.ndarray:
     return cyclic_index(old, new)
 
 
-def _hidden(family: Family, old: int, new: int, recipe: Recipe) -> tuple[AxisMap, Exactness, str]:
+def _hidden(family: Family, old: int, new: int, recipe: Recipe, names: Iterable[str]) -> tuple[AxisMap, Exactness, str]:
     """The map of the residual stream: the one axis that norms run over in every layer."""
     if old == new:
         return identity(old), EXACT, "unchanged"
@@ -116,16 +120,23 @@ def _hidden(family: Family, old: int, new: int, recipe: Recipe) -> tuple[AxisMap
     if recipe.mapping == "random" or recipe.method == "aki":
         why = f"uneven copies change LayerNorm's statistics; a multiple of {old} or --mapping cyclic with fpi would not"
         return copies(old, index), APPROXIMATE, why
-    filler = mean_filler(old, new, family.norms.after)
+    begins_normed = family.begins_normed(names)
+    filler = mean_filler(old, new, family.norms.after, begins_normed)
     if family.norms.after:
         why = (
             "after a post-LayerNorm the stream's mean differs from token to token and no weight can write it into new"
             f" places; exact widths are multiples of {old}"
         )
         return filler, NEAR, why
-    if family.head_has_norm:
+    if begins_normed:
         why = (
-            "the language-model head's own LayerNorm runs over units that no number of copies evens out; exact widths are"
+            "a norm over the embeddings writes the stream, whose mean differs from token to token and no weight can write it"
+            f" into new places; exact widths are multiples of {old}"
+        )
+        return filler, NEAR, why
+    if family.head_has_norm(names):
+        why = (
+            "the head's own LayerNorm runs over units that no number of copies evens out; exact widths are"
             f" multiples of {old}"
         )
         return filler, NEAR, why

@@ -9,7 +9,15 @@ import numpy as np
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
-from growkit.maps.heads import HeadSlots, copied_slots, kept_slots, normed_partly_rotary_slots, normed_rotary_slots, rotary_slots
+from growkit.families.stock_config import stock_value
+from growkit.maps.heads import (
+    HeadSlots,
+    copied_slots,
+    kept_slots,
+    normed_partly_rotary_slots,
+    normed_rotary_slots,
+    rotary_slots,
+)
 
 DICTIONARIES = ("rope_parameters", "rope_scaling")  # where a config has rotary settings, if not beside the others
 THETA, FRACTION = "rope_theta", "partial_rotary_factor"
@@ -50,6 +58,12 @@ def rotary_size(family: Family, config: Mapping[str, Any], head_dim: int) -> int
     if family.rotary is None:
         return 0
     fraction = rope_value(config, _keys(family, FRACTION), family.rotary.fraction)
+    for name, settings in _nested(config).items():
+        if settings.get(FRACTION, fraction) != fraction:
+            raise CheckpointError(
+                f"config.json has {FRACTION} {settings[FRACTION]!r} for {name}; growkit grows models where it is the same"
+                f" in all layers, {fraction}"
+            )
     if not 0 < fraction <= 1:
         raise CheckpointError(
             f"config.json has partial_rotary_factor {fraction}, which should be above 0 and at most 1"
@@ -76,21 +90,55 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
         normed = family.norms_heads(config)
         slots = (normed_partly_rotary_slots if normed else copied_slots)(size, target, rotary, score)
         return slots, {FRACTION: _share(rotary, target)} if rotary else {}
-    kind = rope_value({k: config.get(k) for k in DICTIONARIES}, ("rope_type", "type"), family.rotary.kind if family.rotary else "default")
-    if kind not in (*BY_EITHER, *BY_THETA):
+    assert family.rotary is not None, "a head all of whose slots turn"
+    by_type = _by_type(family, config)
+    flat = {k: config.get(k) for k in DICTIONARIES}
+    kinds = {
+        rope_value(settings, ("rope_type", "type"), family.rotary.kind)
+        for settings in ([{"rope_parameters": one} for one in by_type.values()] or [flat])
+    }
+    unknown = kinds - {*BY_EITHER, *BY_THETA}
+    if unknown:
         raise RequestError(
-            f"head_dim cannot grow under rope type {kind!r}: its frequencies depend on more than base and size"
+            f"head_dim cannot grow under rope type {min(unknown)!r}: its frequencies depend on more than base and size"
         )
+    fixed_base = kinds - {*BY_EITHER}
     if family.norms_heads(config):
-        if kind not in BY_EITHER:
+        if fixed_base:
             raise RequestError(
-                f"head_dim of {family.model_type} cannot grow under rope type {kind!r}; grow heads instead"
+                f"head_dim of {family.model_type} cannot grow under rope type {min(fixed_base)!r}; grow heads instead"
             )
         return normed_rotary_slots(size, target, score), {}
-    slots = rotary_slots(size, target, score, by_index=target % size == 0 and kind in BY_EITHER)
-    assert family.rotary is not None, "a head all of whose slots turn"
+    slots = rotary_slots(size, target, score, by_index=target % size == 0 and not fixed_base)
+    if slots.rope_power == 1.0:
+        return slots, {}
+    if by_type:
+        return slots, {THETA: {name: float(one[THETA]) ** slots.rope_power for name, one in by_type.items()}}
     theta = rope_value(config, _keys(family, THETA), family.rotary.base)
-    return slots, {} if slots.rope_power == 1.0 else {THETA: float(theta) ** slots.rope_power}
+    return slots, {THETA: float(theta) ** slots.rope_power}
+
+
+def _nested(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rotary settings of types of layers, where a config states them so."""
+    stated = config.get("rope_parameters") or {}
+    return {name: settings for name, settings in stated.items() if isinstance(settings, dict)}
+
+
+def _by_type(family: Family, config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rotary settings of each type of layers, completed by the config class; none where all layers share theirs.
+
+    Raises CheckpointError where a family that has one for all is stated to have several, or where the class does not
+    take the config.
+    """
+    assert family.rotary is not None, "only asked of families with rotary positions"
+    if not family.rotary.by_type:
+        if _nested(config):
+            raise CheckpointError(
+                f"config.json has rotary settings by type of layer, which a {family.model_type} has not"
+            )
+        return {}
+    whole = stock_value(family.model_type, config, "rope_parameters")
+    return {name: settings for name, settings in whole.items() if isinstance(settings, dict)}
 
 
 def _share(rotary: int, head_dim: int) -> float:
@@ -117,14 +165,28 @@ def slots_why(family: Family, slots: HeadSlots) -> str:
 def write_rotary(family: Family, config: dict[str, Any], edits: Mapping[str, Any]) -> None:
     """Put rotary settings where the config has them, under the name it has for them."""
     for name, value in edits.items():
+        if isinstance(value, dict):
+            _write_by_type(family, config, name, value)
+            continue
         general, *own = _keys(family, name)
         places = [config[k] for k in DICTIONARIES if isinstance(config.get(k), dict)] + [config]
+        places += _nested(config).values()
         entries = [(place, key) for place in places for key in (general, *own) if place.get(key) is not None]
         home = next((d for d in places if THETA in d), config)
         for place, key in entries or [(home, own[0] if own and home is config else general)]:
             place[key] = value
-    if edits and isinstance(config.get("rope_parameters"), dict):
+    if edits and isinstance(config.get("rope_parameters"), dict) and not _nested(config):
         _state_at_top(family, config)
+
+
+def _write_by_type(family: Family, config: dict[str, Any], name: str, values: Mapping[str, Any]) -> None:
+    """Give each type of layers its own value of a rotary setting, and under the older name where the config has it."""
+    assert family.rotary is not None, "only asked of families with rotary positions"
+    settings = _by_type(family, config)
+    config["rope_parameters"] = {kind: {**one, name: values[kind]} for kind, one in settings.items()}
+    for kind, key in family.rotary.by_type.items():
+        if key in config and kind in values:
+            config[key] = values[kind]
 
 
 def _state_at_top(family: Family, config: dict[str, Any]) -> None:

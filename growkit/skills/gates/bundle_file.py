@@ -28,19 +28,20 @@ from growkit.skills.gates.certificate_words import (
     AGAIN,
     FORMAT,
     KEPT,
-    MOST_SKILLS,
     SCHEMA,
     SKILLS,
     promise_words,
 )
 from growkit.skills.gates.certify import Promise
 from growkit.skills.gates.conformal import texts_needed
-from growkit.skills.gates.gate import Gate
+from growkit.skills.gates.gate import Gate, OwnRange
 from growkit.skills.gates.own_file import GATE_WEIGHTS
-from growkit.skills.gates.own_texts import MOST_CENTROIDS, MOST_TEXTS
-from growkit.skills.gates.shared_metric import SharedMetric
+from growkit.skills.gates.own_texts import MOST_TEXTS
+from growkit.skills.gates.shrunk_metric import ShrunkMetric
 from growkit.skills.small_tensors import check_names, check_tensor, read_tensor, write_tensors_file
 from growkit.version import __version__
+
+METRIC = ("scale", "directions", "shares")  # what is stored of a range's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,8 @@ def write_bundle(
 ) -> dict[str, Any]:
     """Put a bundle into a folder that is there; returns what certificate.json says. skills: folder and strength of
     each, in the gate's order. more: base, general, seed, and own by skill."""
-    metric, entries = gate.metric, []
-    for name, (folder, strength), threshold in zip(gate.names, skills, gate.thresholds.tolist()):
+    entries = []
+    for name, (folder, strength), threshold, own in zip(gate.names, skills, gate.thresholds.tolist(), gate.ranges):
         copy = place / SKILLS / name
         copy.mkdir(parents=True)
         for file in (folder / kept for kept in KEPT if (folder / kept).is_file()):
@@ -84,20 +85,19 @@ def write_bundle(
             shutil.copyfile(file, copy / file.name)
         files = {path.name: file_hash(path) for path in sorted(copy.iterdir())}
         entries.append({
-            "name": name, "strength": strength, "threshold": threshold, "files": files, "own": more["own"][name],
+            "name": name, "strength": strength, "threshold": threshold, "limit": own.limit,
+            "shrinkage": own.metric.shrinkage, "files": files, "own": more["own"][name],
         })  # fmt: skip
-    tensors = {"scale": metric.scale, "directions": metric.directions, "shares": metric.shares}
-    tensors |= {"calibration": promise.calibration}
+    tensors = {"directions": gate.directions, "offsets": gate.offsets, "calibration": promise.calibration}
     tensors |= {"fresh": promise.fresh} if len(promise.fresh) else {}
-    tensors |= {f"{name}.centroids": own for name, own in zip(gate.names, gate.centroids)}
+    for name, own in zip(gate.names, gate.ranges):
+        tensors |= {f"{name}.mean": own.mean} | {f"{name}.{part}": getattr(own.metric, part) for part in METRIC}
     write_tensors_file(place / GATE_WEIGHTS, tensors)
     said = {
         "format": FORMAT,
         "growkit": __version__,
         "base": more["base"],
         "layer": gate.layer,
-        "pooling": gate.pooling,
-        "shrinkage": metric.shrinkage,
         "seed": more["seed"],
         "promise": promise_words(promise),
         "general": more["general"],
@@ -168,28 +168,29 @@ def _checked_skill(folder: Path, entry: Mapping[str, Any]) -> Path:
 def _gate(stored: Checkpoint, said: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Gate, Promise]:
     """A bundle's gate and promise, of tensors that have the shapes and the ranges they should."""
     count, promised = len(names), said["promise"]
-    whole = {"scale", "directions", "shares", "calibration"}
-    check_names(
-        stored, whole | {f"{name}.centroids" for name in names} | ({"fresh"} if promised["fresh"] else set()), AGAIN
-    )
-    hidden = next(iter(stored.tensors["scale"].shape), 0)
-    check_tensor(stored, "scale", torch.float32, (1, AXIS), (), AGAIN)
-    rank = next(iter(stored.tensors["directions"].shape), 0)
-    check_tensor(stored, "directions", torch.float32, (1, min(hidden, MOST_SKILLS * MOST_TEXTS)), (hidden,), AGAIN)
-    check_tensor(stored, "shares", torch.float32, (rank, rank), (), AGAIN)
+    whole = {"directions", "offsets", "calibration"} | ({"fresh"} if promised["fresh"] else set())
+    check_names(stored, whole | {f"{name}.{part}" for name in names for part in ("mean", *METRIC)}, AGAIN)
+    hidden = next(iter(stored.tensors[f"{names[0]}.mean"].shape), 0)
     for name in names:
-        check_tensor(stored, f"{name}.centroids", torch.float32, (1, MOST_CENTROIDS), (hidden,), AGAIN)
+        rank = next(iter(stored.tensors[f"{name}.directions"].shape), 0)
+        for part in ("mean", "scale"):
+            check_tensor(stored, f"{name}.{part}", torch.float32, (hidden, min(hidden, AXIS)), (), AGAIN)
+        check_tensor(stored, f"{name}.directions", torch.float32, (1, min(hidden, MOST_TEXTS)), (hidden,), AGAIN)
+        check_tensor(stored, f"{name}.shares", torch.float32, (rank, rank), (), AGAIN)
+    check_tensor(stored, "directions", torch.float64, (count, count), (hidden,), AGAIN)
+    check_tensor(stored, "offsets", torch.float64, (count, count), (), AGAIN)
     check_tensor(stored, "calibration", torch.float64, (promised["texts"],) * 2, (count,), AGAIN)
     if promised["fresh"]:
         check_tensor(stored, "fresh", torch.float64, (promised["fresh"],) * 2, (count,), AGAIN)
     held = {name: read_tensor(stored, name) for name in stored.tensors}
-    for name, sound in (
-        ("scale", bool((held["scale"] > 0).all())),
-        ("shares", bool(((held["shares"] >= 0) & (held["shares"] <= 1)).all())),
-        ("calibration", bool((held["calibration"] <= 0).all())),
-    ):
-        if not sound:
-            raise CheckpointError(f"tensor {name!r} of {stored.label!r} is out of its range; {AGAIN}")
+    sound: dict[str, bool] = {name: bool((held[name] >= 0).all()) for name in ("calibration", "fresh") if name in held}
+    for name in names:
+        shares = held[f"{name}.shares"]
+        sound[f"{name}.scale"] = bool((held[f"{name}.scale"] > 0).all())
+        sound[f"{name}.shares"] = bool(((shares >= 0) & (shares <= 1)).all())
+    wrong = next((name for name, right in sound.items() if not right), None)
+    if wrong is not None:
+        raise CheckpointError(f"tensor {wrong!r} of {stored.label!r} is out of its range; {AGAIN}")
     needed = texts_needed(promised["alpha"], count)
     if promised["texts"] < needed:
         raise CheckpointError(
@@ -201,20 +202,21 @@ def _gate(stored: Checkpoint, said: Mapping[str, Any], names: tuple[str, ...]) -
         calibration=held["calibration"],
         fresh=held.get("fresh", torch.zeros(0, count, dtype=torch.float64)),
     )
-    metric = SharedMetric(
-        scale=held["scale"],
-        directions=held["directions"],
-        shares=held["shares"],
-        shrinkage=float(said["shrinkage"]),
-    )
     pairs = (sorted(names.index(name) for name in pair) for pair in said["together"])
     gate = Gate(
         layer=said["layer"],
-        pooling=said["pooling"],
         names=names,
-        centroids=tuple(held[f"{name}.centroids"] for name in names),
-        metric=metric,
+        ranges=tuple(_range(entry, held) for entry in said["skills"]),
+        directions=held["directions"],
+        offsets=held["offsets"],
         thresholds=promise.thresholds,
         together=frozenset((one, other) for one, other in pairs),
     )
     return gate, promise
+
+
+def _range(entry: Mapping[str, Any], held: Mapping[str, torch.Tensor]) -> OwnRange:
+    """The range of a skill, of what the certificate and the tensors say."""
+    scale, directions, shares = (held[f"{entry['name']}.{part}"] for part in METRIC)
+    metric = ShrunkMetric(scale=scale, directions=directions, shares=shares, shrinkage=float(entry["shrinkage"]))
+    return OwnRange(mean=held[f"{entry['name']}.mean"], metric=metric, limit=float(entry["limit"]))

@@ -42,7 +42,7 @@ class BundleAdapter(Adapter):
     def put_on(self, model: Any) -> Any:
         """The model, gated. Raises CheckpointError where the gate or a skill does not fit it."""
         gate, layers = self.bundle.gate, len(layers_of(model))
-        hidden = len(gate.metric.scale)
+        hidden = gate.directions.shape[1]
         if gate.layer > layers or hidden != model.config.hidden_size:
             raise CheckpointError(
                 f"{str(self.bundle.folder)!r} has a gate for layer {gate.layer} of {hidden} entries, and the base has"

@@ -11,13 +11,12 @@ from growkit.limits import LAYERS, SEEDS, TOKENS
 from growkit.models.small.small_file import SMALL, SMALL_WEIGHTS
 from growkit.skills.gates.certify import Promise
 from growkit.skills.gates.conformal import CONFIDENCE
-from growkit.skills.gates.hidden_states import POOLINGS
 from growkit.skills.gates.own_file import GATE, GATE_WEIGHTS
 from growkit.skills.gates.own_texts import MOST_TEXTS
-from growkit.skills.gates.shared_metric import LEAST_SHRINKAGE
+from growkit.skills.gates.shrunk_metric import LEAST_SHRINKAGE
 from growkit.skills.skill_file import SKILL, SKILL_WEIGHTS
 
-FORMAT, SKILLS, MOST_SKILLS, MOST_GENERAL = 1, "skills", 256, 1 << 20
+FORMAT, SKILLS, MOST_SKILLS, MOST_GENERAL = 2, "skills", 256, 1 << 20
 LEAST_ALPHA, LEAST_STRENGTH, MOST_STRENGTH = 1e-5, -16.0, 16.0
 AGAIN = "make the bundle again with growkit skill plug"
 # of a skill's folder; the first that are there are its weights and what they mean, the rest says what it is
@@ -44,29 +43,35 @@ _SKILL = Fields(
     {
         "name": _NAME,
         "strength": Number(LEAST_STRENGTH, MOST_STRENGTH),
-        "threshold": Number(most=0),
+        "threshold": Number(0),
+        "limit": Number(0),
+        "shrinkage": Number(LEAST_SHRINKAGE, 1),
         "files": MapOf(_HASH),
         "own": _OWN,
     },
-    ("name", "strength", "threshold", "files"),
+    ("name", "strength", "threshold", "limit", "shrinkage", "files"),
 )
 SCHEMA = Fields(
     {
         "format": OneOf([FORMAT]),
         "base": Fields({"name": Text(), "source": Text(), "files": MapOf(_HASH)}, ("name", "source", "files")),
         "layer": Whole(1, LAYERS),
-        "pooling": OneOf(POOLINGS),
-        "shrinkage": Number(LEAST_SHRINKAGE, 1),
         "seed": Whole(*SEEDS),
         "promise": _PROMISE,
         "general": Fields(
-            {"texts": _COUNT, "documents": Whole(1, TOKENS), "tokens": Whole(1, TOKENS), "sha256": _HASH}
+            {
+                "texts": _COUNT,
+                "contrast": _COUNT,
+                "documents": Whole(1, TOKENS),
+                "tokens": Whole(1, TOKENS),
+                "sha256": _HASH,
+            }
         ),
         "skills": ListOf(_SKILL, 1, MOST_SKILLS),
         "together": ListOf(ListOf(_NAME, 2, 2), 0, MOST_SKILLS**2),
         "tensors": _HASH,
     },
-    ("format", "base", "layer", "pooling", "shrinkage", "promise", "skills", "together", "tensors"),
+    ("format", "base", "layer", "promise", "skills", "together", "tensors"),
 )
 
 

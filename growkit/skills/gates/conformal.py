@@ -13,8 +13,6 @@ from fractions import Fraction
 
 import torch
 
-from growkit.errors import RequestError
-
 CONFIDENCE = 0.95
 
 
@@ -24,24 +22,15 @@ def texts_needed(alpha: float, kinds: int = 1) -> int:
 
 
 def order_of(texts: int, alpha: float, kinds: int = 1) -> int:
-    """Which of so many scores, from the smallest, counted from 1, is a threshold: ceil((n + 1)(1 - alpha / kinds)).
-
-    Raises RequestError where that is more than there are.
-    """
-    order = math.ceil((texts + 1) * (1 - _exact(alpha) / kinds))
-    if order > texts:
-        each = "" if kinds == 1 else f", which {kinds} skills share,"
-        raise RequestError(
-            f"--alpha {alpha:g}{each} needs {texts_needed(alpha, kinds):,} general texts to set a threshold by, and there are"
-            f" {texts:,}; give more (--text, --texts), or a larger --alpha"
-        )
-    return order
+    """Which of so many scores, from the smallest, counted from 1, is a threshold: ceil((n + 1)(1 - alpha / kinds)),
+    which of fewer than texts_needed is one more than there are."""
+    return math.ceil((texts + 1) * (1 - _exact(alpha) / kinds))
 
 
 def conformal_thresholds(scores: torch.Tensor, alpha: float) -> torch.Tensor:
     """(kinds,) numbers; that any of the next text's scores is above its own has a probability of at most alpha.
 
-    scores: (texts, kinds) float64.
+    scores: (texts, kinds) float64, of texts_needed or more.
     """
     texts, kinds = scores.shape
     return scores.sort(0).values[order_of(texts, alpha, kinds) - 1]

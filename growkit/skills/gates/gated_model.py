@@ -81,7 +81,7 @@ class GatedSkills:
             for row in rows:
                 if row not in opened:
                     sequence = torch.tensor(row, dtype=torch.int64)
-                    states = pooled_states(self.model, [sequence], self.gate.layer, self.gate.pooling)
+                    states = pooled_states(self.model, [sequence], self.gate.layer)
                     opened[row] = self.gate.opened(states)[0]
         finally:
             self._reading = before

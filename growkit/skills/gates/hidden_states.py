@@ -13,9 +13,6 @@ from growkit.models.live_layers import layers_of
 from growkit.models.stock import computing
 from growkit.training.prefix import submodel
 
-MEAN, LAST = "mean", "last"
-POOLINGS = (MEAN, LAST)
-
 
 def middle_layer(model: Any) -> int:
     """The layer a gate reads where nobody says which, counted from 1: half of them, rounded up."""
@@ -27,20 +24,19 @@ def pooled_states(
     model: Any,
     sequences: Sequence[torch.Tensor],
     layer: int,
-    pooling: str,
     advance: Callable[[int], None] = lambda _done: None,
 ) -> torch.Tensor:
-    """(sequences, hidden) float32 on the CPU: behind a layer, counted from 1, the mean over a sequence's tokens or its
-    last token. sequences: token ids (length,), of at least one token each.
+    """(sequences, hidden) float32 on the CPU: behind a layer, counted from 1, the mean over a sequence's tokens.
+    sequences: token ids (length,), of at least one token each.
 
-    The mean leaves out the first token, where there are others: it is attention's sink, by far the longest state in
+    It leaves out the first token, where there are others: it is attention's sink, by far the longest state in
     many models and the same whatever follows. model: the base, with no skill on it. advance: called with 1 for each.
     """
     pooled: list[torch.Tensor] = []
 
     def read(_module: Any, _inputs: Any, output: Any) -> None:
         states = (output[0] if isinstance(output, tuple) else output)[0].double()
-        one = states[-1] if pooling == LAST else states[1:].mean(0) if len(states) > 1 else states[0]
+        one = states[1:].mean(0) if len(states) > 1 else states[0]
         pooled.append(one.float().cpu())
 
     hook = layers_of(model)[layer - 1].register_forward_hook(read)

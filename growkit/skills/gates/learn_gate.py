@@ -5,13 +5,11 @@ ignorant of thresholds, which only a bundle has.
 from typing import Any
 
 from growkit.skills.gates.gate_texts import GateTexts, positions_of
-from growkit.skills.gates.hidden_states import MEAN, middle_layer, pooled_states
+from growkit.skills.gates.hidden_states import middle_layer, pooled_states
 from growkit.skills.gates.own_texts import OwnTexts, own_texts
 
 
-def gate_of_texts(
-    model: Any, texts: GateTexts, *, layer: int | None = None, pooling: str = MEAN, seed: int = 0
-) -> OwnTexts:
+def gate_of_texts(model: Any, texts: GateTexts, *, layer: int | None = None) -> OwnTexts:
     """The gate of a skill whose own texts are these, each as far as the model has positions; own_file.write_gate puts
     it into the skill's folder.
 
@@ -20,5 +18,5 @@ def gate_of_texts(
     """
     read = middle_layer(model) if layer is None else layer
     sequences = [ids[: positions_of(model.config.to_dict())] for ids in texts.sequences]
-    states = pooled_states(model, sequences, read, pooling)
-    return own_texts(states, [len(ids) for ids in sequences], read, pooling, seed)
+    states = pooled_states(model, sequences, read)
+    return own_texts(states, [len(ids) for ids in sequences], read)

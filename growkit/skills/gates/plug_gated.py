@@ -24,11 +24,11 @@ from growkit.models.devices import device_named
 from growkit.models.live_layers import layers_of
 from growkit.models.running import check_complete, load_model, loadable
 from growkit.skills.gates.bundle_file import base_source, is_bundle, write_bundle
-from growkit.skills.gates.certify import certified
-from growkit.skills.gates.conformal import order_of, texts_needed
+from growkit.skills.gates.certify import LEAST_CONTRAST, certified, contrast_of
+from growkit.skills.gates.conformal import texts_needed
 from growkit.skills.gates.gate import Gate
 from growkit.skills.gates.gate_texts import named_texts, positions_of
-from growkit.skills.gates.hidden_states import MEAN, POOLINGS, middle_layer, pooled_states
+from growkit.skills.gates.hidden_states import middle_layer, pooled_states
 from growkit.skills.gates.learn_gate import gate_of_texts
 from growkit.skills.gates.named_skills import NamedSkill, check_pairs
 from growkit.skills.gates.own_file import has_gate, read_gate
@@ -51,7 +51,6 @@ class GatedRequest:
     own: Mapping[str, Path_] = field(default_factory=dict)
     together: Sequence[tuple[str, str]] = ()
     layer: int | None = None
-    pooling: str | None = None
     seed: int = 0
 
 
@@ -101,19 +100,19 @@ def plug_gated(
     model.to(where)
     own = _own_texts(model, skills, request, vocabulary, source.label, longest)
     lengths = [int(length) for texts in own.values() for length in texts.lengths]
-    enough = texts_needed(request.alpha, len(skills))
+    enough = LEAST_CONTRAST + texts_needed(request.alpha, len(skills))
     general = named_texts(request.text, vocabulary, source.label, request.texts, lengths, request.seed, longest, enough)
-    order_of(len(general.sequences), request.alpha, len(skills))  # which refuses too few
+    contrast = contrast_of(len(general.sequences), request.alpha, len(skills))  # which refuses too few
     first, advance = next(iter(own.values())), begin(len(general.sequences))
-    states = pooled_states(model, general.sequences, first.layer, first.pooling, advance)
+    states = pooled_states(model, general.sequences, first.layer, advance)
     if not torch.isfinite(states).all():
         raise CheckpointError(f"{source.label!r} puts out NaN or Inf for general text, so no gate can read it")
     gate, promise = certified(own, states, request.alpha, request.together)
     more = {
         "base": {"name": source.name, "source": base_source(base, Path(out)), "files": source.hashes()},
         "general": {
-            "texts": len(general.sequences), "documents": general.documents, "tokens": general.tokens,
-            "sha256": general.sha256,
+            "texts": len(general.sequences), "contrast": contrast, "documents": general.documents,
+            "tokens": general.tokens, "sha256": general.sha256,
         },
         "own": {name: _opened(gate, number, texts) for number, (name, texts) in enumerate(own.items())},
         "seed": request.seed,
@@ -128,8 +127,6 @@ def _check(request: GatedRequest, skills: Sequence[NamedSkill]) -> None:
     """Refuse what can be seen before anything is opened."""
     if not request.text:
         raise RequestError("--gated sets its threshold by general text; give some with --text")
-    if request.pooling not in (None, *POOLINGS):
-        raise RequestError(f"--pooling {request.pooling!r} is not one of {', '.join(POOLINGS)}")
     names = [skill.name for skill in skills]
     strange = next((name for name in request.own if name not in names), None)
     if strange is not None:
@@ -141,7 +138,7 @@ def _own_texts(
     model: Any, skills: Sequence[NamedSkill], request: GatedRequest, vocabulary: TextTokenizer | None, label: str,
     longest: int,
 ) -> dict[str, OwnTexts]:  # fmt: skip
-    """What each skill's own texts look like: as its folder says, or of --own. All read one layer in one way."""
+    """What each skill's own texts look like: as its folder says, or of --own. All read one layer."""
     stored = {
         skill.name: read_gate(skill.folder)
         for skill in skills
@@ -154,30 +151,29 @@ def _own_texts(
         )
     first = next(iter(stored.values()), None)
     layer = request.layer or (first.layer if first is not None else middle_layer(model))
-    pooling = request.pooling or (first.pooling if first is not None else MEAN)
     layers, hidden = len(layers_of(model)), model.config.hidden_size
     if layer > layers:
         raise RequestError(f"--layer {layer} is more than the {layers} layers of {label!r}")
     for name, texts in stored.items():
-        if (texts.layer, texts.pooling) != (layer, pooling):
+        if texts.layer != layer:
             raise RequestError(
-                f"the gate of {name!r} reads the {texts.pooling} of layer {texts.layer}, and this bundle's the {pooling} of"
-                f" layer {layer}; one gate reads one layer: give its data with --own {name}=DATA"
+                f"the gate of {name!r} reads layer {texts.layer}, and this bundle's layer {layer}; one gate reads one layer:"
+                f" give its data with --own {name}=DATA"
             )
-        if texts.centroids.shape[1] != hidden:
+        if len(texts.mean) != hidden:
             raise CheckpointError(
-                f"the gate of {name!r} has centroids of {texts.centroids.shape[1]} entries, and {label!r} a hidden size of"
+                f"the gate of {name!r} is of states of {len(texts.mean)} entries, and {label!r} a hidden size of"
                 f" {hidden}; it was learned on another base"
             )
     made = {}
     for name, data in request.own.items():
         found = named_texts([data], vocabulary, label, MOST_TEXTS, (), request.seed, longest)
-        made[name] = gate_of_texts(model, found, layer=layer, pooling=pooling, seed=request.seed)
+        made[name] = gate_of_texts(model, found, layer=layer)
     return {skill.name: {**stored, **made}[skill.name] for skill in skills}
 
 
 def _opened(gate: Gate, number: int, texts: OwnTexts) -> dict[str, int]:
-    """Of a skill's own texts that its centroids have not seen: how many open it, and how many open others only."""
+    """Of a skill's own texts that its mean and spread have not seen: how many open it, and how many others only."""
     opened = gate.opened(texts.held)
     own = sum(number in each for each in opened)
     return {

@@ -1,5 +1,5 @@
-"""The metric in which all skills of a bundle measure how far a sequence lies from their centroids: the covariance of
-their own texts, shrunk. Knows vectors; ignorant of models and of thresholds.
+"""How far vectors lie apart, by a covariance that is made of few of them: shrunk, so that it has an inverse. Knows
+vectors; ignorant of models and of thresholds.
 
 Each entry is divided by its deviation first, for hidden states have a few entries a hundred times as large as the rest.
 Of few texts in many dimensions the sample correlation R is far too uneven; (1 - g) R + g I with the g of oracle
@@ -12,16 +12,13 @@ from dataclasses import dataclass
 
 import torch
 
-from growkit.skills.gates.own_texts import OwnTexts
-
 LEAST_SHRINKAGE = 1e-3  # so that no direction counts a million times as much as another
 LEAST_SCALE = 1e-3  # of an entry, over the root mean square of all
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedMetric:
-    """A squared length: (|y|^2 - sum_k shares_k (directions_k y)^2) / shrinkage of y = x / scale, which is y times the
-    inverse of the shrunk correlation times y.
+class ShrunkMetric:
+    """The inverse of a shrunk covariance, D^-1 (I - directions^T shares directions) D^-1 / shrinkage with D = scale.
 
     scale: (hidden,). directions: (k, hidden), orthonormal. shares: (k,), 0 to below 1.
     """
@@ -31,26 +28,31 @@ class SharedMetric:
     shares: torch.Tensor
     shrinkage: float
 
+    def inverse(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n, hidden) float64, the inverse times each of (n, hidden)."""
+        scaled = rows.double() / self.scale.double()
+        directions = self.directions.double()
+        along = (scaled @ directions.T) * self.shares.double()
+        return (scaled - along @ directions) / self.shrinkage / self.scale.double()
+
     def squared(self, differences: torch.Tensor) -> torch.Tensor:
-        """(n,) squared lengths of (n, hidden), float64."""
+        """(n,) float64, squared lengths of (n, hidden)."""
         scaled = differences.double() / self.scale.double()
         along = scaled @ self.directions.double().T
         return (scaled.square().sum(-1) - (along.square() * self.shares.double()).sum(-1)) / self.shrinkage
 
 
-def shared_metric(skills: Sequence[OwnTexts]) -> SharedMetric:
-    """The metric of skills that read one layer, whose texts count alike."""
-    freedom = [max(1, skill.texts - len(skill.held) - len(skill.centroids)) for skill in skills]
-    total = sum(freedom)
-    rows = torch.cat([skill.spread.double() * (free / total) ** 0.5 for skill, free in zip(skills, freedom)])
-    variances = rows.square().sum(0)
-    least = LEAST_SCALE * max(float(variances.mean()) ** 0.5, 1e-12)
-    scale = variances.sqrt().clamp(min=least)
+def shrunk_metric(spreads: Sequence[torch.Tensor], freedom: int) -> ShrunkMetric:
+    """The metric of kinds of texts, which count alike. spreads: (k, hidden) of each, spread^T spread its covariance.
+    freedom: how many texts these are of in all, less one for each mean."""
+    rows = torch.cat([spread.double() for spread in spreads]) / len(spreads) ** 0.5
+    least = LEAST_SCALE * max(float(rows.square().sum(0).mean()) ** 0.5, 1e-12)
+    scale = rows.square().sum(0).sqrt().clamp(min=least)
     _, values, directions = torch.linalg.svd(rows / scale, full_matrices=False)
     hidden, eigenvalues = rows.shape[1], values.square()
-    shrinkage = _shrinkage(eigenvalues, hidden, total)
+    shrinkage = _shrinkage(eigenvalues, hidden, freedom)
     shares = (1 - shrinkage) * eigenvalues / (shrinkage + (1 - shrinkage) * eigenvalues)
-    return SharedMetric(scale=scale.float(), directions=directions.float(), shares=shares.float(), shrinkage=shrinkage)
+    return ShrunkMetric(scale=scale.float(), directions=directions.float(), shares=shares.float(), shrinkage=shrinkage)
 
 
 def _shrinkage(eigenvalues: torch.Tensor, hidden: int, texts: int) -> float:
