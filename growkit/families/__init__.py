@@ -12,22 +12,46 @@ from growkit.families import (
     electra,
     eurobert,
     fused,
+    glm,
     gpt,
     gpt_oss,
     granitemoe,
+    gptj,
+    layer_normed,
     llama,
+    llama_kin,
     modernbert,
     moe,
     mpnet,
     nomic_bert,
+    olmo,
     roberta,
 )
 from growkit.families.schema import Family
 
 _FILES = (
-    bert, gpt, llama, fused, moe, granitemoe, gpt_oss, deepseek, roberta, electra, mpnet, eurobert, albert, deberta,
-    nomic_bert, modernbert,
-)  # fmt: skip
+    bert,
+    gpt,
+    llama,
+    fused,
+    gptj,
+    glm,
+    moe,
+    granitemoe,
+    gpt_oss,
+    deepseek,
+    roberta,
+    electra,
+    mpnet,
+    eurobert,
+    albert,
+    deberta,
+    nomic_bert,
+    llama_kin,
+    layer_normed,
+    olmo,
+    modernbert,
+)
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 

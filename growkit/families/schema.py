@@ -7,6 +7,7 @@ function, the notation is missing something.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
@@ -42,6 +43,8 @@ class Rotary:
     # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
     fraction_key: str = "partial_rotary_factor"
     base_key: str = "rope_theta"
+    pairs: bool = False  # slots 2j and 2j + 1 turn together; else slots j and j + half of those that turn
+    size_key: str = ""  # what the config calls the number of slots that turn, where it states no part
     # type of layers -> what the base of their frequencies is called outside a dictionary, where each type has its own
     by_type: Mapping[str, str] = field(default_factory=dict)
 
@@ -131,6 +134,16 @@ class Family(TensorNames):
     def head_has_norm(self, names: Iterable[str]) -> bool:
         """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
         return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
+
+    def norms_head(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model that has a norm with a gain before its head."""
+        return any(self.tensors.get(self.template(name), "").startswith("~/") for name in names)
+
+    @cached_property
+    def head_parts(self) -> int:
+        """In how many equal parts its tensors hold the heads."""
+        dealt = (dimension.dealt for axes in self.tensors.values() for dimension in parse(axes))
+        return max((int(parts) for parts in dealt if parts.isdigit()), default=1)
 
     def keys(self, axis: str) -> tuple[str, ...]:
         """The config keys that a size is written under; none for an axis whose size no config of the family states."""
