@@ -128,6 +128,10 @@ class Family(TensorNames):
         """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
         return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
 
+    def of_each_expert(self, name: str) -> bool:
+        """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
+        return self.is_moe and super().of_each_expert(name)
+
     def keys(self, axis: str) -> tuple[str, ...]:
         """The config keys that a size is written under; none for an axis whose size no config of the family states."""
         return key_names(self.sizes[axis]) if axis in self.sizes else ()
