@@ -14,6 +14,7 @@ from growkit.families.stacked import join_experts
 
 BASE = dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40)
 DECODER = dict(BASE, num_key_value_heads=2, max_position_embeddings=64)
+GPT2 = dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64)
 EXPERTS = dict(DECODER, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20, norm_topk_prob=True)
 
 CONFIGS = {
@@ -23,7 +24,7 @@ CONFIGS = {
         transformers.DistilBertConfig,
         dict(vocab_size=61, dim=24, n_layers=3, n_heads=4, hidden_dim=40, max_position_embeddings=64),
     ),
-    "gpt2": (transformers.GPT2Config, dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64)),
+    "gpt2": (transformers.GPT2Config, GPT2),
     "gpt_neox": (transformers.GPTNeoXConfig, dict(BASE, max_position_embeddings=64, rotary_pct=0.7)),
     "opt": (
         transformers.OPTConfig,
@@ -73,10 +74,14 @@ MORE = {
 }
 # decoders that test_shaped grows
 SHAPED = {
+    "gptj": (transformers.GPTJConfig, dict(GPT2, rotary_dim=4)),
+    "codegen": (transformers.CodeGenConfig, dict(GPT2, rotary_dim=4)),
+    "glm": (transformers.GlmConfig, dict(DECODER, head_dim=8, pad_token_id=0)),
+    "glm4": (transformers.Glm4Config, dict(DECODER, head_dim=8, pad_token_id=0)),
     "phi3": (transformers.Phi3Config, dict(DECODER, pad_token_id=0)),
     "gpt_bigcode": (
         transformers.GPTBigCodeConfig,
-        dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64, n_inner=40),
+        dict(GPT2, n_inner=40),
     ),
     "falcon": (
         transformers.FalconConfig,
@@ -91,7 +96,7 @@ ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
 STEMS = dict(
     bert="Bert", roberta="Roberta", distilbert="DistilBert", gpt2="GPT2", gpt_neox="GPTNeoX", opt="OPT", llama="Llama",
     mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", gemma="Gemma", gemma2="Gemma2", olmo2="Olmo2", phi="Phi",
-    phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
+    gptj="GPTJ", codegen="CodeGen", glm="Glm", glm4="Glm4", phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
     mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe", electra="Electra", mpnet="MPNet",
     eurobert="EuroBert", albert="Albert", camembert="Camembert",
 ) | {

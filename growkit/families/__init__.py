@@ -11,7 +11,9 @@ from growkit.families import (
     electra,
     eurobert,
     fused,
+    glm,
     gpt,
+    gptj,
     llama,
     modernbert,
     moe,
@@ -21,7 +23,23 @@ from growkit.families import (
 )
 from growkit.families.schema import Family
 
-_FILES = (bert, gpt, llama, fused, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert, modernbert)
+_FILES = (
+    bert,
+    gpt,
+    llama,
+    fused,
+    gptj,
+    glm,
+    moe,
+    roberta,
+    electra,
+    mpnet,
+    eurobert,
+    albert,
+    deberta,
+    nomic_bert,
+    modernbert,
+)
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 

@@ -7,6 +7,7 @@ function, the notation is missing something.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
@@ -41,6 +42,8 @@ class Rotary:
     # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
     fraction_key: str = "partial_rotary_factor"
     base_key: str = "rope_theta"
+    pairs: bool = False  # slots 2j and 2j + 1 turn together; else slots j and j + half of those that turn
+    size_key: str = ""  # what the config calls the number of slots that turn, where it states no part
     # type of layers -> what the base of their frequencies is called outside a dictionary, where each type has its own
     by_type: Mapping[str, str] = field(default_factory=dict)
 
@@ -132,6 +135,12 @@ class Family(TensorNames):
         """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
         return self.is_moe and super().of_each_expert(name)
 
+    @cached_property
+    def head_parts(self) -> int:
+        """In how many equal parts its tensors hold the heads."""
+        dealt = (dimension.dealt for axes in self.tensors.values() for dimension in parse(axes))
+        return max((int(parts) for parts in dealt if parts.isdigit()), default=1)
+
     def keys(self, axis: str) -> tuple[str, ...]:
         """The config keys that a size is written under; none for an axis whose size no config of the family states."""
         return key_names(self.sizes[axis]) if axis in self.sizes else ()
@@ -201,7 +210,7 @@ class Family(TensorNames):
         config: which layers have experts, and how many; without it, all have, and one is enough.
         """
         there = {self.stem(name) for name in names}
-        weights = [name for name in self.tensors if name.endswith(".weight")]
+        weights = [name for name in self.tensors if not name.endswith("bias")]
         in_layers = [name for name in weights if "{layer}" in name]
         experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
         needed = []

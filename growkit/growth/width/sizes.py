@@ -47,6 +47,10 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
                     " models where they are one size"
                 )
     sizes.setdefault("ffn", 4 * sizes["hidden"])  # GPT-2's n_inner: null
+    if sizes["head"] % family.head_parts:
+        raise CheckpointError(
+            f"config.json has {sizes['head']} heads, but a {family.model_type} has them in {family.head_parts} equal parts"
+        )
     if not family.groups_heads(config):
         sizes["kv_head"] = 1 if family.shares_kv(config) else sizes["head"]
     sizes.setdefault("kv_head", sizes["head"])
@@ -176,6 +180,8 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
             f"transformers' {family.model_type} needs hidden {new['hidden']} to be a multiple of its {new['head']}"
             " heads"
         )
+    if new["head"] % family.head_parts:
+        return f"{new['head']} heads are no multiple of the {family.head_parts} parts a {family.model_type} has them in"
     if new["head"] % new["kv_head"]:
         return f"{new['head']} heads are no multiple of {new['kv_head']} kv heads"
     if old["kv_head"] * -(-old_group // group) > new["kv_head"]:
