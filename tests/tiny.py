@@ -89,13 +89,27 @@ SHAPED = {
         | dict(new_decoder_architecture=True, num_kv_heads=2),
     ),
 }
-ALL = {**CONFIGS, **MORE, **SHAPED}
+# decoders that test_decoders grows
+DECODERS = {
+    "granite": (
+        transformers.GraniteConfig,
+        dict(DECODER, attention_bias=True, mlp_bias=True, attention_multiplier=0.3, embedding_multiplier=3.0)
+        | dict(residual_multiplier=0.6, logits_scaling=2.0),
+    ),
+    "smollm3": (transformers.SmolLM3Config, dict(DECODER, no_rope_layer_interval=2, pad_token_id=0)),
+    "starcoder2": (transformers.Starcoder2Config, DECODER),
+    "stablelm": (transformers.StableLmConfig, dict(DECODER, partial_rotary_factor=0.7)),
+    "olmo": (transformers.OlmoConfig, DECODER),
+    "olmo3": (transformers.Olmo3Config, dict(DECODER, sliding_window=6)),
+}
+ALL = {**CONFIGS, **MORE, **SHAPED, **DECODERS}
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 DENSE = tuple(family for family in CONFIGS if family not in MIXTURES)
 ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
 STEMS = dict(
     bert="Bert", roberta="Roberta", distilbert="DistilBert", gpt2="GPT2", gpt_neox="GPTNeoX", opt="OPT", llama="Llama",
     mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", gemma="Gemma", gemma2="Gemma2", olmo2="Olmo2", phi="Phi",
+    granite="Granite", smollm3="SmolLM3", starcoder2="Starcoder2", stablelm="StableLm", olmo="Olmo", olmo3="Olmo3",
     gptj="GPTJ", codegen="CodeGen", glm="Glm", glm4="Glm4", phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
     mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe", electra="Electra", mpnet="MPNet",
     eurobert="EuroBert", albert="Albert", camembert="Camembert",

@@ -14,11 +14,14 @@ from growkit.families import (
     glm,
     gpt,
     gptj,
+    layer_normed,
     llama,
+    llama_kin,
     modernbert,
     moe,
     mpnet,
     nomic_bert,
+    olmo,
     roberta,
 )
 from growkit.families.schema import Family
@@ -38,6 +41,9 @@ _FILES = (
     albert,
     deberta,
     nomic_bert,
+    llama_kin,
+    layer_normed,
+    olmo,
     modernbert,
 )
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}

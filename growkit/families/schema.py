@@ -116,6 +116,8 @@ class Family(TensorNames):
     # what transformers' config class fills in where a key is absent, for those that growth asks of every model; None:
     # what follows from other sizes. Of any other key the class is asked
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    # config key -> (values at which it is off, axes that it keeps from growing, why)
+    forbids: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
 
     @property
@@ -134,6 +136,10 @@ class Family(TensorNames):
     def of_each_expert(self, name: str) -> bool:
         """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
         return self.is_moe and super().of_each_expert(name)
+
+    def norms_head(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model that has a norm with a gain before its head."""
+        return any(self.tensors.get(self.template(name), "").startswith("~/") for name in names)
 
     @cached_property
     def head_parts(self) -> int:

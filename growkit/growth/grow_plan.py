@@ -19,6 +19,7 @@ from growkit.growth.source_headers import (
     Headers,
     architecture_of,
     check_tensors,
+    check_tied_head,
     is_tied,
     member_of,
     one_family,
@@ -118,6 +119,7 @@ def _widths(
             write_rotary(family, configs[-1], rotary)
     share = 1.0 / len(sources) if recipe.mode == "side-by-side" else 1.0
     for source, maps, size in zip(sources, all_maps, sizes):
+        check_tied_head(family, source, not maps["hidden"].is_identity)
         tied, architecture = is_tied(family, source), architecture_of(family, source)
         growths.append(
             Growth(family=family, maps=maps, tied=tied, noise=recipe.noise, architecture=architecture, share=share)

@@ -15,7 +15,7 @@ from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.layers import layer_line, layer_map
 from growkit.growth.plan import active, forward_flops
 from growkit.growth.request import Depth, Recipe, upcycle_recipe
-from growkit.growth.source_headers import Headers, architecture_of, check_config, is_tied
+from growkit.growth.source_headers import Headers, architecture_of, check_config, check_tied_head, is_tied
 from growkit.growth.sources import headers_of, open_source
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 from growkit.growth.width.choose import choose_maps
@@ -146,6 +146,7 @@ def _probe(family: Family, headers: Headers, sizes: Sizes, axis: str, what: str,
     option = f"{OPTIONS[axis]} {size} ({what})"
     try:
         new = target_sizes(family, headers.config, {axis: size})
+        check_tied_head(family, headers, new["hidden"] != sizes["hidden"])
         _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe(sizes={axis: size}), headers.shapes)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error).split("; nearest")[0])

@@ -99,6 +99,10 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
     outcome = attempt(asked)
     if isinstance(outcome, str):
         raise RequestError(outcome + _nearest(asked, old, lambda values: not isinstance(attempt(values), str)))
+    for key, (off, axes, why) in family.forbids.items():
+        broken = [axis for axis in axes if outcome[axis] != old[axis]]
+        if broken and family.value(config, key) not in off:
+            raise RequestError(f"{broken[0]} cannot grow with {key} {family.value(config, key)!r}: {why}")
     return outcome
 
 
