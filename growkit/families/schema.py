@@ -135,6 +135,10 @@ class Family(TensorNames):
         """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
         return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
 
+    def of_each_expert(self, name: str) -> bool:
+        """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
+        return self.is_moe and super().of_each_expert(name)
+
     def norms_head(self, names: Iterable[str]) -> bool:
         """Whether these are tensors of a model that has a norm with a gain before its head."""
         return any(self.tensors.get(self.template(name), "").startswith("~/") for name in names)
