@@ -38,10 +38,11 @@ def small_config(family: Family, **changes: Any) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     settings = {**small_settings(family), **changes}
-    config = CONFIG_MAPPING[family.model_type](**settings)
-    if (getattr(config, "pad_token_id", None) or 0) < SMALL["vocab"]:
-        return config
-    return type(config)(**{"pad_token_id": 0, **settings})
+    with hushed():
+        config = CONFIG_MAPPING[family.model_type](**settings)
+        if (getattr(config, "pad_token_id", None) or 0) < SMALL["vocab"]:
+            return config
+        return type(config)(**{"pad_token_id": 0, **settings})
 
 
 def small_model(
@@ -52,7 +53,7 @@ def small_model(
     kind = stock_classes(family)[0] if architecture is None else architecture
     with hushed():
         model = kind(small_config(family, **changes))
-    return shaken(one_by_one(model).to(dtype), seed).eval()
+    return shaken(one_by_one(family, model).to(dtype), seed).eval()
 
 
 def shaken(model: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -65,9 +66,9 @@ def shaken(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     return model
 
 
-def one_by_one(model: Any) -> Any:
+def one_by_one(family: Family, model: Any) -> Any:
     """Let a mixture compute its experts one after another: stock code has no other way in float64."""
-    if getattr(model.config, "num_experts_per_tok", None) is not None:
+    if family.is_moe:
         model.set_experts_implementation("eager")
     return model
 
@@ -81,10 +82,16 @@ def stored(family: Family, model: Any, tensors: Mapping[str, torch.Tensor] | Non
     return revert_weight_conversion(model, named) if family.is_moe else named
 
 
-def rebuilt(family: Family, model: Any, state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> Any:
+def rebuilt(
+    family: Family,
+    model: Any,
+    state: Mapping[str, torch.Tensor],
+    config: Mapping[str, Any],
+    dtype: torch.dtype = torch.float64,
+) -> Any:
     """A model of the same class with another state and config. Raises AssertionError where a key is not matched."""
     with hushed():
-        grown = one_by_one(type(model)(type(model.config).from_dict(dict(config))).to(torch.float64).eval())
+        grown = one_by_one(family, type(model)(type(model.config).from_dict(dict(config))).to(dtype).eval())
     missing, unexpected = grown.load_state_dict(join_experts(family, state), strict=False)
     tied = set(getattr(grown, "all_tied_weights_keys", {}))
     assert not unexpected and set(missing) <= tied, (missing, unexpected)
