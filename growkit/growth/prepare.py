@@ -106,12 +106,12 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
             try:
                 optimizer_tensors(todo, [state.tensors for state in stored])  # refuses what does not belong
             except CheckpointError as error:
-                if options.optimizer == AUTO:
+                if _words(options.optimizer) == [AUTO]:
                     raise CheckpointError(
                         f"{error}; --optimizer none grows without the state that lies there"
                     ) from None
                 raise
-            if options.optimizer == AUTO:
+            if _words(options.optimizer) == [AUTO]:
                 todo = replace(todo, notes=(*todo.notes, _found(states)))
             rates = [read_rates(rates_beside(Path(state))) for state in states]
         yield Prepared(
@@ -145,7 +145,7 @@ def _check_beside(sources: Sequence[Checkpoint]) -> list[str]:
 def _states(asked: Path_ | Sequence[Path_] | None, sources: Sequence[Checkpoint]) -> list[Path_]:
     """The files of AdamW's state that grow along. Raises RequestError where not every source has one of those asked
     for."""
-    words = [] if asked is None else [asked] if isinstance(asked, str | Path) else list(asked)
+    words = _words(asked)
     if words == [AUTO]:
         beside = [kept_state(source.folder) for source in sources]
         return [] if None in beside else [path for path in beside if path is not None]
@@ -156,6 +156,10 @@ def _states(asked: Path_ | Sequence[Path_] | None, sources: Sequence[Checkpoint]
             f"{len(words)} optimizer states for {len(sources)} sources; give one for each, in their order"
         )
     return words
+
+
+def _words(asked: Path_ | Sequence[Path_] | None) -> list[Path_]:
+    return [] if asked is None else [asked] if isinstance(asked, str | Path) else list(asked)
 
 
 def _found(states: Sequence[Path_]) -> str:
