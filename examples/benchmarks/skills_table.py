@@ -75,4 +75,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         if "opened" in row:
             shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in row["opened"].items())
-            print(f"\nopened by the gate, {row['arm']}: {shares}")
+            print(f"\nopened by the gate: {shares}")
+            print("by prompts of tasks that nobody learned: "
+                  + ", ".join(f"{name} {100 * share:.0f} %" for name, share in row["strangers"].items()))  # fmt: skip
+            print("certificate:", row["certificate"])
