@@ -228,6 +228,10 @@ READ = {
             "skill plug src {}/final --as lora -o out", f"skill apply-layer src {{}}/final {TRAIN} out --steps 1"])
         for name in ("skill.json", "skill.safetensors")
     ] + [
+        (f"{folder}/{name}", [f"skill carry src {{}}{end} wide -o out"])
+        for folder, end, names in (("skill/final", "/final", ("skill.json", "skill.safetensors")), ("lora", "", ("adapter_config.json", "adapter_model.safetensors")))
+        for name in names
+    ] + [
         (f"use/final/{name}", ["skill plug src {}/final -o out", "eval src --data text.txt --adapter {}/final"])
         for name in ("application.json", "application.safetensors", "adapter_model.safetensors")
     ],
@@ -239,7 +243,8 @@ READ = {
         for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
     ],
     "generation": [("src/generation_config.json", ["generate {} Hello --max-tokens 4", RUN[1], RUN[4], GROW[1], MERGE[0], "verify {} wide"])],
-    "provenance": [("wide/growkit.json", ["verify src {}", "inspect {}", "widen {} --hidden 48 -o out", "verify {} src"])],
+    "provenance": [("wide/growkit.json", ["verify src {}", "inspect {}", "widen {} --hidden 48 -o out", "verify {} src",
+        "skill carry src skill/final {} -o out"])],
     "card": [("wide/README.md", ["widen {} --hidden 48 -o out", "merge {} --base wide -o out", "delta wide {}"])],
     "run": [(f"run/{name}", TRAINED) for name in ("metrics.jsonl", "run.json")],
     "resume": [
@@ -281,6 +286,7 @@ LINES = {
     "pretrain": f"pretrain src {TRAIN} out --steps 2 --dry-run",
     "tune": f"tune src {TRAIN} out --steps 2 --train top:1 --dry-run",
     "skill learn": f"skill learn src panel {TRAIN} out --steps 2 --size 2 --dry-run",
+    "skill carry": "skill carry src skill/final wide -o out",
     "skill dial": "skill dial src skill/final --data text=text.txt --points 3 --limit 32",
     "skill apply-layer": f"skill apply-layer src skill/final {TRAIN} out --steps 2 --dry-run",
     "skill plug": f"{PLUGGED} lora --own lora=text.jsonl -o out",

@@ -68,12 +68,15 @@ def test_every_key_of_a_table_is_what_its_class_says(name, bare):
     assert family.tied == tied
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.rotary is not None])
+@pytest.mark.parametrize("name", [name for name, one in FAMILIES.items() if one.rotary and not one.rotary.by_type])
 def test_absent_rotary_settings(name):
     family = FAMILIES[name]
     bare = without(config_of(name), "rope_parameters", "model_type")
     stock = tiny.ALL[name][0](**bare).rope_parameters
     own = (family.rotary.base_key, "rope_theta")
+    if family.rotary.by_type:  # its class completes what a config leaves open, and is asked
+        assert {kind: one["rope_theta"] for kind, one in stock.items()}.keys() == family.rotary.by_type.keys()
+        return
     assert rope_value(bare, own, family.rotary.base) == stock["rope_theta"]
     assert rotary_size(family, bare, 100) == int(100 * stock.get("partial_rotary_factor", 1.0))
 

@@ -59,7 +59,17 @@ def modules_of(code):
 
 def test_every_command_and_every_option_has_help():
     training = ["tokenize", "init", "eval", "teach", "pretrain", "tune", "skill learn", "skill apply-layer", "chain"]
-    training += ["panel", "panel show", "skill check", "skill plug", "skill dial", "generate", "report", "push"]
+    training += [
+        "panel",
+        "panel show",
+        "skill check",
+        "skill plug",
+        "skill carry",
+        "skill dial",
+        "generate",
+        "report",
+        "push",
+    ]
     growing = ["widen", "stack", "grow", "fuse", "upcycle"]
     assert list(COMMANDS) == [*growing, "merge", "delta", "apply", "verify", "inspect", *training]
     for name, command in COMMANDS.items():

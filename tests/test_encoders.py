@@ -4,9 +4,10 @@ import pytest
 import tiny
 import torch
 import transformers
-from comparing import ALGEBRA, DIFFERS, embed
+from comparing import ALGEBRA, DIFFERS, embed, logits, stepwise
 from on_disk import edit_weights
 from safetensors.torch import load_file
+from tiny_runs import dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import growkit
@@ -19,11 +20,14 @@ from growkit.growth.plan import forward_flops
 from growkit.growth.request import grow_recipe
 from growkit.growth.source_headers import Headers, is_tied
 from growkit.models.compare import collapse
+from growkit.models.small.targets import linear_layers
+from growkit.training.flops import step_flops
 from growkit.training.objective import Predicted
 
 POST = tuple(family for family in tiny.MORE if FAMILIES[family].norms.after)
 EXACT = (dict(hidden=48, ffn=100), dict(head_dim=12))
 SETTINGS = [  # a family, what its config says beside the tiny one's
+    ("modernbert", dict(norm_bias=False, attention_bias=False, mlp_bias=False, decoder_bias=False)),
     ("electra", dict(embedding_size=24)),
     ("albert", dict(embedding_size=24)),
     ("albert", dict(num_hidden_groups=2)),
@@ -121,6 +125,37 @@ def test_depth(family):
     assert str(plan.exactness) == expected and (distance <= ALGEBRA) == (expected == "exact")
 
 
+@pytest.mark.parametrize("family", ["modernbert", "modernbert-decoder"])
+def test_slots_turn_by_two_bases(family):
+    """Heads half as many again: the bases of both kinds of layers follow, and so does the cache."""
+    with tiny.float32_parts_in_double():
+        model = tiny.make(family)
+        state, config = grow_state_dict(model.state_dict(), model.config, hidden=48, head_dim=8)
+        result = tiny.rebuild(model, state, config)
+        ids = tiny.tokens()
+        assert tiny.relative(logits(model, ids), logits(result, ids)) <= ALGEBRA
+        if family == "modernbert-decoder":
+            assert tiny.relative(logits(model, ids), stepwise(result, ids)) <= ALGEBRA
+    bases = {kind: one["rope_theta"] for kind, one in config["rope_parameters"].items()}
+    assert bases == pytest.approx({"full_attention": 160_000 ** (8 / 6), "sliding_attention": 10_000 ** (8 / 6)})
+
+
+def test_a_copy_of_the_first_layer_has_the_norm_of_the_embeddings_before_it():
+    model = tiny.make("modernbert")
+    config = {key: value for key, value in model.config.to_dict().items() if key != "layer_types"}
+    config["global_attn_every_n_layers"] = 2
+    state, deeper = grow_state_dict(model.state_dict(), config, layers=6)
+    assert torch.equal(state["model.layers.3.attn_norm.weight"], state["model.embeddings.norm.weight"])
+    assert torch.equal(state["model.layers.3.attn_norm.bias"], state["model.embeddings.norm.bias"])
+    kinds = ["full_attention", "sliding_attention", "full_attention"] * 2
+    assert deeper["layer_types"] == kinds and "model.layers.0.attn_norm.weight" not in state
+    tiny.rebuild(model, state, deeper)
+    state, shorter = grow_state_dict(model.state_dict(), config, slices="2-3")
+    assert "model.layers.0.attn_norm.weight" not in state
+    assert torch.equal(state["model.layers.1.attn_norm.weight"], model.state_dict()["model.layers.2.attn_norm.weight"])
+    tiny.rebuild(model, state, shorter)
+
+
 def test_an_electra_that_would_lose_its_projection_is_refused():
     wide = dict(embedding_size=48)
     with pytest.raises(RequestError, match="hidden 48 is the width of the embeddings, for which"):
@@ -142,7 +177,11 @@ def test_a_shared_layer_counts_as_often_as_it_is_passed():
     one, three = (
         forward_flops(FAMILIES["albert"], shapes, True, {**config, "num_hidden_layers": passes}) for passes in (1, 3)
     )
-    assert three - one == 2 * 2 * (4 * 24 * 24 + 2 * 24 * 40)
+    layer = 4 * 24 * 24 + 2 * 24 * 40
+    assert three - one == 2 * 2 * layer
+    runs = [step_flops(tiny.make("albert", num_hidden_layers=passes), 10, 5, 1, 1) for passes in (1, 3)]
+    assert runs[1] - runs[0] == 2 * 10 * (6 * layer + 12 * 24 * 5)
+    assert {layer.module.split(".")[-1] for layer in linear_layers(model)} >= {"query", "dense", "ffn", "ffn_output"}
 
 
 def test_a_head_that_cannot_be_the_embedding_is_refused():
@@ -215,3 +254,10 @@ def test_a_head_that_asks_its_base_model_for_the_embeddings_learns(changes):
     ids = tiny.tokens()
     predicted = Predicted(model, batch_of(ids, ids))
     assert tiny.relative(model(ids).logits.flatten(0, 1), predicted.logits(predicted.hidden)) < 1e-6
+
+
+def test_stages_of_a_shared_layer_are_refused(tmp_path):
+    tiny.make("albert", dtype=torch.float32).save_pretrained(tmp_path / "src")
+    data = dataset(tmp_path / "data", 400)
+    with pytest.raises(RequestError, match="albert passes the layers it has again and again"):
+        growkit.pretrain(tmp_path / "src", data=data, out=tmp_path / "run", steps=8, seq_len=16, schedule="two-stage")

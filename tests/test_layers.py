@@ -149,7 +149,7 @@ def test_what_the_package_exports():
             "panel_show",
         ]
         + ["tokenize", "init", "evaluate", "teach", "pretrain", "tune", "report", "push", "param_groups", "generate"]
-        + ["skill_apply_layer", "skill_check", "skill_dial", "skill_learn", "skill_plug", "load_skills"]
+        + ["skill_apply_layer", "skill_carry", "skill_check", "skill_dial", "skill_learn", "skill_plug", "load_skills"]
         + ["mapping", "fpi", "aki", "stack_order", "stack_layers"]
     )
     for name in growkit.__all__:

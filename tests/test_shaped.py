@@ -20,12 +20,20 @@ EXACT = [
     ("falcon", dict(), True, dict(hidden=48, heads=8, kv_heads=4, ffn=50)),
     (
         "falcon",
-        dict(multi_query=False, new_decoder_architecture=False),
+        dict(multi_query=False, new_decoder_architecture=False, num_kv_heads=4),
         False,
         dict(hidden=60, layers=4, depth="identity"),
     ),
     ("falcon", dict(new_decoder_architecture=False, parallel_attn=False), True, dict(head_dim=8)),
     ("falcon", dict(num_ln_in_parallel_attn=1), False, dict(kv_heads=4)),
+    ("gptj", dict(), False, dict(hidden=48, heads=4, ffn=100, layers=4, depth="identity")),
+    ("gptj", dict(rotary_dim=6), True, dict(head_dim=10)),
+    ("codegen", dict(), False, dict(hidden=48, ffn=100)),
+    ("codegen", dict(), True, dict(head_dim=10)),
+    ("glm", dict(), False, dict(heads=8, head_dim=10)),
+    ("glm", dict(partial_rotary_factor=1.0), False, dict(head_dim=16)),
+    ("glm4", dict(partial_rotary_factor=1.0, attention_bias=False), True, dict(head_dim=10, hidden=36)),
+    ("glm4", dict(), False, dict(ffn=50, layers=4, depth="identity")),
 ]
 
 
@@ -55,8 +63,19 @@ def test_exact(family, changes, tied, growth):
     ("family", "changes", "growth", "why"),
     [
         ("gpt_bigcode", dict(), dict(kv_heads=4), "one for all heads"),
+        (
+            "codegen",
+            dict(),
+            dict(hidden=36),
+            "6 heads are no multiple of the 4 parts .* nearest that work: --hidden 24 or 48",
+        ),
         ("falcon", dict(new_decoder_architecture=False), dict(kv_heads=4), "one for all heads"),
-        ("falcon", dict(new_decoder_architecture=False, multi_query=False), dict(kv_heads=8), "one for each head"),
+        (
+            "falcon",
+            dict(new_decoder_architecture=False, multi_query=False, num_kv_heads=4),
+            dict(kv_heads=8),
+            "one for each head",
+        ),
     ],
 )
 def test_refused(family, changes, growth, why):

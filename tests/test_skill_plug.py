@@ -168,7 +168,7 @@ NO = [
     ("base panel", "is no skill: it has no skill.json"),
     ("base low:x", "has weight 'x', which is no number"),
     ("base broken", "'broken' puts NaN or Inf into"),
-    ("base broken --as lora", "the skills put NaN or Inf into"),
+    ("base broken --as lora", "would hold NaN or Inf; make what it is of again"),
 ]
 
 

@@ -23,6 +23,7 @@ from growkit.api.pretrain import pretrain
 from growkit.api.push import push
 from growkit.api.report import report
 from growkit.api.skill_apply_layer import skill_apply_layer
+from growkit.api.skill_carry import skill_carry
 from growkit.api.skill_check import skill_check
 from growkit.api.skill_dial import skill_dial
 from growkit.api.skill_learn import skill_learn
@@ -37,5 +38,5 @@ from growkit.api.widen import widen
 
 __all__ = [
     "apply", "chain", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "load_skills", "merge", "panel", "panel_show", "param_groups",
-    "pretrain", "push", "report", "skill_apply_layer", "skill_check", "skill_dial", "skill_learn", "skill_plug", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
+    "pretrain", "push", "report", "skill_apply_layer", "skill_carry", "skill_check", "skill_dial", "skill_learn", "skill_plug", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
 ]  # fmt: skip

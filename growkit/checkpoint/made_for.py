@@ -14,6 +14,7 @@ TRAINING = (
     "tune",
     "skill learn",
     "skill plug",
+    "skill carry",
     "skill apply-layer",
 )  # commands whose result, where it is a small module, is for the one model it began with
 RUN, FINAL = "run.json", "final"  # of a run's folder

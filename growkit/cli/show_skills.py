@@ -12,6 +12,7 @@ from growkit.cli.show import bytes_bar, planned
 from growkit.cli.terminal import Terminal, err, out, print_json, styled, table_of
 
 if TYPE_CHECKING:
+    from growkit.skills.carry import CarriedOver
     from growkit.skills.dial import Dialed
     from growkit.skills.gates.plug_gated import Plugged
     from growkit.skills.plug import PluggedModel
@@ -87,6 +88,17 @@ def model(result: PluggedModel, as_json: bool) -> None:
         out.note(note)
     what = "" if result.rank is None else f", a LoRA of rank {result.rank}"
     out.say(("wrote", "bold"), f" {result.folder}{what}")
+
+
+def carried(result: CarriedOver, as_json: bool) -> None:
+    """What was carried over a growth, and where it is."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    out.print(f"{result.kind} of rank {result.rank} on {result.weights} weights; the growth is {result.exactness}")
+    for note in result.notes:
+        out.note(note)
+    out.say(("wrote", "bold"), f" {result.folder}")
 
 
 def dialed(result: Dialed, as_json: bool) -> None:

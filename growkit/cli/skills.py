@@ -1,5 +1,5 @@
-"""The commands that compare skills and put them together: skill check, skill plug, skill dial. Knows what is shown of
-them; everything else is the library's."""
+"""The commands that compare skills and put them together: skill check, skill plug, skill carry, skill dial. Knows
+what is shown of them; everything else is the library's."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from growkit.cli.app import FAILED, KEPT
 from growkit.cli.commands import command
 
 if TYPE_CHECKING:
+    from growkit.skills.carry import CarriedOver
     from growkit.skills.checking.skill_table import SkillCheck
     from growkit.skills.dial import Dialed
     from growkit.skills.gates.plug_gated import Plugged
@@ -40,6 +41,13 @@ def plugging(call: Callable[..., "Plugged | PluggedModel"], as_json: bool) -> No
     show_skills.model(made, as_json)
 
 
+def carrying(call: Callable[..., "CarriedOver"], as_json: bool) -> None:
+    """Say what was carried, and where it is."""
+    from growkit.cli import show_skills
+
+    show_skills.carried(call(), as_json)
+
+
 def dialing(call: Callable[..., "Dialed"], as_json: bool) -> None:
     """Show losses against strengths, after a bar of measurements."""
     from growkit.cli import show_data, show_skills
@@ -51,4 +59,5 @@ def dialing(call: Callable[..., "Dialed"], as_json: bool) -> None:
 
 command(api.skill_check, checking, interrupted=KEPT)
 command(api.skill_plug, plugging, interrupted=KEPT)
+command(api.skill_carry, carrying, interrupted=KEPT)
 command(api.skill_dial, dialing)

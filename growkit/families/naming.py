@@ -50,6 +50,8 @@ class TensorNames:
     copies: Mapping[str, str] = field(default_factory=dict)
     # template that some files have -> the templates of what it holds, one below the other in equal parts
     stored_as: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # template that the first layer has not -> the template of what a copy of that layer has there, outside the layers
+    first_lacks: Mapping[str, str] = field(default_factory=dict)
     switches: Mapping[str, str] = field(default_factory=dict)  # config key that is true where a template is stored
     headless: tuple[str, ...] = ()  # classes without a language-model head, though they are called as if they had one
 

@@ -21,19 +21,25 @@ def describe(plan: Plan, sources: Sequence[Checkpoint], hashes: Sequence[Mapping
 
     Maps are those of the first source; the digest is of the maps of all.
     """
-    all_maps = [_changed_maps(member.growth.maps, plan.layers) for member in plan.members]
-    lines = [f"{axis} {m.digest()}\n" for maps in all_maps for axis, m in maps.items()]
+    first = _changed_maps(plan.growth.maps, plan.layers)
     return record(
         plan.recipe.command,
         family=plan.result_family.model_type,
         request=plan.recipe.to_json(),
         exactness=plan.exactness,
         axes=[axis.to_json() for axis in plan.axes],
-        maps_digest=hashlib.sha256("".join(lines).encode()).hexdigest(),
-        maps={axis: map_to_json(m) for axis, m in all_maps[0].items()},
+        maps_digest=maps_digest(plan),
+        maps={axis: map_to_json(m) for axis, m in first.items()},
         sources=source_entries(sources, hashes),
         inserted=_inserted(plan, sources),
     )
+
+
+def maps_digest(plan: Plan) -> str:
+    """SHA-256 of the maps of all sources that are not the identity."""
+    all_maps = [_changed_maps(member.growth.maps, plan.layers) for member in plan.members]
+    lines = [f"{axis} {m.digest()}\n" for maps in all_maps for axis, m in maps.items()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _inserted(plan: Plan, sources: Sequence[Checkpoint]) -> tuple[int, ...]:

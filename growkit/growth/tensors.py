@@ -29,7 +29,7 @@ class TensorPlans:
     layers: AxisMap
     depths: Sequence[int]
     recipe: Recipe
-    shared_parts: dict[tuple[int, str, bool], tuple[Part, ...]] = field(default_factory=dict)
+    shared_parts: dict[tuple[int, str, bool, str], tuple[Part, ...]] = field(default_factory=dict)
 
     @property
     def family(self) -> Family:
@@ -74,8 +74,15 @@ class TensorPlans:
         stacked = []
         for target, number in enumerate(self.layers.index):
             source, layer = place(number, self.depths)
-            names = in_layers[source][layer]
-            stacked += [(self.family.in_layer(name, target), source, name, bool(silent[target])) for name in names]
+            origins = {self.family.in_layer(name, target): name for name in in_layers[source][layer]}
+            if layer == 0 and target > 0:
+                origins |= self._lent(source, target)
+            lacked = () if target else self.family.first_lacks
+            stacked += [
+                (name, source, origin, bool(silent[target]))
+                for name, origin in origins.items()
+                if self.family.template(name) not in lacked
+            ]
         targets: list[tuple[str, int, str, bool]] = []
         for name in own:
             if self.family.layer_of(name) is None:
@@ -86,8 +93,24 @@ class TensorPlans:
                 stacked = []
         return targets
 
+    def _lent(self, source: int, target: int) -> dict[str, str]:
+        """What a copy of the first layer has that this layer lacks -> the tensor outside the layers that it is."""
+        shapes = self.sources[source].shapes
+        prefix = self.family.prefix_of(shapes)
+        return {
+            prefix + template.replace("{layer}", str(target)): prefix + lender
+            for template, lender in self.family.first_lacks.items()
+            if prefix + lender in shapes
+        }
+
     def _plan(self, name: str, source: int, origin: str, inserted: bool) -> TensorPlan:
-        key = (source, origin, inserted and self._is_silenced(origin))
+        lent = self.family.template(name) in self.family.first_lacks and self.family.layer_of(origin) is None
+        key = (
+            source,
+            origin,
+            inserted and self._is_silenced(origin),
+            self.family.in_layer(name, 1) if lent else origin,
+        )
         if key not in self.shared_parts:
             self.shared_parts[key] = self._parts(*key)
         shape = grown_shape(origin, self.sources[source].shapes[origin], self.growths[source])
@@ -100,7 +123,8 @@ class TensorPlans:
             inserted=inserted,
         )
 
-    def _parts(self, source: int, name: str, silent: bool) -> tuple[Part, ...]:
+    def _parts(self, source: int, name: str, silent: bool, like: str) -> tuple[Part, ...]:
+        """The parts of a target tensor. like: the name of one that has its axes: `name`, where that is not lent."""
         if self.recipe.mode == "side-by-side":
             givers = [(number, name) for number in range(len(self.sources))]
             rules = [self._rule(*giver) for giver in givers]
@@ -114,7 +138,7 @@ class TensorPlans:
         else:
             donor = self._above(source, name) if self.recipe.method == "aki" else name
             givers = [(source, name)] + ([(source, donor)] if donor != name else [])
-            rules = self._turns(self._rule(source, name), len(givers))
+            rules = self._turns(self._rule(source, name, like), len(givers))
         return tuple(
             Part(number, stored, rule.silent if silent else rule) for (number, stored), rule in zip(givers, rules)
         )
@@ -123,8 +147,8 @@ class TensorPlans:
         """by_turns, made once for all tensors that share a rule."""
         return self.growths[0].once(("turns", rule, count, columns), lambda: by_turns(rule, count, columns))
 
-    def _rule(self, source: int, name: str) -> Rule:
-        return tensor_rule(name, self.sources[source].shapes[name], self.growths[source])
+    def _rule(self, source: int, name: str, like: str = "") -> Rule:
+        return tensor_rule(like or name, self.sources[source].shapes[name], self.growths[source])
 
     def _above(self, source: int, name: str) -> str:
         """The same tensor one layer up, where AKI takes new units from; the tensor itself where there is none."""

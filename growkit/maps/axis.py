@@ -169,7 +169,7 @@ def norm_undone_copies(old: int, index: np.ndarray) -> AxisMap:
     return axis_map(isometric.name, old, index, write, write * old / len(index), gain=1.0 / write)
 
 
-def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
+def mean_filler(old: int, new: int, post_norm: bool, begins_normed: bool = False) -> AxisMap:
     """Whole copies, and for the rest of the axis the mean of all old entries (LEMON, arXiv 2310.07999): for LayerNorm.
 
     A filler that always equals the stream's mean leaves LayerNorm's mean as it is; scaling the copies by sqrt(new /
@@ -177,6 +177,9 @@ def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
     its bias must be 0 and what reads it is free. Post-norm, the norm's own output is the stream: the filler gets gain 0
     and the mean of the biases, so all of it holds one value, and what reads it must sum to 0; the token-wise part of
     that mean is lost, which is why the result is near and not exact.
+
+    begins_normed: pre-norm, but the stream begins behind a norm, which grows as post-norm ones do. What is lost there
+    the filler lacks from there on, and norms in layers, which see it, give it gain 0 too.
     """
     whole = new // old
     index = cyclic_index(old, new)
@@ -189,9 +192,13 @@ def mean_filler(old: int, new: int, post_norm: bool) -> AxisMap:
         index,
         write=amplitude,
         read=1.0 / (whole * amplitude),
-        gain=np.where(filler & post_norm, 0.0, 1.0),
+        gain=np.where(filler & (post_norm or begins_normed), 0.0, 1.0),
         shift=np.where(filler & (not post_norm), 0.0, amplitude),
-        modes={WRITE: mean, READ: np.where(filler, BALANCED if post_norm else FREE, GATHER), SHIFT: mean * post_norm},
+        modes={
+            WRITE: mean,
+            READ: np.where(filler, BALANCED if post_norm or begins_normed else FREE, GATHER),
+            SHIFT: mean * post_norm,
+        },
     )
 
 

@@ -2,16 +2,19 @@
 may be on, and what PEFT will call them; ignorant of how a delta is read and of how the folder comes to be.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from growkit.checkpoint.source import ADAPTER, ADAPTER_CONFIG
-from growkit.checkpoint.stream import write_blocks
+from growkit.checkpoint.stream import is_finite, write_blocks
 from growkit.checkpoint.writer import layout, write_json
-from growkit.growth.source_headers import architecture_of
+from growkit.errors import CheckpointError
+from growkit.families import Family
+from growkit.growth.source_headers import Headers, architecture_of
 from growkit.maps.notation import READ
 from growkit.merging.lora_tensors import PREFIX, A, B
 from growkit.merging.merge_plan import MergePlan
@@ -19,6 +22,8 @@ from growkit.merging.merger import Merger
 from growkit.merging.operators.subspace import low_rank
 from growkit.models.stock import parameter_names
 from growkit.operators.seeds import generator
+
+Factors = tuple[str, torch.Tensor, torch.Tensor]  # module, A (r, in), B (out, r)
 
 
 def save_low_rank(merger: Merger, folder: Path, rank: int, base: str) -> dict[str, float]:
@@ -30,32 +35,48 @@ def save_low_rank(merger: Merger, folder: Path, rank: int, base: str) -> dict[st
     plan = merger.plan
     transposed = linears(plan)
     called, targets = module_names(plan, base)
-    entries: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
     tensors = [tensor for tensor in plan.tensors if tensor.stem in transposed]
-    for tensor in tensors:
-        out, into = tensor.shape[::-1] if transposed[tensor.stem] else tensor.shape
-        module = PREFIX + called[tensor.stem]
-        entries += [(module + A, torch.float32, (rank, into)), (module + B, torch.float32, (out, rank))]
+    sides = {called[tensor.stem]: tensor.shape[::-1] if transposed[tensor.stem] else tensor.shape for tensor in tensors}
     errors: dict[str, float] = {}
 
-    def work() -> Iterator[tuple[list[tuple[str, int]], list[tuple[int, Callable[[], torch.Tensor]]]]]:
+    def factors() -> Iterator[Factors]:
         for tensor in tensors:
             delta = torch.cat(list(merger.deltas(tensor, 0)))
             delta = delta.T if transposed[tensor.stem] else delta
             b, a = low_rank(delta, rank, generator(plan.request.seed, f"rank/{tensor.stem}"))
             module = called[tensor.stem]
             errors[module] = float((delta - b @ a).norm() / delta.norm().clamp_min(1e-30))
-            for part, matrix in ((A, a), (B, b)):
-                whole = matrix.float().contiguous()
-                yield [(PREFIX + module + part, 4)], [(0, lambda whole=whole: whole)]  # type: ignore[misc]
+            yield module, a, b
 
-    headers, slots, sizes = layout(entries, 1 << 62, ADAPTER)
-    write_blocks(work(), folder, headers, slots, sizes)
+    write_factors(folder, sides, rank, factors())
     architecture = (plan.config.get("architectures") or [""])[0]
     task = "CAUSAL_LM" if "CausalLM" in architecture else None
     said = {"task_type": task, "base_model_name_or_path": base}
     write_json(folder / ADAPTER_CONFIG, {**said, **lora_settings(rank, rank, targets, any(transposed.values()))})
     return errors
+
+
+def write_factors(folder: Path, sides: Mapping[str, Sequence[int]], rank: int, factors: Iterable[Factors]) -> None:
+    """Put A and B of modules into PEFT's file of weights, float32, those of a smaller rank filled with zeros.
+
+    sides: (out, in) of each module, in the order they lie. factors: module, A (r, in) and B (out, r) of each, in any
+    order, one in memory at a time. Raises CheckpointError for NaN and Inf.
+    """
+    entries: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
+    for module, (out, into) in sides.items():
+        name = PREFIX + module
+        entries += [(name + A, torch.float32, (rank, into)), (name + B, torch.float32, (out, rank))]
+
+    def work() -> Iterator[tuple[list[tuple[str, int]], list[tuple[int, Callable[[], torch.Tensor]]]]]:
+        for module, a, b in factors:
+            more = rank - len(a)
+            for part, matrix in ((A, pad(a, (0, 0, 0, more))), (B, pad(b, (0, more)))):
+                whole = matrix.float().contiguous()
+                if not is_finite(whole):
+                    raise CheckpointError(f"a LoRA of {module!r} would hold NaN or Inf; make what it is of again")
+                yield [(PREFIX + module + part, 4)], [(0, lambda whole=whole: whole)]  # type: ignore[misc]
+
+    write_blocks(work(), folder, *layout(entries, 1 << 62, ADAPTER))
 
 
 def lora_settings(rank: int, alpha: int, targets: Sequence[str], across: bool) -> dict[str, Any]:
@@ -89,10 +110,18 @@ def module_names(plan: MergePlan, base: str) -> tuple[dict[str, str], list[str]]
     Targets are the last parts of names, or whole names where other modules end alike, as in BERT's head.
     """
     assert plan.base is not None
-    named = architecture_of(plan.family, plan.base)
-    live = parameter_names({**plan.config, "architectures": [named] if named else None}, base)
-    by_stem = {plan.family.stem(name): name for name in live}
-    called = {stem: by_stem.get(stem, stem).removesuffix(".weight") for stem in linears(plan)}
+    return live_modules(plan.family, plan.base, linears(plan), base)
+
+
+def live_modules(
+    family: Family, headers: Headers, stems: Iterable[str], label: str
+) -> tuple[dict[str, str], list[str]]:
+    """The same for linear layers of a checkpoint, by the stems of their weights. label: the checkpoint's, for
+    messages."""
+    named = architecture_of(family, headers)
+    live = parameter_names({**headers.config, "architectures": [named] if named else None}, label)
+    by_stem = {family.stem(name): name for name in live}
+    called = {stem: by_stem.get(stem, stem).removesuffix(".weight") for stem in stems}
     whole = {*called.values()}
     ends = {name.rpartition(".")[2] for name in whole}
     others = {name.removesuffix(".weight") for name in live if name.endswith(".weight")} - whole

@@ -6,21 +6,17 @@ where they have more columns than V, A becomes an orthonormal basis of what they
 for, and the rank is the panel's, however many skills there are.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 
-from growkit.checkpoint.source import ADAPTER, ADAPTER_CONFIG
-from growkit.checkpoint.stream import is_finite, write_blocks
-from growkit.checkpoint.writer import layout, write_json
-from growkit.errors import CheckpointError
-from growkit.merging.lora_file import linears, lora_settings, module_names
-from growkit.merging.lora_tensors import PREFIX, A, B
+from growkit.checkpoint.source import ADAPTER_CONFIG
+from growkit.checkpoint.writer import write_json
+from growkit.merging.lora_file import linears, lora_settings, module_names, write_factors
 from growkit.merging.merge_plan import MergePlan
 from growkit.models.running import is_causal
 from growkit.skills.plugged_skill import SkillDelta
@@ -84,25 +80,10 @@ def write_joined(joined: JoinedLora, plan: MergePlan, base: str, folder: Path) -
     transposed = linears(plan)
     called, targets = module_names(plan, base)
     rank = joined.rank
-    entries: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
-    for tensor in plan.tensors:
-        out, into = tensor.shape[::-1] if transposed[tensor.stem] else tensor.shape
-        module = PREFIX + called[tensor.stem]
-        entries += [(module + A, torch.float32, (rank, into)), (module + B, torch.float32, (out, rank))]
-
-    def work() -> Iterator[tuple[list[tuple[str, int]], list[tuple[int, Callable[[], torch.Tensor]]]]]:
-        for tensor in plan.tensors:
-            a, b = joined.factors(tensor.stem)
-            more = rank - len(a)
-            for part, matrix in ((A, pad(a, (0, 0, 0, more))), (B, pad(b, (0, more)))):
-                whole = matrix.float().contiguous()
-                if not is_finite(whole):
-                    raise CheckpointError(
-                        f"the skills put NaN or Inf into {tensor.names[0]!r}; learn the one that does again"
-                    )
-                yield [(PREFIX + called[tensor.stem] + part, 4)], [(0, lambda whole=whole: whole)]  # type: ignore[misc]
-
-    write_blocks(work(), folder, *layout(entries, 1 << 62, ADAPTER))
+    sides = {
+        called[tensor.stem]: tensor.shape[::-1] if transposed[tensor.stem] else tensor.shape for tensor in plan.tensors
+    }
+    write_factors(folder, sides, rank, ((called[t.stem], *joined.factors(t.stem)) for t in plan.tensors))
     task = "CAUSAL_LM" if is_causal(plan.config) else None
     said: dict[str, Any] = {"task_type": task, "base_model_name_or_path": base}
     write_json(folder / ADAPTER_CONFIG, {**said, **lora_settings(rank, rank, targets, any(transposed.values()))})

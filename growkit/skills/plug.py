@@ -156,11 +156,12 @@ def _applied(out: Path, plan: MergePlan, options: MergeOptions) -> PluggedModel:
 
 def _check_target(out: Path, sources: Sequence[Path_], force: bool, as_lora: bool) -> Contents:
     paths = [path for path in map(Path, sources) if path.exists()]
-    replaceable, kind = (_is_lora, "LoRA of growkit's") if as_lora else (is_checkpoint, "checkpoint")
+    replaceable, kind = (is_lora, "LoRA of growkit's") if as_lora else (is_checkpoint, "checkpoint")
     return check_target(out, paths, force, replaceable, kind)
 
 
-def _is_lora(folder: Path) -> bool:
+def is_lora(folder: Path) -> bool:
+    """Whether a folder holds a LoRA that growkit made, which may give way to another."""
     return (folder / ADAPTER).is_file() and (folder / PROVENANCE).is_file()
 
 

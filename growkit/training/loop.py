@@ -21,6 +21,7 @@ from growkit.operators.seeds import stable_seed
 from growkit.training import checkpoints as state
 from growkit.training.blank import Blank
 from growkit.training.flops import step_flops
+from growkit.training.kept_multipliers import exponent
 from growkit.training.learning.learners import Course, Learners, WholeCourse, learning_layers
 from growkit.training.machine import Machine
 from growkit.training.optim import rate, set_rate
@@ -100,6 +101,7 @@ class Run:
                 self._enter()
             while not self.is_complete and not self.stopped:
                 self._one_step()
+            self.student.keep_multipliers(exponent(self.settings.multipliers, self.step))
             if self.stopped and not self.is_complete and self.step % s.save_every:
                 self._save()
             self.saver.settle(wait=True)
@@ -213,7 +215,8 @@ class Run:
         return (clipped.full_tensor() if isinstance(clipped, DTensor) else clipped).item()
 
     def _update(self, lr: float) -> None:
-        """One step of AdamW."""
+        """One step of the optimizer."""
+        self.student.keep_multipliers(exponent(self.settings.multipliers, self.step))
         set_rate(self.student.optimizer, lr)
         self.student.optimizer.step()
         self.student.optimizer.zero_grad(set_to_none=True)

@@ -21,6 +21,7 @@ from growkit.training.blank import pieces_of
 from growkit.training.sharing import fill_tensor
 
 DECAYS = ("cosine", "linear", "wsd", "constant")
+FACTORS, SCALED = ("lr", "weight_decay", "eps"), ("scale", "weight_decay", "eps")  # in a file, and in a group
 Multipliers = Mapping[str, Mapping[str, float]]
 
 
@@ -62,15 +63,16 @@ def adamw(
 def parameter_groups(
     model: torch.nn.Module, weight_decay: float, eps: float, multipliers: Multipliers | None = None
 ) -> list[dict[str, Any]]:
-    """The groups of adamw: what learns, by its factors on rate ("scale"), weight decay and eps."""
-    groups: dict[tuple[float, float, float], dict[str, Any]] = {}
+    """The groups of adamw: what learns, by its rate ("scale"), weight decay and eps, which are "plain" times "own"."""
+    groups: dict[tuple[float, ...], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        own = (multipliers or {}).get(name, {})
-        decays = weight_decay * own.get("weight_decay", 1.0) if parameter.dim() > 1 else 0.0
-        key = (own.get("lr", 1.0), decays, eps * own.get("eps", 1.0))
-        group = groups.setdefault(key, {"params": [], "scale": key[0], "weight_decay": key[1], "eps": key[2]})
+        said = (multipliers or {}).get(name, {})
+        own = tuple(said.get(word, 1.0) for word in FACTORS)
+        plain = (1.0, weight_decay if parameter.dim() > 1 else 0.0, eps)
+        key = tuple(value * factor for value, factor in zip(plain, own))
+        group = groups.setdefault(key, {"params": [], **dict(zip(SCALED, key)), "plain": plain, "own": own})
         group["params"].append(parameter)
     return list(groups.values())
 
@@ -79,6 +81,13 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every group, times its scale."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
+
+
+def relax(optimizer: torch.optim.Optimizer, exponent: float) -> None:
+    """Let the multipliers m of every group act as m^exponent from now on, on rate, weight decay and eps alike."""
+    for group in optimizer.param_groups:
+        for word, plain, own in zip(SCALED, group["plain"], group["own"]):
+            group[word] = plain * own**exponent
 
 
 def _prime(optimizer: torch.optim.AdamW) -> None:

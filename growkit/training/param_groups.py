@@ -32,7 +32,8 @@ def groups_for(
         )
     own = {name: multipliers[plain] for name, plain in named.items() if plain in multipliers}
     groups = parameter_groups(model, weight_decay, eps, own)
-    return [{"lr": lr * group.pop("scale"), **group} for group in groups]
+    kept = ("params", "weight_decay", "eps")
+    return [{"lr": lr * group["scale"], **{word: group[word] for word in kept}} for group in groups]
 
 
 def _plain(name: str) -> str:

@@ -55,7 +55,7 @@ class WholeModel:
 
         def fill(partial: Path) -> None:
             if student.machine.is_first:
-                self._begin(student, partial)
+                self._begin(student, partial, between=record is None)
             write_weights(student, partial)
             write_moments(student, partial)
 
@@ -63,13 +63,15 @@ class WholeModel:
         card = None if record is None else trained_card(self.origin)
         write_together(student.machine, folder, fill, beside(self.origin, hidden, hidden, self.template), record, card)
 
-    def _begin(self, student: Student, folder: Path) -> None:
+    def _begin(self, student: Student, folder: Path, between: bool) -> None:
         model: Any = student.model
         state_class(model)
         model.config.save_pretrained(folder)
         if model.can_generate():
             model.generation_config.save_pretrained(folder)
-        rates = {"format": FORMAT, "optimizer": "AdamW", "multipliers": student.multipliers}
+        # a stage that goes on lets them relax from where the run began
+        kept = student.multipliers if between else student.acting_multipliers()
+        rates = {"format": FORMAT, "optimizer": "AdamW", "multipliers": kept}
         write_json(folder / MULTIPLIERS, rates)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
+from growkit.training.kept_multipliers import exponent
 from growkit.training.machine import SHARDS
 from growkit.training.optim import DECAYS
 from growkit.training.stages import Stage
@@ -62,6 +63,7 @@ class Settings:
     beta1: float  # how much of the first moment stays in a step
     beta2: float  # and of the second
     eps: float  # added to the second moment's root
+    multipliers: str  # how long a growth's multipliers stay, a row of growkit.training.kept_multipliers.WAYS
     clip: float  # largest norm of the gradient; 0: any
 
     # the machine
@@ -150,6 +152,7 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
     for option, beta in (("beta1", settings.beta1), ("beta2", settings.beta2)):
         if not 0 <= beta < 1:
             raise RequestError(f"--{option} {beta} should be from 0 (keep nothing) to below 1 (keep everything)")
+    exponent(settings.multipliers, 0)
     share = world * settings.grad_accum
     if settings.batch_size % share:
         lower, upper = settings.batch_size // share * share, (settings.batch_size // share + 1) * share

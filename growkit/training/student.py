@@ -12,7 +12,7 @@ from growkit.training.blank import Blank
 from growkit.training.capacity import Capacity
 from growkit.training.learning.learners import Learners
 from growkit.training.machine import Machine
-from growkit.training.optim import adamw, load_state
+from growkit.training.optim import adamw, load_state, relax
 from growkit.training.routing import drop_in_experts, is_mixture
 from growkit.training.settings import Settings
 from growkit.training.sharing import give_memory
@@ -20,7 +20,8 @@ from growkit.training.sharing import give_memory
 
 class Student:
     """A model on its machine and AdamW over what learns of it, with state and rates taken over from the checkpoint's
-    folder where they are. capacity: the limit on a mixture's experts, where there is one."""
+    folder where they are. capacity: the limit on a mixture's experts, where there is one. multipliers: those that the
+    checkpoint came with."""
 
     def __init__(self, settings: Settings, machine: Machine, blank: Blank, learners: Learners):
         s, model, folder = settings, blank.model, blank.folder
@@ -43,10 +44,22 @@ class Student:
         blank.fill()
         if begin is not None:
             begin(self.model, s.seed)
-        self.multipliers = read_rates(kept_rates(folder))
+        self.multipliers, self._exponent = read_rates(kept_rates(folder)), 1.0
         self.optimizer = adamw(self.model, s.weight_decay, (s.beta1, s.beta2), s.eps, self.multipliers)
         if (moments := kept_state(folder)) is not None:
             load_state(self.optimizer, self.model, moments)
+
+    def keep_multipliers(self, exponent: float) -> None:
+        """Let multipliers m act as m^exponent from now on."""
+        self._exponent = exponent
+        relax(self.optimizer, exponent)
+
+    def acting_multipliers(self) -> dict[str, dict[str, float]]:
+        """What has become of the multipliers that the checkpoint came with."""
+        return {
+            name: {word: factor**self._exponent for word, factor in said.items()}
+            for name, said in self.multipliers.items()
+        }
 
     def settle(self) -> None:
         """Put every parameter back into its shares: a layer that a process had whole for a forward pass may still

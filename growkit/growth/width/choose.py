@@ -28,7 +28,7 @@ from growkit.maps.axis import (
 )
 from growkit.maps.exactness import Exactness
 from growkit.maps.heads import grouped_heads
-from growkit.maps.notation import WRITE
+from growkit.maps.notation import KEPT, PAIR, WRITE
 from growkit.operators.seeds import stable_seed
 
 EXACT, NEAR, APPROXIMATE = Exactness.EXACT, Exactness.NEAR, Exactness.APPROXIMATE
@@ -54,10 +54,11 @@ def choose_maps(
     hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe, names)
     maps["hidden"] = hidden
     line("hidden", hidden.name, exactness, why)
+    has_filler = bool((hidden.sides[WRITE].mode == MEAN).any())
+    maps["normed"] = mean_filler(old["hidden"], new["hidden"], post_norm=True) if has_filler else hidden
 
     pooled_index = hidden.index
     maps["pooled"] = copies(old["hidden"], pooled_index)
-    has_filler = bool((hidden.sides[WRITE].mode == MEAN).any())
     maps["head_hidden"] = (
         head_filler(old["hidden"], new["hidden"]) if has_filler else copies(old["hidden"], pooled_index)
     )
@@ -81,7 +82,7 @@ def choose_maps(
 
     slots, edits = head_slots(family, config, old["head_dim"], new["head_dim"])
     maps |= {"query_dim": slots.query, "key_dim": slots.key, "value_dim": slots.value}
-    line("head_dim", slots.name, EXACT, slots_why(slots))
+    line("head_dim", slots.name, EXACT, slots_why(family, slots))
 
     maps["ffn"] = copies(old["ffn"], _index(old["ffn"], new["ffn"], recipe, "ffn"))
     line("ffn", "copies", EXACT, "no norm runs over it")
@@ -89,6 +90,7 @@ def choose_maps(
         if axis in old:
             maps[axis] = copies(old[axis], _index(old[axis], new[axis], recipe, axis))
             line(axis, "copies", EXACT, "no norm runs over it; its ratio to the experts' width is kept")
+    maps |= {axis: identity(old[axis]) for axis in KEPT if axis in old} | {PAIR: identity(2)}
     if family.is_moe:
         maps["expert"] = identity(old["expert"])
         line("expert", "kept", EXACT, "unchanged")
@@ -118,11 +120,18 @@ def _hidden(family: Family, old: int, new: int, recipe: Recipe, names: Iterable[
     if recipe.mapping == "random" or recipe.method == "aki":
         why = f"uneven copies change LayerNorm's statistics; a multiple of {old} or --mapping cyclic with fpi would not"
         return copies(old, index), APPROXIMATE, why
-    filler = mean_filler(old, new, family.norms.after)
+    begins_normed = family.begins_normed(names)
+    filler = mean_filler(old, new, family.norms.after, begins_normed)
     if family.norms.after:
         why = (
             "after a post-LayerNorm the stream's mean differs from token to token and no weight can write it into new"
             f" places; exact widths are multiples of {old}"
+        )
+        return filler, NEAR, why
+    if begins_normed:
+        why = (
+            "a norm over the embeddings writes the stream, whose mean differs from token to token and no weight can write it"
+            f" into new places; exact widths are multiples of {old}"
         )
         return filler, NEAR, why
     if family.head_has_norm(names):

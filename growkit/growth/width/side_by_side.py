@@ -20,6 +20,7 @@ MODES = ("side-by-side", "fpi", "aki")
 SUMMED = ("hidden", "embedding", "head", "kv_head", "ffn")  # sizes that add up
 BLOCKS = {  # axis word -> the size it is a block of
     "hidden": "hidden",
+    "normed": "hidden",
     "pooled": "hidden",
     "head_hidden": "hidden",
     "embedding": "embedding",

@@ -1,0 +1,96 @@
+"""A growth planned once more from what its result says of it. Knows growkit.json of growths; ignorant of what the plan
+is wanted for.
+
+The plan is made from the source's headers by the same request, and is the one that was followed where its maps have the
+digest that stands there.
+"""
+
+from growkit.checkpoint.fields import Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.source import PROVENANCE, Checkpoint
+from growkit.errors import CheckpointError, RequestError
+from growkit.growth.describe import maps_digest
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.plan import Plan
+from growkit.growth.request import Depth, Recipe
+from growkit.growth.sources import headers_of
+from growkit.growth.spelling import DTYPES, dtype_of
+from growkit.growth.width.sizes import OPTIONS
+from growkit.limits import AXIS, LAYERS, SEEDS
+
+GROWTHS = ("widen", "stack", "grow")  # of one source, layer by layer
+SHOWN = 12  # digits of a hash in a sentence
+_LAYER = Null(Whole(0, LAYERS))
+_DEPTH = Fields(
+    {
+        "layers": _LAYER, "method": Text(), "overlap": _LAYER, "after": ListOf(Whole(1, LAYERS), most=LAYERS),
+        "every": _LAYER, "block": _LAYER, "slices": Null(Text()),
+    }
+)  # fmt: skip
+_REQUEST = Fields(
+    {
+        "sizes": Fields(dict.fromkeys(OPTIONS, Whole(1, AXIS))),
+        "method": Text(),
+        "mapping": Text(),
+        "noise": Number(0, 1),
+        "seed": Whole(*SEEDS),
+        "dtype": Null(OneOf([*DTYPES])),
+        "depth": _DEPTH,
+    },
+    ("sizes", "method", "mapping", "noise", "seed"),
+)
+_SOURCES = ListOf(Fields({"name": Text(), "files": MapOf(Text())}, ("name", "files")))
+SCHEMA = Fields(
+    {"request": _REQUEST, "sources": _SOURCES, "maps_digest": Text()}, ("request", "sources", "maps_digest")
+)
+
+
+def recorded_growth(base: Checkpoint, grown: Checkpoint) -> Plan:
+    """The plan by which a checkpoint was grown from its base, by `widen`, `stack` or `grow`.
+
+    base, grown: as open_source opens them. Raises RequestError where that is not what was done, and CheckpointError for
+    a growkit.json that says what growkit never says.
+    """
+    path = None if grown.folder is None else grown.folder / PROVENANCE
+    if path is None or not path.is_file():
+        raise RequestError(
+            f"{grown.label!r} has no {PROVENANCE}, so nobody knows how it was grown; name a folder of growkit widen, stack or"
+            " grow"
+        )
+    said = read_json(path)
+    if said.get("command") not in GROWTHS:
+        raise RequestError(
+            f"{grown.label!r} was made by growkit {said.get('command')}; maps are known for what widen, stack or grow made"
+            f" of {base.label!r} alone"
+        )
+    said = checked(said, SCHEMA, path)
+    sources, there = said["sources"], {*base.hashes().values()}
+    if len(sources) != 1:
+        raise RequestError(f"{grown.label!r} was made of {len(sources)} models; maps are known for growths of one")
+    wanted = {*sources[0]["files"].values()}
+    if wanted != there:
+        one, other = (sorted(hashes)[0][:SHOWN] for hashes in (wanted - there or wanted, there - wanted or there))
+        raise RequestError(
+            f"{grown.label!r} was grown from {sources[0]['name']!r}, weights of SHA-256 {one}... ({PROVENANCE}), and"
+            f" {base.label!r} has {other}...; go one growth at a time"
+        )
+    plan = grow_plan([headers_of(base)], _recipe(said["request"]))
+    if maps_digest(plan) != said["maps_digest"]:
+        raise CheckpointError(
+            f"{str(path)!r} tells of other maps than its request makes of {base.label!r} now; grow it again with this growkit"
+        )
+    return plan
+
+
+def _recipe(said: dict) -> Recipe:
+    """A request as growkit.json has it (Recipe.to_json)."""
+    depth = said.get("depth")
+    return Recipe(
+        sizes={axis: said["sizes"].get(axis) for axis in OPTIONS},
+        method=said["method"],
+        mapping=said["mapping"],
+        noise=said["noise"],
+        seed=said["seed"],
+        dtype=dtype_of(said.get("dtype")),
+        depth=None if depth is None else Depth(**{**depth, "after": tuple(depth.get("after", ()))}),
+    )
