@@ -7,6 +7,7 @@ import transformers
 from comparing import ALGEBRA, DIFFERS, embed, logits, stepwise
 from on_disk import edit_weights
 from safetensors.torch import load_file
+from tiny_runs import dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import growkit
@@ -19,6 +20,8 @@ from growkit.growth.plan import forward_flops
 from growkit.growth.request import grow_recipe
 from growkit.growth.source_headers import Headers, is_tied
 from growkit.models.compare import collapse
+from growkit.models.small.targets import linear_layers
+from growkit.training.flops import step_flops
 from growkit.training.objective import Predicted
 
 POST = tuple(family for family in tiny.MORE if FAMILIES[family].norms.after)
@@ -174,7 +177,11 @@ def test_a_shared_layer_counts_as_often_as_it_is_passed():
     one, three = (
         forward_flops(FAMILIES["albert"], shapes, True, {**config, "num_hidden_layers": passes}) for passes in (1, 3)
     )
-    assert three - one == 2 * 2 * (4 * 24 * 24 + 2 * 24 * 40)
+    layer = 4 * 24 * 24 + 2 * 24 * 40
+    assert three - one == 2 * 2 * layer
+    runs = [step_flops(tiny.make("albert", num_hidden_layers=passes), 10, 5, 1, 1) for passes in (1, 3)]
+    assert runs[1] - runs[0] == 2 * 10 * (6 * layer + 12 * 24 * 5)
+    assert {layer.module.split(".")[-1] for layer in linear_layers(model)} >= {"query", "dense", "ffn", "ffn_output"}
 
 
 def test_a_head_that_cannot_be_the_embedding_is_refused():
@@ -247,3 +254,10 @@ def test_a_head_that_asks_its_base_model_for_the_embeddings_learns(changes):
     ids = tiny.tokens()
     predicted = Predicted(model, batch_of(ids, ids))
     assert tiny.relative(model(ids).logits.flatten(0, 1), predicted.logits(predicted.hidden)) < 1e-6
+
+
+def test_stages_of_a_shared_layer_are_refused(tmp_path):
+    tiny.make("albert", dtype=torch.float32).save_pretrained(tmp_path / "src")
+    data = dataset(tmp_path / "data", 400)
+    with pytest.raises(RequestError, match="albert passes the layers it has again and again"):
+        growkit.pretrain(tmp_path / "src", data=data, out=tmp_path / "run", steps=8, seq_len=16, schedule="two-stage")

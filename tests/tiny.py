@@ -14,6 +14,7 @@ from growkit.families.stacked import join_experts
 
 BASE = dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40)
 DECODER = dict(BASE, num_key_value_heads=2, max_position_embeddings=64)
+GPT2 = dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64)
 EXPERTS = dict(DECODER, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20, norm_topk_prob=True)
 
 CONFIGS = {
@@ -23,7 +24,7 @@ CONFIGS = {
         transformers.DistilBertConfig,
         dict(vocab_size=61, dim=24, n_layers=3, n_heads=4, hidden_dim=40, max_position_embeddings=64),
     ),
-    "gpt2": (transformers.GPT2Config, dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64)),
+    "gpt2": (transformers.GPT2Config, GPT2),
     "gpt_neox": (transformers.GPTNeoXConfig, dict(BASE, max_position_embeddings=64, rotary_pct=0.7)),
     "opt": (
         transformers.OPTConfig,
@@ -73,10 +74,16 @@ MORE = {
 }
 # decoders that test_shaped grows
 SHAPED = {
+    "bloom": (transformers.BloomConfig, dict(vocab_size=61, hidden_size=24, n_layer=3, n_head=4)),
+    "mpt": (transformers.MptConfig, dict(vocab_size=61, d_model=24, n_layers=3, n_heads=3, max_seq_len=64)),
+    "gptj": (transformers.GPTJConfig, dict(GPT2, rotary_dim=4)),
+    "codegen": (transformers.CodeGenConfig, dict(GPT2, rotary_dim=4)),
+    "glm": (transformers.GlmConfig, dict(DECODER, head_dim=8, pad_token_id=0)),
+    "glm4": (transformers.Glm4Config, dict(DECODER, head_dim=8, pad_token_id=0)),
     "phi3": (transformers.Phi3Config, dict(DECODER, pad_token_id=0)),
     "gpt_bigcode": (
         transformers.GPTBigCodeConfig,
-        dict(vocab_size=61, n_embd=24, n_layer=3, n_head=4, n_positions=64, n_inner=40),
+        dict(GPT2, n_inner=40),
     ),
     "falcon": (
         transformers.FalconConfig,
@@ -84,18 +91,60 @@ SHAPED = {
         | dict(new_decoder_architecture=True, num_kv_heads=2),
     ),
 }
-ALL = {**CONFIGS, **MORE, **SHAPED}
+# mixtures that test_mixtures grows
+_DEEP = dict(DECODER, moe_intermediate_size=20, n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=2) | dict(
+    first_k_dense_replace=1, n_group=2, topk_group=1, routed_scaling_factor=1.7
+)
+_LATENT = dict(_DEEP, num_key_value_heads=4, qk_nope_head_dim=6, qk_rope_head_dim=4, v_head_dim=8) | dict(
+    kv_lora_rank=12, q_lora_rank=10
+)
+SPARSE = {
+    "olmoe": (transformers.OlmoeConfig, dict(DECODER, num_experts=4, num_experts_per_tok=2)),
+    "granitemoe": (
+        transformers.GraniteMoeConfig,
+        dict(DECODER, num_local_experts=4, embedding_multiplier=3.0, logits_scaling=0.5, residual_multiplier=0.7)
+        | dict(attention_multiplier=0.3),
+    ),
+    "glm4_moe": (transformers.Glm4MoeConfig, dict(_DEEP, head_dim=8, attention_bias=True, use_qk_norm=True)),
+    "gpt_oss": (
+        transformers.GptOssConfig,
+        dict(DECODER, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=4, swiglu_limit=0.5),
+    ),
+    "deepseek_v2": (
+        transformers.DeepseekV2Config,
+        dict(_LATENT, attention_bias=True, mlp_bias=True, topk_method="group_limited_greedy"),
+    ),
+    "deepseek_v3": (transformers.DeepseekV3Config, dict(_LATENT, attention_bias=True)),
+}
+ALL = {**CONFIGS, **MORE, **SHAPED, **SPARSE}
+# decoders that test_decoders grows
+DECODERS = {
+    "granite": (
+        transformers.GraniteConfig,
+        dict(DECODER, attention_bias=True, mlp_bias=True, attention_multiplier=0.3, embedding_multiplier=3.0)
+        | dict(residual_multiplier=0.6, logits_scaling=2.0),
+    ),
+    "smollm3": (transformers.SmolLM3Config, dict(DECODER, no_rope_layer_interval=2, pad_token_id=0)),
+    "starcoder2": (transformers.Starcoder2Config, DECODER),
+    "stablelm": (transformers.StableLmConfig, dict(DECODER, partial_rotary_factor=0.7)),
+    "olmo": (transformers.OlmoConfig, DECODER),
+    "olmo3": (transformers.Olmo3Config, dict(DECODER, sliding_window=6)),
+}
+ALL = {**CONFIGS, **MORE, **SHAPED, **DECODERS, **SPARSE}
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 DENSE = tuple(family for family in CONFIGS if family not in MIXTURES)
 ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
 STEMS = dict(
     bert="Bert", roberta="Roberta", distilbert="DistilBert", gpt2="GPT2", gpt_neox="GPTNeoX", opt="OPT", llama="Llama",
     mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", gemma="Gemma", gemma2="Gemma2", olmo2="Olmo2", phi="Phi",
-    phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
+    granite="Granite", smollm3="SmolLM3", starcoder2="Starcoder2", stablelm="StableLm", olmo="Olmo", olmo3="Olmo3",
+    bloom="Bloom", mpt="Mpt", gptj="GPTJ", codegen="CodeGen", glm="Glm", glm4="Glm4", phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
     mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe", electra="Electra", mpnet="MPNet",
     eurobert="EuroBert", albert="Albert", camembert="Camembert",
 ) | {
     "xlm-roberta": "XLMRoberta", "xlm-roberta-xl": "XLMRobertaXL", "data2vec-text": "Data2VecText",
+    "olmoe": "Olmoe", "granitemoe": "GraniteMoe", "glm4_moe": "Glm4Moe", "gpt_oss": "GptOss",
+    "deepseek_v2": "DeepseekV2", "deepseek_v3": "DeepseekV3",
     "deberta-v2": "DebertaV2", "nomic_bert": "NomicBert", "gte": "Gte", "modernbert": "ModernBert",
     "modernbert-decoder": "ModernBertDecoder",
 }  # fmt: skip
@@ -117,6 +166,9 @@ def shake(model: torch.nn.Module, seed: int) -> torch.nn.Module:
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         is_gain = parameter.dim() == 1 and name.endswith("weight")
         parameter.data = ((0.8 if is_gain else 0.0) + 0.33 * noise).to(parameter.dtype)
+    for name, buffer in model.named_buffers():
+        if name.endswith("correction_bias"):  # learned, though no parameter
+            buffer.copy_(0.33 * torch.randn(buffer.shape, generator=generator, dtype=torch.float64))
     return model
 
 
@@ -130,7 +182,7 @@ def make(family: str, architecture: str | None = None, seed: int = 0, dtype=torc
 
 def one_by_one(model):
     """Let a mixture compute its experts one after another: stock code has no other way in float64."""
-    if model.config.model_type in MIXTURES:
+    if FAMILIES[model.config.model_type].is_moe:
         model.set_experts_implementation("eager")
     return model
 
@@ -139,7 +191,8 @@ def stored(model, tensors=None) -> dict[str, torch.Tensor]:
     """A model's tensors, or others by the names of its parameters, under the names a file has: each expert's its
     own."""
     tensors = model.state_dict() if tensors is None else tensors
-    return revert_weight_conversion(model, dict(tensors)) if model.config.model_type in MIXTURES else dict(tensors)
+    moe = FAMILIES[model.config.model_type].is_moe
+    return revert_weight_conversion(model, dict(tensors)) if moe else dict(tensors)
 
 
 def rebuild(model, state, config, dtype=torch.float64):

@@ -8,20 +8,50 @@ from growkit.families import (
     albert,
     bert,
     deberta,
+    deepseek,
     electra,
     eurobert,
     fused,
+    glm,
     gpt,
+    gpt_oss,
+    gptj,
+    granitemoe,
+    layer_normed,
     llama,
+    llama_kin,
     modernbert,
     moe,
     mpnet,
     nomic_bert,
+    olmo,
     roberta,
 )
 from growkit.families.schema import Family
 
-_FILES = (bert, gpt, llama, fused, moe, roberta, electra, mpnet, eurobert, albert, deberta, nomic_bert, modernbert)
+_FILES = (
+    bert,
+    gpt,
+    llama,
+    fused,
+    gptj,
+    glm,
+    moe,
+    granitemoe,
+    gpt_oss,
+    deepseek,
+    roberta,
+    electra,
+    mpnet,
+    eurobert,
+    albert,
+    deberta,
+    nomic_bert,
+    llama_kin,
+    layer_normed,
+    olmo,
+    modernbert,
+)
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
 

@@ -7,16 +7,17 @@ function, the notation is missing something.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
 from growkit.families.keys import Keys, key_names
 from growkit.families.naming import TensorNames
 from growkit.families.stock_config import stock_value
-from growkit.maps.notation import parse
+from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
-_SPARSE, _DENSE = {"expert", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
+_SPARSE, _DENSE = {"expert", "shared", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,12 @@ class Rotary:
 
     fraction: float = 1.0  # the part of a head that turns, where the config is silent
     base: float = 10000.0  # of the frequencies, where the config is silent
+    kind: str = "default"  # the rope type, where the config is silent
     # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
     fraction_key: str = "partial_rotary_factor"
     base_key: str = "rope_theta"
+    pairs: bool = False  # slots 2j and 2j + 1 turn together; else slots j and j + half of those that turn
+    size_key: str = ""  # what the config calls the number of slots that turn, where it states no part
     # type of layers -> what the base of their frequencies is called outside a dictionary, where each type has its own
     by_type: Mapping[str, str] = field(default_factory=dict)
 
@@ -71,6 +75,7 @@ class ExpertKeys:
     top_k: str = ""  # config key: how many experts a token takes
     sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
     dense_layers: str = ""  # config key: numbers of layers without experts all the same
+    first_dense: str = ""  # or the key of how many first layers have none, as all others have
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # live name -> the templates it holds, stacked
 
 
@@ -113,6 +118,8 @@ class Family(TensorNames):
     # what transformers' config class fills in where a key is absent, for those that growth asks of every model; None:
     # what follows from other sizes. Of any other key the class is asked
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    # config key, or "" for what is never off -> (values at which it is off, axes that it keeps from growing, why)
+    forbids: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
 
     @property
@@ -128,6 +135,20 @@ class Family(TensorNames):
         """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
         return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
 
+    def of_each_expert(self, name: str) -> bool:
+        """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
+        return self.is_moe and super().of_each_expert(name)
+
+    def norms_head(self, names: Iterable[str]) -> bool:
+        """Whether these are tensors of a model that has a norm with a gain before its head."""
+        return any(self.tensors.get(self.template(name), "").startswith("~/") for name in names)
+
+    @cached_property
+    def head_parts(self) -> int:
+        """In how many equal parts its tensors hold the heads."""
+        dealt = (dimension.dealt for axes in self.tensors.values() for dimension in parse(axes))
+        return max((int(parts) for parts in dealt if parts.isdigit()), default=1)
+
     def keys(self, axis: str) -> tuple[str, ...]:
         """The config keys that a size is written under; none for an axis whose size no config of the family states."""
         return key_names(self.sizes[axis]) if axis in self.sizes else ()
@@ -138,10 +159,14 @@ class Family(TensorNames):
         return frozenset(key for axis in self.sizes if axis != "position" for key in self.keys(axis))
 
     def value(self, config: Mapping[str, Any], key: str) -> Any:
-        """What a config says under a key; where it has none, what transformers' config class says for it.
+        """What a config says under a key, or under "a.b" for b inside its a; where it has none, what transformers'
+        config class says for it.
 
         Raises CheckpointError where the class must be asked and does not take the config.
         """
+        place, _, inner = key.partition(".")
+        if inner and isinstance(config.get(place), dict):
+            return config[place].get(inner, self.defaults.get(key))
         if key in config:
             return config[key]
         return self.defaults[key] if key in self.defaults else stock_value(self.model_type, config, key)
@@ -169,6 +194,16 @@ class Family(TensorNames):
             return stated
         return stated - ((self.value(config, after) or 0) if isinstance(after, str) else after) - 1
 
+    def forbidden(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """The axes that cannot grow in a config's model -> a sentence that says so, and why."""
+        stated = {key: self.value(config, key) if key else None for key in self.forbids}
+        return {
+            axis: f"{axis} cannot grow{f' with {key} {stated[key]!r}' if key else ''}: {why}"
+            for key, (off, axes, why) in self.forbids.items()
+            if not key or stated[key] not in off
+            for axis in axes
+        }
+
     def groups_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether kv heads of a config's model are a size of their own."""
         where = self.grouped_where.items()
@@ -184,6 +219,11 @@ class Family(TensorNames):
         soundly.
         """
         keys = self.experts
+        if keys.first_dense:
+            first = self.value(config, keys.first_dense)
+            if type(first) is not int or first < 0:
+                raise CheckpointError(f"config.json should give {keys.first_dense!r} as a whole number, not {first!r}")
+            return layer >= first
         if not self.is_moe or not keys.sparse_step:
             return self.is_moe
         dense = self.value(config, keys.dense_layers) or []
@@ -197,7 +237,7 @@ class Family(TensorNames):
         config: which layers have experts, and how many; without it, all have, and one is enough.
         """
         there = {self.stem(name) for name in names}
-        weights = [name for name in self.tensors if name.endswith(".weight")]
+        weights = [name for name in self.tensors if not name.endswith("bias")]
         in_layers = [name for name in weights if "{layer}" in name]
         experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
         needed = []
@@ -215,10 +255,27 @@ class Family(TensorNames):
 
     def _is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
         """Whether a model of this config has a tensor; without a config, those that only some models have are none."""
+        if config is not None and any(self.value(config, self.keys(axis)[0]) is None for axis in self._ranks(template)):
+            return False  # DeepSeek's query without a low-rank latent
         alternatives = self.stored_where.get(template)
         if alternatives is None or config is None:
             return alternatives is None
         return any(all(self.value(config, k) in values for k, values in one.items()) for one in alternatives)
+
+    def _ranks(self, template: str) -> set[str]:
+        """Axes of a tensor whose size may be null in a config: then there is no such tensor."""
+        return self._words(template) & {"q_rank"}
+
+    def norms_heads(self, config: Mapping[str, Any]) -> bool:
+        """Whether a norm runs over q and k in a config's model; in some families a setting says so."""
+        stored = [name for name, axes in self.tensors.items() if axes.startswith("~") and "query_dim" in axes]
+        return self.norms.on_heads and all(self._is_stored(name, config) for name in stored)
+
+    def holds_experts(self, name: str) -> bool:
+        """Whether a tensor is of experts, one of them or all: then a token passes only the share that it takes."""
+        first, *others = parse(self.tensors.get(self.template(name), "vocab"))
+        stacked = first.axes == ("expert",) and any(other.role == WRITE for other in others)
+        return stacked or self.of_each_expert(name)
 
     def _words(self, template: str) -> set[str]:
         """The axes of a tensor, those in its name included."""

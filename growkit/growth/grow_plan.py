@@ -19,6 +19,7 @@ from growkit.growth.source_headers import (
     Headers,
     architecture_of,
     check_tensors,
+    check_tied_head,
     is_tied,
     member_of,
     one_family,
@@ -38,6 +39,7 @@ from growkit.growth.width.sizes import (
     target_sizes,
 )
 from growkit.maps.exactness import Exactness
+from growkit.maps.notation import KEPT
 
 METHODS, MAPPINGS = ("fpi", "aki"), ("cyclic", "random")
 
@@ -56,7 +58,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
             f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router"
             " for all; growkit fuses dense models, and stacks mixtures"
         )
-    experts = ("expert", "ffn", *FOLLOWERS) if family.is_moe else ()
+    experts = ("expert", "ffn", *FOLLOWERS, *KEPT) if family.is_moe else ()
     own_width = any(size.get("embedding", size["hidden"]) != size["hidden"] for size in sizes)
     alike = (
         "vocab",
@@ -118,6 +120,7 @@ def _widths(
             write_rotary(family, configs[-1], rotary)
     share = 1.0 / len(sources) if recipe.mode == "side-by-side" else 1.0
     for source, maps, size in zip(sources, all_maps, sizes):
+        check_tied_head(family, source, not maps["hidden"].is_identity)
         tied, architecture = is_tied(family, source), architecture_of(family, source)
         growths.append(
             Growth(family=family, maps=maps, tied=tied, noise=recipe.noise, architecture=architecture, share=share)

@@ -15,14 +15,14 @@ from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.layers import layer_line, layer_map
 from growkit.growth.plan import active, forward_flops
 from growkit.growth.request import Depth, Recipe, upcycle_recipe
-from growkit.growth.source_headers import Headers, architecture_of, check_config, is_tied
+from growkit.growth.source_headers import Headers, architecture_of, check_config, check_tied_head, is_tied
 from growkit.growth.sources import headers_of, open_source
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_sizes
 from growkit.maps.notation import GAIN, SHIFT
 
-HEADS = {"head", "kv_head", "query_head", "key_head"}
+HEADS = {"head", "kv_head", "query_head", "key_head", "q_rank", "kv_rank"}
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def _part(family: Family, name: str, architecture: str) -> str:
         return "norms"
     if axes & HEADS:
         return "attention"
-    if family.of_each_expert(name):
+    if family.holds_experts(name):
         return "experts"
     if axes & {"expert", "gate"}:
         return "routers"
-    if "shared_ffn" in axes:
+    if axes & {"shared", "shared_ffn"}:
         return "shared experts"
     if axes & {"ffn", "dense_ffn"}:
         return "feed-forward"
@@ -146,6 +146,7 @@ def _probe(family: Family, headers: Headers, sizes: Sizes, axis: str, what: str,
     option = f"{OPTIONS[axis]} {size} ({what})"
     try:
         new = target_sizes(family, headers.config, {axis: size})
+        check_tied_head(family, headers, new["hidden"] != sizes["hidden"])
         _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe(sizes={axis: size}), headers.shapes)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error).split("; nearest")[0])

@@ -101,6 +101,17 @@ def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
         )
 
 
+def check_tied_head(family: Family, headers: Headers, widened: bool) -> None:
+    """Raises RequestError where the stream is widened of a model whose head is tied and has no norm with a gain before
+    it, which alone can carry what a tied head cannot.
+    """
+    if widened and is_tied(family, headers) and not family.norms_head(headers.shapes):
+        raise RequestError(
+            f"hidden of {family.model_type} cannot grow while its head is the embedding: no norm before it has a gain"
+            " that could carry what such a head cannot"
+        )
+
+
 def architecture_of(family: Family, headers: Headers) -> str:
     """The transformers class this checkpoint is of: what its config says, or what its tensors say."""
     stated = headers.config.get("architectures")

@@ -6,12 +6,23 @@ score of a head is a sum over its slots divided by sqrt(head_dim), so growing he
 sqrt(new / old) to give it back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from einops import rearrange
 
-from growkit.maps.axis import FREE, GATHER, AxisMap, axis_map, copies, counts, cyclic_index, identity, random_index
+from growkit.maps.axis import (
+    FREE,
+    GATHER,
+    AxisMap,
+    Side,
+    axis_map,
+    copies,
+    counts,
+    cyclic_index,
+    identity,
+    random_index,
+)
 from growkit.maps.notation import WRITE
 
 
@@ -75,14 +86,25 @@ def copied_slots(old: int, new: int, rotary: int, score: float) -> HeadSlots:
     """Grow the slots that carry no rotary position, by copies; the first `rotary` slots stay where they are.
 
     score: what the product q*k must be multiplied by, sqrt(new / old) where the softmax divides by sqrt(head_dim).
-    Any size is exact: a slot with c copies carries sqrt(score / c) in q and in k.
+    Any size is exact: a slot with c copies carries sqrt(score / c) in q and in k. Where all old slots turn there is
+    none to copy: new keys are 0, queries free.
     """
+    value = copies(old, cyclic_index(old, new))
+    if rotary == old:
+        kept = np.arange(new) < old
+        query = axis_map(
+            "added slots", old, value.index, np.where(kept, score, 1.0), kept / score,
+            modes={WRITE: np.where(kept, GATHER, FREE)},
+        )  # fmt: skip
+        return HeadSlots(
+            query=query, key=axis_map("added slots", old, value.index, kept, kept), value=value, name="added slots"
+        )
     plain = rotary + cyclic_index(old - rotary, new - rotary)
     index = np.concatenate([np.arange(rotary), plain])
     number = counts(index, old)
     amplitude = np.sqrt(score / number)
     both = axis_map("copied slots", old, index, amplitude, 1.0 / (amplitude * number))
-    return HeadSlots(query=both, key=both, value=copies(old, cyclic_index(old, new)), name="copied slots")
+    return HeadSlots(query=both, key=both, value=value, name="copied slots")
 
 
 def rotary_slots(old: int, new: int, score: float, by_index: bool) -> HeadSlots:
@@ -109,6 +131,39 @@ def rotary_slots(old: int, new: int, score: float, by_index: bool) -> HeadSlots:
     value = copies(old, cyclic_index(old, new))
     name = "rotary slots by index" if by_index else "rotary slots by theta"
     return HeadSlots(query=query, key=key, value=value, rope_power=1.0 if by_index else new / old, name=name)
+
+
+def normed_partly_rotary_slots(old: int, new: int, rotary: int, score: float) -> HeadSlots:
+    """Grow slots under a q- and k-norm (RMS) of which the first `rotary` turn and stay where they are, new = n * old.
+
+    All slots get n copies, so the norms see the same mean square. The rotary ones' others stand last, where nothing
+    turns: their k gain is 0, their q gain free. Of the plain ones each copy carries its part.
+    """
+    factor, plain = new // old, old - rotary
+    index = np.concatenate(
+        [np.arange(rotary), rotary + cyclic_index(plain, plain * factor), cyclic_index(rotary, rotary * (factor - 1))]
+    )
+    place = np.arange(new)
+    parts = np.where(place < rotary, 1.0, np.where(place < rotary + plain * factor, 1.0 / factor, 0.0))
+    gain = np.sqrt(score * parts)
+    query = axis_map("normed slots", old, index, 1.0, parts, gain=np.where(parts > 0, gain, 1.0))
+    key = axis_map("normed slots", old, index, 1.0, parts, gain=gain)
+    value = copies(old, cyclic_index(old, new))
+    return HeadSlots(query=query, key=key, value=value, name="normed slots")
+
+
+def in_pairs(slots: HeadSlots) -> HeadSlots:
+    """The same for heads whose neighbouring slots 2j and 2j + 1 turn together, where `slots` has j and j + half."""
+
+    def neighbours(axis: AxisMap) -> AxisMap:
+        order = rearrange(
+            np.arange(axis.new), "(half pair) -> (pair half)", half=2
+        )  # which of the halves' is at a place
+        places = np.argsort(rearrange(np.arange(axis.old), "(half pair) -> (pair half)", half=2))
+        sides = {role: Side(side.amplitude[order], side.mode[order]) for role, side in axis.sides.items()}
+        return replace(axis, index=places[axis.index[order]], sides=sides)
+
+    return replace(slots, query=neighbours(slots.query), key=neighbours(slots.key))
 
 
 def normed_rotary_slots(old: int, new: int, score: float) -> HeadSlots:

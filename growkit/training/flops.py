@@ -4,10 +4,11 @@ Per token, with P matrix weights in a layer, P_head in the head, A = heads * hea
 
     depth * (2 P + 4 A)  +  trained * (4 P + 8 A)  +  6 P_head
 
-of a mixture's experts only those a token takes; that is the forward pass of a prefix, the backward pass of the layers
-that learn, the head both ways (PaLM arXiv 2204.02311 appendix B, for all layers). Of the backward pass half is for what
-reaches the layer below and half for a weight's own gradient, which one that is frozen does not have; below the lowest
-parameter that learns there is none. Recomputed activations and the optimizer are not counted.
+of a mixture's experts only those a token takes, and layers that are passed again and again that often; that is the
+forward pass of a prefix, the backward pass of the layers that learn, the head both ways (PaLM arXiv 2204.02311 appendix
+B, for all layers). Of the backward pass half is for what reaches the layer below and half for a weight's own gradient,
+which one that is frozen does not have; below the lowest parameter that learns there is none. Recomputed activations and
+the optimizer are not counted.
 """
 
 from dataclasses import dataclass
@@ -56,15 +57,20 @@ def _sizes(model: Any, length: int) -> tuple[list[_Size], _Size, float]:
     family = family_named(config.model_type)
     share = getattr(config, family.experts.top_k) / experts_of(model) if family.is_moe else 1.0
     head = model.get_output_embeddings()
-    layers = [_size(list(layer.parameters()), share) for layer in layers_of(model)]
+    own = layers_of(model)
+    times = getattr(config, family.passes) / len(own) if family.passes else 1.0
+    layers = [_size(list(layer.parameters()), share, times) for layer in own]
     output = _size([head.weight] if head is not None else [], share)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return layers, output, float(config.num_attention_heads * size * length)
+    return layers, output, times * config.num_attention_heads * size * length
 
 
-def _size(parameters: list[Any], share: float) -> _Size:
-    """share: of experts, the part that a token takes; what is stacked over experts has three dimensions."""
-    counts = [(p.numel() * (share if p.dim() == 3 else 1.0), p.requires_grad) for p in parameters if p.dim() > 1]
+def _size(parameters: list[Any], share: float, times: float = 1.0) -> _Size:
+    """share: of experts, the part that a token takes; what is stacked over experts has three dimensions. times: how
+    often a token passes these."""
+    counts = [
+        (p.numel() * times * (share if p.dim() == 3 else 1.0), p.requires_grad) for p in parameters if p.dim() > 1
+    ]
     return _Size(
         float(sum(count for count, _ in counts)),
         float(sum(count for count, learns in counts if learns)),

@@ -83,6 +83,15 @@ class Staging:
     def chosen(self, origin: Origin, duration: Duration, size: int, length: int, data: str | Path) -> tuple[Stage, ...]:
         """The stages of a run that begins with a model. size, length: rows of a step, and their tokens. Raises
         RequestError for what cannot be."""
+        stages = self._asked(origin, duration, size, length, data)
+        if origin.family.passes and any(stage.sub_layers or stage.train_top or stage.layers for stage in stages):
+            raise RequestError(
+                f"{origin.family.model_type} passes the layers it has again and again, so that no stage can train or add"
+                " some of them; leave --schedule out"
+            )
+        return stages
+
+    def _asked(self, origin: Origin, duration: Duration, size: int, length: int, data: str | Path) -> tuple[Stage, ...]:
         layers = origin.layers
         if self.stages is not None:
             return self._own_stages(self.stages, duration, layers)

@@ -12,7 +12,7 @@ from growkit.families.keys import key_names, keys_to_read
 from growkit.families.stock_config import stated_as
 from growkit.growth.width.rotary import rotary_size
 from growkit.limits import AXIS
-from growkit.maps.notation import SIZED
+from growkit.maps.notation import KEPT, SIZED
 
 OPTIONS = {
     "hidden": "--hidden",
@@ -34,10 +34,10 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
     sizes: Sizes = {}
     for axis, keys in family.sizes.items():
         for key in keys_to_read(keys, config):
-            if axis not in (*SIZED, "layer"):
+            if axis not in (*SIZED, *KEPT, "layer"):
                 continue
             value = family.value(config, key)
-            if value is None and axis in ("head_dim", "kv_head", "ffn", "embedding"):
+            if value is None and axis in ("head_dim", "kv_head", "ffn", "embedding", "q_rank"):
                 continue
             if type(value) is not int or not 1 <= value <= AXIS:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
@@ -47,6 +47,10 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
                     " models where they are one size"
                 )
     sizes.setdefault("ffn", 4 * sizes["hidden"])  # GPT-2's n_inner: null
+    if sizes["head"] % family.head_parts:
+        raise CheckpointError(
+            f"config.json has {sizes['head']} heads, but a {family.model_type} has them in {family.head_parts} equal parts"
+        )
     if not family.groups_heads(config):
         sizes["kv_head"] = 1 if family.shares_kv(config) else sizes["head"]
     sizes.setdefault("kv_head", sizes["head"])
@@ -78,10 +82,15 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
         if axis == "kv_head" and not family.groups_heads(config):
             own = "one for all heads" if family.shares_kv(config) else "one for each head"
             raise RequestError(f"{family.model_type} has no kv heads of their own but {own}; use --heads")
+        if axis == "ffn" and axis not in family.sizes:
+            raise RequestError(f"{family.model_type} has no ffn of its own: it is 4 x hidden; use --hidden")
         if size < old[axis]:
             raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
     if family.shares_kv(config):
         asked["kv_head"] = 1
+    forbidden = family.forbidden(config)
+    if "head" in forbidden:
+        asked.setdefault("head", old["head"])
     resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden
 
     def attempt(values: Mapping[str, int]) -> Sizes | str:
@@ -90,11 +99,14 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
             return new
         if old.get("embedding") == old["hidden"] and not family.projected:
             new["embedding"] = new["hidden"]
-        return _refusal(family, old, new, rotary) or new
+        return _refusal(family, old, new, rotary, family.norms_heads(config)) or new
 
     outcome = attempt(asked)
     if isinstance(outcome, str):
         raise RequestError(outcome + _nearest(asked, old, lambda values: not isinstance(attempt(values), str)))
+    for axis, sentence in forbidden.items():
+        if outcome[axis] != old[axis]:
+            raise RequestError(sentence)
     return outcome
 
 
@@ -156,8 +168,11 @@ def _in_proportion(size: int, new: int, old: int) -> int:
     return exact if rest == 0 else max(size, round(exact / step) * step)
 
 
-def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
-    """Why stock transformers or growkit's maps cannot have these sizes, or None."""
+def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int, norms_heads: bool) -> str | None:
+    """Why stock transformers or growkit's maps cannot have these sizes, or None.
+
+    rotary: how many slots of a head turn. norms_heads: whether a norm runs over q and k.
+    """
     for axis in OPTIONS:
         if new[axis] < old[axis]:
             return f"these sizes need {axis} {new[axis]}, fewer than the source's {old[axis]}"
@@ -176,6 +191,8 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
             f"transformers' {family.model_type} needs hidden {new['hidden']} to be a multiple of its {new['head']}"
             " heads"
         )
+    if new["head"] % family.head_parts:
+        return f"{new['head']} heads are no multiple of the {family.head_parts} parts a {family.model_type} has them in"
     if new["head"] % new["kv_head"]:
         return f"{new['head']} heads are no multiple of {new['kv_head']} kv heads"
     if old["kv_head"] * -(-old_group // group) > new["kv_head"]:
@@ -186,7 +203,7 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
     if new["head_dim"] != old["head_dim"]:
         if rotary == old["head_dim"] and new["head_dim"] % 2:
             return f"head_dim {new['head_dim']} is odd, and rotary positions turn slots in pairs"
-        if family.norms.on_heads and new["head_dim"] % old["head_dim"]:
+        if norms_heads and new["head_dim"] % old["head_dim"]:
             return (
                 f"head_dim {new['head_dim']} is no multiple of {old['head_dim']}, and {family.model_type} takes a norm"
                 " over each head that only whole copies keep"

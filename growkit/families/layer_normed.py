@@ -1,0 +1,47 @@
+"""StarCoder2 and StableLM: Llama's attention under LayerNorms. Data only."""
+
+from growkit.families.llama import ATTENTION, DECODER, OUTSIDE, llama_like
+from growkit.families.modules import linear, norm
+from growkit.families.schema import LAYER, Norms, Rotary
+
+STARCODER2 = llama_like(
+    "starcoder2",
+    "Starcoder2",
+    {
+        **OUTSIDE,
+        **ATTENTION,
+        **linear("layers.{layer}.mlp.c_fc", "ffn", "hidden"),
+        **linear("layers.{layer}.mlp.c_proj", "hidden", "ffn"),
+    },
+    norms=Norms(kind=LAYER),
+    tied=True,
+    switches={"use_bias": "layers.{layer}.self_attn.q_proj.bias"},
+    defaults={"num_key_value_heads": 2},
+)
+_HEAD_NORMS = {  # the number is a head's
+    **norm("layers.{layer}.self_attn.q_layernorm.norms.{expert}", "query_dim"),
+    **norm("layers.{layer}.self_attn.k_layernorm.norms.{expert}", "key_dim"),
+}
+STABLELM = llama_like(
+    "stablelm",
+    "StableLm",
+    {**DECODER, **_HEAD_NORMS},
+    norms=Norms(kind=LAYER),
+    rotary=Rotary(fraction=0.25),
+    own_head_dim=False,
+    stored_where={
+        "layers.{layer}.post_attention_layernorm.weight": ({"use_parallel_residual": (False,)},),
+        **{name: ({"qk_layernorm": (True,)},) for name in _HEAD_NORMS},
+    },
+    switches={"use_qkv_bias": "layers.{layer}.self_attn.q_proj.bias"},
+    defaults={"num_key_value_heads": 32},
+    forbids={
+        "qk_layernorm": (
+            (False,),
+            ("head", "kv_head", "head_dim"),
+            "each head has a LayerNorm of its own, which growkit does not copy",
+        )
+    },
+)
+
+FAMILIES = (STARCODER2, STABLELM)

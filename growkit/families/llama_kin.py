@@ -1,0 +1,16 @@
+"""Granite and SmolLM3: Llama's tensors, under a config that says more. Data only."""
+
+from growkit.families.llama import llama_like
+from growkit.families.schema import AttentionWindows, Rotary
+
+GRANITE = llama_like("granite", "Granite", score_keys={"attention_multiplier": None})
+SMOLLM3 = llama_like(
+    "smollm3",
+    "SmolLM3",
+    tied=True,
+    rotary=Rotary(base=2000000.0),
+    windows=AttentionWindows(listed=("no_rope_layers", "layer_types")),
+    defaults={"num_key_value_heads": 4},
+)
+
+FAMILIES = (GRANITE, SMOLLM3)

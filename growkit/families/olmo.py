@@ -1,0 +1,22 @@
+"""OLMo, whose norms have no parameters, and OLMo 3, which is OLMo 2 with sliding windows. Data only."""
+
+from growkit.families.llama import DECODER, OLMO2, llama_like
+from growkit.families.schema import LAYER, AttentionWindows, Norms, Rotary
+
+OLMO = llama_like(
+    "olmo",
+    "Olmo",
+    {name: axes for name, axes in DECODER.items() if "norm." not in name},
+    norms=Norms(kind=LAYER),
+    forbids={"clip_qkv": ((None,), ("head_dim",), "its queries would be scaled, and are clipped as they were")},
+)
+OLMO3 = llama_like(
+    "olmo3",
+    "Olmo3",
+    OLMO2.tensors,
+    norms=OLMO2.norms,
+    rotary=Rotary(by_type={"full_attention": "rope_theta", "sliding_attention": "rope_theta"}),
+    windows=AttentionWindows(listed=("layer_types",)),
+)
+
+FAMILIES = (OLMO, OLMO3)

@@ -1,0 +1,61 @@
+"""Decoders that are nearly Llama: grown as the plan says, whichever way their config sets them; what cannot be is
+refused, and nothing else.
+"""
+
+import pytest
+import tiny
+from comparing import ALGEBRA, logits, stepwise
+from test_shaped import grown
+
+from growkit import RequestError, grow_state_dict
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+ALL_AXES = dict(hidden=36, heads=6, kv_heads=6, head_dim=12, ffn=50, layers=5, depth="identity")
+# a family, what its config says beside the tiny one's, whether its head is tied, and how it grows
+EXACT = [
+    ("granite", dict(), True, ALL_AXES),
+    ("smollm3", dict(use_sliding_window=True, sliding_window=4), True, ALL_AXES),
+    ("smollm3", dict(no_rope_layers=[0, 1, 1], attention_bias=True), False, dict(head_dim=8)),
+    ("starcoder2", dict(sliding_window=4), True, ALL_AXES),
+    ("stablelm", dict(use_qkv_bias=True), True, dict(hidden=60, kv_heads=10, layers=5, depth="identity")),
+    ("stablelm", dict(use_parallel_residual=True), False, dict(hidden=36, head_dim=9)),
+    ("stablelm", dict(qk_layernorm=True), False, dict(ffn=50, layers=5, depth="identity")),
+    ("olmo", dict(attention_bias=True), False, ALL_AXES),
+    ("olmo", dict(clip_qkv=0.5), False, dict(hidden=36, heads=8, kv_heads=4)),
+    ("olmo", dict(clip_qkv=0.5), True, dict(heads=8, kv_heads=4, ffn=50)),
+    ("olmo3", dict(), True, ALL_AXES),
+]
+REFUSED = [
+    ("stablelm", dict(qk_layernorm=True), dict(hidden=48), "head cannot grow with qk_layernorm True"),
+    ("stablelm", dict(qk_layernorm=True), dict(head_dim=12), "head_dim cannot grow with qk_layernorm True"),
+    ("olmo", dict(clip_qkv=0.5), dict(head_dim=12), "head_dim cannot grow with clip_qkv 0.5"),
+    ("olmo", dict(tie_word_embeddings=True), dict(hidden=48), "hidden of olmo cannot grow while its head is"),
+]
+
+
+@pytest.mark.parametrize(("family", "changes", "tied", "growth"), EXACT)
+def test_exact(family, changes, tied, growth):
+    with tiny.float32_parts_in_double():
+        model, exactness, wide = grown(family, growth, tie_word_embeddings=tied, **changes)
+        ids = tiny.tokens()
+        reference = logits(model, ids)
+        assert exactness == "exact"
+        assert tiny.relative(reference, logits(wide, ids)) <= ALGEBRA
+        assert tiny.relative(reference, stepwise(wide, ids)) <= ALGEBRA
+
+
+@pytest.mark.parametrize(("family", "changes", "growth", "why"), REFUSED)
+def test_refused(family, changes, growth, why):
+    model = tiny.make(family, **changes)
+    with pytest.raises(RequestError, match=why):
+        grow_state_dict(model.state_dict(), model.config, **growth)
+
+
+def test_layers_that_move_keep_what_they_are():
+    """Layers without rotary positions and those with a sliding window are told by number; deeper models list them."""
+    model = tiny.make("olmo3")
+    _, config = grow_state_dict(model.state_dict(), model.config, layers=5, depth="identity", after=(1, 2))
+    assert config["layer_types"] == [SLIDING] * 5
+    model = tiny.make("smollm3")
+    _, config = grow_state_dict(model.state_dict(), model.config, layers=5, depth="interleave")
+    assert config["no_rope_layers"] == [1, 1, 0, 0, 1]
