@@ -9,8 +9,8 @@ from growkit import RequestError
 from growkit.families import FAMILIES
 from growkit.families.schema import LAYER, Norms
 from growkit.family_check import blame
-from growkit.family_check import check_family as module
-from growkit.family_check.check_family import check_one
+from growkit.family_check import checked_family as module
+from growkit.family_check.checked_family import check_one
 
 LLAMA = FAMILIES["llama"]
 QUERY, FINAL = "layers.{layer}.self_attn.q_proj.weight", "norm.weight"

@@ -10,7 +10,7 @@ from growkit.cli.app import FAILED
 from growkit.cli.commands import command
 
 if TYPE_CHECKING:
-    from growkit.family_check.check_family import FamilyCheck
+    from growkit.family_check.checked_family import FamilyCheck
     from growkit.growth.inspect import Inspection
     from growkit.models.verify import Verification
 

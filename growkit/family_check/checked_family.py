@@ -76,12 +76,12 @@ def _growths(family: Family) -> Iterator[CheckedGrowth]:
     """Every growth of the language model, tied and untied; of its other settings and classes the telling ones."""
     language_model, *others = stock_classes(family)
     ways = [(language_model, {}, tied, None) for tied in (True, False)]
-    few = ("hidden x1.5", "heads x2", "kv heads to heads", "head_dim x2", "hidden and ffn", "all")
+    few = ("hidden x2", "hidden x1.5", "heads x2", "kv heads to heads", "head_dim x2", "hidden and ffn", "all")
     ways += [(language_model, variant, tied, few) for variant in family.variants for tied in (True, False)]
-    ways += [(other, {"pad_token_id": 1}, True, ("hidden and ffn", "all")) for other in others]
+    ways += [(other, {"pad_token_id": 1}, True, ("hidden x2", "hidden and ffn", "all")) for other in others]
     for architecture, settings, tied, names in ways:
         config = small_config(family, **settings, tie_word_embeddings=tied)
-        tries = growths_to_try(read_sizes(family, config.to_dict()))
+        tries = growths_to_try(read_sizes(family, config.to_dict()), "ffn" in family.sizes)
         model = small_model(family, architecture, **settings, tie_word_embeddings=tied)
         for name in names or tries:
             if name in tries:
