@@ -103,6 +103,12 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
         broken = [axis for axis in axes if outcome[axis] != old[axis]]
         if broken and family.value(config, key) not in off:
             raise RequestError(f"{broken[0]} cannot grow with {key} {family.value(config, key)!r}: {why}")
+    for key, (off, axes, why) in family.only_multiples.items():
+        uneven = [axis for axis in axes if outcome[axis] % old[axis]]
+        if uneven and family.value(config, key) not in off:
+            raise RequestError(
+                f"{uneven[0]} grows by multiples of {old[uneven[0]]} with {key} {family.value(config, key)!r}: {why}"
+            )
     return outcome
 
 
