@@ -36,6 +36,16 @@ def blamed(family: Family, model: Any, growth: Mapping[str, Any], measured: Meas
     return f"{where}; no single line read otherwise mends it, so look at the facts beside the table"
 
 
+def lifted(family: Family, model: Any, growth: Mapping[str, Any]) -> str:
+    """A sentence on the line whose mark alone makes a growth refused that is exact with the mark of a last norm; ""
+    where there is none."""
+    for template, pattern in family.tensors.items():
+        other = f"~/{pattern.removeprefix('~')}"
+        if re.fullmatch(r"~[a-z_]+", pattern) and _agrees({**family.tensors, template: other}, family, model, growth):
+            return f"it is exact where the line {template!r}: {pattern!r} is {other!r}: this line is wrong"
+    return ""
+
+
 def _agrees(table: Mapping[str, str], family: Family, model: Any, growth: Mapping[str, Any]) -> bool:
     """Whether outputs are equal with another table."""
     kept = FAMILIES[family.model_type]

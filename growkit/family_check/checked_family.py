@@ -9,7 +9,7 @@ from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family
-from growkit.family_check.blame import blamed
+from growkit.family_check.blame import blamed, lifted
 from growkit.family_check.growths import growths_to_try
 from growkit.family_check.in_float64 import float32_parts_in_double
 from growkit.family_check.one_growth import NO_MORE_THAN, Measured, grown_small
@@ -96,7 +96,9 @@ def _checked(
     try:
         measured = grown_small(family, model, growth)
     except RequestError as refusal:
-        return CheckedGrowth(**what, exactness="refused", difference=None, reason=str(refusal))
+        wrong = lifted(family, model, growth) if name == "hidden x2" else ""
+        fault = wrong and f"{which} is refused ({refusal}), but {wrong}"
+        return CheckedGrowth(**what, exactness="refused", difference=None, reason=str(refusal), fault=fault)
     except CheckpointError as refusal:
         # what stock code made is sound: a family may only say that its layers cannot stand elsewhere
         fault = "" if "layers" in growth else f"{which}: growkit refuses what transformers made: {refusal}"
