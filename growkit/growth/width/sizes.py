@@ -82,8 +82,14 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
         if axis == "kv_head" and not family.groups_heads(config):
             own = "one for all heads" if family.shares_kv(config) else "one for each head"
             raise RequestError(f"{family.model_type} has no kv heads of their own but {own}; use --heads")
+        if axis == "expert" and not family.is_moe:
+            raise RequestError(
+                f"a {family.model_type} has no experts to copy; growkit upcycle makes a mixture of a dense model"
+            )
         if size < old[axis]:
-            raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
+            raise RequestError(
+                f"{OPTIONS.get(axis, '--experts')} {size} is smaller than the source's {old[axis]}; growkit only grows"
+            )
     if family.shares_kv(config):
         asked["kv_head"] = 1
     resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden
@@ -209,7 +215,7 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int, norms_heads: b
 
 def _nearest(asked: Mapping[str, int], old: Sizes, works: Callable[[Mapping[str, int]], bool]) -> str:
     """'; nearest that work: --hidden 768 or 1024', by walking outwards along one option that was given."""
-    for axis in asked:
+    for axis in [axis for axis in asked if axis in OPTIONS]:
         sizes = []
         for direction in (-1, 1):
             for distance in range(1, 4 * old[axis] + 64):
