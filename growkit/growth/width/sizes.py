@@ -86,12 +86,17 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
             raise RequestError(
                 f"a {family.model_type} has no experts to copy; growkit upcycle makes a mixture of a dense model"
             )
+        if axis == "ffn" and axis not in family.sizes:
+            raise RequestError(f"{family.model_type} has no ffn of its own: it is 4 x hidden; use --hidden")
         if size < old[axis]:
             raise RequestError(
                 f"{OPTIONS.get(axis, '--experts')} {size} is smaller than the source's {old[axis]}; growkit only grows"
             )
     if family.shares_kv(config):
         asked["kv_head"] = 1
+    forbidden = family.forbidden(config)
+    if "head" in forbidden:
+        asked.setdefault("head", old["head"])
     resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden
 
     def attempt(values: Mapping[str, int]) -> Sizes | str:
@@ -105,10 +110,15 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
     outcome = attempt(asked)
     if isinstance(outcome, str):
         raise RequestError(outcome + _nearest(asked, old, lambda values: not isinstance(attempt(values), str)))
-    for key, (off, axes, why) in family.forbids.items():
-        broken = [axis for axis in axes if outcome[axis] != old[axis]]
-        if broken and family.value(config, key) not in off:
-            raise RequestError(f"{broken[0]} cannot grow with {key} {family.value(config, key)!r}: {why}")
+    for axis, sentence in forbidden.items():
+        if outcome[axis] != old[axis]:
+            raise RequestError(sentence)
+    for key, (off, axes, why) in family.only_multiples.items():
+        uneven = [axis for axis in axes if outcome[axis] % old[axis]]
+        if uneven and family.value(config, key) not in off:
+            raise RequestError(
+                f"{uneven[0]} grows by multiples of {old[uneven[0]]} with {key} {family.value(config, key)!r}: {why}"
+            )
     return outcome
 
 
