@@ -92,6 +92,8 @@ class Rule:
     transposed: bool = False
     # of a tensor of three dimensions, such as all experts of a layer, the first two are one: so many are in each of it
     each: int = 0
+    # (place, number): what this tensor is split into with others that are added to it, as copies of an expert are
+    among: tuple[int, int] | None = None
 
     @property
     def block_rows(self) -> int:
@@ -105,12 +107,12 @@ class Rule:
     @property
     def is_copy(self) -> bool:
         """Whether the tensor stays as it is."""
-        return self.rows.unchanged and self.columns.unchanged
+        return self.among is None and self.rows.unchanged and self.columns.unchanged
 
     @cached_property
     def silent(self) -> "Rule":
         """The rule that writes zeros (gains of 0 where gains are stored less an offset)."""
-        return replace(self, rows=replace(self.rows, amplitude=np.zeros(self.rows.new)), noise=0.0)
+        return replace(self, rows=replace(self.rows, amplitude=np.zeros(self.rows.new)), noise=0.0, among=None)
 
 
 def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float = 0.0, noise: float = 0.0) -> Rule:
