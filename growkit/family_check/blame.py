@@ -11,7 +11,7 @@ import torch
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family
-from growkit.family_check.one_growth import NO_MORE_THAN, Measured, grown_small
+from growkit.family_check.one_growth import NO_MORE_THAN, MeasuredGrowth, grown_small
 from growkit.family_check.outputs import whole
 from growkit.family_check.table_lines import line_of
 from growkit.growth.rules import dimension_map
@@ -22,7 +22,7 @@ PARTS = 1e-8  # of the largest value that a module puts out
 SWAPS = {"~": ("~/", "+"), "~/": ("~", "+"), "+": ("~", "+/"), "+/": ("+", "~/"), "": ("/",), "/": ("",)}
 
 
-def blamed(family: Family, model: Any, growth: Mapping[str, Any], measured: Measured) -> str:
+def blamed(family: Family, model: Any, growth: Mapping[str, Any], measured: MeasuredGrowth) -> str:
     """A sentence on the table: the line that, read otherwise, makes the outputs equal; or the module that parts first
     and the lines of its tensors.
     """
@@ -73,7 +73,7 @@ def _other_readings(family: Family, first: list[str]) -> Iterator[tuple[str, str
                 yield template, pattern, " ".join([*terms[:place], other, *terms[place + 1 :]])
 
 
-def first_that_parts(family: Family, model: Any, measured: Measured) -> str:
+def first_that_parts(family: Family, model: Any, measured: MeasuredGrowth) -> str:
     """The name of the first module with a weight, in the order of computing, whose output in the grown model is not
     what the table's map makes of the source's; "" where all are.
 

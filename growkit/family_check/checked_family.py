@@ -12,7 +12,7 @@ from growkit.families import FAMILIES, Family
 from growkit.family_check.blame import blamed, lifted
 from growkit.family_check.growths import growths_to_try
 from growkit.family_check.in_float64 import float32_parts_in_double
-from growkit.family_check.one_growth import NO_MORE_THAN, Measured, grown_small
+from growkit.family_check.one_growth import NO_MORE_THAN, MeasuredGrowth, grown_small
 from growkit.family_check.small_models import small_config, small_model, stock_classes
 from growkit.family_check.table_lines import table_faults
 from growkit.growth.width.sizes import read_sizes
@@ -109,7 +109,7 @@ def _checked(
     return CheckedGrowth(**what, exactness=measured.exactness, difference=measured.difference, fault=fault)
 
 
-def _fault(family: Family, model: Any, growth: Mapping[str, Any], measured: Measured, which: str) -> str:
+def _fault(family: Family, model: Any, growth: Mapping[str, Any], measured: MeasuredGrowth, which: str) -> str:
     """A sentence where what came out is not what the plan says; "" where it is."""
     if measured.exactness == EXACT and measured.difference > NO_MORE_THAN:
         return (
