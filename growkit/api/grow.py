@@ -66,8 +66,8 @@ def grow(
 
     source: folder, .safetensors file or hub id. like: instead of sizes, those of another model of the same family. The
     sizes, method, mapping and noise are those of `widen`; layers, and depth with what places them, the layers and
-    method of `stack`. experts, top_k: of a mixture, copies of the experts it has, and how many a token takes then. text:
-    a file; the experts that do more for it get more copies (loads the model). Result and errors as of `widen`.
+    method of `stack`. experts, top_k: of a mixture, copies of the experts it has, and how many a token takes then.
+    text: a file; the experts that do more for it get more copies (loads the model). Result and errors as of `widen`.
     """
     from growkit.errors import RequestError
     from growkit.growth.prepare import Options
