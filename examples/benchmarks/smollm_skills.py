@@ -43,7 +43,7 @@ SKILLS = ("reverse", "fact", "docs")  # in the order they are learned in
 GENERAL = ("general", "talks")
 OTHER_RULES = ("first", "last", "sort", "sum", "letters")  # what talks are of
 ROWS = {"reverse": 48, "fact": 48, "docs": 32, "general": 64, "talks": 40}  # that are measured
-DECIDED = 400  # general ones that the gate is asked about
+DECIDED = 200  # general ones that the gate is asked about
 RUN: dict[str, Any] = dict(
     seq_len=56, batch_size=8, eval_every=10**6, eval_tokens=1120, save_every=10**6, warmup=4, device="cpu"
 )
@@ -140,7 +140,7 @@ def together(arm: str, places: Mapping[str, Path], work: Path, rows: Mapping[str
         out = work / "bundle"
         shutil.rmtree(out, ignore_errors=True)
         made = growkit.skill_plug(
-            places["base"], named, out, gated=True, text=[places[name] for name in GENERAL], texts=900, alpha=0.01,
+            places["base"], named, out, gated=True, text=[places[name] for name in GENERAL], texts=720, alpha=0.01,
             own=data, device="cpu",
         )  # fmt: skip
         return told(growkit.load_skills(out), rows) | {"certificate": json.loads(json.dumps(made.said["promise"]))}
