@@ -42,7 +42,7 @@ class AdamWByIndex(torch.optim.Optimizer):
             parameter.sub_(first / (1 - beta1**step) / root * (group["lr"] * group["index_lr"] ** power))
 
 
-class Together(torch.optim.Optimizer):
+class MuonAndAdamW(torch.optim.Optimizer):
     """Several optimizers of one model as one: their groups and their state are its own."""
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]):
@@ -64,7 +64,7 @@ def muon_and_adamw(
     betas: tuple[float, float],
     eps: float,
     multipliers: Multipliers | None = None,
-) -> Together:
+) -> MuonAndAdamW:
     """Muon over the matrices that learn, AdamW over all else that does; multipliers as growkit writes them."""
     said = multipliers or {}
     learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -80,9 +80,9 @@ def muon_and_adamw(
         parts.append(torch.optim.AdamW(groups_of(rest, weight_decay, eps, said), lr=0.0, betas=betas, fused=True))
     if by_index:
         parts.append(AdamWByIndex([_indexed(*one, weight_decay, eps, said) for one in by_index], {"betas": betas}))
-    together = Together(parts)
-    prime(together)
-    return together
+    optimizer = MuonAndAdamW(parts)
+    prime(optimizer)
+    return optimizer
 
 
 def _indexed(
