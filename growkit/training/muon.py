@@ -1,5 +1,5 @@
-"""Muon for matrices and AdamW for all else, as one optimizer for grown models. Knows torch's Muon and how growkit states
-rates by index; ignorant of losses and of data.
+"""Muon for matrices and AdamW for all else, as one optimizer for grown models. Knows torch's Muon and how growkit
+states rates by index; ignorant of losses and of data.
 
 Matrices are moved by torch.optim.Muon with the rate scaled as "match_rms_adamw" does (arXiv 2502.16982), so that one
 rate serves both. Embeddings, heads, gains and biases are AdamW's.

@@ -115,9 +115,10 @@ def prime(optimizer: torch.optim.Optimizer) -> None:
 
 def load_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module, file: Path) -> None:
     """Take over a grown or saved state: <parameter>.exp_avg, <parameter>.exp_avg_sq, <parameter>.step, of Muon's
-    matrices <parameter>.momentum_buffer, by the names of a live model or of a checkpoint. Each process reads its own rows; what does not learn is left out.
+    matrices <parameter>.momentum_buffer, by the names of a live model or of a checkpoint. Each process reads its own
+    rows; what does not learn is left out.
 
-    Raises CheckpointError for entries of no parameter, of another shape, or quantised.
+    Raises CheckpointError for entries of no parameter, of another shape, quantised, or of another optimizer.
     """
     family = family_named(getattr(model, "config").model_type)  # noqa: B009 - a stock model
     named = dict(model.named_parameters(remove_duplicate=False))
