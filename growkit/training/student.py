@@ -25,8 +25,8 @@ from growkit.training.sharing import give_memory
 
 class Student:
     """A model on its machine and an optimizer over what learns of it, with state and rates taken over from the
-    checkpoint's folder where they are. capacity: the limit on a mixture's experts, where there is one. multipliers: those that the
-    checkpoint came with."""
+    checkpoint's folder where they are. capacity: the limit on a mixture's experts, where there is one. multipliers:
+    those that the checkpoint came with."""
 
     def __init__(self, settings: Settings, machine: Machine, blank: Blank, learners: Learners):
         s, model, folder = settings, blank.model, blank.folder
