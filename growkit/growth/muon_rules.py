@@ -3,8 +3,9 @@ each index. Knows roles and amplitudes; ignorant of how optimizer state is store
 
 Where an axis is written by P with P^T P = k I (whole tiles: k copies; isometric copies: new / old), Muon's momentum
 grows as M' = R_o M P_i^T with R parallel to P, and the odd polynomial of Newton and Schulz, which begins with
-M' / |M'|, commutes with that: NS(M') = P_o NS(M) P_i^T / sqrt(k_o k_i). The weights should move by P_o NS(M) P_i^T / k_i,
-so the rate is multiplied by sqrt(k_o / k_i), and by the ratio of what torch's "match_rms_adamw" makes of the two shapes.
+M' / |M'|, commutes with that: NS(M') = P_o NS(M) P_i^T / sqrt(k_o k_i). The weights should move by
+P_o NS(M) P_i^T / k_i, so the rate is multiplied by sqrt(k_o / k_i), and by the ratio of what torch's
+"match_rms_adamw" makes of the two shapes.
 
 AdamW divides by each entry's own gradient, so that what is written with amplitude a_j must move a_j as far: with uneven
 copies a rate for each index.
