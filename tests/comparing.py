@@ -5,8 +5,6 @@ from functools import lru_cache
 import tiny
 import torch
 
-from growkit.families import FAMILIES
-
 STOCK, ALGEBRA, DIFFERS = 1e-5, 1e-10, 1e-6
 PURE_FLOAT64 = {"bert", "roberta", "distilbert", "gpt2", "opt"}  # stock code is float64 throughout
 
@@ -15,11 +13,6 @@ PURE_FLOAT64 = {"bert", "roberta", "distilbert", "gpt2", "opt"}  # stock code is
 def source(family: str, tied: bool, seed: int, **_):
     with tiny.float32_parts_in_double():
         return tiny.make(family, tie_word_embeddings=tied, seed=seed)
-
-
-def kind(family: str) -> int:
-    row = FAMILIES[family]
-    return 0 if row.norms.after else 1 if row.norms.kind == "LayerNorm" else 2
 
 
 def logits(model, ids):

@@ -75,7 +75,9 @@ def chosen(table: dict, able) -> list:
         for name, family, tied in product(table, FAMILIES, (True, False))
         if plain(family) and (carries_head(family) or not tied) and able(name, family)
     ]
-    return sorted(cover(everything, lambda row: {row[1], (row[0], kind(row[1]), row[2]), (row[0], FAMILIES[row[1]].is_moe)}))
+    return sorted(
+        cover(everything, lambda row: {row[1], (row[0], kind(row[1]), row[2]), (row[0], FAMILIES[row[1]].is_moe)})
+    )
 
 
 def grow(model, growth: dict):
@@ -129,7 +131,9 @@ def test_free_axes(name, family, tied):
     check(family, SOME[name][0], "exact", tied, seed=1)
 
 
-@pytest.mark.parametrize("family", cover(filter(plain, FAMILIES), lambda family: {kind(family), FAMILIES[family].is_moe}))
+@pytest.mark.parametrize(
+    "family", cover(filter(plain, FAMILIES), lambda family: {kind(family), FAMILIES[family].is_moe})
+)
 def test_seeds(family):
     for seed in (2, 3):
         check(family, dict(hidden=48, ffn=119, seed=seed), "exact", tied=bool(seed % 2), seed=seed)

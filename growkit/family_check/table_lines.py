@@ -14,7 +14,7 @@ from growkit.families.schema import Family
 from growkit.families.stock_config import hushed
 from growkit.family_check.small_models import small_config, stock_classes, stored
 from growkit.growth.width.sizes import read_sizes
-from growkit.maps.notation import GAIN, READ, SHIFT, UNSIZED, WRITE, Dimension, base
+from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WRITE, Dimension, base
 
 # what each kind of module does with the dimensions of its weight, and of its bias
 _ROLES = {
@@ -96,8 +96,7 @@ def _size(dimension: Dimension, sizes: Mapping[str, int], stated: int) -> int:
     """What a dimension should be; a size that no config states is what it is."""
     if dimension.axes[0] in UNSIZED:
         return stated
-    block = sum(prod(sizes.get(base(axis), 0) for axis in axes) for axes in dimension.blocks)
-    return block
+    return sum(prod(2 if axis == PAIR else sizes.get(base(axis), 0) for axis in block) for block in dimension.blocks)
 
 
 def _forgotten(family: Family, name: str, architecture: str) -> str:
