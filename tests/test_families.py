@@ -154,7 +154,7 @@ def test_names_are_matched_whole():
 
 @pytest.mark.parametrize("model_type", ["mamba2", "t5", None, 3])
 def test_unknown_families_are_refused_by_name(model_type):
-    with pytest.raises(CheckpointError, match=re.escape(repr(model_type))):
+    with pytest.raises(CheckpointError, match=re.escape(str(model_type))):
         family_named(model_type)
 
 
