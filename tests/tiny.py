@@ -70,6 +70,10 @@ MORE = {
     "nomic_bert": (transformers.NomicBertConfig, dict(BASE, max_position_embeddings=64)),
     "modernbert": (transformers.ModernBertConfig, MODERN),
     "modernbert-decoder": (transformers.ModernBertDecoderConfig, dict(MODERN, norm_bias=False)),
+    "jina_embeddings_v3": (
+        transformers.JinaEmbeddingsV3Config,
+        dict(BASE, max_position_embeddings=64, type_vocab_size=2),
+    ),
     "gte": (transformers.GteConfig, dict(BASE, max_position_embeddings=64, type_vocab_size=2)),
 }
 # decoders that test_shaped grows
@@ -145,7 +149,7 @@ STEMS = dict(
     "xlm-roberta": "XLMRoberta", "xlm-roberta-xl": "XLMRobertaXL", "data2vec-text": "Data2VecText",
     "olmoe": "Olmoe", "granitemoe": "GraniteMoe", "glm4_moe": "Glm4Moe", "gpt_oss": "GptOss",
     "deepseek_v2": "DeepseekV2", "deepseek_v3": "DeepseekV3",
-    "deberta-v2": "DebertaV2", "nomic_bert": "NomicBert", "gte": "Gte", "modernbert": "ModernBert",
+    "deberta-v2": "DebertaV2", "nomic_bert": "NomicBert", "gte": "Gte", "jina_embeddings_v3": "JinaEmbeddingsV3", "modernbert": "ModernBert",
     "modernbert-decoder": "ModernBertDecoder",
 }  # fmt: skip
 

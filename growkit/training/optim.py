@@ -65,10 +65,15 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The groups of adamw: what learns, by its rate ("scale"), weight decay and eps, which are "plain" times "own"."""
     groups: dict[tuple[float, ...], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
+    rated = {
+        id(parameter): multipliers[name]  # by whichever of its names
+        for name, parameter in (model.named_parameters(remove_duplicate=False) if multipliers else ())
+        if name in multipliers
+    }
+    for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        said = (multipliers or {}).get(name, {})
+        said = rated.get(id(parameter), {})
         own = tuple(said.get(word, 1.0) for word in FACTORS)
         plain = (1.0, weight_decay if parameter.dim() > 1 else 0.0, eps)
         key = tuple(value * factor for value, factor in zip(plain, own))
