@@ -26,7 +26,7 @@ EXACT = [
     ("olmo3", dict(), True, ALL_AXES),
 ]
 REFUSED = [
-    ("stablelm", dict(qk_layernorm=True), dict(hidden=48), "head cannot grow with qk_layernorm True"),
+    ("stablelm", dict(qk_layernorm=True), dict(hidden=48), "head_dim cannot grow with qk_layernorm True"),
     ("stablelm", dict(qk_layernorm=True), dict(head_dim=12), "head_dim cannot grow with qk_layernorm True"),
     ("olmo", dict(clip_qkv=0.5), dict(head_dim=12), "head_dim cannot grow with clip_qkv 0.5"),
     ("olmo", dict(tie_word_embeddings=True), dict(hidden=48), "hidden of olmo cannot grow while its head is"),

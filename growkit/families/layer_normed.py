@@ -42,6 +42,8 @@ STABLELM = llama_like(
             "each head has a LayerNorm of its own, which growkit does not copy",
         )
     },
+    small={"partial_rotary_factor": 0.7},
+    variants=({"use_parallel_residual": True, "use_qkv_bias": True}, {"qk_layernorm": True}),
 )
 
 FAMILIES = (STARCODER2, STABLELM)

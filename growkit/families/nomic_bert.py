@@ -107,6 +107,7 @@ GTE = _rotary_encoder(
         **linear("classifier", "label", "pooled"),
     },
     rotary=Rotary(base=160000.0),
+    small={"type_vocab_size": 2},
     heads=("lm_head.decoder.weight",),
     architectures=(
         ("lm_head.dense.weight", "GteForMaskedLM"),
@@ -138,6 +139,7 @@ JINA_EMBEDDINGS_V3 = _rotary_encoder(
     {**linear(f"{_IN}.mlp.fc1", "ffn", "hidden"), **linear(f"{_IN}.mlp.fc2", "hidden", "ffn")},
     "roberta.",
     rotary=Rotary(base=20000.0),
+    small={"type_vocab_size": 2},
     heads=ROBERTA.heads,
     copies=ROBERTA.copies,
     architectures=(
