@@ -42,7 +42,7 @@ class Given:
         return self.tensor.to(dtype)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Redraw:
     """Entries drawn from a normal distribution with the moments of those they are drawn for.
 
