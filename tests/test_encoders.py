@@ -27,7 +27,7 @@ from growkit.training.objective import Predicted
 from growkit.training.optim import adamw, load_state
 
 POST = tuple(family for family in tiny.MORE if FAMILIES[family].norms.after)
-EXACT = (dict(hidden=48, ffn=100), dict(head_dim=12))
+EXACT = ((dict(hidden=48, ffn=100), True), (dict(head_dim=12), False))  # and whether the head is tied
 SETTINGS = [  # a family, what its config says beside the tiny one's
     ("modernbert", dict(norm_bias=False, attention_bias=False, mlp_bias=False, decoder_bias=False)),
     ("electra", dict(embedding_size=24)),
@@ -83,15 +83,14 @@ def classes(family: str) -> list[str]:
     return [name for name in names if hasattr(transformers, name)]
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("family", tiny.MORE)
-def test_exact(family, tied):
-    for growth in EXACT:
+def test_exact(family):
+    for growth, tied in EXACT:
         plan, distance = grown(family, tiny.language_model(family), growth, tie_word_embeddings=tied)
         assert str(plan.exactness) == "exact" and distance <= ALGEBRA, growth
 
 
-@pytest.mark.parametrize("family", tiny.MORE)
+@pytest.mark.parametrize("family", ["electra", "deberta-v2", "modernbert", "eurobert"])  # check-family has all
 def test_every_class_comes_through(family):
     for architecture in classes(family):
         plan, distance = grown(family, architecture, dict(hidden=48))
@@ -100,11 +99,8 @@ def test_every_class_comes_through(family):
 
 @pytest.mark.parametrize(("family", "changes"), SETTINGS)
 def test_settings(family, changes):
-    for tied in (True, False):
-        plan, distance = grown(
-            family, tiny.language_model(family), dict(hidden=48), tie_word_embeddings=tied, **changes
-        )
-        assert str(plan.exactness) == "exact" and distance <= ALGEBRA
+    plan, distance = grown(family, tiny.language_model(family), dict(hidden=48), **changes)
+    assert str(plan.exactness) == "exact" and distance <= ALGEBRA
 
 
 def test_a_convolution_grows_by_multiples():
@@ -217,7 +213,7 @@ def test_a_head_without_a_norm_is_exact_at_any_width():
     assert str(plan.exactness) == "exact" and distance <= ALGEBRA
 
 
-@pytest.mark.parametrize("family", ["nomic_bert", "gte", "jina_embeddings_v3"])
+@pytest.mark.parametrize("family", ["nomic_bert", "gte"])
 def test_names_that_files_have(tmp_path, family):
     """Files hold queries, keys and values in one tensor under older names; what is written has a live model's."""
     tiny.make(family, dtype=torch.float32).save_pretrained(tmp_path / "src")
@@ -225,8 +221,7 @@ def test_names_that_files_have(tmp_path, family):
     assert any("qkv" in name for name in stored), "transformers no longer writes the names that this is about"
     done = growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48, verify=True)
     assert done.report.ok and not any("qkv" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
-    again = growkit.widen(tmp_path / "out", tmp_path / "more", hidden=96, verify=True)
-    assert again.report.ok and growkit.verify(tmp_path / "src", tmp_path / "more").ok
+    assert growkit.widen(tmp_path / "out", tmp_path / "more", hidden=96, verify=True).report.ok
 
 
 def test_a_tensor_that_is_not_whole_pieces_is_refused(tmp_path):
@@ -242,7 +237,7 @@ def test_a_tensor_that_is_not_whole_pieces_is_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", ["nomic_bert", "mpnet"])
+@pytest.mark.parametrize("family", ["nomic_bert"])
 def test_an_embedder_grows_with_its_modules(tmp_path, family):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Dense, Pooling, Transformer
