@@ -7,12 +7,16 @@ from growkit.errors import CheckpointError
 from growkit.families import (
     albert,
     bert,
+    cohere,
     deberta,
     electra,
     eurobert,
+    exaone4,
     fused,
+    gemma3,
     glm,
     gpt,
+    gpt_neo,
     gptj,
     layer_normed,
     llama,
@@ -44,6 +48,10 @@ _FILES = (
     llama_kin,
     layer_normed,
     olmo,
+    gemma3,
+    exaone4,
+    cohere,
+    gpt_neo,
     modernbert,
 )
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}

@@ -1,6 +1,7 @@
-"""StarCoder2 and StableLM: Llama's attention under LayerNorms. Data only."""
+"""StarCoder2, StableLM and Nemotron: Llama's attention under LayerNorms. Data only."""
 
 from growkit.families.llama import ATTENTION, DECODER, OUTSIDE, llama_like
+from growkit.families.llama_kin import UP_DOWN
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Norms, Rotary
 
@@ -43,5 +44,12 @@ STABLELM = llama_like(
         )
     },
 )
+NEMOTRON = llama_like(
+    "nemotron",
+    "Nemotron",
+    {**OUTSIDE, **ATTENTION, **UP_DOWN},
+    norms=Norms(kind=LAYER, gain_offset=1.0),
+    rotary=Rotary(fraction=0.5),
+)
 
-FAMILIES = (STARCODER2, STABLELM)
+FAMILIES = (STARCODER2, STABLELM, NEMOTRON)

@@ -65,6 +65,7 @@ class AttentionWindows:
     full_layers: str = ""  # or the key of how many first layers see everything where use_sliding_window is on
     # or what the config class lists of each layer by a rule of its own, such as a number under sliding_window_pattern
     listed: tuple[str, ...] = ()
+    runs: str = ""  # key under which the last of them is given as [[kinds, how often these are repeated], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,7 @@ class Family(TensorNames):
     one_kv_head: Mapping[str, Any] = field(default_factory=dict)
     # template -> alternatives, each config key -> values: only where one of them holds do layers have this tensor
     stored_where: Mapping[str, tuple[Mapping[str, tuple[Any, ...]], ...]] = field(default_factory=dict)
+    scaled_scores: bool = True  # attention divides them by sqrt(head_dim), if nothing else is said
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
     windows: AttentionWindows = AttentionWindows()
