@@ -89,6 +89,32 @@ SHAPED = {
         | dict(new_decoder_architecture=True, num_kv_heads=2),
     ),
 }
+# mixtures that test_mixtures grows
+_DEEP = dict(DECODER, moe_intermediate_size=20, n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=2) | dict(
+    first_k_dense_replace=1, n_group=2, topk_group=1, routed_scaling_factor=1.7
+)
+_LATENT = dict(_DEEP, num_key_value_heads=4, qk_nope_head_dim=6, qk_rope_head_dim=4, v_head_dim=8) | dict(
+    kv_lora_rank=12, q_lora_rank=10
+)
+SPARSE = {
+    "olmoe": (transformers.OlmoeConfig, dict(DECODER, num_experts=4, num_experts_per_tok=2)),
+    "granitemoe": (
+        transformers.GraniteMoeConfig,
+        dict(DECODER, num_local_experts=4, embedding_multiplier=3.0, logits_scaling=0.5, residual_multiplier=0.7)
+        | dict(attention_multiplier=0.3),
+    ),
+    "glm4_moe": (transformers.Glm4MoeConfig, dict(_DEEP, head_dim=8, attention_bias=True, use_qk_norm=True)),
+    "gpt_oss": (
+        transformers.GptOssConfig,
+        dict(DECODER, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=4, swiglu_limit=0.5),
+    ),
+    "deepseek_v2": (
+        transformers.DeepseekV2Config,
+        dict(_LATENT, attention_bias=True, mlp_bias=True, topk_method="group_limited_greedy"),
+    ),
+    "deepseek_v3": (transformers.DeepseekV3Config, dict(_LATENT, attention_bias=True)),
+}
+ALL = {**CONFIGS, **MORE, **SHAPED, **SPARSE}
 # decoders that test_decoders grows
 DECODERS = {
     "granite": (
@@ -128,7 +154,7 @@ DECODERS = {
     "olmo": (transformers.OlmoConfig, DECODER),
     "olmo3": (transformers.Olmo3Config, dict(DECODER, sliding_window=6)),
 }
-ALL = {**CONFIGS, **MORE, **SHAPED, **DECODERS}
+ALL = {**CONFIGS, **MORE, **SHAPED, **DECODERS, **SPARSE}
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 DENSE = tuple(family for family in CONFIGS if family not in MIXTURES)
 ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
@@ -144,6 +170,8 @@ STEMS = dict(
     eurobert="EuroBert", albert="Albert", camembert="Camembert",
 ) | {
     "xlm-roberta": "XLMRoberta", "xlm-roberta-xl": "XLMRobertaXL", "data2vec-text": "Data2VecText",
+    "olmoe": "Olmoe", "granitemoe": "GraniteMoe", "glm4_moe": "Glm4Moe", "gpt_oss": "GptOss",
+    "deepseek_v2": "DeepseekV2", "deepseek_v3": "DeepseekV3",
     "deberta-v2": "DebertaV2", "nomic_bert": "NomicBert", "gte": "Gte", "modernbert": "ModernBert",
     "modernbert-decoder": "ModernBertDecoder",
 }  # fmt: skip
@@ -165,6 +193,9 @@ def shake(model: torch.nn.Module, seed: int) -> torch.nn.Module:
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         is_gain = parameter.dim() == 1 and name.endswith("weight")
         parameter.data = ((0.8 if is_gain else 0.0) + 0.33 * noise).to(parameter.dtype)
+    for name, buffer in model.named_buffers():
+        if name.endswith("correction_bias"):  # learned, though no parameter
+            buffer.copy_(0.33 * torch.randn(buffer.shape, generator=generator, dtype=torch.float64))
     return model
 
 
@@ -178,7 +209,7 @@ def make(family: str, architecture: str | None = None, seed: int = 0, dtype=torc
 
 def one_by_one(model):
     """Let a mixture compute its experts one after another: stock code has no other way in float64."""
-    if model.config.model_type in MIXTURES:
+    if FAMILIES[model.config.model_type].is_moe:
         model.set_experts_implementation("eager")
     return model
 
@@ -187,7 +218,8 @@ def stored(model, tensors=None) -> dict[str, torch.Tensor]:
     """A model's tensors, or others by the names of its parameters, under the names a file has: each expert's its
     own."""
     tensors = model.state_dict() if tensors is None else tensors
-    return revert_weight_conversion(model, dict(tensors)) if model.config.model_type in MIXTURES else dict(tensors)
+    moe = FAMILIES[model.config.model_type].is_moe
+    return revert_weight_conversion(model, dict(tensors)) if moe else dict(tensors)
 
 
 def rebuild(model, state, config, dtype=torch.float64):

@@ -49,6 +49,14 @@ HEAD_NORM = {
     **norm("layers.{layer}.self_attn.k_norm", "key_dim"),
 }
 
+# q and k normed over all heads at once, so that their heads are axes of their own (OLMo 2)
+NORM_OVER_HEADS = {
+    **linear("layers.{layer}.self_attn.q_proj", "(query_head query_dim)", "hidden"),
+    **linear("layers.{layer}.self_attn.k_proj", "(key_head key_dim)", "hidden"),
+    **norm("layers.{layer}.self_attn.q_norm", "(query_head query_dim)"),
+    **norm("layers.{layer}.self_attn.k_norm", "(key_head key_dim)"),
+}
+
 BRANCH_NORMS = {
     **norm("layers.{layer}.pre_feedforward_layernorm"),
     **norm("layers.{layer}.post_feedforward_layernorm"),
@@ -155,14 +163,10 @@ OLMO2 = llama_like(
     "olmo2",
     "Olmo2",
     {
-        # no norm before a block but one on what it puts out; q and k are normed over all heads at once, so their heads
-        # are axes of their own
+        # no norm before a block but one on what it puts out
         **{name: axes for name, axes in DECODER.items() if ".input_layernorm." not in name},
         **norm("layers.{layer}.post_feedforward_layernorm"),
-        **linear("layers.{layer}.self_attn.q_proj", "(query_head query_dim)", "hidden"),
-        **linear("layers.{layer}.self_attn.k_proj", "(key_head key_dim)", "hidden"),
-        **norm("layers.{layer}.self_attn.q_norm", "(query_head query_dim)"),
-        **norm("layers.{layer}.self_attn.k_norm", "(key_head key_dim)"),
+        **NORM_OVER_HEADS,
     },
     norms=Norms(kind=RMS, on_heads=True, branch=AFTER_BLOCKS),
 )

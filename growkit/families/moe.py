@@ -1,4 +1,4 @@
-"""Mixtures of experts with Llama's attention: Mixtral, Qwen2-MoE, Qwen3-MoE. Data only.
+"""Mixtures of experts with Llama's attention: Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE. Data only.
 
 On disk each expert has tensors of its own, under the names the hub has them; stock models hold them fused.
 """
@@ -6,7 +6,7 @@ On disk each expert has tensors of its own, under the names the hub has them; st
 from typing import Any
 
 from growkit.families.keys import Either, Keys
-from growkit.families.llama import ATTENTION, HEAD_NORM, OUTSIDE, llama_like
+from growkit.families.llama import ATTENTION, HEAD_NORM, NORM_OVER_HEADS, OUTSIDE, llama_like
 from growkit.families.schema import RMS, ExpertKeys, Family, Norms, Rotary
 
 _MIXTRAL = {
@@ -17,8 +17,8 @@ _MIXTRAL = {
 }
 
 
-def _feed_forward(name: str, width: str) -> dict[str, str]:
-    """A gated feed-forward block without biases."""
+def feed_forward(name: str, width: str) -> dict[str, str]:
+    """A gated feed-forward block without biases, of a width."""
     return {
         f"{name}.gate_proj.weight": f"{width} /hidden",
         f"{name}.up_proj.weight": f"{width} /hidden",
@@ -26,14 +26,14 @@ def _feed_forward(name: str, width: str) -> dict[str, str]:
     }
 
 
-_QWEN = {
+EXPERTS = {  # a router and experts as Qwen, OLMoE and DeepSeek call them
     "layers.{layer}.mlp.gate.weight": "expert /hidden",
-    **_feed_forward("layers.{layer}.mlp.experts.{expert}", "ffn"),
-    **_feed_forward("layers.{layer}.mlp", "dense_ffn"),
+    **feed_forward("layers.{layer}.mlp.experts.{expert}", "ffn"),
 }
+_QWEN = {**EXPERTS, **feed_forward("layers.{layer}.mlp", "dense_ffn")}
 
 _SHARED = {
-    **_feed_forward("layers.{layer}.mlp.shared_expert", "shared_ffn"),
+    **feed_forward("layers.{layer}.mlp.shared_expert", "shared_ffn"),
     "layers.{layer}.mlp.shared_expert_gate.weight": "gate /hidden",
 }
 
@@ -52,30 +52,34 @@ def _no_biases(tensors: dict[str, str]) -> dict[str, str]:
     return {name: axes for name, axes in tensors.items() if name.endswith(".weight")}
 
 
-def _moe(model_type: str, stem: str, tensors: dict[str, str], sizes: dict[str, Keys], **facts: Any) -> Family:
-    return llama_like(model_type, stem, {**OUTSIDE, **tensors}, sizes, switches={}, **facts)
+FUSED = _fused("mlp", "gate_proj", "up_proj", "down_proj")  # the same in live models
+
+
+def mixture(model_type: str, stem: str, tensors: dict[str, str], sizes: dict[str, Keys], **facts: Any) -> Family:
+    """A mixture of experts that shares Llama's names around its blocks; `facts` are what sets it apart."""
+    return llama_like(model_type, stem, {**OUTSIDE, **tensors}, sizes, **{"switches": {}, **facts})
 
 
 _QWEN_KEYS: dict[str, Keys] = {"ffn": "moe_intermediate_size", "dense_ffn": "intermediate_size"}
-_TOP_K = "num_experts_per_tok"
+TOP_K = "num_experts_per_tok"
 _QWEN_EXPERTS = ExpertKeys(
-    top_k=_TOP_K,
+    top_k=TOP_K,
     sparse_step="decoder_sparse_step",
     dense_layers="mlp_only_layers",
-    fused=_fused("mlp", "gate_proj", "up_proj", "down_proj"),
+    fused=FUSED,
 )
 
-MIXTRAL = _moe(
+MIXTRAL = mixture(
     "mixtral",
     "Mixtral",
     {**_no_biases(ATTENTION), **_MIXTRAL},
     {"expert": "num_local_experts"},
-    experts=ExpertKeys(top_k=_TOP_K, fused=_fused("block_sparse_moe", "w1", "w3", "w2")),
+    experts=ExpertKeys(top_k=TOP_K, fused=_fused("block_sparse_moe", "w1", "w3", "w2")),
     hidden_by_heads=False,
     rotary=Rotary(base=1e6),
     defaults={"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
 )
-QWEN2_MOE = _moe(
+QWEN2_MOE = mixture(
     "qwen2_moe",
     "Qwen2Moe",
     {**ATTENTION, **_QWEN, **_SHARED},
@@ -94,7 +98,7 @@ QWEN2_MOE = _moe(
         "use_sliding_window": False,
     },
 )
-QWEN3_MOE = _moe(
+QWEN3_MOE = mixture(
     "qwen3_moe",
     "Qwen3Moe",
     {**ATTENTION, **_QWEN, **HEAD_NORM},
@@ -113,4 +117,17 @@ QWEN3_MOE = _moe(
     },
 )
 
-FAMILIES = (MIXTRAL, QWEN2_MOE, QWEN3_MOE)
+OLMOE = mixture(
+    "olmoe",
+    "Olmoe",
+    {**ATTENTION, **NORM_OVER_HEADS, **EXPERTS},
+    {"expert": Either("num_experts", "num_local_experts")},
+    experts=ExpertKeys(top_k=TOP_K, fused=FUSED),
+    norms=Norms(kind=RMS, on_heads=True),
+    own_head_dim=False,
+    forbids={"clip_qkv": ((None,), ("head_dim",), "more slots need larger queries and keys, which it would clip")},
+    defaults={"num_experts": 64, "num_experts_per_tok": 8, "clip_qkv": None},
+    switches={"attention_bias": "layers.{layer}.self_attn.q_proj.bias"},
+)
+
+FAMILIES = (MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE)

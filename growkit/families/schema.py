@@ -14,10 +14,10 @@ from growkit.errors import CheckpointError
 from growkit.families.keys import Keys, key_names
 from growkit.families.naming import TensorNames
 from growkit.families.stock_config import stock_value
-from growkit.maps.notation import parse
+from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
-_SPARSE, _DENSE = {"expert", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
+_SPARSE, _DENSE = {"expert", "shared", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class Rotary:
 
     fraction: float = 1.0  # the part of a head that turns, where the config is silent
     base: float = 10000.0  # of the frequencies, where the config is silent
+    kind: str = "default"  # the rope type, where the config is silent
     # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
     fraction_key: str = "partial_rotary_factor"
     base_key: str = "rope_theta"
@@ -75,6 +76,7 @@ class ExpertKeys:
     top_k: str = ""  # config key: how many experts a token takes
     sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
     dense_layers: str = ""  # config key: numbers of layers without experts all the same
+    first_dense: str = ""  # or the key of how many first layers have none, as all others have
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # live name -> the templates it holds, stacked
 
 
@@ -205,6 +207,11 @@ class Family(TensorNames):
         soundly.
         """
         keys = self.experts
+        if keys.first_dense:
+            first = self.value(config, keys.first_dense)
+            if type(first) is not int or first < 0:
+                raise CheckpointError(f"config.json should give {keys.first_dense!r} as a whole number, not {first!r}")
+            return layer >= first
         if not self.is_moe or not keys.sparse_step:
             return self.is_moe
         dense = self.value(config, keys.dense_layers) or []
@@ -236,10 +243,27 @@ class Family(TensorNames):
 
     def _is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
         """Whether a model of this config has a tensor; without a config, those that only some models have are none."""
+        if config is not None and any(self.value(config, self.keys(axis)[0]) is None for axis in self._ranks(template)):
+            return False  # DeepSeek's query without a low-rank latent
         alternatives = self.stored_where.get(template)
         if alternatives is None or config is None:
             return alternatives is None
         return any(all(self.value(config, k) in values for k, values in one.items()) for one in alternatives)
+
+    def _ranks(self, template: str) -> set[str]:
+        """Axes of a tensor whose size may be null in a config: then there is no such tensor."""
+        return self._words(template) & {"q_rank"}
+
+    def norms_heads(self, config: Mapping[str, Any]) -> bool:
+        """Whether a norm runs over q and k in a config's model; in some families a setting says so."""
+        stored = [name for name, axes in self.tensors.items() if axes.startswith("~") and "query_dim" in axes]
+        return self.norms.on_heads and all(self._is_stored(name, config) for name in stored)
+
+    def holds_experts(self, name: str) -> bool:
+        """Whether a tensor is of experts, one of them or all: then a token passes only the share that it takes."""
+        first, *others = parse(self.tensors.get(self.template(name), "vocab"))
+        stacked = first.axes == ("expert",) and any(other.role == WRITE for other in others)
+        return stacked or self.of_each_expert(name)
 
     def _words(self, template: str) -> set[str]:
         """The axes of a tensor, those in its name included."""

@@ -23,7 +23,7 @@ from growkit.growth.rules import (
 )
 from growkit.maps.axis import ABSENT, GATHER, MEAN
 from growkit.maps.notation import GAIN, READ, SHIFT, WRITE, Dimension
-from growkit.operators.rule import Rule, Selection
+from growkit.operators.rule import Rule, Selection, flat
 
 
 def dual_rule(name: str, shape: Shape, growth: Growth, power: int) -> Rule:
@@ -42,7 +42,8 @@ def _dual_rule(name: str, shape: Shape, growth: Growth, power: int) -> Rule:
     if growth.share != 1.0:
         scale = _share(selections, growth, power, placed)
         selections[0] = replace(selections[0], amplitude=selections[0].amplitude * scale)
-    rows, columns = (selections[0], rule.columns) if len(shape) == 1 else selections[:: -1 if rule.transposed else 1]
+    plain = flat(selections)
+    rows, columns = (plain[0], rule.columns) if len(shape) == 1 else plain[:: -1 if rule.transposed else 1]
     return replace(rule, rows=rows, columns=columns, role=WRITE, offset=0.0, noise=0.0)
 
 

@@ -6,6 +6,7 @@ holds a few blocks however large the model.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ def grow_blocks(
     rule, key = rules[0], tensor.parts[0].name
 
     def reader(part: Part) -> Callable[[np.ndarray], torch.Tensor]:
+        if rule.each:
+            return lambda rows: _rows_of_stack(sources[part.source], part, rows)
         return lambda rows: sources[part.source].rows(part.name, rows, rule.transposed)
 
     readers = [reader(part) for part in tensor.parts]
@@ -77,6 +80,17 @@ def grow_blocks(
         yield start * rule.columns.new, lambda start=start: block(start)  # type: ignore[misc]
 
 
+def _rows_of_stack(source: Source, part: Part, rows: np.ndarray) -> torch.Tensor:
+    """Rows of a stack of matrices seen as one matrix; whole slices are read, since they are what a source gives."""
+    rule = part.rule
+    if rule.transposed:
+        slices = np.arange(rule.columns.old // rule.each)
+        return source.rows(part.name, slices).reshape(rule.columns.old, -1)[:, torch.from_numpy(rows)].T
+    wanted, place = np.unique(rows // rule.each, return_inverse=True)
+    matrix = source.rows(part.name, wanted).reshape(len(wanted) * rule.each, -1)
+    return matrix[torch.from_numpy(place * rule.each + rows % rule.each)]
+
+
 def _as_stored(tensor: TensorPlan, sources: Sequence[Source], start: int) -> Stretch | None:
     """Where the block that begins at a row lies in a source's file as it is; None for what has to be computed."""
     if len(tensor.parts) > 1 or tensor.draw is not None:
@@ -89,6 +103,11 @@ def _as_stored(tensor: TensorPlan, sources: Sequence[Source], start: int) -> Str
     plain = rule.columns.unchanged and rule.offset == 0 and (np.diff(index) == 1).all()
     if not rule.is_copy and not (plain and rule.rows.keeps(rows)):
         return None
+    if rule.each:
+        whole = sources[part.source].stretch(part.name, 0, rule.rows.old // rule.each, tensor.dtype)
+        width = rule.columns.old * tensor.dtype.itemsize
+        place = int(index[0]) * width
+        return whole and replace(whole, offset=whole.offset + place, bytes=len(index) * width)
     return sources[part.source].stretch(part.name, int(index[0]), len(index), tensor.dtype)
 
 

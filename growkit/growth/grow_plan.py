@@ -39,6 +39,7 @@ from growkit.growth.width.sizes import (
     target_sizes,
 )
 from growkit.maps.exactness import Exactness
+from growkit.maps.notation import KEPT
 
 METHODS, MAPPINGS = ("fpi", "aki"), ("cyclic", "random")
 
@@ -57,7 +58,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
             f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router"
             " for all; growkit fuses dense models, and stacks mixtures"
         )
-    experts = ("expert", "ffn", *FOLLOWERS) if family.is_moe else ()
+    experts = ("expert", "ffn", *FOLLOWERS, *KEPT) if family.is_moe else ()
     own_width = any(size.get("embedding", size["hidden"]) != size["hidden"] for size in sizes)
     alike = (
         "vocab",

@@ -22,7 +22,7 @@ from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_sizes
 from growkit.maps.notation import GAIN, SHIFT
 
-HEADS = {"head", "kv_head", "query_head", "key_head"}
+HEADS = {"head", "kv_head", "query_head", "key_head", "q_rank", "kv_rank"}
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def _part(family: Family, name: str, architecture: str) -> str:
         return "norms"
     if axes & HEADS:
         return "attention"
-    if family.of_each_expert(name):
+    if family.holds_experts(name):
         return "experts"
     if axes & {"expert", "gate"}:
         return "routers"
-    if "shared_ffn" in axes:
+    if axes & {"shared", "shared_ffn"}:
         return "shared experts"
     if axes & {"ffn", "dense_ffn"}:
         return "feed-forward"

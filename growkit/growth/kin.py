@@ -46,7 +46,9 @@ def check_kin(family: Family, models: Sequence[Headers], kinship: Kinship) -> li
             )
         for axis in kinship.same:
             if sizes.get(axis) != theirs.get(axis):
-                raise RequestError(f"{pair} have {axis} {sizes[axis]} and {theirs[axis]}{kinship.one_size(axis)}")
+                raise RequestError(
+                    f"{pair} have {axis} {sizes.get(axis)} and {theirs.get(axis)}{kinship.one_size(axis)}"
+                )
         if is_tied(family, first) != is_tied(family, other) and not kinship.any_head:
             raise RequestError(f"{pair}: one has a tied head and one has not; save both alike first")
         labels = [labels_of(model) for model in (first, other)]
@@ -96,7 +98,8 @@ def _cure(axis: str) -> str:
         return "; growkit joins models of one tokenizer"
     if axis == "layer":
         return "; deepen the other first, with growkit stack --method identity where that is exact"
-    return f"; widen one first, with growkit widen {OPTIONS[axis]}" if axis != "head_dim" else ""
+    widens = axis in OPTIONS and axis != "head_dim"
+    return f"; widen one first, with growkit widen {OPTIONS[axis]}" if widens else ""
 
 
 def _in_first_layer(family: Family, headers: Headers) -> set[str]:

@@ -213,7 +213,7 @@ def forward_flops(family: Family, shapes: Mapping[str, tuple[int, ...]], tied: b
     for name, shape in shapes.items():
         dimensions = family.axes_of(name)
         is_head = tied and not stored_head and family.stem(name) == family.embedding
-        if is_head or (len(shape) == 2 and any(d.role == READ for d in dimensions)):
+        if is_head or (len(shape) > 1 and any(d.role == READ for d in dimensions)):
             counts[name] = 2 * prod(shape)
         if family.passes and family.layer_of(name) is not None:
             counts[name] = counts.get(name, 0) * passes[0] // passes[1]
@@ -225,7 +225,7 @@ def _passed(counts: Mapping[str, int], family: Family, config: Mapping[str, Any]
     every = sum(counts.values())
     if not family.is_moe:
         return every
-    routed = sum(count for name, count in counts.items() if family.of_each_expert(name))
+    routed = sum(count for name, count in counts.items() if family.holds_experts(name))
     taken, experts = family.number(config, family.experts.top_k), family.number(config, family.sizes["expert"])
     return every - routed + routed * taken // experts
 

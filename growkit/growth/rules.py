@@ -15,7 +15,7 @@ import numpy as np
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.maps.axis import ABSENT, AxisMap, concatenate, identity, outer
-from growkit.maps.notation import GAIN, READ, SHIFT, UNSIZED, WRITE, Dimension, base, parse
+from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WORDS, WRITE, Dimension, base, parse
 from growkit.operators.rule import Rule, Selection, rule_of, select
 
 Maps = Mapping[str, AxisMap]
@@ -62,6 +62,11 @@ class Growth:
         return float(np.sqrt(hidden.old / hidden.new)) if self.family.embedding_scaled else 1.0
 
 
+def unchanged(sizes: Mapping[str, int]) -> dict[str, AxisMap]:
+    """The maps of a model that stays as it is."""
+    return {axis: identity(sizes[base(axis)]) for axis in sorted(WORDS) if base(axis) in sizes} | {PAIR: identity(2)}
+
+
 def composite(dimension: Dimension, maps: Maps) -> AxisMap:
     """The map of a dimension of several axes: of each block their product, of several blocks one after another."""
     blocks = [reduce(outer, (maps[axis] for axis in block)) for block in dimension.blocks]
@@ -80,18 +85,12 @@ def dimension_map(dimension: Dimension, size: int, growth: Growth) -> AxisMap:
 
 
 def check_shape(name: str, shape: Shape, growth: Growth) -> None:
-    """Raises CheckpointError where a stored shape is not what the config says it should be, or is more than a
-    matrix.
-    """
+    """Raises CheckpointError where a stored shape is not what the config says it should be."""
     growth.for_kind("checked", name, shape, lambda: _check_shape(name, shape, growth))
 
 
 def _check_shape(name: str, shape: Shape, growth: Growth) -> None:
     dimensions = growth.dimensions(name)
-    if len(shape) > 2:
-        raise CheckpointError(
-            f"tensor {name!r} has {len(shape)} dimensions, {list(shape)}; growkit grows vectors and matrices"
-        )
     expected = [dimension_map(d, size, growth).old for d, size in zip(dimensions, shape)]
     if len(dimensions) != len(shape) or expected != list(shape):
         axes = " x ".join(" + ".join("*".join(base(axis) for axis in block) for block in d.blocks) for d in dimensions)

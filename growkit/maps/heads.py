@@ -133,6 +133,25 @@ def rotary_slots(old: int, new: int, score: float, by_index: bool) -> HeadSlots:
     return HeadSlots(query=query, key=key, value=value, rope_power=1.0 if by_index else new / old, name=name)
 
 
+def normed_partly_rotary_slots(old: int, new: int, rotary: int, score: float) -> HeadSlots:
+    """Grow slots under a q- and k-norm (RMS) of which the first `rotary` turn and stay where they are, new = n * old.
+
+    All slots get n copies, so the norms see the same mean square. The rotary ones' others stand last, where nothing
+    turns: their k gain is 0, their q gain free. Of the plain ones each copy carries its part.
+    """
+    factor, plain = new // old, old - rotary
+    index = np.concatenate(
+        [np.arange(rotary), rotary + cyclic_index(plain, plain * factor), cyclic_index(rotary, rotary * (factor - 1))]
+    )
+    place = np.arange(new)
+    parts = np.where(place < rotary, 1.0, np.where(place < rotary + plain * factor, 1.0 / factor, 0.0))
+    gain = np.sqrt(score * parts)
+    query = axis_map("normed slots", old, index, 1.0, parts, gain=np.where(parts > 0, gain, 1.0))
+    key = axis_map("normed slots", old, index, 1.0, parts, gain=gain)
+    value = copies(old, cyclic_index(old, new))
+    return HeadSlots(query=query, key=key, value=value, name="normed slots")
+
+
 def in_pairs(slots: HeadSlots) -> HeadSlots:
     """The same for heads whose neighbouring slots 2j and 2j + 1 turn together, where `slots` has j and j + half."""
 

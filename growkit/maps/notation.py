@@ -41,8 +41,12 @@ BASE = {
 # that of layers without experts; embedding is the width of embeddings that a projection makes hidden: it never grows,
 # except where the two are equal and there is no projection, so that it is hidden
 SIZED = ("hidden", "embedding", "head", "kv_head", "head_dim", "ffn", "shared_ffn", "dense_ffn", "expert", "vocab")
+# these never grow: how many times as wide as a routed expert what all tokens pass is (DeepSeek), and of attention
+# through low-rank latents their ranks, the part of a head without positions and the part that turns
+KEPT = ("shared", "q_rank", "kv_rank", "nope_dim", "rope_dim")
+PAIR = "pair"  # two entries next to one another: of a gate and of what it gates (GPT-OSS)
 UNSIZED = ("position", "type", "bucket", "label", "gate")  # sizes come from the tensor itself
-WORDS = frozenset((*BASE, *SIZED, *UNSIZED))
+WORDS = frozenset((*BASE, *SIZED, *KEPT, PAIR, *UNSIZED))
 
 WRITE, READ, GAIN, SHIFT = "write", "read", "gain", "shift"
 _ROLES = {"": WRITE, "/": READ, "~": GAIN, "+": SHIFT}

@@ -8,15 +8,14 @@ from dataclasses import replace
 from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.growth.kin import Kinship, check_kin, names_of
-from growkit.growth.rules import Growth, check_shape
+from growkit.growth.rules import Growth, check_shape, unchanged
 from growkit.growth.source_headers import Headers, architecture_of, check_tensors, is_tied, one_family
-from growkit.growth.width.sizes import OPTIONS, read_sizes
-from growkit.maps.axis import identity
-from growkit.maps.notation import BASE, SIZED, base
+from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, read_sizes
+from growkit.maps.notation import KEPT
 
 BY_BODY = "with --body (body=True) the body that all share is merged, and the base's head stays"
 MERGED = Kinship(
-    same=(*OPTIONS, "layer"),
+    same=(*OPTIONS, *FOLLOWERS, *KEPT, "expert", "layer"),
     labels=False,
     names=names_of,
     one_class=f"can be merged whole; {BY_BODY}",
@@ -36,7 +35,7 @@ def check_each(models: Sequence[Headers]) -> Family:
     family = one_family(models, "can be merged")
     for model in models:
         sizes = read_sizes(family, model.config)
-        maps = {axis: identity(sizes[base(axis)]) for axis in (*SIZED, *BASE) if base(axis) in sizes}
+        maps = unchanged(sizes)
         growth = Growth(
             family=family,
             maps=maps,

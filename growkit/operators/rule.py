@@ -90,6 +90,8 @@ class Rule:
     offset: float = 0.0
     noise: float = 0.0
     transposed: bool = False
+    # of a tensor of three dimensions, such as all experts of a layer, the first two are one: so many are in each of it
+    each: int = 0
 
     @property
     def block_rows(self) -> int:
@@ -112,14 +114,32 @@ class Rule:
 
 
 def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float = 0.0, noise: float = 0.0) -> Rule:
-    """The rule of a tensor from one selection and role per stored dimension, of which there are one or two."""
-    if not 1 <= len(selections) <= 2:
-        raise ValueError(f"a rule is of a vector or of a matrix, not of {len(selections)} dimensions")
+    """The rule of a tensor from one selection and role per stored dimension, of which there are one to three."""
+    if not 1 <= len(selections) <= 3:
+        raise ValueError(
+            f"a rule is of a vector, of a matrix or of a stack of them, not of {len(selections)} dimensions"
+        )
+    each = selections[1].old if len(selections) == 3 else 0
+    selections, roles = flat(selections), roles[-2:]
     if len(selections) == 1:
         return Rule(rows=selections[0], columns=select(identity(1), WRITE), role=WRITE, offset=offset)
     if roles[0] == READ:
-        return Rule(rows=selections[1], columns=selections[0], noise=noise, transposed=True)
-    return Rule(rows=selections[0], columns=selections[1], role=roles[1], noise=noise)
+        return Rule(rows=selections[1], columns=selections[0], noise=noise, transposed=True, each=each)
+    return Rule(rows=selections[0], columns=selections[1], role=roles[1], noise=noise, each=each)
+
+
+def flat(selections: Sequence[Selection]) -> Sequence[Selection]:
+    """Selections of a matrix, the rows of whose slices are one dimension, for those of a stack of matrices."""
+    if len(selections) < 3:
+        return selections
+    outer, inner, last = selections
+
+    def joined(outside: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        return (outside[:, None] * inside).flatten()
+
+    index = (outer.index[:, None] * inner.old + inner.index).flatten()
+    mode = np.maximum(outer.mode[:, None], inner.mode).flatten()
+    return Selection(outer.old * inner.old, index, joined(outer.amplitude, inner.amplitude), mode), last
 
 
 def by_turns(rule: Rule, count: int, columns: bool = False) -> list[Rule]:

@@ -5,7 +5,7 @@ move.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from growkit.errors import CheckpointError
+from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.families.stock_config import stated_as, stock_value
 from growkit.growth.depth.layers import place
@@ -99,6 +99,16 @@ def _carry_experts(
     wanted = [family.is_sparse(source, layer) for source, layer in places]
     if wanted == [family.is_sparse(config, number) for number in range(len(places))]:
         return []
+    if family.experts.first_dense:
+        first = wanted.index(True) if True in wanted else len(wanted)
+        if not all(wanted[first:]):
+            raise RequestError(
+                f"layer {first + 1 + wanted[first:].index(False)} of the result would have no experts and one below it"
+                f" has, which a {family.model_type} cannot say: it has layers without experts only below all others"
+                f" ({family.experts.first_dense}); choose layers with --slices"
+            )
+        config[family.experts.first_dense] = first
+        return [f"config.json now has {family.experts.first_dense} {first}, because layers without experts moved"]
     config[family.experts.sparse_step] = 1
     config[family.experts.dense_layers] = [number for number, sparse in enumerate(wanted) if not sparse]
     return [

@@ -22,11 +22,11 @@ from growkit.errors import RequestError
 from growkit.families import Family, family_named
 from growkit.families.upcycling import FeedForward, Upcycling
 from growkit.growth.plan import Part, TensorPlan
+from growkit.growth.rules import unchanged
 from growkit.growth.source_headers import Headers
 from growkit.growth.upcycle.experts import ROUTER_STD, Widths, factors
 from growkit.growth.width.sizes import Sizes
-from growkit.maps.axis import AxisMap, axis_map, identity
-from growkit.maps.notation import WORDS, base
+from growkit.maps.axis import AxisMap, axis_map
 from growkit.operators.draws import Fill, Given, Redraw, any_units
 from growkit.operators.rule import Selection, rule_of
 
@@ -66,10 +66,9 @@ class Mixture:
 
     def maps(self, sizes: Sizes) -> dict[str, AxisMap]:
         """Nothing grows but the number of feed-forward layers; `expert` says which source each is of."""
-        own = {axis: sizes[base(axis)] for axis in sorted(WORDS) if base(axis) in sizes}
         index = repeat(np.arange(self.copies) % len(self.sources), "copy -> (copy slice)", slice=self.widths.slices)
         return {
-            **{axis: identity(size) for axis, size in own.items()},
+            **unchanged(sizes),
             "expert": axis_map("copies", len(self.sources), index, 1.0, 1.0),
         }
 

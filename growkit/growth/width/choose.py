@@ -28,7 +28,7 @@ from growkit.maps.axis import (
 )
 from growkit.maps.exactness import Exactness
 from growkit.maps.heads import grouped_heads
-from growkit.maps.notation import WRITE
+from growkit.maps.notation import KEPT, PAIR, WRITE
 from growkit.operators.seeds import stable_seed
 
 EXACT, NEAR, APPROXIMATE = Exactness.EXACT, Exactness.NEAR, Exactness.APPROXIMATE
@@ -82,7 +82,7 @@ def choose_maps(
 
     slots, edits = head_slots(family, config, old["head_dim"], new["head_dim"])
     maps |= {"query_dim": slots.query, "key_dim": slots.key, "value_dim": slots.value}
-    line("head_dim", slots.name, EXACT, slots_why(slots))
+    line("head_dim", slots.name, EXACT, slots_why(family, slots))
 
     maps["ffn"] = copies(old["ffn"], _index(old["ffn"], new["ffn"], recipe, "ffn"))
     line("ffn", "copies", EXACT, "no norm runs over it")
@@ -90,6 +90,7 @@ def choose_maps(
         if axis in old:
             maps[axis] = copies(old[axis], _index(old[axis], new[axis], recipe, axis))
             line(axis, "copies", EXACT, "no norm runs over it; its ratio to the experts' width is kept")
+    maps |= {axis: identity(old[axis]) for axis in KEPT if axis in old} | {PAIR: identity(2)}
     if family.is_moe:
         maps["expert"] = identity(old["expert"])
         line("expert", "kept", EXACT, "unchanged")

@@ -10,7 +10,15 @@ import numpy as np
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.families.stock_config import stock_value
-from growkit.maps.heads import HeadSlots, copied_slots, in_pairs, kept_slots, normed_rotary_slots, rotary_slots
+from growkit.maps.heads import (
+    HeadSlots,
+    copied_slots,
+    in_pairs,
+    kept_slots,
+    normed_partly_rotary_slots,
+    normed_rotary_slots,
+    rotary_slots,
+)
 
 DICTIONARIES = ("rope_parameters", "rope_scaling")  # where a config has rotary settings, if not beside the others
 THETA, FRACTION = "rope_theta", "partial_rotary_factor"
@@ -81,20 +89,19 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
         raise RequestError(
             f"head_dim cannot grow with {rotary} rotary slots of {size}: they turn in pairs, and one has none"
         )
-    if family.norms.on_heads and rotary < size:
-        raise RequestError(
-            f"head_dim of {family.model_type} cannot grow: a norm runs over each head, and only {rotary} of its {size} slots"
-            " turn; grow heads instead"
-        )
+    assert family.rotary is not None or not rotary, "only rotary families have slots that turn"
+    if rotary < size and family.norms_heads(config):
+        return normed_partly_rotary_slots(size, target, rotary, score), {FRACTION: _share(rotary, target)}
     of_number = family.rotary is not None and bool(family.rotary.size_key)
     if rotary < size or of_number:
         return copied_slots(size, target, rotary, score), {} if of_number or not rotary else {
             FRACTION: _share(rotary, target)
         }
+    assert family.rotary is not None, "a head all of whose slots turn"
     by_type = _by_type(family, config)
     flat = {k: config.get(k) for k in DICTIONARIES}
     kinds = {
-        rope_value(settings, ("rope_type", "type"), "default")
+        rope_value(settings, ("rope_type", "type"), family.rotary.kind)
         for settings in ([{"rope_parameters": one} for one in by_type.values()] or [flat])
     }
     unknown = kinds - {*BY_EITHER, *BY_THETA}
@@ -103,14 +110,13 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
             f"head_dim cannot grow under rope type {min(unknown)!r}: its frequencies depend on more than base and size"
         )
     fixed_base = kinds - {*BY_EITHER}
-    if family.norms.on_heads:
+    if family.norms_heads(config):
         if fixed_base:
             raise RequestError(
                 f"head_dim of {family.model_type} cannot grow under rope type {min(fixed_base)!r}; grow heads instead"
             )
         return _laid_out(family, normed_rotary_slots(size, target, score)), {}
     slots = _laid_out(family, rotary_slots(size, target, score, by_index=target % size == 0 and not fixed_base))
-    assert family.rotary is not None, "a head all of whose slots turn"
     if slots.rope_power == 1.0:
         return slots, {}
     if by_type:
@@ -153,14 +159,18 @@ def _share(rotary: int, head_dim: int) -> float:
     return share if int(head_dim * share) == rotary else float(np.nextafter(share, 1.0))
 
 
-def slots_why(slots: HeadSlots) -> str:
+def slots_why(family: Family, slots: HeadSlots) -> str:
     """What a plan says of how a head's slots grow."""
+    if slots.name == "copied slots" and not any("query_dim" in axes for axes in family.tensors.values()):
+        return "it is the width of values alone; what reads a slot's copies is divided among them"
     return {
         "copied slots": "q and k are scaled so that scores come out as before",
         "added slots": "the old slots turn as before; the new keys are zero",
         "rotary slots by index": "old pairs move to where their frequency now is; the new keys are zero",
         "rotary slots by theta": "the rotary base is raised so that old pairs keep their frequency; the new keys are"
         " zero",
+        "normed slots": "norms see whole copies; what does not turn is divided among its copies, the rotary slots' other"
+        " copies have no key",
         "normed slots by index": "norms see whole copies; only the copy with the old frequency has a key",
     }.get(slots.name, "unchanged")
 

@@ -12,7 +12,7 @@ from growkit.families.keys import key_names, keys_to_read
 from growkit.families.stock_config import stated_as
 from growkit.growth.width.rotary import rotary_size
 from growkit.limits import AXIS
-from growkit.maps.notation import SIZED
+from growkit.maps.notation import KEPT, SIZED
 
 OPTIONS = {
     "hidden": "--hidden",
@@ -34,10 +34,10 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
     sizes: Sizes = {}
     for axis, keys in family.sizes.items():
         for key in keys_to_read(keys, config):
-            if axis not in (*SIZED, "layer"):
+            if axis not in (*SIZED, *KEPT, "layer"):
                 continue
             value = family.value(config, key)
-            if value is None and axis in ("head_dim", "kv_head", "ffn", "embedding"):
+            if value is None and axis in ("head_dim", "kv_head", "ffn", "embedding", "q_rank"):
                 continue
             if type(value) is not int or not 1 <= value <= AXIS:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
@@ -94,7 +94,7 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
             return new
         if old.get("embedding") == old["hidden"] and not family.projected:
             new["embedding"] = new["hidden"]
-        return _refusal(family, old, new, rotary) or new
+        return _refusal(family, old, new, rotary, family.norms_heads(config)) or new
 
     outcome = attempt(asked)
     if isinstance(outcome, str):
@@ -164,8 +164,11 @@ def _in_proportion(size: int, new: int, old: int) -> int:
     return exact if rest == 0 else max(size, round(exact / step) * step)
 
 
-def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
-    """Why stock transformers or growkit's maps cannot have these sizes, or None."""
+def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int, norms_heads: bool) -> str | None:
+    """Why stock transformers or growkit's maps cannot have these sizes, or None.
+
+    rotary: how many slots of a head turn. norms_heads: whether a norm runs over q and k.
+    """
     for axis in OPTIONS:
         if new[axis] < old[axis]:
             return f"these sizes need {axis} {new[axis]}, fewer than the source's {old[axis]}"
@@ -196,7 +199,7 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int) -> str | None:
     if new["head_dim"] != old["head_dim"]:
         if rotary == old["head_dim"] and new["head_dim"] % 2:
             return f"head_dim {new['head_dim']} is odd, and rotary positions turn slots in pairs"
-        if family.norms.on_heads and new["head_dim"] % old["head_dim"]:
+        if norms_heads and new["head_dim"] % old["head_dim"]:
             return (
                 f"head_dim {new['head_dim']} is no multiple of {old['head_dim']}, and {family.model_type} takes a norm"
                 " over each head that only whole copies keep"

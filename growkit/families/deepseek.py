@@ -1,0 +1,127 @@
+"""Mixtures whose first layers have no experts and whose tokens all pass shared experts: GLM-4-MoE, DeepSeek. Data
+only.
+
+DeepSeek's attention reads low-rank latents: of a head one part has no positions, the other turns (its key is one for
+all heads), and values have a width of their own.
+"""
+
+from typing import Any
+
+from growkit.families.keys import Keys
+from growkit.families.llama import ATTENTION, HEAD_NORM
+from growkit.families.modules import linear
+from growkit.families.moe import EXPERTS, FUSED, feed_forward, mixture
+from growkit.families.schema import RMS, ExpertKeys, Norms, Rotary
+
+_MIXED = {
+    **EXPERTS,
+    # what training moves so that experts are taken equally often: it chooses, and weighs nothing
+    "layers.{layer}.mlp.gate.e_score_correction_bias": "expert",
+    **feed_forward("layers.{layer}.mlp.shared_experts", "(shared ffn)"),
+    **feed_forward("layers.{layer}.mlp", "dense_ffn"),
+}
+_SIZES: dict[str, Keys] = {
+    "ffn": "moe_intermediate_size",
+    "dense_ffn": "intermediate_size",
+    "expert": "n_routed_experts",
+    "shared": "n_shared_experts",
+}
+_EXPERTS = ExpertKeys(top_k="num_experts_per_tok", first_dense="first_k_dense_replace", fused=FUSED)
+
+_NORMED = ({"use_qk_norm": (True,)},)
+GLM4_MOE = mixture(
+    "glm4_moe",
+    "Glm4Moe",
+    {**{name: axes for name, axes in ATTENTION.items() if not name.endswith("o_proj.bias")}, **HEAD_NORM, **_MIXED},
+    _SIZES,
+    experts=_EXPERTS,
+    norms=Norms(kind=RMS, on_heads=True),
+    stored_where={f"layers.{{layer}}.self_attn.{name}_norm.weight": _NORMED for name in "qk"},
+    rotary=Rotary(fraction=0.5),
+    switches={"attention_bias": "layers.{layer}.self_attn.q_proj.bias"},
+    defaults={
+        "num_key_value_heads": 8,
+        "n_routed_experts": 128,
+        "num_experts_per_tok": 8,
+        "n_shared_experts": 1,
+        "moe_intermediate_size": 1408,
+        "first_k_dense_replace": 1,
+        "use_qk_norm": False,
+    },
+)
+
+_HEAD = "(head: head nope_dim | head rope_dim)"  # of each head both parts
+_LATENT = {
+    "layers.{layer}.self_attn.q_proj.weight": f"{_HEAD} /hidden",
+    **linear("layers.{layer}.self_attn.q_a_proj", "q_rank", "hidden"),
+    "layers.{layer}.self_attn.q_a_layernorm.weight": "~q_rank",
+    "layers.{layer}.self_attn.q_b_proj.weight": f"{_HEAD} /q_rank",
+    **linear("layers.{layer}.self_attn.kv_a_proj_with_mqa", "(kv_rank | rope_dim)", "hidden"),
+    "layers.{layer}.self_attn.kv_a_layernorm.weight": "~kv_rank",
+    "layers.{layer}.self_attn.kv_b_proj.weight": "(head: head nope_dim | head value_dim) /kv_rank",
+    **linear("layers.{layer}.self_attn.o_proj", "hidden", "(head value_dim)"),
+}
+_LATENT_SIZES: dict[str, Keys] = {
+    **_SIZES,
+    "head_dim": "v_head_dim",
+    "q_rank": "q_lora_rank",
+    "kv_rank": "kv_lora_rank",
+    "nope_dim": "qk_nope_head_dim",
+    "rope_dim": "qk_rope_head_dim",
+}
+_LATENT_FACTS: dict[str, Any] = dict(
+    experts=_EXPERTS,
+    rotary=None,  # what turns never grows
+    grouped_where={"kv_lora_rank": None},  # a latent makes a key and a value for each head
+    stored_where={"layers.{layer}.self_attn.q_proj.weight": ({"q_lora_rank": (None,)},)},
+    switches={"attention_bias": "layers.{layer}.self_attn.o_proj.bias"},
+)
+_LATENT_DEFAULTS = {
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+
+_BIASES = {
+    f"layers.{{layer}}.mlp.{place}{name}_proj.bias": "hidden" if name == "down" else width
+    for place, width in (("", "dense_ffn"), ("shared_experts.", "(shared ffn)"))
+    for name in ("gate", "up", "down")
+}
+_CHOOSING = "layers.{layer}.mlp.gate.e_score_correction_bias"
+DEEPSEEK_V2 = mixture(
+    "deepseek_v2",
+    "DeepseekV2",
+    {**{name: axes for name, axes in _MIXED.items() if name != _CHOOSING}, **_LATENT, **_BIASES},
+    _LATENT_SIZES,
+    hidden_by_heads=True,
+    defaults={
+        **_LATENT_DEFAULTS,
+        "n_routed_experts": 64,
+        "n_shared_experts": 2,
+        "num_experts_per_tok": None,
+        "moe_intermediate_size": 1407,
+        "first_k_dense_replace": 0,
+        "num_key_value_heads": None,
+    },
+    **_LATENT_FACTS,
+)
+DEEPSEEK_V3 = mixture(
+    "deepseek_v3",
+    "DeepseekV3",
+    {**_MIXED, **_LATENT},
+    _LATENT_SIZES,
+    defaults={
+        **_LATENT_DEFAULTS,
+        "n_routed_experts": 256,
+        "moe_intermediate_size": 2048,
+        "first_k_dense_replace": 3,
+        "num_key_value_heads": 128,
+    },
+    **_LATENT_FACTS,
+)
+
+FAMILIES = (GLM4_MOE, DEEPSEEK_V2, DEEPSEEK_V3)
