@@ -37,7 +37,7 @@ HELIUM = llama_like(
     "Helium",
     own_head_dim=False,
     hidden_by_heads=True,
-    rotary=Rotary(pairs=True),
+    rotary=Rotary(base=100000.0, pairs=True),
     defaults={"num_key_value_heads": 20, "head_dim": 128},
 )
 SEED_OSS = llama_like("seed_oss", "SeedOss", defaults={"num_key_value_heads": 8, "head_dim": 128})
