@@ -83,7 +83,7 @@ growkit init "$WORK/small" --out "$WORK/small-init"
 train "$WORK/small-init" "$WORK/small-run" "$SOURCE_STEPS" plain
 
 # 3. grow it, and go on: a few steps on prefixes of the layers, then all of them
-growkit grow "$WORK/small-run/final" --hidden "$BIG_HIDDEN" --layers "$BIG_LAYERS" --no-verify --out "$WORK/grown-init"
+growkit grow "$WORK/small-run/final" --hidden "$BIG_HIDDEN" --layers "$BIG_LAYERS" --optimizer none --no-verify --out "$WORK/grown-init"
 train "$WORK/grown-init" "$WORK/grown" "$STEPS" two-stage --sub-steps "$SUB_STEPS"
 
 # 4. the same size from scratch, as many steps

@@ -316,3 +316,26 @@ def test_a_state_larger_than_a_shard_leaves_the_model_loadable(tmp_path):
     save_trained(model, source)
     growkit.widen(source, tmp_path / "out", hidden=48, optimizer=source / "state.safetensors", shard_size=1 << 17)
     assert growkit.verify(source, tmp_path / "out").ok
+
+
+def test_what_a_run_left_beside_the_source_grows_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = tiny.make("llama", dtype=torch.float32)
+    save_trained(model, Path("run"))
+    os.mkdir("run/optimizer")
+    os.rename("run/state.safetensors", state := "run/optimizer/optimizer.safetensors")
+    model.save_pretrained("bare")
+    planned = growkit.widen("run", "out", hidden=48, dry_run=True)
+    assert planned.carried == (Path(state),) and any("grows along" in note for note in planned.plan.notes)
+    assert growkit.widen("run", "out", hidden=48).carried == (Path(state),)
+    growkit.widen("run", "named", hidden=48, optimizer=state)
+    assert written(Path("out")) == written(Path("named"))
+    for number, left in enumerate(("none", None)):
+        assert growkit.widen("run", f"left-{number}", hidden=48, optimizer=left).carried == ()
+        assert not Path(f"left-{number}/optimizer").exists() and not Path(f"left-{number}/lr_multipliers.json").exists()
+    assert growkit.grow("bare", "none", hidden=48, layers=4).carried == ()
+    assert len(growkit.stack(["run", "run"], "both").carried) == 2
+    assert growkit.stack(["run", "bare"], "one").carried == () and not Path("one/optimizer").exists()
+    save_file({"model.norm.weight.exp_avg": torch.zeros(23)}, state)
+    with pytest.raises(growkit.CheckpointError, match=r"its parameter .24.; --optimizer none grows without the state"):
+        growkit.stack("run", "wrong", layers=4)

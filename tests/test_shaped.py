@@ -8,7 +8,7 @@ from growkit import CheckpointError, RequestError, grow_state_dict
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.infer import infer_config
-from growkit.growth.request import grow_recipe
+from growkit.growth.request import grow_recipe, recipe
 from growkit.growth.source_headers import Headers
 
 # a family, what its config says beside the tiny one's, whether its head is tied, and how it grows
@@ -26,6 +26,10 @@ EXACT = [
     ),
     ("falcon", dict(new_decoder_architecture=False, parallel_attn=False), True, dict(head_dim=8)),
     ("falcon", dict(num_ln_in_parallel_attn=1), False, dict(kv_heads=4)),
+    ("bloom", dict(), True, dict(hidden=48)),
+    ("bloom", dict(), False, dict(hidden=72, layers=4, depth="identity")),
+    ("mpt", dict(attn_config=dict(softmax_scale=0.3)), True, dict(hidden=36)),
+    ("falcon", dict(alibi=True), True, dict(ffn=50, layers=4, depth="identity")),
     ("gptj", dict(), False, dict(hidden=48, heads=4, ffn=100, layers=4, depth="identity")),
     ("gptj", dict(rotary_dim=6), True, dict(head_dim=10)),
     ("codegen", dict(), False, dict(hidden=48, ffn=100)),
@@ -63,6 +67,15 @@ def test_exact(family, changes, tied, growth):
     ("family", "changes", "growth", "why"),
     [
         ("gpt_bigcode", dict(), dict(kv_heads=4), "one for all heads"),
+        ("bloom", dict(), dict(hidden=48, heads=8), r"head cannot grow: the slopes of its positions \(ALiBi\)"),
+        ("bloom", dict(), dict(ffn=100), "it is 4 x hidden"),
+        (
+            "mpt",
+            dict(attn_config=dict(clip_qkv=0.5)),
+            dict(hidden=48),
+            r"head_dim cannot grow with attn_config\.clip_qkv",
+        ),
+        ("falcon", dict(alibi=True), dict(hidden=48), "head_dim cannot grow with alibi True"),
         (
             "codegen",
             dict(),
@@ -82,6 +95,16 @@ def test_refused(family, changes, growth, why):
     model = tiny.make(family, **changes)
     with pytest.raises(RequestError, match=why):
         grow_state_dict(model.state_dict(), model.config, **growth)
+
+
+@pytest.mark.parametrize("family", ["bloom", "gpt_bigcode"])
+def test_what_cannot_have_more_heads_does_not_stand_side_by_side(family):
+    model = tiny.make(family)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    sources = [Headers(label=x, shapes=shapes, dtypes=dtypes, config=model.config.to_dict()) for x in "ab"]
+    with pytest.raises(RequestError, match="'a' cannot stand side by side with others"):
+        grow_plan(sources, recipe(mode="side-by-side"))
 
 
 @pytest.mark.parametrize("family", ["phi3", "gpt_neox"])

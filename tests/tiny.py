@@ -74,6 +74,8 @@ MORE = {
 }
 # decoders that test_shaped grows
 SHAPED = {
+    "bloom": (transformers.BloomConfig, dict(vocab_size=61, hidden_size=24, n_layer=3, n_head=4)),
+    "mpt": (transformers.MptConfig, dict(vocab_size=61, d_model=24, n_layers=3, n_heads=3, max_seq_len=64)),
     "gptj": (transformers.GPTJConfig, dict(GPT2, rotary_dim=4)),
     "codegen": (transformers.CodeGenConfig, dict(GPT2, rotary_dim=4)),
     "glm": (transformers.GlmConfig, dict(DECODER, head_dim=8, pad_token_id=0)),
@@ -165,7 +167,7 @@ STEMS = dict(
     hyperclovax="HyperCLOVAX", arcee="Arcee", helium="Helium", seed_oss="SeedOss", hunyuan_v1_dense="HunYuanDenseV1",
     ernie4_5="Ernie4_5", ministral="Ministral", nemotron="Nemotron", gemma3_text="Gemma3", exaone4="Exaone4",
     cohere="Cohere", cohere2="Cohere2", gpt_neo="GPTNeo",
-    gptj="GPTJ", codegen="CodeGen", glm="Glm", glm4="Glm4", phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
+    bloom="Bloom", mpt="Mpt", gptj="GPTJ", codegen="CodeGen", glm="Glm", glm4="Glm4", phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
     mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe", electra="Electra", mpnet="MPNet",
     eurobert="EuroBert", albert="Albert", camembert="Camembert",
 ) | {

@@ -93,7 +93,7 @@ def prepare(corpus: Path, other: Path, work: Path, seed: int, teacher_steps: int
                              eval_every=teacher_steps, **RUN)  # fmt: skip
         places[name] = run / "final"
     if not places["grown"].exists():
-        growkit.grow(places["strong"], places["grown"], **LARGE)
+        growkit.grow(places["strong"], places["grown"], optimizer="none", **LARGE)
     if not places["scratch"].exists():
         growkit.init(places["grown"], places["scratch"], seed=seed)
     for entries in ENTRIES:

@@ -21,7 +21,6 @@ rho(s -> t): over the linear weights that t changes the mean of |dW_s x| / |dW_t
 """
 
 import argparse
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from typing import Any
 import torch
 from kept_rows import KeptRows, alone_and_quiet
 from safetensors.torch import load_file
-from skills_data import GATED, MERGES, SKILLS, Row, loaded, measure, prepare, rows_of, told
+from skills_data import GATED, MERGES, SKILLS, Row, loaded, measure, prepare, rows_of, strangers, told
 from skills_table import show
 from small_base import base_model
 
@@ -141,7 +140,11 @@ def together(
         named = [f"{name}={work / 'learned' / 'panel' / name / 'final'}" for name in SKILLS]
         made = growkit.skill_plug(base, named, out, gated=True, text=places["general"], texts=1400, alpha=0.01,
                                   seed=seed)  # fmt: skip
-        return told(growkit.load_skills(out), rows) | {"certificate": json.loads(json.dumps(made.said["promise"]))}
+        model = growkit.load_skills(out)
+        return told(model, rows) | {
+            "certificate": dict(made.said["promise"]),
+            "strangers": strangers(model, work / "texts", base),
+        }
     if arm in MERGES:
         growkit.merge([place("full", name, work) for name in SKILLS], out, base=base, **MERGES[arm])
         return told(loaded(out), rows)

@@ -145,5 +145,16 @@ def told(model: Any, rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     return row
 
 
+def strangers(model: Any, texts: Path, base: Path) -> dict[str, float]:
+    """The share of prompts of each task that nobody learned for which a bundle opens a skill."""
+    words, found = transformers.AutoTokenizer.from_pretrained(base), {}
+    for path in sorted((texts / "val").glob("*.jsonl")):
+        if path.stem not in (*SKILLS, "general"):
+            prompts = [json.loads(line)["prompt"] + "\n=" for line in path.read_text("utf-8").splitlines()]
+            rows = [torch.tensor([words(prompt)["input_ids"]]) for prompt in prompts]
+            found[path.stem] = mean(bool(model.skills.decide(ids)[0]) for ids in rows)
+    return found
+
+
 def loaded(folder: Path) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

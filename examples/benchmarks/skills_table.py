@@ -63,7 +63,8 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     )
     line("seconds to learn one", lambda column: "" if column in MERGES or column == GATED else
          f"{mean(row['seconds'] for row in own(column).values()):.0f}")  # fmt: skip
-    for some in ([one for one in columns if one not in MERGES], [one for one in columns if one in MERGES]):
+    merged = [one for one in columns if one in MERGES]
+    for some in filter(None, ([one for one in columns if one not in MERGES], merged)):
         print("\n| | base | " + " | ".join(some) + " |\n|---|---|" + "---|" * len(some))
         for name, cells in lines.items():
             task = name.split(":")[0]
@@ -75,4 +76,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         if "opened" in row:
             shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in row["opened"].items())
-            print(f"\nopened by the gate, {row['arm']}: {shares}")
+            print(f"\nopened by the gate: {shares}")
+            print("by prompts of tasks that nobody learned: "
+                  + ", ".join(f"{name} {100 * share:.0f} %" for name, share in row["strangers"].items()))  # fmt: skip
+            print("certificate:", row["certificate"])

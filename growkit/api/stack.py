@@ -34,7 +34,7 @@ def stack(
     slices: w.Slices = None,
     seed: w.Seed = 0,
     dtype: w.Dtype = None,
-    optimizer: w.Optimizer = None,
+    optimizer: w.StateBeside = "auto",
     allow_nonfinite: w.AllowNonfinite = False,
     shard_size: w.ShardSize = "5GB",
     dry_run: w.DryRun = False,

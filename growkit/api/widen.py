@@ -26,7 +26,7 @@ def widen(
     noise: w.Noise = None,
     seed: w.Seed = 0,
     dtype: w.Dtype = None,
-    optimizer: w.Optimizer = None,
+    optimizer: w.StateBeside = "auto",
     allow_nonfinite: w.AllowNonfinite = False,
     shard_size: w.ShardSize = "5GB",
     dry_run: w.DryRun = False,
@@ -42,7 +42,8 @@ def widen(
     source: folder, .safetensors file or hub id. out: the folder to make; without it one in the current folder, named by
     what changed. Sizes are numbers of units; those that are left out keep their ratio, or stay. method "fpi" (Net2Net's
     and bert2BERT's function-preserving initialisation) keeps the function, "aki" takes new units from the layer above;
-    noise splits what read copies share, relative to it. The same request with the same seed gives the same bytes.
+    noise splits what read copies share, relative to it. optimizer: AdamW's state, which grows along: "auto" takes what
+    a run left beside the source; "none" or None nothing. The same request with the same seed gives the same bytes.
 
     Returns a Grown: .folder, .plan, and with verify .report, or .unverified, the reason why there is none. With dry_run
     only .plan is made. Raises CheckpointError or RequestError, having written nothing and touched nothing.

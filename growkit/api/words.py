@@ -103,6 +103,14 @@ Optimizer = Annotated[
         metavar="STATE",
     ),
 ]
+StateBeside = Annotated[
+    PathLike | Sequence[PathLike] | None,
+    Option(
+        help="AdamW state to grow along: auto, what lies beside the source; none; or files, one for each source.",
+        panel=HOW,
+        metavar="auto|none|FILE",
+    ),
+]
 AllowNonfinite = Annotated[bool, Option(help="Grow NaN and Inf weights as they are.", panel=HOW)]
 
 Out = Annotated[

@@ -143,7 +143,9 @@ def _start(
             return place.start, None
         doors.init(family.origin, shadow, seed=size.training["seed"])  # of the smallest size
         return shadow, None
-    grown = doors.grow(before, place.start, **growing(size), force=place.start.exists(), dry_run=True).plan
+    grown = doors.grow(
+        before, place.start, **growing(size), force=place.start.exists(), dry_run=True, optimizer=None
+    ).plan
     if place.start.exists():
         return place.start, grown
     # a run leaves AdamW's state beside its model, and growing takes it along

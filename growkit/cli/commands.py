@@ -84,6 +84,7 @@ def _typed(parameter: inspect.Parameter) -> inspect.Parameter:
     declared = declared_of(parameter)
     kind, choices = kind_of(get_args(parameter.annotation)[0])
     default = parameter.default if getattr(declared, "command_default", SAME) is SAME else declared.command_default
+    default = [default] if kind == list[str] and isinstance(default, str) else default
     info: Any
     shown = default not in (None, parameter.empty)  # older versions of typer would print "[default: None]"
     if isinstance(declared, Argument):

@@ -134,16 +134,19 @@ def grown(result: Grown, as_json: bool) -> None:
         return
     if as_json:
         report = result.report.to_json() if result.report else None
+        carried = {"optimizer": [str(file) for file in result.carried]} if result.carried else {}
         print_json(
-            {"folder": str(result.folder), **result.plan.to_json(), "verify": report, "unverified": result.unverified}
-        )
+            {"folder": str(result.folder), **result.plan.to_json(), **carried, "verify": report,
+             "unverified": result.unverified}
+        )  # fmt: skip
         return
     if result.report is not None:
         out.print()
         report_table(result.report)
     elif result.unverified:
         out.print(styled(("not verified:", "yellow"), f" {result.unverified}"))
-    out.say(("wrote", "bold"), f" {result.folder}")
+    state = ", with AdamW's state" if result.carried else ""
+    out.say(("wrote", "bold"), f" {result.folder}{state}")
 
 
 def report(measured: Verification, as_json: bool) -> None:

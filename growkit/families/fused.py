@@ -1,18 +1,21 @@
-"""Decoders whose queries, keys and values are one projection: Phi-3, GPT-BigCode, Falcon. Data only."""
+"""Decoders whose queries, keys and values are one projection: Phi-3, GPT-BigCode, BLOOM, MPT, Falcon. Data only."""
 
 from growkit.families.llama import OUTSIDE, llama_like
 from growkit.families.modules import linear, norm, task_heads
 from growkit.families.schema import LAYER, Family, Norms, Rotary
 
 # so much of each for every kv head: one for all heads, one for a group of them, or one for each
+ALL_HEADS = "(head query_dim | kv_head key_dim | kv_head value_dim)"
 EACH_KV_HEAD = "(kv_head: head query_dim | kv_head key_dim | kv_head value_dim)"
+
+SLOPES = "the slopes of its positions (ALiBi) depend on the number of heads"
 
 PHI3 = llama_like(
     "phi3",
     "Phi3",
     {
         **OUTSIDE,
-        "layers.{layer}.self_attn.qkv_proj.weight": ("(head query_dim | kv_head key_dim | kv_head value_dim) /hidden"),
+        "layers.{layer}.self_attn.qkv_proj.weight": f"{ALL_HEADS} /hidden",
         "layers.{layer}.self_attn.o_proj.weight": "hidden /(head value_dim)",
         "layers.{layer}.mlp.gate_up_proj.weight": "(ffn | ffn) /hidden",
         "layers.{layer}.mlp.down_proj.weight": "hidden /ffn",
@@ -59,6 +62,81 @@ GPT_BIGCODE = Family(
     defaults={"n_inner": None, "scale_attn_weights": True, "multi_query": True},
     buffers=("h.{layer}.attn.bias", "h.{layer}.attn.masked_bias"),
     refused={"add_cross_attention": (False, "its cross-attention reads another model's hidden axis")},
+)
+
+BLOOM = Family(
+    model_type="bloom",
+    sizes={"hidden": "hidden_size", "head": "n_head", "vocab": "vocab_size", "layer": "n_layer"},
+    tensors={
+        "word_embeddings.weight": "vocab hidden",
+        **norm("word_embeddings_layernorm", "normed"),
+        **norm("h.{layer}.input_layernorm"),
+        **linear("h.{layer}.self_attention.query_key_value", EACH_KV_HEAD, "hidden"),
+        **linear("h.{layer}.self_attention.dense", "hidden", "(head value_dim)"),
+        **norm("h.{layer}.post_attention_layernorm"),
+        **linear("h.{layer}.mlp.dense_h_to_4h", "ffn", "hidden"),
+        **linear("h.{layer}.mlp.dense_4h_to_h", "hidden", "ffn"),
+        **norm("ln_f", before_head=True),
+        "lm_head.weight": "vocab /hidden",
+        **task_heads(),
+    },
+    norms=Norms(kind=LAYER),
+    embedding="word_embeddings.weight",
+    heads=("lm_head.weight",),
+    tied=True,
+    packs=False,
+    prefixes=("transformer.",),
+    architectures=(
+        ("score.weight", "BloomForSequenceClassification"),
+        ("classifier.weight", "BloomForTokenClassification"),
+        ("qa_outputs.weight", "BloomForQuestionAnswering"),
+        ("", "BloomModel"),
+        ("*", "BloomForCausalLM"),
+    ),
+    refused={"apply_residual_connection_post_layernorm": (False, "the norms in its layers write the stream")},
+    forbids={"": ((), ("head",), SLOPES)},
+)
+
+MPT = Family(
+    model_type="mpt",
+    sizes={
+        "hidden": "d_model",
+        "head": "n_heads",
+        "vocab": "vocab_size",
+        "layer": "n_layers",
+        "position": "max_seq_len",
+    },
+    tensors={
+        "wte.weight": "vocab hidden",
+        "blocks.{layer}.norm_1.weight": "~hidden",
+        "blocks.{layer}.attn.Wqkv.weight": f"{ALL_HEADS} /hidden",
+        "blocks.{layer}.attn.out_proj.weight": "hidden /(head value_dim)",
+        "blocks.{layer}.norm_2.weight": "~hidden",
+        "blocks.{layer}.ffn.up_proj.weight": "ffn /hidden",
+        "blocks.{layer}.ffn.down_proj.weight": "hidden /ffn",
+        "norm_f.weight": "~/hidden",
+        "lm_head.weight": "vocab /hidden",
+        **task_heads(),
+    },
+    norms=Norms(kind=LAYER),
+    embedding="wte.weight",
+    heads=("lm_head.weight",),
+    tied=True,
+    packs=False,
+    prefixes=("transformer.",),
+    architectures=(
+        ("score.weight", "MptForSequenceClassification"),
+        ("classifier.weight", "MptForTokenClassification"),
+        ("qa_outputs.weight", "MptForQuestionAnswering"),
+        ("", "MptModel"),
+        ("*", "MptForCausalLM"),
+    ),
+    score_keys={"attn_config.softmax_scale": None},
+    defaults={"attn_config.softmax_scale": None, "attn_config.clip_qkv": None},
+    forbids={
+        "": ((), ("head",), SLOPES),
+        "attn_config.clip_qkv": ((None,), ("head_dim",), "queries and keys would be clipped at other values"),
+    },
 )
 
 _TWO_NORMS = {"new_decoder_architecture": (True,), "num_ln_in_parallel_attn": (None, 2)}
@@ -113,7 +191,7 @@ FALCON = Family(
         ("", "FalconModel"),
         ("*", "FalconForCausalLM"),
     ),
-    refused={"alibi": (False, "its slopes depend on the number of heads, and their weight on head_dim")},
+    forbids={"alibi": ((False,), ("head", "head_dim"), f"{SLOPES}, and their weight on head_dim")},
     switches={"bias": "h.{layer}.mlp.dense_h_to_4h.bias"},
     defaults={
         "num_kv_heads": None,
@@ -126,4 +204,4 @@ FALCON = Family(
     },
 )
 
-FAMILIES = (PHI3, GPT_BIGCODE, FALCON)
+FAMILIES = (PHI3, GPT_BIGCODE, BLOOM, MPT, FALCON)

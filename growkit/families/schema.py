@@ -120,7 +120,7 @@ class Family(TensorNames):
     # what transformers' config class fills in where a key is absent, for those that growth asks of every model; None:
     # what follows from other sizes. Of any other key the class is asked
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    # config key -> (values at which it is off, axes that it keeps from growing, why)
+    # config key, or "" for what is never off -> (values at which it is off, axes that it keeps from growing, why)
     forbids: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
 
@@ -161,10 +161,14 @@ class Family(TensorNames):
         return frozenset(key for axis in self.sizes if axis != "position" for key in self.keys(axis))
 
     def value(self, config: Mapping[str, Any], key: str) -> Any:
-        """What a config says under a key; where it has none, what transformers' config class says for it.
+        """What a config says under a key, or under "a.b" for b inside its a; where it has none, what transformers'
+        config class says for it.
 
         Raises CheckpointError where the class must be asked and does not take the config.
         """
+        place, _, inner = key.partition(".")
+        if inner and isinstance(config.get(place), dict):
+            return config[place].get(inner, self.defaults.get(key))
         if key in config:
             return config[key]
         return self.defaults[key] if key in self.defaults else stock_value(self.model_type, config, key)
@@ -191,6 +195,16 @@ class Family(TensorNames):
         if not after or not isinstance(stated, int):
             return stated
         return stated - ((self.value(config, after) or 0) if isinstance(after, str) else after) - 1
+
+    def forbidden(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """The axes that cannot grow in a config's model -> a sentence that says so, and why."""
+        stated = {key: self.value(config, key) if key else None for key in self.forbids}
+        return {
+            axis: f"{axis} cannot grow{f' with {key} {stated[key]!r}' if key else ''}: {why}"
+            for key, (off, axes, why) in self.forbids.items()
+            if not key or stated[key] not in off
+            for axis in axes
+        }
 
     def groups_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether kv heads of a config's model are a size of their own."""

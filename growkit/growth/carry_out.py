@@ -9,7 +9,7 @@ from typing import Any
 
 from growkit.checkpoint.source import Checkpoint
 from growkit.growth.plan import Plan
-from growkit.growth.prepare import Options, Path_, prepared
+from growkit.growth.prepare import Options, Path_, Prepared, prepared
 from growkit.growth.request import Recipe
 from growkit.growth.write_growth import write_checkpoint
 
@@ -22,6 +22,7 @@ class Grown:
 
     folder: Path  # the folder that was made, or would be
     plan: Plan  # what was followed
+    carried: tuple[Path, ...] = ()  # the files of AdamW's state that grew along, or would
     dry_run: bool = False  # whether nothing was written
     report: Any = None  # the proof, a growkit.models.verify.Verification, where one was run
     unverified: str = ""  # why there is none, though one was asked for
@@ -43,7 +44,7 @@ def carry_out(
     """Plan and write. refine: what only live models can add to a plan. Raises CheckpointError or RequestError."""
     with prepared(sources, out, recipe, options) as ready:
         if options.dry_run:
-            return Grown(folder=ready.folder, plan=ready.plan, dry_run=True)
+            return Grown(folder=ready.folder, plan=ready.plan, carried=_files(ready), dry_run=True)
         options.announce(ready.plan)
         write_checkpoint(
             refine(ready.plan, ready.sources[0]),
@@ -56,4 +57,8 @@ def carry_out(
             ready.replaces,
             options.progress,
         )
-        return Grown(folder=ready.folder, plan=ready.plan)
+        return Grown(folder=ready.folder, plan=ready.plan, carried=_files(ready))
+
+
+def _files(ready: Prepared) -> tuple[Path, ...]:
+    return tuple(path for state in ready.states for path in state.files())

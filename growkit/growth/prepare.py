@@ -14,13 +14,13 @@ from growkit.checkpoint.same_tokenizer import unlike
 from growkit.checkpoint.source import Checkpoint, open_state
 from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import check_target
-from growkit.errors import RequestError
+from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
 from growkit.families.stock_config import check_taken
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.like import with_sizes
 from growkit.growth.names import default_name, folder_for
-from growkit.growth.optimizer import optimizer_tensors, rates_beside, read_rates
+from growkit.growth.optimizer import kept_state, optimizer_tensors, rates_beside, read_rates
 from growkit.growth.plan import Plan
 from growkit.growth.request import Recipe
 from growkit.growth.sources import headers_of, open_source, split_stored
@@ -30,6 +30,7 @@ from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 
 SHARD_BYTES = 5_000_000_000
 Path_ = str | Path
+AUTO, NOTHING_BESIDE = "auto", "none"  # instead of files of AdamW's state: what lies beside the sources, and nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Options:
 
     shard_bytes: int = SHARD_BYTES  # largest weight file
     force: bool = False  # replace a checkpoint that is there
-    optimizer: Path_ | Sequence[Path_] | None = None  # AdamW states, one for each source, grown by the dual map
+    optimizer: Path_ | Sequence[Path_] | None = None  # AdamW states by the dual map: files, AUTO or NOTHING_BESIDE
     allow_nonfinite: bool = False  # grow NaN and Inf as they are
     family: str | None = None  # of sources without a config
     source_heads: int | None = None  # query heads of sources without a config
@@ -69,16 +70,12 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
     """
     if not sources:
         raise RequestError("no source: name at least one checkpoint")
-    states = _paths(options.optimizer)
-    if states and len(states) != len(sources):
-        raise RequestError(
-            f"{len(states)} optimizer states for {len(sources)} sources; give one for each, in their order"
-        )
     with ExitStack() as opened:
         checkpoints, stored = [], []
         for source in sources:
             checkpoints.append(open_source(source, options.family, options.source_heads))
             opened.callback(checkpoints[-1].close)
+        states = _states(options.optimizer, checkpoints)
         for state in states:
             stored.append(open_state(Path(state)))
             opened.callback(stored[-1].close)
@@ -106,7 +103,16 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         replaces = check_target(folder, origins, options.force)
         rates = []
         if stored:
-            optimizer_tensors(todo, [state.tensors for state in stored])  # refuses what does not belong
+            try:
+                optimizer_tensors(todo, [state.tensors for state in stored])  # refuses what does not belong
+            except CheckpointError as error:
+                if _words(options.optimizer) == [AUTO]:
+                    raise CheckpointError(
+                        f"{error}; --optimizer none grows without the state that lies there"
+                    ) from None
+                raise
+            if _words(options.optimizer) == [AUTO]:
+                todo = replace(todo, notes=(*todo.notes, _found(states)))
             rates = [read_rates(rates_beside(Path(state))) for state in states]
         yield Prepared(
             sources=checkpoints, states=stored, rates=rates, plan=todo, folder=folder, replaces=replaces, options=options
@@ -136,7 +142,26 @@ def _check_beside(sources: Sequence[Checkpoint]) -> list[str]:
     return notes
 
 
-def _paths(optimizer: Path_ | Sequence[Path_] | None) -> list[Path_]:
-    if optimizer is None:
+def _states(asked: Path_ | Sequence[Path_] | None, sources: Sequence[Checkpoint]) -> list[Path_]:
+    """The files of AdamW's state that grow along. Raises RequestError where not every source has one of those asked
+    for."""
+    words = _words(asked)
+    if words == [AUTO]:
+        beside = [kept_state(source.folder) for source in sources]
+        return [] if None in beside else [path for path in beside if path is not None]
+    if words == [NOTHING_BESIDE]:
         return []
-    return [optimizer] if isinstance(optimizer, str | Path) else list(optimizer)
+    if words and len(words) != len(sources):
+        raise RequestError(
+            f"{len(words)} optimizer states for {len(sources)} sources; give one for each, in their order"
+        )
+    return words
+
+
+def _words(asked: Path_ | Sequence[Path_] | None) -> list[Path_]:
+    return [] if asked is None else [asked] if isinstance(asked, str | Path) else list(asked)
+
+
+def _found(states: Sequence[Path_]) -> str:
+    files = " and ".join(repr(str(state)) for state in states)
+    return f"AdamW's state lies beside the weights and grows along ({files}); --optimizer none leaves it out"

@@ -46,6 +46,14 @@ def added_sizes(family: Family, sources: Sequence[Headers], sizes: Sequence[Size
                 " head; side by side they must have equally many: widen one first, with growkit widen --kv-heads"
             )
     added = {**first, **{axis: sum(member[axis] for member in sizes) for axis in SUMMED if axis in first}}
+    for source in sources:
+        for axis, sentence in family.forbidden(source.config).items():
+            if added[axis] != first[axis]:
+                raise RequestError(f"{source.label!r} cannot stand side by side with others: {sentence}")
+        if family.shares_kv(source.config):
+            raise RequestError(
+                f"{source.label!r} cannot stand side by side with others: all its heads share one kv head, and theirs another"
+            )
     if family.hidden_by_heads and added["hidden"] % added["head"]:
         names = " and ".join(repr(source.label) for source in sources)
         raise RequestError(

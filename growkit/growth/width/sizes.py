@@ -82,10 +82,15 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
         if axis == "kv_head" and not family.groups_heads(config):
             own = "one for all heads" if family.shares_kv(config) else "one for each head"
             raise RequestError(f"{family.model_type} has no kv heads of their own but {own}; use --heads")
+        if axis == "ffn" and axis not in family.sizes:
+            raise RequestError(f"{family.model_type} has no ffn of its own: it is 4 x hidden; use --hidden")
         if size < old[axis]:
             raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
     if family.shares_kv(config):
         asked["kv_head"] = 1
+    forbidden = family.forbidden(config)
+    if "head" in forbidden:
+        asked.setdefault("head", old["head"])
     resolve = _with_own_head_dim if family.own_head_dim else _heads_fill_hidden
 
     def attempt(values: Mapping[str, int]) -> Sizes | str:
@@ -99,10 +104,9 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
     outcome = attempt(asked)
     if isinstance(outcome, str):
         raise RequestError(outcome + _nearest(asked, old, lambda values: not isinstance(attempt(values), str)))
-    for key, (off, axes, why) in family.forbids.items():
-        broken = [axis for axis in axes if outcome[axis] != old[axis]]
-        if broken and family.value(config, key) not in off:
-            raise RequestError(f"{broken[0]} cannot grow with {key} {family.value(config, key)!r}: {why}")
+    for axis, sentence in forbidden.items():
+        if outcome[axis] != old[axis]:
+            raise RequestError(sentence)
     return outcome
 
 
