@@ -71,7 +71,7 @@ def test_every_command_and_every_option_has_help():
         "push",
     ]
     growing = ["widen", "stack", "grow", "fuse", "upcycle"]
-    assert list(COMMANDS) == [*growing, "merge", "delta", "apply", "verify", "inspect", *training]
+    assert list(COMMANDS) == [*growing, "merge", "delta", "apply", "verify", "inspect", "check-family", *training]
     for name, command in COMMANDS.items():
         assert command.help and run(*name.split(), "--help").exit_code == 0
         for parameter in command.params:

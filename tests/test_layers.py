@@ -17,7 +17,7 @@ FLOORS = [
     {"checkpoint"},
     {"growth", "data", "reports"},
     {"models"},
-    {"merging"},
+    {"merging", "family_check"},
     {"training"},
     {"skills"},
     {"chains"},
@@ -145,6 +145,7 @@ def test_what_the_package_exports():
             "delta",
             "apply",
             "chain",
+            "check_family",
             "panel",
             "panel_show",
         ]

@@ -25,6 +25,8 @@ COHERE = llama_like(
     norms=Norms(kind=LAYER, on_heads=True),
     rotary=Rotary(base=500000.0, pairs=True),
     stored_where={name: ({"use_qk_norm": (True,)},) for name in _HEAD_NORM},
+    small={"attention_bias": True, "use_qk_norm": True},
+    variants=({"attention_bias": False, "use_qk_norm": False, "head_dim": 8},),
     **_FACTS,
 )
 COHERE2 = llama_like(
@@ -34,6 +36,8 @@ COHERE2 = llama_like(
     norms=Norms(kind=LAYER),
     rotary=Rotary(pairs=True),
     windows=AttentionWindows(listed=("layer_types",)),
+    small={"attention_bias": True, "sliding_window": 6, "sliding_window_pattern": 2},
+    variants=({"attention_bias": False, "head_dim": 8},),
     **_FACTS,
 )
 

@@ -29,6 +29,23 @@ _SIZES: dict[str, Keys] = {
 _EXPERTS = ExpertKeys(top_k="num_experts_per_tok", first_dense="first_k_dense_replace", fused=FUSED)
 
 _NORMED = ({"use_qk_norm": (True,)},)
+_SMALL: dict[str, Any] = {
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "n_group": 2,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.7,
+}
+_SMALL_LATENT: dict[str, Any] = {
+    **_SMALL,
+    "num_key_value_heads": 4,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "kv_lora_rank": 12,
+    "q_lora_rank": 10,
+}
 GLM4_MOE = mixture(
     "glm4_moe",
     "Glm4Moe",
@@ -48,6 +65,8 @@ GLM4_MOE = mixture(
         "first_k_dense_replace": 1,
         "use_qk_norm": False,
     },
+    small={**_SMALL, "head_dim": 8, "attention_bias": True, "use_qk_norm": True},
+    variants=({"use_qk_norm": False, "attention_bias": False},),
 )
 
 _HEAD = "(head: head nope_dim | head rope_dim)"  # of each head both parts
@@ -108,6 +127,8 @@ DEEPSEEK_V2 = mixture(
         "num_key_value_heads": None,
     },
     **_LATENT_FACTS,
+    small={**_SMALL_LATENT, "attention_bias": True, "mlp_bias": True, "topk_method": "group_limited_greedy"},
+    variants=({"q_lora_rank": None, "topk_method": "greedy", "attention_bias": False, "mlp_bias": False},),
 )
 DEEPSEEK_V3 = mixture(
     "deepseek_v3",
@@ -122,6 +143,8 @@ DEEPSEEK_V3 = mixture(
         "num_key_value_heads": 128,
     },
     **_LATENT_FACTS,
+    small={**_SMALL_LATENT, "attention_bias": True},
+    variants=({"q_lora_rank": None, "attention_bias": False},),
 )
 
 FAMILIES = (GLM4_MOE, DEEPSEEK_V2, DEEPSEEK_V3)

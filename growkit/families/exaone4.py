@@ -18,6 +18,8 @@ EXAONE4 = llama_like(
     windows=AttentionWindows(listed=("layer_types",)),
     switches={},
     defaults={"num_key_value_heads": 32},
+    small={"sliding_window": 6, "sliding_window_pattern": 2},
+    variants=({"sliding_window": None, "layer_types": ["full_attention"] * 3, "head_dim": 8},),
 )
 
 FAMILIES = (EXAONE4,)

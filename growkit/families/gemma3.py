@@ -19,6 +19,8 @@ GEMMA3_TEXT = llama_like(
         ("", "Gemma3TextModel"),
         ("*", "Gemma3ForCausalLM"),
     ),
+    small={"query_pre_attn_scalar": 12, "sliding_window": 6, "sliding_window_pattern": 2},
+    variants=({"attention_bias": True, "sliding_window_pattern": 3, "final_logit_softcapping": 3.0},),
     **GEMMA_FACTS,
 )
 

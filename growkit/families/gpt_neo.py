@@ -43,6 +43,8 @@ GPT_NEO = Family(
         ("*", "GPTNeoForCausalLM"),
     ),
     defaults={"intermediate_size": None},
+    small={"window_size": 6, "attention_types": [[["local", "global"], 1], [["local"], 1]]},
+    variants=({"intermediate_size": None, "attention_types": [[["global"], 3]]},),
     buffers=("h.{layer}.attn.attention.bias", "h.{layer}.attn.attention.masked_bias"),
 )
 

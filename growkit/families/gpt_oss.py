@@ -33,6 +33,7 @@ GPT_OSS = mixture(
         "num_experts_per_tok": 4,
         "sliding_window": 128,
     },
+    small={"sliding_window": 4, "swiglu_limit": 0.5},
 )
 
 FAMILIES = (GPT_OSS,)

@@ -31,6 +31,12 @@ GRANITEMOE = mixture(
         "num_experts_per_tok": 2,
         "attention_multiplier": 1.0,
     },
+    small={
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 0.5,
+        "residual_multiplier": 0.7,
+        "attention_multiplier": 0.3,
+    },
 )
 
 FAMILIES = (GRANITEMOE,)

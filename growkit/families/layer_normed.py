@@ -1,7 +1,7 @@
 """StarCoder2, StableLM and Nemotron: Llama's attention under LayerNorms. Data only."""
 
 from growkit.families.llama import ATTENTION, DECODER, OUTSIDE, llama_like
-from growkit.families.llama_kin import UP_DOWN
+from growkit.families.llama_kin import BIASES, UP_DOWN
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Norms, Rotary
 
@@ -43,6 +43,8 @@ STABLELM = llama_like(
             "each head has a LayerNorm of its own, which growkit does not copy",
         )
     },
+    small={"partial_rotary_factor": 0.7},
+    variants=({"use_parallel_residual": True, "use_qkv_bias": True}, {"qk_layernorm": True}),
 )
 NEMOTRON = llama_like(
     "nemotron",
@@ -50,6 +52,8 @@ NEMOTRON = llama_like(
     {**OUTSIDE, **ATTENTION, **UP_DOWN},
     norms=Norms(kind=LAYER, gain_offset=1.0),
     rotary=Rotary(fraction=0.5),
+    small={"head_dim": 8, **BIASES["small"]},
+    variants=({**BIASES["variants"][0], "partial_rotary_factor": 1.0},),
 )
 
 FAMILIES = (STARCODER2, STABLELM, NEMOTRON)

@@ -117,8 +117,20 @@ def llama_like(
 
 GEMMA_FACTS: dict[str, Any] = dict(embedding_scaled=True, tied=True)
 
-LLAMA = llama_like("llama", "Llama", hidden_by_heads=True)
-MISTRAL = llama_like("mistral", "Mistral", defaults={"num_key_value_heads": 8, "sliding_window": 4096})
+LLAMA = llama_like(
+    "llama",
+    "Llama",
+    hidden_by_heads=True,
+    small={"attention_bias": True, "mlp_bias": True},
+    variants=({"attention_bias": False, "mlp_bias": False, "head_dim": 8}, {"num_key_value_heads": 4}),
+)
+MISTRAL = llama_like(
+    "mistral",
+    "Mistral",
+    defaults={"num_key_value_heads": 8, "sliding_window": 4096},
+    small={"sliding_window": 6},
+    variants=({"sliding_window": None, "head_dim": 8},),
+)
 _WINDOW: dict[str, Any] = dict(windows=AttentionWindows(full_layers="max_window_layers"))
 _WINDOW_DEFAULTS = {
     "num_key_value_heads": 32,
@@ -126,13 +138,16 @@ _WINDOW_DEFAULTS = {
     "max_window_layers": 28,
     "sliding_window": 4096,
 }
-QWEN2 = llama_like("qwen2", "Qwen2", switches={}, defaults=_WINDOW_DEFAULTS, **_WINDOW)
+_WINDOW_ON = ({"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},)
+QWEN2 = llama_like("qwen2", "Qwen2", switches={}, defaults=_WINDOW_DEFAULTS, variants=_WINDOW_ON, **_WINDOW)
 QWEN3 = llama_like(
     "qwen3",
     "Qwen3",
     {**DECODER, **HEAD_NORM},
     norms=Norms(kind=RMS, on_heads=True),
     defaults={"head_dim": 128, **_WINDOW_DEFAULTS},
+    small={"attention_bias": True},
+    variants=({"attention_bias": False, **_WINDOW_ON[0]},),
     **_WINDOW,
 )
 GEMMA = llama_like(
@@ -157,6 +172,8 @@ GEMMA2 = llama_like(
         "sliding_window": 4096,
         "final_logit_softcapping": 30.0,
     },
+    small={"query_pre_attn_scalar": 12, "sliding_window": 6},
+    variants=({"attention_bias": True, "final_logit_softcapping": None, "attn_logit_softcapping": None},),
     **GEMMA_FACTS,
 )
 OLMO2 = llama_like(

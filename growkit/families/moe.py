@@ -78,6 +78,7 @@ MIXTRAL = mixture(
     hidden_by_heads=False,
     rotary=Rotary(base=1e6),
     defaults={"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
+    small={"sliding_window": 6},
 )
 QWEN2_MOE = mixture(
     "qwen2_moe",
@@ -97,6 +98,8 @@ QWEN2_MOE = mixture(
         "mlp_only_layers": [],
         "use_sliding_window": False,
     },
+    small={"norm_topk_prob": True, "mlp_only_layers": [1]},  # the middle layer has no experts
+    variants=({"norm_topk_prob": False},),
 )
 QWEN3_MOE = mixture(
     "qwen3_moe",
@@ -115,6 +118,13 @@ QWEN3_MOE = mixture(
         "mlp_only_layers": [],
         "use_sliding_window": False,
     },
+    small={
+        "head_dim": 8,
+        "norm_topk_prob": True,
+        "attention_bias": True,
+        "decoder_sparse_step": 2,
+    },  # only the middle layer has
+    variants=({"norm_topk_prob": False, "decoder_sparse_step": 1},),
 )
 
 OLMOE = mixture(

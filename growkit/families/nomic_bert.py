@@ -101,6 +101,7 @@ GTE = _rotary_encoder(
         **linear("classifier", "label", "pooled"),
     },
     rotary=Rotary(base=160000.0),
+    small={"type_vocab_size": 2},
     heads=("lm_head.decoder.weight",),
     architectures=(
         ("lm_head.dense.weight", "GteForMaskedLM"),

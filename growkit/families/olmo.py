@@ -17,6 +17,8 @@ OLMO3 = llama_like(
     norms=OLMO2.norms,
     rotary=Rotary(by_type={"full_attention": "rope_theta", "sliding_attention": "rope_theta"}),
     windows=AttentionWindows(listed=("layer_types",)),
+    small={"sliding_window": 6},
+    variants=({"attention_bias": True},),
 )
 
 FAMILIES = (OLMO, OLMO3)

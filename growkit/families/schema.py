@@ -123,6 +123,9 @@ class Family(TensorNames):
     # config key, or "" for what is never off -> (values at which it is off, axes that it keeps from growing, why)
     forbids: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
+    # of the small models that check-family makes: settings beside sizes, and each other way to set it that computes otherwise
+    small: Mapping[str, Any] = field(default_factory=dict)
+    variants: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def is_moe(self) -> bool:
