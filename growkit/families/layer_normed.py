@@ -18,6 +18,8 @@ STARCODER2 = llama_like(
     tied=True,
     switches={"use_bias": "layers.{layer}.self_attn.q_proj.bias"},
     defaults={"num_key_value_heads": 2},
+    small={"sliding_window": 6},
+    variants=({"use_bias": False, "sliding_window": None, "head_dim": 8},),
 )
 _HEAD_NORMS = {  # the number is a head's
     **norm("layers.{layer}.self_attn.q_layernorm.norms.{expert}", "query_dim"),
