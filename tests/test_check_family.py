@@ -9,8 +9,8 @@ from growkit import RequestError
 from growkit.families import FAMILIES
 from growkit.families.schema import LAYER, Norms
 from growkit.family_check import blame
-from growkit.family_check import check_family as module
-from growkit.family_check.check_family import check_one
+from growkit.family_check import checked_family as module
+from growkit.family_check.checked_family import check_one
 
 LLAMA = FAMILIES["llama"]
 QUERY, FINAL = "layers.{layer}.self_attn.q_proj.weight", "norm.weight"
@@ -36,7 +36,10 @@ def faults(monkeypatch, family) -> str:
         ({DOWN: "/hidden ffn"}, "'layers.{layer}.mlp.down_proj.weight': '/hidden ffn' has the marks of"),
         ({NORM: "+hidden"}, "'layers.{layer}.input_layernorm.weight': '+hidden' has the marks of the weight of a"),
         ({DOWN: "ffn /hidden"}, "'layers.{layer}.mlp.down_proj.weight': 'ffn /hidden' is 40 x 24 in a small"),
-        ({FINAL: "~hidden"}, "where the line 'norm.weight': '~hidden' is '~/hidden': this line is wrong"),
+        (
+            {FINAL: "~hidden"},
+            "but it is exact where the line 'norm.weight': '~hidden' is '~/hidden': this line is wrong",
+        ),
         ({NORM: "~/hidden"}, "growkit refuses what transformers made"),
         ({QUERY: "(query_dim head) /hidden"}, "'(query_dim head) /hidden' is '(head query_dim) /hidden': this line is"),
     ],

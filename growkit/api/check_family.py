@@ -7,7 +7,7 @@ from growkit.api.option import Argument, Callback, Option
 from growkit.api.public import public
 
 if TYPE_CHECKING:
-    from growkit.family_check.check_family import FamilyCheck
+    from growkit.family_check.checked_family import FamilyCheck
 
 Names = Annotated[
     str | Sequence[str], Argument("Families, as model_type in config.json has them.", "[FAMILY]...", True)
@@ -35,7 +35,7 @@ def check_family(
     families: names of model types. Returns one FamilyCheck each: .ok, .faults, .growths. Raises RequestError for a
     family that growkit does not have.
     """
-    from growkit.family_check.check_family import check_families
+    from growkit.family_check.checked_family import check_families
 
     names = [families] if isinstance(families, str) else list(families)
     return check_families(names, every, done)

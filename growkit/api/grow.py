@@ -31,6 +31,8 @@ def grow(
     kv_heads: w.KvHeads = None,
     head_dim: w.HeadDim = None,
     ffn: w.Ffn = None,
+    experts: w.Experts = None,
+    top_k: w.TopK = None,
     layers: w.Layers = None,
     depth: w.DepthHow = "stack",
     overlap: w.Overlap = None,
@@ -67,7 +69,7 @@ def grow(
     request = grow_recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, layers=layers, depth=depth,
         overlap=overlap, after=after, every=every, block=block, slices=slices, method=method, mapping=mapping,
-        noise=noise, seed=seed, dtype=dtype, like=like,
+        noise=noise, seed=seed, dtype=dtype, like=like, experts=experts, top_k=top_k,
     )  # fmt: skip
     options = Options(
         shard_bytes=size_in_bytes(shard_size), force=force, optimizer=optimizer, allow_nonfinite=allow_nonfinite,

@@ -20,6 +20,8 @@ def grow_state_dict(
     kv_heads: w.KvHeads = None,
     head_dim: w.HeadDim = None,
     ffn: w.Ffn = None,
+    experts: w.Experts = None,
+    top_k: w.TopK = None,
     layers: w.Layers = None,
     depth: w.DepthHow = "stack",
     overlap: w.Overlap = None,
@@ -47,6 +49,6 @@ def grow_state_dict(
     request = grow_recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, layers=layers, depth=depth,
         overlap=overlap, after=after, every=every, block=block, slices=slices, method=method, mapping=mapping,
-        noise=noise, seed=seed, dtype=dtype,
+        noise=noise, seed=seed, dtype=dtype, experts=experts, top_k=top_k,
     )  # fmt: skip
     return grown_state(state, config, request)

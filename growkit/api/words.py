@@ -40,6 +40,25 @@ Ffn = Annotated[
     Option(help="Inner width of the feed-forward layers.", panel=SIZES, metavar="N", within=(1, limits.AXIS)),
 ]
 
+Experts = Annotated[
+    int | None,
+    Option(
+        help="Experts of each layer of a mixture, copies of those it has.",
+        panel=SIZES,
+        metavar="N",
+        within=(1, limits.EXPERTS),
+    ),
+]
+TopK = Annotated[
+    int | None,
+    Option(
+        help="With --experts: experts a token takes; as many times more as there are experts is exact.",
+        panel=SIZES,
+        metavar="K",
+        within=(1, limits.EXPERTS),
+    ),
+]
+
 Layers = Annotated[int | None, Option(help="Number of layers.", panel=DEPTH, metavar="N", within=(1, limits.LAYERS))]
 DepthHow = Annotated[DepthMethod, Option(help="which layer each new one copies.", panel=DEPTH, metavar="METHOD")]
 Overlap = Annotated[

@@ -1,5 +1,5 @@
-"""The commands that look and compare: verify, inspect, check-family. Knows what is shown of them; everything else is the
-library's.
+"""The commands that look and compare: verify, inspect, check-family. Knows what is shown of them; everything else is
+the library's.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from growkit.cli.app import FAILED
 from growkit.cli.commands import command
 
 if TYPE_CHECKING:
-    from growkit.family_check.check_family import FamilyCheck
+    from growkit.family_check.checked_family import FamilyCheck
     from growkit.growth.inspect import Inspection
     from growkit.models.verify import Verification
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from growkit.cli.terminal import out, print_json, styled, table_of
 
 if TYPE_CHECKING:
-    from growkit.family_check.check_family import FamilyCheck
+    from growkit.family_check.checked_family import FamilyCheck
 
 ORDER = ("exact", "near", "approximate", "refused", "broken")
 STYLES = {"exact": "green", "near": "yellow", "approximate": "yellow", "refused": "dim", "broken": "bold red"}

@@ -17,6 +17,7 @@ GRANITEMOE = mixture(
     {"expert": "num_local_experts"},
     experts=ExpertKeys(
         top_k=TOP_K,
+        gates="taken",
         fused={
             f"{_BLOCK}.experts.gate_up_proj": (f"{_BLOCK}.input_linear.weight",),
             f"{_BLOCK}.experts.down_proj": (f"{_BLOCK}.output_linear.weight",),

@@ -106,6 +106,12 @@ class TensorNames:
         held = self.stored_as.get(self.template(name), ())
         return tuple(name[: len(name) - len(stem)] + own.replace("{layer}", str(layer)) for own in held) or (name,)
 
+    def of_expert(self, name: str, number: int) -> str:
+        """The same tensor's name of another expert; its name has an expert's number."""
+        stem = self.stem(name)
+        start, end = [match.span() for match in _NUMBER.finditer(stem)][1]
+        return f"{name[: len(name) - len(stem)]}{stem[:start]}{number}{stem[end:]}"
+
     def of_each_expert(self, name: str) -> bool:
         """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
         return "{expert}" in self.template(name)

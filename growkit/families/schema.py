@@ -77,6 +77,13 @@ class ExpertKeys:
     sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
     dense_layers: str = ""  # config key: numbers of layers without experts all the same
     first_dense: str = ""  # or the key of how many first layers have none, as all others have
+    # how a token's scores become weights: a softmax over "all" experts, over those "taken", or a "sigmoid" of each
+    gates: str = "all"
+    # whether the weights of those taken are divided by their sum, or the config key that says so
+    divided: bool | str = False
+    scale: str = ""  # config key of what all weights are multiplied by
+    groups: tuple[str, ...] = ()  # config keys: of how many groups of experts, and of how many of them a token takes
+    grouped_where: Mapping[str, Any] = field(default_factory=dict)  # config key -> value at which it does
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # live name -> the templates it holds, stacked
 
 
@@ -122,8 +129,11 @@ class Family(TensorNames):
     defaults: Mapping[str, Any] = field(default_factory=dict)
     # config key, or "" for what is never off -> (values at which it is off, axes that it keeps from growing, why)
     forbids: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
+    # the same, of axes that grow by whole multiples
+    only_multiples: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
-    # of the small models that check-family makes: settings beside sizes, and each other way to set it that computes otherwise
+    # of the small models that check-family makes: settings beside sizes, and each other way to set it that computes
+    # otherwise
     small: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
 

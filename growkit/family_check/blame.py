@@ -11,7 +11,7 @@ import torch
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family
-from growkit.family_check.one_growth import NO_MORE_THAN, Measured, grown_small
+from growkit.family_check.one_growth import NO_MORE_THAN, MeasuredGrowth, grown_small
 from growkit.family_check.outputs import whole
 from growkit.family_check.table_lines import line_of
 from growkit.growth.rules import dimension_map
@@ -22,7 +22,7 @@ PARTS = 1e-8  # of the largest value that a module puts out
 SWAPS = {"~": ("~/", "+"), "~/": ("~", "+"), "+": ("~", "+/"), "+/": ("+", "~/"), "": ("/",), "/": ("",)}
 
 
-def blamed(family: Family, model: Any, growth: Mapping[str, Any], measured: Measured) -> str:
+def blamed(family: Family, model: Any, growth: Mapping[str, Any], measured: MeasuredGrowth) -> str:
     """A sentence on the table: the line that, read otherwise, makes the outputs equal; or the module that parts first
     and the lines of its tensors.
     """
@@ -34,6 +34,16 @@ def blamed(family: Family, model: Any, growth: Mapping[str, Any], measured: Meas
     lines = ", ".join(line_of(family, name, type(model).__name__) for name in own if family.knows(name))
     where = f"the first module that parts is {module or 'the output'}" + (f", of the lines {lines}" if lines else "")
     return f"{where}; no single line read otherwise mends it, so look at the facts beside the table"
+
+
+def lifted(family: Family, model: Any, growth: Mapping[str, Any]) -> str:
+    """A sentence on the line whose mark alone makes a growth refused that is exact with the mark of a last norm; ""
+    where there is none."""
+    for template, pattern in family.tensors.items():
+        other = f"~/{pattern.removeprefix('~')}"
+        if re.fullmatch(r"~[a-z_]+", pattern) and _agrees({**family.tensors, template: other}, family, model, growth):
+            return f"it is exact where the line {template!r}: {pattern!r} is {other!r}: this line is wrong"
+    return ""
 
 
 def _agrees(table: Mapping[str, str], family: Family, model: Any, growth: Mapping[str, Any]) -> bool:
@@ -63,7 +73,7 @@ def _other_readings(family: Family, first: list[str]) -> Iterator[tuple[str, str
                 yield template, pattern, " ".join([*terms[:place], other, *terms[place + 1 :]])
 
 
-def first_that_parts(family: Family, model: Any, measured: Measured) -> str:
+def first_that_parts(family: Family, model: Any, measured: MeasuredGrowth) -> str:
     """The name of the first module with a weight, in the order of computing, whose output in the grown model is not
     what the table's map makes of the source's; "" where all are.
 

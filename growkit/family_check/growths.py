@@ -8,9 +8,9 @@ from typing import Any
 GROWN = dict[str, Any]  # keywords of grow_state_dict
 
 
-def growths_to_try(sizes: Mapping[str, int]) -> dict[str, GROWN]:
-    """Name -> what is asked, of a model of these sizes. Some of them no model of some families can have: that is for
-    growth to refuse, in a sentence.
+def growths_to_try(sizes: Mapping[str, int], own_ffn: bool) -> dict[str, GROWN]:
+    """Name -> what is asked, of a model of these sizes. own_ffn: whether its config states ffn. Some of
+    them no model of some families can have: that is for growth to refuse, in a sentence.
     """
     hidden, heads, kv, dim = sizes["hidden"], sizes["head"], sizes["kv_head"], sizes["head_dim"]
     tries: dict[str, GROWN] = {
@@ -21,13 +21,17 @@ def growths_to_try(sizes: Mapping[str, int]) -> dict[str, GROWN]:
         "heads x2, random": dict(heads=2 * heads, mapping="random"),
         "head_dim x2": dict(head_dim=2 * dim),
         "head_dim +4": dict(head_dim=dim + 4),
-        "ffn": dict(ffn=2 * sizes["ffn"] + 21),
+        "ffn": dict(ffn=2 * sizes["ffn"] + 21),  # no multiple
         "hidden and ffn": dict(hidden=2 * hidden, ffn=3 * sizes["ffn"] + 11),
         "layers": dict(layers=sizes["layer"] + 1, depth="identity"),
         "all": dict(hidden=2 * hidden, ffn=3 * sizes["ffn"] + 11, layers=sizes["layer"] + 2, depth="identity"),
         "hidden x2, random": dict(hidden=2 * hidden, mapping="random"),
         "hidden x2, aki": dict(hidden=2 * hidden, method="aki"),
     }
+    if not own_ffn:
+        for growth in tries.values():
+            growth.pop("ffn", None)
+        del tries["ffn"], tries["hidden and ffn"]
     if kv != heads:
         group = heads // kv
         tries |= {

@@ -21,7 +21,7 @@ NO_MORE_THAN = 1e-10  # of the largest value, in float64, where the function is 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredGrowth:
     """A growth: its plan, the model that came of it, and the largest difference over the largest value."""
 
     plan: Plan
@@ -33,10 +33,11 @@ class Measured:
         return str(self.plan.exactness)
 
 
-def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> Measured:
+def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> MeasuredGrowth:
     """Grow a model and compare what both put out, whole and, of a decoder with a head, through the cache.
 
-    All this within float32_parts_in_double. Raises RequestError or CheckpointError where growth refuses, AssertionError where the result does not load.
+    All this within float32_parts_in_double. Raises RequestError or CheckpointError where growth refuses,
+    AssertionError where the result does not load.
     """
     state = stored(family, model)
     config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
@@ -56,7 +57,7 @@ def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> Measur
     )
     if causal and family.has_language_head(type(model).__name__):
         difference = max(difference, relative(ours["logits"], stepwise(grown, vocabulary)))
-    return Measured(plan=plan, grown=grown, difference=difference)
+    return MeasuredGrowth(plan=plan, grown=grown, difference=difference)
 
 
 def _on_one_footing(name: str, ours: torch.Tensor, theirs: torch.Tensor, maps: Mapping[str, AxisMap]) -> torch.Tensor:

@@ -27,6 +27,7 @@ from growkit.growth.source_headers import (
 )
 from growkit.growth.tensors import TensorPlans
 from growkit.growth.width.choose import choose_maps
+from growkit.growth.width.more_experts import MoreExperts, routing
 from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.side_by_side import MODES, added_sizes, side_by_side_lines, side_by_side_maps
 from growkit.growth.width.sizes import (
@@ -99,7 +100,7 @@ def _widths(
     family: Family, sources: Sequence[Headers], sizes: Sequence[Sizes], recipe: Recipe
 ) -> tuple[list[Growth], dict[str, Any], list[AxisPlan], list[str]]:
     """How each source's axes grow, the config that comes of it, and what a plan says of it."""
-    growths, configs, lines = [], [], []
+    growths, configs, lines, routed = [], [], [], MoreExperts()
     identical = len({source.origin or source.label for source in sources}) == 1
     if recipe.mode == "side-by-side":
         new = added_sizes(family, sources, sizes)
@@ -118,12 +119,23 @@ def _widths(
             lines.append(line)
             configs.append(target_config(family, source.config, new))
             write_rotary(family, configs[-1], rotary)
+            if family.is_moe:
+                routed = routing(family, source.config, size["expert"], new["expert"], recipe)
+                configs[-1] |= routed.settings
     share = 1.0 / len(sources) if recipe.mode == "side-by-side" else 1.0
     for source, maps, size in zip(sources, all_maps, sizes):
         check_tied_head(family, source, not maps["hidden"].is_identity)
         tied, architecture = is_tied(family, source), architecture_of(family, source)
         growths.append(
-            Growth(family=family, maps=maps, tied=tied, noise=recipe.noise, architecture=architecture, share=share)
+            Growth(
+                family=family,
+                maps=maps,
+                tied=tied,
+                noise=recipe.noise,
+                architecture=architecture,
+                share=share,
+                sum_of_copies=routed.all_copies,
+            )
         )
         check_tensors(growths[-1], source, size["layer"])
     if any(source.head_is_copy is False for source in sources):
@@ -136,7 +148,7 @@ def _widths(
         for source, line in zip(sources[1:], lines[1:])
         if recipe.mode is None and any(a.old != a.new for a in line)
     ]
-    return growths, configs[0], lines[0], widened
+    return growths, configs[0], lines[0], [*widened, *([routed.note] if routed.note else [])]
 
 
 def _request(family: Family, sizes: Sequence[Sizes], recipe: Recipe) -> Mapping[str, int | None]:
@@ -171,7 +183,7 @@ def _check_recipe(recipe: Recipe, sources: int) -> None:
         if recipe.depth is None and not recipe.widens:
             options = ", ".join(OPTIONS.values())
             raise RequestError(
-                f"nothing to grow: give at least one of {options} (with growkit grow also --layers, --like)"
+                f"nothing to grow: give at least one of {options} (with growkit grow also --experts, --layers, --like)"
             )
         return
     if recipe.method != "fpi":
@@ -189,7 +201,7 @@ def _check_recipe(recipe: Recipe, sources: int) -> None:
 
 
 def _split_notes(recipe: Recipe, tensors: Sequence[TensorPlan]) -> list[str]:
-    splits = sum(any(part.rule.splits for part in tensor.parts) for tensor in tensors)
+    splits = sum(any(part.rule.splits or part.rule.among for part in tensor.parts) for tensor in tensors)
     if splits:
         return [
             f"read copies are split unevenly by {recipe.noise:g} in {splits} tensors, so that they part in training;"

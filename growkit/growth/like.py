@@ -60,8 +60,8 @@ def sizes_like(target: str | Path, source: Headers) -> tuple[SizeByAxis, list[st
         )
     if wanted.get("expert") != own.get("expert"):
         raise RequestError(
-            f"{str(target)!r} has {wanted['expert']} experts in a layer, the source {own['expert']}; growkit does not change"
-            " their number: give sizes with --hidden, --layers and the like"
+            f"{str(target)!r} has {wanted['expert']} experts in a layer, the source {own['expert']}; --like keeps their"
+            " number: give sizes with --hidden, --experts, --layers and the like"
         )
     ours = source.config
     other = sorted(k for k in {*ours} & {*config} if k not in family.size_keys and ours[k] != config[k] and _matters(k))

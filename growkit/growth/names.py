@@ -7,7 +7,7 @@ from pathlib import Path
 from growkit.growth.plan import Plan
 from growkit.growth.request import Experts
 
-SHORT = {"hidden": "h", "head": "heads", "kv_head": "kv", "head_dim": "d", "ffn": "ffn"}
+SHORT = {"hidden": "h", "head": "heads", "kv_head": "kv", "head_dim": "d", "ffn": "ffn", "expert": "e"}
 
 
 def default_name(names: Sequence[str], plan: Plan) -> str:

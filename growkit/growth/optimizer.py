@@ -62,6 +62,9 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
     copies, so that its first steps are bounded. Raises CheckpointError for entries that are no state of a source's
     parameters.
     """
+    experts = plan.growth.maps.get("expert")
+    if experts is not None and not experts.is_identity:
+        raise CheckpointError("AdamW's state does not grow along with copies of experts")
     for state, member in zip(stored, plan.members):
         _check(state, member)
     tensor_plans = []

@@ -58,6 +58,9 @@ class Recipe:
     mode: str | None = None  # how several become one, "side-by-side", "fpi", "aki"; None: stacked, or there is one
     experts: Experts | None = None  # what a dense model becomes; None: it stays one
     like: str | Path | None = None  # a model whose sizes are meant; None once they are known (growkit.growth.like)
+    top_k: int | None = None  # with more experts: how many a token takes; None: as many as before
+    # with more experts: of each layer, from 0, how many copies of each expert; empty: each has as many
+    copies: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def widens(self) -> bool:
@@ -91,6 +94,10 @@ class Recipe:
             asked["depth"] = {key: value for key, value in stated.items() if key != "option"}
         if self.mode is not None:
             asked["mode"] = self.mode
+        if self.top_k is not None:
+            asked["top_k"] = self.top_k
+        if self.copies:
+            asked["copies"] = {str(layer + 1): list(counts) for layer, counts in self.copies.items()}
         return asked
 
 
@@ -109,6 +116,9 @@ def recipe(
     depth: Depth | None = None,
     mode: str | None = None,
     like: str | Path | None = None,
+    experts: int | None = None,
+    top_k: int | None = None,
+    copies: Mapping[int, tuple[int, ...]] | None = None,
 ) -> Recipe:
     """A request for a growth. noise defaults to 0.5 for fpi, and to 0 for aki and fused models, which part by
     themselves.
@@ -117,7 +127,14 @@ def recipe(
     """
     default = 0.0 if method == "aki" or mode is not None else Recipe.noise
     return Recipe(
-        sizes={"hidden": hidden, "head": heads, "kv_head": kv_heads, "head_dim": head_dim, "ffn": ffn},
+        sizes={
+            "hidden": hidden,
+            "head": heads,
+            "kv_head": kv_heads,
+            "head_dim": head_dim,
+            "ffn": ffn,
+            "expert": experts,
+        },
         method=method,
         mapping=mapping,
         noise=default if noise is None else noise,
@@ -126,6 +143,8 @@ def recipe(
         depth=depth,
         mode=mode,
         like=like,
+        top_k=top_k,
+        copies=copies or {},
     )
 
 
@@ -171,6 +190,9 @@ def grow_recipe(
     seed: int = Recipe.seed,
     dtype: str | None = None,
     like: str | Path | None = None,
+    experts: int | None = None,
+    top_k: int | None = None,
+    copies: Mapping[int, tuple[int, ...]] | None = None,
 ) -> Recipe:
     """A request for a growth in width, in depth or in both. depth: how layers are stacked; the rest as in `recipe` and
     in `stack_recipe`. like: a model whose sizes are meant, its number of layers among them. Raises RequestError.
@@ -185,6 +207,7 @@ def grow_recipe(
     return recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, method=method, mapping=mapping,
         noise=noise, seed=seed, dtype=dtype, depth=placing if deepens else None, like=like,
+        experts=experts, top_k=top_k, copies=copies,
     )  # fmt: skip
 
 

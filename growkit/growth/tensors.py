@@ -3,18 +3,22 @@ of sizes and of how maps were chosen.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial, reduce
+from typing import Any
 
+import numpy as np
 import torch
 
 from growkit.errors import RequestError
 from growkit.families import Family
+from growkit.families.stacked import expert_of
 from growkit.growth.depth.layers import place
 from growkit.growth.plan import Part, TensorPlan
 from growkit.growth.request import Recipe
 from growkit.growth.rules import Growth, check_shape, grown_shape, tensor_rule
 from growkit.growth.source_headers import Headers
+from growkit.growth.width.more_experts import experts_map
 from growkit.maps.axis import AxisMap
 from growkit.maps.notation import GAIN, SHIFT, UNSIZED, WRITE
 from growkit.operators.rule import Rule, by_turns
@@ -29,7 +33,7 @@ class TensorPlans:
     layers: AxisMap
     depths: Sequence[int]
     recipe: Recipe
-    shared_parts: dict[tuple[int, str, bool, str], tuple[Part, ...]] = field(default_factory=dict)
+    shared_parts: dict[Any, tuple[Part, ...]] = field(default_factory=dict)
 
     @property
     def family(self) -> Family:
@@ -49,7 +53,43 @@ class TensorPlans:
                     check_shape(name, shape, growth)
         if self.recipe.mode is not None:
             self._check_alike()
-        return tuple(self._plan(*target) for target in self._targets())
+        return tuple(
+            self._plan(copy, source, origin, inserted)
+            for name, source, origin, inserted in self._targets()
+            for copy in self._copies(name, origin)
+        )
+
+    def _copies(self, name: str, origin: str) -> list[str]:
+        """The names of a tensor's copies: those of one expert, or the tensor's own."""
+        if not self.family.of_each_expert(origin) or self.growths[0].maps["expert"].is_identity:
+            return [name]
+        return [self.family.of_expert(name, int(number)) for number in self._places(origin)]
+
+    def _places(self, name: str) -> np.ndarray:
+        """Which experts copy that of a source's tensor."""
+        return np.flatnonzero(self._growth(0, name).maps["expert"].index == expert_of(self.family, name))
+
+    def _growth(self, source: int, name: str) -> Growth:
+        """The growth of a source's tensor: experts may be copied otherwise in each layer."""
+        growth, layer = self.growths[source], self.family.layer_of(name)
+        if layer is None or layer not in self.recipe.copies:
+            return growth
+        counts, experts = self.recipe.copies[layer], growth.maps["expert"]
+
+        def own() -> Growth:
+            copied = experts_map(experts.old, experts.new, counts)
+            return replace(growth, maps={**growth.maps, "expert": copied})
+
+        return growth.once(("experts of layer", layer), own)
+
+    def _among(self, name: str, origin: str) -> tuple[int, int] | None:
+        """(place among an expert's copies, their number) of what is split between them; None for all else."""
+        growth = self._growth(0, origin)
+        split = growth.sum_of_copies and growth.noise > 0 and self.family.of_each_expert(origin)
+        if not split or not self._writes_stream(origin):
+            return None
+        copies = self._places(origin)
+        return int(np.searchsorted(copies, expert_of(self.family, name))), len(copies)
 
     def _check_alike(self) -> None:
         """Refuse sources that do not grow to one shape, in sizes that no config states (labels)."""
@@ -116,10 +156,11 @@ class TensorPlans:
             origin,
             inserted and self._is_silenced(origin),
             self.family.in_layer(name, 1) if lent else origin,
+            self._among(name, origin),
         )
         if key not in self.shared_parts:
             self.shared_parts[key] = self._parts(*key)
-        shape = grown_shape(origin, self.sources[source].shapes[origin], self.growths[source])
+        shape = grown_shape(origin, self.sources[source].shapes[origin], self._growth(source, origin))
         stored = [self.sources[part.source].dtypes[part.name] for part in self.shared_parts[key]]
         return TensorPlan(
             name=name,
@@ -129,8 +170,12 @@ class TensorPlans:
             inserted=inserted,
         )
 
-    def _parts(self, source: int, name: str, silent: bool, like: str) -> tuple[Part, ...]:
-        """The parts of a target tensor. like: the name of one that has its axes: `name`, where that is not lent."""
+    def _parts(
+        self, source: int, name: str, silent: bool, like: str, among: tuple[int, int] | None
+    ) -> tuple[Part, ...]:
+        """The parts of a target tensor. like: the name of one that has its axes: `name`, where that is not lent. among:
+        which of several that are added it is.
+        """
         if self.recipe.mode == "side-by-side":
             givers = [(number, name) for number in range(len(self.sources))]
             rules = [self._rule(*giver) for giver in givers]
@@ -145,6 +190,10 @@ class TensorPlans:
             donor = self._above(source, name) if self.recipe.method == "aki" else name
             givers = [(source, name)] + ([(source, donor)] if donor != name else [])
             rules = self._turns(self._rule(source, name, like), len(givers))
+        if among is not None:
+            rules = [
+                self.growths[source].once(("among", rule, among), partial(replace, rule, among=among)) for rule in rules
+            ]
         return tuple(
             Part(number, stored, rule.silent if silent else rule) for (number, stored), rule in zip(givers, rules)
         )
@@ -154,7 +203,7 @@ class TensorPlans:
         return self.growths[0].once(("turns", rule, count, columns), lambda: by_turns(rule, count, columns))
 
     def _rule(self, source: int, name: str, like: str = "") -> Rule:
-        return tensor_rule(like or name, self.sources[source].shapes[name], self.growths[source])
+        return tensor_rule(like or name, self.sources[source].shapes[name], self._growth(source, name))
 
     def _above(self, source: int, name: str) -> str:
         """The same tensor one layer up, where AKI takes new units from; the tensor itself where there is none."""
@@ -168,4 +217,7 @@ class TensorPlans:
         """Whether a layer adds nothing to the stream once this tensor, and others like it, are zero."""
         if self.branch_norms:
             return self.family.template(name) in self.branch_norms
+        return self._writes_stream(name)
+
+    def _writes_stream(self, name: str) -> bool:
         return any(d.role == WRITE and d.axes == ("hidden",) for d in self.growths[0].dimensions(name))

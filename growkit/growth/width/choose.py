@@ -12,6 +12,7 @@ import numpy as np
 from growkit.families import Family
 from growkit.families.schema import RMS
 from growkit.growth.plan import AxisPlan, Recipe
+from growkit.growth.width.more_experts import experts_map, routing
 from growkit.growth.width.rotary import head_slots, slots_why
 from growkit.growth.width.sizes import FOLLOWERS, Sizes
 from growkit.maps.axis import (
@@ -93,7 +94,10 @@ def choose_maps(
     maps |= {axis: identity(old[axis]) for axis in KEPT if axis in old} | {PAIR: identity(2)}
     if family.is_moe:
         maps["expert"] = identity(old["expert"])
-        line("expert", "kept", EXACT, "unchanged")
+        routed = routing(family, config, old["expert"], new["expert"], recipe)
+        if new["expert"] != old["expert"]:
+            maps["expert"] = experts_map(old["expert"], new["expert"])
+        line("expert", maps["expert"].name, routed.exactness, routed.why)
     return maps, lines, edits
 
 

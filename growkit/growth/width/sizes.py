@@ -82,10 +82,16 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
         if axis == "kv_head" and not family.groups_heads(config):
             own = "one for all heads" if family.shares_kv(config) else "one for each head"
             raise RequestError(f"{family.model_type} has no kv heads of their own but {own}; use --heads")
+        if axis == "expert" and not family.is_moe:
+            raise RequestError(
+                f"a {family.model_type} has no experts to copy; growkit upcycle makes a mixture of a dense model"
+            )
         if axis == "ffn" and axis not in family.sizes:
             raise RequestError(f"{family.model_type} has no ffn of its own: it is 4 x hidden; use --hidden")
         if size < old[axis]:
-            raise RequestError(f"{OPTIONS[axis]} {size} is smaller than the source's {old[axis]}; growkit only grows")
+            raise RequestError(
+                f"{OPTIONS.get(axis, '--experts')} {size} is smaller than the source's {old[axis]}; growkit only grows"
+            )
     if family.shares_kv(config):
         asked["kv_head"] = 1
     forbidden = family.forbidden(config)
@@ -107,6 +113,12 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
     for axis, sentence in forbidden.items():
         if outcome[axis] != old[axis]:
             raise RequestError(sentence)
+    for key, (off, axes, why) in family.only_multiples.items():
+        uneven = [axis for axis in axes if outcome[axis] % old[axis]]
+        if uneven and family.value(config, key) not in off:
+            raise RequestError(
+                f"{uneven[0]} grows by multiples of {old[uneven[0]]} with {key} {family.value(config, key)!r}: {why}"
+            )
     return outcome
 
 
@@ -213,7 +225,7 @@ def _refusal(family: Family, old: Sizes, new: Sizes, rotary: int, norms_heads: b
 
 def _nearest(asked: Mapping[str, int], old: Sizes, works: Callable[[Mapping[str, int]], bool]) -> str:
     """'; nearest that work: --hidden 768 or 1024', by walking outwards along one option that was given."""
-    for axis in asked:
+    for axis in [axis for axis in asked if axis in OPTIONS]:
         sizes = []
         for direction in (-1, 1):
             for distance in range(1, 4 * old[axis] + 64):

@@ -1,5 +1,5 @@
-"""A family held against stock models: its table without numbers, then every growth of small models, measured. Knows what
-is asked of a plan; ignorant of terminals.
+"""A family held against stock models: its table without numbers, then every growth of small models, measured. Knows
+what is asked of a plan; ignorant of terminals.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,10 +9,10 @@ from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family
-from growkit.family_check.blame import blamed
+from growkit.family_check.blame import blamed, lifted
 from growkit.family_check.growths import growths_to_try
 from growkit.family_check.in_float64 import float32_parts_in_double
-from growkit.family_check.one_growth import NO_MORE_THAN, Measured, grown_small
+from growkit.family_check.one_growth import NO_MORE_THAN, MeasuredGrowth, grown_small
 from growkit.family_check.small_models import small_config, small_model, stock_classes
 from growkit.family_check.table_lines import table_faults
 from growkit.growth.width.sizes import read_sizes
@@ -76,12 +76,12 @@ def _growths(family: Family) -> Iterator[CheckedGrowth]:
     """Every growth of the language model, tied and untied; of its other settings and classes the telling ones."""
     language_model, *others = stock_classes(family)
     ways = [(language_model, {}, tied, None) for tied in (True, False)]
-    few = ("hidden x1.5", "heads x2", "kv heads to heads", "head_dim x2", "hidden and ffn", "all")
+    few = ("hidden x2", "hidden x1.5", "heads x2", "kv heads to heads", "head_dim x2", "hidden and ffn", "all")
     ways += [(language_model, variant, tied, few) for variant in family.variants for tied in (True, False)]
-    ways += [(other, {"pad_token_id": 1}, True, ("hidden and ffn", "all")) for other in others]
+    ways += [(other, {"pad_token_id": 1}, True, ("hidden x2", "hidden and ffn", "all")) for other in others]
     for architecture, settings, tied, names in ways:
         config = small_config(family, **settings, tie_word_embeddings=tied)
-        tries = growths_to_try(read_sizes(family, config.to_dict()))
+        tries = growths_to_try(read_sizes(family, config.to_dict()), "ffn" in family.sizes)
         model = small_model(family, architecture, **settings, tie_word_embeddings=tied)
         for name in names or tries:
             if name in tries:
@@ -96,7 +96,9 @@ def _checked(
     try:
         measured = grown_small(family, model, growth)
     except RequestError as refusal:
-        return CheckedGrowth(**what, exactness="refused", difference=None, reason=str(refusal))
+        wrong = lifted(family, model, growth) if name == "hidden x2" else ""
+        fault = wrong and f"{which} is refused ({refusal}), but {wrong}"
+        return CheckedGrowth(**what, exactness="refused", difference=None, reason=str(refusal), fault=fault)
     except CheckpointError as refusal:
         # what stock code made is sound: a family may only say that its layers cannot stand elsewhere
         fault = "" if "layers" in growth else f"{which}: growkit refuses what transformers made: {refusal}"
@@ -107,7 +109,7 @@ def _checked(
     return CheckedGrowth(**what, exactness=measured.exactness, difference=measured.difference, fault=fault)
 
 
-def _fault(family: Family, model: Any, growth: Mapping[str, Any], measured: Measured, which: str) -> str:
+def _fault(family: Family, model: Any, growth: Mapping[str, Any], measured: MeasuredGrowth, which: str) -> str:
     """A sentence where what came out is not what the plan says; "" where it is."""
     if measured.exactness == EXACT and measured.difference > NO_MORE_THAN:
         return (
