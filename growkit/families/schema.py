@@ -14,7 +14,7 @@ from growkit.errors import CheckpointError
 from growkit.families.keys import Keys, key_names
 from growkit.families.naming import TensorNames
 from growkit.families.stock_config import stock_value
-from growkit.maps.notation import GAIN, WRITE, parse
+from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
 _SPARSE, _DENSE = {"expert", "shared", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
@@ -283,11 +283,7 @@ class Family(TensorNames):
 
     def norms_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether a norm runs over q and k in a config's model; in some families a setting says so."""
-        stored = [
-            name
-            for name, axes in self.tensors.items()
-            if any(d.role == GAIN and "query_dim" in d.axes for d in parse(axes))
-        ]
+        stored = [name for name, axes in self.tensors.items() if "~" in axes and "query_dim" in axes]
         return self.norms.on_heads and all(self._is_stored(name, config) for name in stored)
 
     def holds_experts(self, name: str) -> bool:
