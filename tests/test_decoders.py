@@ -4,8 +4,7 @@ refused, and nothing else.
 
 import pytest
 import tiny
-from comparing import ALGEBRA, logits, stepwise
-from test_shaped import grown
+from comparing import ALGEBRA, grown, logits, stepwise
 
 from growkit import RequestError, grow_state_dict
 
