@@ -7,6 +7,7 @@ from growkit.errors import CheckpointError
 from growkit.families import (
     albert,
     bert,
+    clip,
     deberta,
     deepseek,
     electra,
@@ -26,6 +27,8 @@ from growkit.families import (
     nomic_bert,
     olmo,
     roberta,
+    siglip,
+    vit,
 )
 from growkit.families.schema import Family
 
@@ -51,6 +54,9 @@ _FILES = (
     layer_normed,
     olmo,
     modernbert,
+    vit,
+    clip,
+    siglip,
 )
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 
@@ -68,4 +74,9 @@ def family_named(model_type: object) -> Family:
 def vocabulary_size(config: Mapping[str, Any]) -> int:
     """How many rows the token embedding of a config's model has. Raises CheckpointError where it does not say so."""
     family = family_named(config.get("model_type"))
+    if family.reads_pixels:
+        raise CheckpointError(
+            f"a {family.model_type} reads images, and has no vocabulary: growkit inspects, grows, merges and verifies it;"
+            " what reads text is for language models"
+        )
     return family.number(config, family.sizes["vocab"])

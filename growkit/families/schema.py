@@ -134,6 +134,23 @@ class Family(TensorNames):
     small: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
 
+    pools: str = "pooled"  # the axis of what its base model pools: what a layer of its own writes, or hidden
+    pinned: tuple[str, ...] = ()  # config keys that keep their value though the class would take it from hidden
+    # config key of how many times hidden the feed-forward width is, where no key states that width; and the key that is
+    # true where it has a gate, and two thirds of that width, rounded up to a multiple of 8
+    ffn_ratio: str = ""
+    ffn_gated: str = ""
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether its models read images, and have no vocabulary."""
+        return "vocab" not in self.sizes
+
+    @property
+    def output_axes(self) -> dict[str, str]:
+        """Name of an output of a base model -> the axis that its last dimension is."""
+        return {"last_hidden_state": "hidden", "pooler_output": self.pools}
+
     @property
     def is_moe(self) -> bool:
         """Whether its feed-forward layers are mixtures of experts."""
@@ -200,11 +217,24 @@ class Family(TensorNames):
 
         RoBERTa counts positions from behind the padding token's id, so that many are never used.
         """
+        if "position" not in self.sizes:
+            return None
         stated = self.value(config, self.keys("position")[0])
         after = self.positions.counted_after
         if not after or not isinstance(stated, int):
             return stated
         return stated - ((self.value(config, after) or 0) if isinstance(after, str) else after) - 1
+
+    def ffn_of(self, config: Mapping[str, Any], hidden: int) -> int:
+        """The feed-forward width that follows from hidden. Raises CheckpointError for a ratio that is no number."""
+        ratio = self.value(config, self.ffn_ratio) if self.ffn_ratio else 4
+        if type(ratio) not in (int, float) or not 0 < ratio <= 1024:
+            raise CheckpointError(
+                f"config.json should give {self.ffn_ratio!r} as a number from 0 to 1024, not {ratio!r}"
+            )
+        width = int(hidden * ratio)
+        gated = self.ffn_gated and self.value(config, self.ffn_gated)
+        return (int(width * 2 / 3) + 7) // 8 * 8 if gated else width
 
     def forbidden(self, config: Mapping[str, Any]) -> dict[str, str]:
         """The axes that cannot grow in a config's model -> a sentence that says so, and why."""
