@@ -81,6 +81,7 @@ bench: $(VENV)/.ready
 	$(if $(PEER),$(RUN) examples/benchmarks/mergekit_values.py $(PEER))
 	$(if $(REAL),$(RUN) examples/benchmarks/smollm.py $(REAL) --work bench/smollm)
 	$(if $(REAL),$(RUN) examples/benchmarks/smollm_skill.py $(REAL) --work bench/smollm)
+	$(if $(REAL),$(if $(DOCS),$(RUN) examples/benchmarks/smollm_skills.py $(TEXT) --docs $(DOCS) --work bench/smollm-skills))
 	$(RUN) examples/benchmarks/merge_1b.py --work bench $(PEER)
 
 clean:

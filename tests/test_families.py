@@ -2,18 +2,22 @@
 them, and every task head carried through growth.
 """
 
+import ast
 import re
 from math import prod
+from pathlib import Path
 
 import pytest
 import tiny
 import torch
 import transformers
 
+import growkit
 from growkit import CheckpointError, RequestError, grow_state_dict
 from growkit.families import FAMILIES, family_named
 from growkit.families.modules import task_heads
 from growkit.families.naming import name_of_today
+from growkit.families.not_grown import NOT_GROWN
 from growkit.growth.width.sizes import read_sizes, target_sizes
 from growkit.maps.notation import BASE, PAIR, SIZED, UNSIZED, parse
 
@@ -59,7 +63,7 @@ def test_every_line_of_a_table_is_some_stock_tensor():
     """Data nobody reads goes stale. Biases come with their weight; heads that any decoder may have count once for
     all."""
     found, lines = {}, {}
-    for family, row in FAMILIES.items():
+    for family, row in ((name, FAMILIES[name]) for name in tiny.ALL):
         settings = [dict(tie_word_embeddings=True), dict(tie_word_embeddings=False), *SETTINGS.get(family, ())]
         for alternatives in row.stored_where.values():
             settings += [{key: values[0] for key, values in one.items()} for one in alternatives]
@@ -202,3 +206,20 @@ def test_notation(pattern, text):
 def test_notation_refuses_what_it_does_not_know(pattern):
     with pytest.raises(ValueError, match=re.escape(pattern)):
         parse(pattern)
+
+
+def test_what_is_not_grown_is_refused_by_name():
+    for name, reason in NOT_GROWN.items():
+        assert name not in FAMILIES
+        with pytest.raises(CheckpointError, match=re.escape(f"growkit does not grow {name}: {reason}")):
+            family_named(name)
+
+
+def test_no_family_is_named_outside_of_its_tables():
+    """What an engine knows of a family is a fact of the family's. Words for people may name some as examples."""
+    names = {name for name in FAMILIES if len(name) > 3}
+    for path in sorted(Path(growkit.__file__).parent.rglob("*.py")):
+        if path.parent.name != "families":
+            tree = ast.parse(path.read_text("utf-8"))
+            strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            assert not names & strings, path

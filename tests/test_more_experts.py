@@ -6,10 +6,13 @@ import pytest
 import tiny
 import torch
 from comparing import ALGEBRA, DIFFERS, logits, stepwise
+from safetensors.torch import load_file
 from test_mixtures import grown
+from texts import EXCERPT, TOKENIZERS, wrap
 
 import growkit
 from growkit import RequestError, grow_state_dict
+from growkit.models.expert_use import copies_for, dealt_out
 
 # a family, what its config says beside the tiny one's, and how it grows
 EXACT = [
@@ -94,3 +97,28 @@ def test_a_folder_gets_more_experts(tmp_path, monkeypatch):
     assert (
         found.sizes["expert"] == 8 and found.parameters["experts"] == 2 * growkit.inspect("src").parameters["experts"]
     )
+
+
+def test_experts_that_a_text_needs_get_more_copies(tmp_path):
+    """Layer by layer, as its router and its experts say; each copy holds what its expert does."""
+    model = tiny.make("olmoe", dtype=torch.float32, vocab_size=400, hidden_size=32)
+    model.save_pretrained(tmp_path / "src")
+    wrap(TOKENIZERS["gpt2"], eos_token="<end>").save_pretrained(tmp_path / "src")
+    (tmp_path / "text.txt").write_text(EXCERPT.read_text("utf-8")[:3000], "utf-8")
+    found = copies_for(tmp_path / "src", tmp_path / "text.txt", 7, seed=0)
+    assert all(sum(counts) == 7 and min(counts) == 1 for counts in found.values()) and len(found) == 3
+    result = growkit.grow(tmp_path / "src", tmp_path / "out", experts=7, text=tmp_path / "text.txt")
+    assert result.plan.recipe.copies == found and str(result.plan.exactness) == "approximate"
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("src", "out"))
+    for layer, counts in found.items():
+        sources = [*range(4), *(expert for expert in range(4) for _ in range(counts[expert] - 1))]
+        at = f"model.layers.{layer}.mlp."
+        assert torch.equal(after[f"{at}gate.weight"], before[f"{at}gate.weight"][sources])
+        for number, expert in enumerate(sources):
+            names = [f"{at}experts.{n}.down_proj.weight" for n in (number, expert)]
+            assert torch.equal(after[names[0]], before[names[1]])
+
+
+def test_copies_go_where_they_do_most():
+    assert dealt_out(torch.tensor([8.0, 1.0, 2.0]), 6) == (4, 1, 1)
+    assert dealt_out(torch.tensor([8.0, 1.0, 5.0]), 6) == (3, 1, 2)

@@ -1,6 +1,6 @@
 """`growkit pretrain`: a checkpoint trained on. Its signature, and that of `growkit tune`, declare a run's settings."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from growkit import limits
 from growkit.api import run_words as r
@@ -26,6 +26,14 @@ Warmup = Annotated[
         panel=r.RATE,
         metavar="N",
         within=(0, limits.STEPS),
+    ),
+]
+Optimizer = Annotated[
+    Literal["adamw", "muon"],
+    Option(
+        help="muon: matrices by Muon, with --lr scaled to AdamW's size of steps, all else by AdamW.",
+        panel=r.RATE,
+        metavar="NAME",
     ),
 ]
 Multipliers = Annotated[
@@ -84,6 +92,7 @@ def pretrain(
     beta2: r.Beta2 = 0.95,
     eps: r.Eps = 1e-8,
     clip: r.Clip = 1.0,
+    optimizer: Optimizer = "adamw",
     multipliers: Multipliers = "exact",
     teacher: r.Teacher = None,
     teacher_steps: r.TeacherSteps = None,

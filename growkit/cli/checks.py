@@ -1,5 +1,5 @@
-"""The commands that look and compare: verify, inspect, check-family. Knows what is shown of them; everything else is the
-library's.
+"""The commands that look and compare: verify, inspect, check-family. Knows what is shown of them; everything else is
+the library's.
 """
 
 from collections.abc import Callable

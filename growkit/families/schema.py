@@ -130,7 +130,8 @@ class Family(TensorNames):
     # the same, of axes that grow by whole multiples
     only_multiples: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
-    # of the small models that check-family makes: settings beside sizes, and each other way to set it that computes otherwise
+    # of the small models that check-family makes: settings beside sizes, and each other way to set it that computes
+    # otherwise
     small: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
 

@@ -1,5 +1,5 @@
-"""A family held against stock models: its table without numbers, then every growth of small models, measured. Knows what
-is asked of a plan; ignorant of terminals.
+"""A family held against stock models: its table without numbers, then every growth of small models, measured. Knows
+what is asked of a plan; ignorant of terminals.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

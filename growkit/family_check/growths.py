@@ -9,8 +9,8 @@ GROWN = dict[str, Any]  # keywords of grow_state_dict
 
 
 def growths_to_try(sizes: Mapping[str, int], own_ffn: bool) -> dict[str, GROWN]:
-    """Name -> what is asked, of a model of these sizes. own_ffn: whether its config states ffn. Some of them no model of some families can have: that is for
-    growth to refuse, in a sentence.
+    """Name -> what is asked, of a model of these sizes. own_ffn: whether its config states ffn. Some of
+    them no model of some families can have: that is for growth to refuse, in a sentence.
     """
     hidden, heads, kv, dim = sizes["hidden"], sizes["head"], sizes["kv_head"], sizes["head_dim"]
     tries: dict[str, GROWN] = {

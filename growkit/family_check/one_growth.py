@@ -36,7 +36,8 @@ class MeasuredGrowth:
 def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> MeasuredGrowth:
     """Grow a model and compare what both put out, whole and, of a decoder with a head, through the cache.
 
-    All this within float32_parts_in_double. Raises RequestError or CheckpointError where growth refuses, AssertionError where the result does not load.
+    All this within float32_parts_in_double. Raises RequestError or CheckpointError where growth refuses,
+    AssertionError where the result does not load.
     """
     state = stored(family, model)
     config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
