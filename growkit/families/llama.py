@@ -89,7 +89,9 @@ def llama_like(
     **facts: Any,
 ) -> Family:
     """A family that shares Llama's names and sizes; `sizes` of its own and `facts` are what sets it apart."""
-    defaults = {"head_dim": None, "num_key_value_heads": None, **facts.pop("defaults", {})}
+    defaults = {"num_key_value_heads": None, **facts.pop("defaults", {})}
+    if sizes.get("head_dim", "head_dim") == "head_dim":
+        defaults = {"head_dim": None, **defaults}
     common: dict[str, Any] = dict(
         defaults=defaults,
         norms=Norms(kind=RMS),
