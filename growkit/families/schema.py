@@ -11,6 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
+from growkit.families.facts import Norms as Norms
+from growkit.families.facts import Positions as Positions
+from growkit.families.facts import Rotary as Rotary
 from growkit.families.keys import Keys, key_names
 from growkit.families.naming import TensorNames
 from growkit.families.stock_config import stock_value
@@ -18,44 +21,6 @@ from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
 _SPARSE, _DENSE = {"expert", "shared", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
-
-
-@dataclass(frozen=True, kw_only=True)
-class Norms:
-    """Which norms a model has, and over what."""
-
-    kind: str  # RMS or LAYER
-    after: bool = False  # the stream is what a norm puts out (BERT), so that a norm cannot hide a filler
-    on_heads: bool = False  # an RMSNorm runs over q and k
-    gain_offset: float = 0.0  # gains are stored less this (Gemma: 1 + w)
-    branch: tuple[
-        str, ...
-    ] = ()  # templates of norms over what a block adds to the stream: gains of 0 silence the block
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rotary:
-    """Rotary positions."""
-
-    fraction: float = 1.0  # the part of a head that turns, where the config is silent
-    base: float = 10000.0  # of the frequencies, where the config is silent
-    kind: str = "default"  # the rope type, where the config is silent
-    # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
-    fraction_key: str = "partial_rotary_factor"
-    base_key: str = "rope_theta"
-    pairs: bool = False  # slots 2j and 2j + 1 turn together; else slots j and j + half of those that turn
-    size_key: str = ""  # what the config calls the number of slots that turn, where it states no part
-    # type of layers -> what the base of their frequencies is called outside a dictionary, where each type has its own
-    by_type: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Positions:
-    """Learned positions, where they are not counted from 0 or not stored as the config counts them."""
-
-    extra_rows: int = 0  # rows that the table has beyond the config's number
-    # config key of a token id, or a number: the first position is the one behind it
-    counted_after: str | int = ""
 
 
 @dataclass(frozen=True, kw_only=True)
