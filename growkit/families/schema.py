@@ -64,7 +64,7 @@ class Family(TensorNames):
     # whether positions that begin anew keep texts in one row apart; else it makes an attention mask of its own
     packs: bool = True
     rotary: Rotary | None = None  # None: positions are absolute
-    positions: Positions = Positions()
+    positions: Positions = field(default_factory=Positions)
     own_head_dim: bool = False  # head_dim is a config key of its own
     hidden_by_heads: bool = True  # transformers insists that hidden is a multiple of heads
     # whether embeddings of a width of their own are projected even where it is the hidden one; else they are hidden
