@@ -33,9 +33,9 @@ SPARE = (
 class Results:
     """What one checkpoint makes of the sequences: outputs by name (sequences, ...), the mean loss, and stray keys.
 
-    axes: of outputs, by name. vocabulary_output: which of the outputs is a language model's logits, or "". settled: whether outputs are left out
-    that depend on weights that the file lacks, which transformers draws at random; note: which were, "" for none. put:
-    what puts something on the model.
+    axes: of outputs, by name. vocabulary_output: which of the outputs is a language model's logits, or "". settled:
+    whether outputs are left out that depend on weights that the file lacks, which transformers draws at random; note:
+    which were, "" for none. put: what puts something on the model.
     """
 
     def __init__(
