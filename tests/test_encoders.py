@@ -5,6 +5,7 @@ import tiny
 import torch
 import transformers
 from comparing import ALGEBRA, DIFFERS, embed, logits, stepwise
+from covering import sample
 from on_disk import edit_weights, saved
 from safetensors.torch import load_file
 from tiny_runs import dataset
@@ -27,7 +28,6 @@ from growkit.training.objective import Predicted
 from growkit.training.optim import adamw, load_state
 
 POST = tuple(family for family in tiny.MORE if FAMILIES[family].norms.after)
-EXACT = (dict(hidden=48, ffn=100), dict(head_dim=12))
 SETTINGS = [  # a family, what its config says beside the tiny one's
     ("modernbert", dict(norm_bias=False, attention_bias=False, mlp_bias=False, decoder_bias=False)),
     ("electra", dict(embedding_size=24)),
@@ -83,15 +83,7 @@ def classes(family: str) -> list[str]:
     return [name for name in names if hasattr(transformers, name)]
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("family", tiny.MORE)
-def test_exact(family, tied):
-    for growth in EXACT:
-        plan, distance = grown(family, tiny.language_model(family), growth, tie_word_embeddings=tied)
-        assert str(plan.exactness) == "exact" and distance <= ALGEBRA, growth
-
-
-@pytest.mark.parametrize("family", tiny.MORE)
+@pytest.mark.parametrize("family", sample(tiny.MORE))
 def test_every_class_comes_through(family):
     for architecture in classes(family):
         plan, distance = grown(family, architecture, dict(hidden=48))

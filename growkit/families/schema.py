@@ -66,6 +66,7 @@ class AttentionWindows:
     full_layers: str = ""  # or the key of how many first layers see everything where use_sliding_window is on
     # or what the config class lists of each layer by a rule of its own, such as a number under sliding_window_pattern
     listed: tuple[str, ...] = ()
+    runs: str = ""  # key under which the last of them is given as [[kinds, how often these are repeated], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,7 @@ class Family(TensorNames):
     one_kv_head: Mapping[str, Any] = field(default_factory=dict)
     # template -> alternatives, each config key -> values: only where one of them holds do layers have this tensor
     stored_where: Mapping[str, tuple[Mapping[str, tuple[Any, ...]], ...]] = field(default_factory=dict)
+    scaled_scores: bool = True  # attention divides them by sqrt(head_dim), if nothing else is said
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
     windows: AttentionWindows = AttentionWindows()
@@ -281,7 +283,7 @@ class Family(TensorNames):
 
     def norms_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether a norm runs over q and k in a config's model; in some families a setting says so."""
-        stored = [name for name, axes in self.tensors.items() if axes.startswith("~") and "query_dim" in axes]
+        stored = [name for name, axes in self.tensors.items() if "~" in axes and "query_dim" in axes]
         return self.norms.on_heads and all(self._is_stored(name, config) for name in stored)
 
     def holds_experts(self, name: str) -> bool:

@@ -53,11 +53,15 @@ class Selection:
 
     @cached_property
     def source_amplitude(self) -> np.ndarray:
-        """(old,) the amplitude of each source index: all copies of one source carry the same."""
+        """(old,) the amplitude of each source index, where all copies of one carry the same."""
         amplitude = np.zeros(self.old)
         amplitude[self.index[self.carried]] = self.amplitude[self.carried]
-        assert (amplitude[self.index] == self.amplitude)[self.carried].all(), "copies of one source differ in amplitude"
         return amplitude
+
+    @cached_property
+    def varies(self) -> bool:
+        """Whether copies of one source differ in amplitude."""
+        return bool((self.source_amplitude[self.index] != self.amplitude)[self.carried].any())
 
     @cached_property
     def everywhere(self) -> bool:

@@ -11,7 +11,7 @@ from growkit.families.stock_config import stated_as, stock_value
 from growkit.growth.depth.layers import place
 from growkit.maps.axis import AxisMap
 
-ENTRIES = ("layer_types", "no_rope_layers")  # one entry per layer
+ENTRIES = ("layer_types", "no_rope_layers", "attention_layers")  # one entry per layer
 NUMBERS = ("mlp_only_layers",)  # the numbers of some layers
 TYPES = "layer_types"
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -54,6 +54,8 @@ def deepen_config(
         stated = [found for found in lists if found is not None]
         if stated and len(stated) < len(lists):
             raise CheckpointError(f"only some of the sources list {key!r} in config.json; write it in all of them")
+        if stated and family.windows.runs:  # of which the list itself is made
+            config[family.windows.runs] = [[[stated[source][layer] for source, layer in places], 1]]
         if stated:
             notes += _list(family, config, key, [stated[source][layer] for source, layer in places])
     for key in NUMBERS:
@@ -69,12 +71,14 @@ def _list(family: Family, config: dict[str, Any], key: str, wanted: list[Any]) -
     """State something of each layer where a config states it, or where the family's rule would give something else;
     returns notes for the plan.
     """
-    stated, without = config.get(key) is not None, {**config, key: None}
-    by_rule = kinds_of_attention(family, without, len(wanted)) if key == TYPES else listed_by(family, without, key)
-    if not stated and wanted == by_rule:
+    if config.get(key) is not None:
+        config[key] = wanted
+        return []
+    by_rule = kinds_of_attention(family, config, len(wanted)) if key == TYPES else listed_by(family, config, key)
+    if wanted == by_rule:
         return []
     config[key] = wanted
-    return [] if stated else [f"config.json now lists {key}, because the rule of {family.model_type} would give others"]
+    return [f"config.json now lists {key}, because the rule of {family.model_type} would give others"]
 
 
 def listed_by(family: Family, config: Mapping[str, Any], key: str) -> list[Any] | None:
