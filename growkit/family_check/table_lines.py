@@ -14,7 +14,7 @@ from growkit.families.schema import Family
 from growkit.families.stock_config import hushed
 from growkit.family_check.small_models import small_config, stock_classes, stored
 from growkit.growth.width.sizes import read_sizes
-from growkit.maps.notation import GAIN, READ, SHIFT, UNSIZED, WRITE, Dimension, base
+from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WRITE, Dimension, base
 
 # what each kind of module does with the dimensions of its weight, and of its bias
 _ROLES = {
@@ -36,25 +36,27 @@ def line_of(family: Family, name: str, architecture: str = "") -> str:
 
 def table_faults(family: Family) -> list[str]:
     """What is wrong with a family's table, in sentences that each name its line; none where nothing is."""
-    faults: list[str] = []
+    faults: dict[str, str] = {}  # by template: a line that is wrong is so in every class
     met: set[str] = set()
     for settings in ({}, *family.variants):
         for architecture in stock_classes(family):
-            for tied in (True, False):
+            # only a language model's head can be the embedding
+            for tied in (True, False) if family.has_language_head(architecture.__name__) else (False,):
                 model = _without_memory(family, architecture, {**settings, "tie_word_embeddings": tied})
                 names = stored(family, model)
-                met |= {family.template(piece) for name in names for piece in (name,)}
-                faults += _of_model(family, model, names)
+                met |= {family.template(name) for name in names}
+                for template, sentence in _of_model(family, model, names):
+                    faults.setdefault(template, sentence)
     unused = [name for name in family.tensors if name not in met and name.removesuffix("bias") + "weight" not in met]
     heads = set(task_heads())
     held = {piece for pieces in family.stored_as.values() for piece in pieces}
     for name in unused:
         if name not in heads and name not in held and name not in family.stored_as and name not in family.heads:
-            faults.append(
+            faults[name] = (
                 f"the line {name!r}: {family.tensors[name]!r} is no tensor of any stock {family.model_type}; remove it,"
                 " or add to `variants` the setting that has it"
             )
-    return list(dict.fromkeys(faults))
+    return list(faults.values())
 
 
 def _without_memory(family: Family, architecture: Any, settings: Mapping[str, Any]) -> Any:
@@ -62,12 +64,13 @@ def _without_memory(family: Family, architecture: Any, settings: Mapping[str, An
         return architecture(small_config(family, **settings))
 
 
-def _of_model(family: Family, model: Any, names: Mapping[str, torch.Tensor]) -> Iterator[str]:
+def _of_model(family: Family, model: Any, names: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
+    """(template, what is wrong with its line) of a model's tensors."""
     architecture = type(model).__name__
     try:
         sizes = read_sizes(family, model.config.to_dict())
     except CheckpointError as error:
-        yield f"`sizes` of {family.model_type} do not fit its config: {error}"
+        yield "sizes", f"`sizes` of {family.model_type} do not fit its config: {error}"
         return
     modules = dict(model.named_modules())
     for name, tensor in names.items():
@@ -76,28 +79,29 @@ def _of_model(family: Family, model: Any, names: Mapping[str, torch.Tensor]) -> 
         try:
             dimensions = family.axes_of(name, architecture)
         except CheckpointError:
-            yield _forgotten(family, name, architecture)
+            yield family.template(name), _forgotten(family, name, architecture)
             continue
         line = line_of(family, name, architecture)
         wanted = [_size(dimension, sizes, size) for dimension, size in zip(dimensions, tensor.shape)]
         if len(dimensions) != tensor.dim() or wanted != list(tensor.shape):
             yield (
+                family.template(name),
                 f"the line {line} is {' x '.join(map(str, wanted))} in a small {architecture}, whose {name} is"
-                f" {' x '.join(map(str, tensor.shape))}"
+                f" {' x '.join(map(str, tensor.shape))}",
             )
             continue
         module, _, part = name.rpartition(".")
         wrong = _wrong_role(modules.get(module), part, tuple(d.role for d in dimensions))
         if wrong:
-            yield f"the line {line} has the marks of {wrong[0]}, but {name} of {architecture} is {wrong[1]}"
+            sentence = f"the line {line} has the marks of {wrong[0]}, but {name} of {architecture} is {wrong[1]}"
+            yield family.template(name), sentence
 
 
 def _size(dimension: Dimension, sizes: Mapping[str, int], stated: int) -> int:
     """What a dimension should be; a size that no config states is what it is."""
     if dimension.axes[0] in UNSIZED:
         return stated
-    block = sum(prod(sizes.get(base(axis), 0) for axis in axes) for axes in dimension.blocks)
-    return block
+    return sum(prod(2 if axis == PAIR else sizes.get(base(axis), 0) for axis in block) for block in dimension.blocks)
 
 
 def _forgotten(family: Family, name: str, architecture: str) -> str:

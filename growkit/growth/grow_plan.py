@@ -12,7 +12,7 @@ from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.layers import layer_line, layer_map
 from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan, TensorPlan
-from growkit.growth.request import Recipe
+from growkit.growth.request import SHRINK_PERTURB, Recipe
 from growkit.growth.rules import Growth
 from growkit.growth.source_headers import (
     FLOATS,
@@ -42,7 +42,7 @@ from growkit.growth.width.sizes import (
 from growkit.maps.exactness import Exactness
 from growkit.maps.notation import KEPT
 
-METHODS, MAPPINGS = ("fpi", "aki"), ("cyclic", "random")
+METHODS, MAPPINGS = ("fpi", "aki", SHRINK_PERTURB), ("cyclic", "random")
 
 
 def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
@@ -54,6 +54,15 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     _check_recipe(recipe, len(sources))
     family = one_family(sources, "become one")
     sizes = [read_sizes(family, source.config) for source in sources]
+    if family.reads_pixels and recipe.mode is not None:
+        raise RequestError(
+            f"{sources[0].label!r} is a {family.model_type}, which reads images; growkit fuses language models, and widens,"
+            " stacks and merges this one"
+        )
+    if family.is_moe and recipe.method == SHRINK_PERTURB:
+        raise RequestError(
+            f"--method {SHRINK_PERTURB} is for dense models; {sources[0].label!r} is a mixture, whose routers would part"
+        )
     if family.is_moe and recipe.mode is not None:
         raise RequestError(
             f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router"

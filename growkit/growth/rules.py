@@ -127,7 +127,7 @@ def _may_split(dimensions: tuple[Dimension, ...], growth: Growth) -> bool:
     up to, and where a token takes all of them.
     """
     roles = [dimension.role for dimension in dimensions]
-    if len(dimensions) < 3 or roles[1] != READ or growth.maps["expert"].is_identity:
+    if len(dimensions) < 3 or roles[1:] != [READ, WRITE] or growth.maps["expert"].is_identity:
         return True
     return growth.sum_of_copies and dimensions[-1].axes == ("hidden",)
 
