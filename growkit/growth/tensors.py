@@ -4,7 +4,7 @@ of sizes and of how maps were chosen.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,12 @@ class TensorPlans:
     @property
     def family(self) -> Family:
         return self.growths[0].family
+
+    @cached_property
+    def branch_norms(self) -> set[str]:
+        """Templates of the norms that there are over what a block adds to the stream."""
+        stored = {self.family.template(name) for name in self.sources[0].shapes}
+        return stored & {*self.family.norms.branch}
 
     def plans(self) -> tuple[TensorPlan, ...]:
         """All target tensors. Raises CheckpointError where a stored shape is not what its config says."""
@@ -222,8 +228,8 @@ class TensorPlans:
 
     def _is_silenced(self, name: str) -> bool:
         """Whether a layer adds nothing to the stream once this tensor, and others like it, are zero."""
-        if self.family.norms.branch:
-            return self.family.template(name) in self.family.norms.branch
+        if self.branch_norms:
+            return self.family.template(name) in self.branch_norms
         return self._writes_stream(name)
 
     def _writes_stream(self, name: str) -> bool:
