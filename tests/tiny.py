@@ -27,13 +27,14 @@ def _settings(family):
     return kind, settings | ({"pad_token_id": 0} if padding >= settings[family.keys("vocab")[0]] else {})
 
 
-ALL = {name: _settings(family) for name, family in FAMILIES.items()}
+# language models; of others, such as those that read images, test_images.py and check-family speak
+ALL = {name: _settings(family) for name, family in FAMILIES.items() if family.heads}
 CONFIGS = {name: ALL[name] for name in EVERY}
 MORE = {name: row for name, row in ALL.items() if name not in EVERY and not FAMILIES[name].causal}  # encoders
 SPARSE = {name: row for name, row in ALL.items() if name not in EVERY and FAMILIES[name].is_moe}
 MIXTURES = tuple(name for name in EVERY if FAMILIES[name].is_moe)
 DENSE = tuple(name for name in EVERY if name not in MIXTURES)
-ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
+ENCODERS = tuple(name for name, family in FAMILIES.items() if name in ALL and not family.causal)
 STEMS = {name: kind.__name__.removesuffix("Config") for name, (kind, _) in ALL.items()}
 
 

@@ -82,8 +82,11 @@ class TensorNames:
         return _stem_and_template(name, self.prefixes)[0]
 
     def template(self, name: str) -> str:
-        """A stored name as the tables have it: without prefix, "{layer}" and "{expert}" for its numbers."""
-        return _stem_and_template(name, self.prefixes)[1]
+        """A stored name as the tables have it: without prefix, "{layer}" and "{expert}" for its numbers, unless a table
+        has it with its number.
+        """
+        stem, template = _stem_and_template(name, self.prefixes)
+        return stem if stem in self.tensors else template
 
     def prefix_of(self, names: Iterable[str]) -> str:
         """The prefix that these names have, those of them that have one; "" where none has."""
@@ -92,7 +95,8 @@ class TensorNames:
 
     def layer_of(self, name: str) -> int | None:
         """The layer number in a tensor's name, or None."""
-        match = _NUMBER.search(self.stem(name))
+        stem = self.stem(name)
+        match = None if stem in self.tensors else _NUMBER.search(stem)
         return int(match[0]) if match else None
 
     def in_layer(self, name: str, layer: int) -> str:

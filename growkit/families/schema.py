@@ -11,6 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
+from growkit.families.facts import Norms as Norms
+from growkit.families.facts import Positions as Positions
+from growkit.families.facts import Rotary as Rotary
 from growkit.families.keys import Keys, key_names
 from growkit.families.naming import TensorNames
 from growkit.families.stock_config import stock_value
@@ -18,44 +21,6 @@ from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
 _SPARSE, _DENSE = {"expert", "shared", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
-
-
-@dataclass(frozen=True, kw_only=True)
-class Norms:
-    """Which norms a model has, and over what."""
-
-    kind: str  # RMS or LAYER
-    after: bool = False  # the stream is what a norm puts out (BERT), so that a norm cannot hide a filler
-    on_heads: bool = False  # an RMSNorm runs over q and k
-    gain_offset: float = 0.0  # gains are stored less this (Gemma: 1 + w)
-    branch: tuple[
-        str, ...
-    ] = ()  # templates of norms over what a block adds to the stream: gains of 0 silence the block
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rotary:
-    """Rotary positions."""
-
-    fraction: float = 1.0  # the part of a head that turns, where the config is silent
-    base: float = 10000.0  # of the frequencies, where the config is silent
-    kind: str = "default"  # the rope type, where the config is silent
-    # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
-    fraction_key: str = "partial_rotary_factor"
-    base_key: str = "rope_theta"
-    pairs: bool = False  # slots 2j and 2j + 1 turn together; else slots j and j + half of those that turn
-    size_key: str = ""  # what the config calls the number of slots that turn, where it states no part
-    # type of layers -> what the base of their frequencies is called outside a dictionary, where each type has its own
-    by_type: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Positions:
-    """Learned positions, where they are not counted from 0 or not stored as the config counts them."""
-
-    extra_rows: int = 0  # rows that the table has beyond the config's number
-    # config key of a token id, or a number: the first position is the one behind it
-    counted_after: str | int = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +65,7 @@ class Family(TensorNames):
     # whether positions that begin anew keep texts in one row apart; else it makes an attention mask of its own
     packs: bool = True
     rotary: Rotary | None = None  # None: positions are absolute
-    positions: Positions = Positions()
+    positions: Positions = field(default_factory=Positions)
     own_head_dim: bool = False  # head_dim is a config key of its own
     hidden_by_heads: bool = True  # transformers insists that hidden is a multiple of heads
     # whether embeddings of a width of their own are projected even where it is the hidden one; else they are hidden
@@ -136,6 +101,23 @@ class Family(TensorNames):
     # otherwise
     small: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
+
+    pools: str = "pooled"  # the axis of what its base model pools: what a layer of its own writes, or hidden
+    pinned: tuple[str, ...] = ()  # config keys that keep their value though the class would take it from hidden
+    # config key of how many times hidden the feed-forward width is, where no key states that width; and the key that is
+    # true where it has a gate, and two thirds of that width, rounded up to a multiple of 8
+    ffn_ratio: str = ""
+    ffn_gated: str = ""
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether its models read images, and have no vocabulary."""
+        return "vocab" not in self.sizes
+
+    @property
+    def output_axes(self) -> dict[str, str]:
+        """Name of an output of a base model -> the axis that its last dimension is."""
+        return {"last_hidden_state": "hidden", "pooler_output": self.pools}
 
     @property
     def is_moe(self) -> bool:
@@ -203,11 +185,24 @@ class Family(TensorNames):
 
         RoBERTa counts positions from behind the padding token's id, so that many are never used.
         """
+        if "position" not in self.sizes:
+            return None
         stated = self.value(config, self.keys("position")[0])
         after = self.positions.counted_after
         if not after or not isinstance(stated, int):
             return stated
         return stated - ((self.value(config, after) or 0) if isinstance(after, str) else after) - 1
+
+    def ffn_of(self, config: Mapping[str, Any], hidden: int) -> int:
+        """The feed-forward width that follows from hidden. Raises CheckpointError for a ratio that is no number."""
+        ratio = self.value(config, self.ffn_ratio) if self.ffn_ratio else 4
+        if type(ratio) not in (int, float) or not 0 < ratio <= 1024:
+            raise CheckpointError(
+                f"config.json should give {self.ffn_ratio!r} as a number from 0 to 1024, not {ratio!r}"
+            )
+        width = int(hidden * ratio)
+        gated = self.ffn_gated and self.value(config, self.ffn_gated)
+        return (int(width * 2 / 3) + 7) // 8 * 8 if gated else width
 
     def forbidden(self, config: Mapping[str, Any]) -> dict[str, str]:
         """The axes that cannot grow in a config's model -> a sentence that says so, and why."""

@@ -54,6 +54,11 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     _check_recipe(recipe, len(sources))
     family = one_family(sources, "become one")
     sizes = [read_sizes(family, source.config) for source in sources]
+    if family.reads_pixels and recipe.mode is not None:
+        raise RequestError(
+            f"{sources[0].label!r} is a {family.model_type}, which reads images; growkit fuses language models, and widens,"
+            " stacks and merges this one"
+        )
     if family.is_moe and recipe.method == SHRINK_PERTURB:
         raise RequestError(
             f"--method {SHRINK_PERTURB} is for dense models; {sources[0].label!r} is a mixture, whose routers would part"

@@ -48,6 +48,7 @@ def deepen_config(
     for key in family.keys("layer"):
         config[stated_as(family.model_type, config, key)] = layers.new
     places = [place(number, old) for number in layers.index]
+    _carry_stages(config, old[0])
     notes: list[str] = []
     for key in ENTRIES[1:]:
         lists = [listed_by(family, source, key) for source in sources]
@@ -65,6 +66,19 @@ def deepen_config(
     notes += _carry_experts(family, config, [(sources[source], layer) for source, layer in places])
     types = [kinds_of_attention(family, source, count) for source, count in zip(sources, old)]
     return notes + _list(family, config, TYPES, [types[source][layer] for source, layer in places])
+
+
+def _carry_stages(config: dict[str, Any], old: int) -> None:
+    """Leave out which layers' outputs an image model gives, where that is the last alone, for that follows. Raises
+    CheckpointError where it is another.
+    """
+    if config.get("out_indices") not in (None, [old]) or config.get("out_features") not in (None, [f"stage{old}"]):
+        raise CheckpointError(
+            "config.json names layers whose outputs the model gives under 'out_indices' and 'out_features', which growkit"
+            " does not carry to others; remove them if they do not matter"
+        )
+    for key in ("stage_names", "out_indices", "out_features"):
+        config.pop(key, None)
 
 
 def _list(family: Family, config: dict[str, Any], key: str, wanted: list[Any]) -> list[str]:

@@ -43,7 +43,7 @@ def choose_maps(
 
     names: of the tensors that there are.
     """
-    maps: dict[str, AxisMap] = {"vocab": identity(old["vocab"])}
+    maps: dict[str, AxisMap] = {"vocab": identity(old["vocab"])} if "vocab" in old else {}
     lines: list[AxisPlan] = []
 
     def line(axis: str, how: str, exactness: Exactness, why: str) -> None:
