@@ -5,6 +5,7 @@ Pages are run in a folder of their own, block after block, on tiny checkpoints m
 something large becomes small first (SMALLER); what is not run is named, with the reason (NOT_RUN).
 """
 
+import ast
 import json
 import re
 import shlex
