@@ -183,12 +183,16 @@ class Family(TensorNames):
             raise CheckpointError(f"config.json should give {names[0]!r} as a positive whole number, not {value!r}")
         return value
 
+    def positions_stated(self, config: Mapping[str, Any]) -> Any:
+        """How many positions a config states; None where no config of the family does."""
+        return next((self.value(config, key) for key in self.keys("position")[:1]), None)
+
     def longest(self, config: Mapping[str, Any]) -> int | None:
         """How many tokens the longest sequence has; None where the config does not say.
 
         RoBERTa counts positions from behind the padding token's id, so that many are never used.
         """
-        stated = self.value(config, self.keys("position")[0])
+        stated = self.positions_stated(config)
         after = self.positions.counted_after
         if not after or not isinstance(stated, int):
             return stated

@@ -125,7 +125,7 @@ def sequences_for(
     model.
     """
     family = family_named(config.get("model_type"))
-    positions = family.value(config, family.keys("position")[0]) or longest
+    positions = family.positions_stated(config) or longest
     length = max(1, min(longest, positions - SPARE, family.longest(config) or longest))
     vocabulary = vocabulary_size(config)
     if text is None:
