@@ -44,7 +44,8 @@ def models(tmp_path_factory):
     learned = dict(usual, sketch_tokens=32)
     growkit.skill_learn(folder / "base", folder / "panel", folder / "data", folder / "skill", size=2, **learned)
     growkit.skill_apply_layer(folder / "base", folder / "skill/final", folder / "data", folder / "use", **usual)
-    bundled = dict(gated=True, text=folder / "data", alpha=0.3, own=f"adding={folder / 'data'}")
+    tiny_runs.dataset(folder / "general", 2400)
+    bundled = dict(gated=True, text=folder / "general", alpha=0.3, own=f"adding={folder / 'general'}")
     growkit.skill_plug(folder / "base", f"adding={folder / 'skill/final'}", folder / "bundle", **bundled)
     return folder
 
