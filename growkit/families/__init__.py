@@ -26,6 +26,7 @@ from growkit.families import (
     nomic_bert,
     olmo,
     roberta,
+    t5,
 )
 from growkit.families.schema import Family
 
@@ -51,6 +52,7 @@ _FILES = (
     layer_normed,
     olmo,
     modernbert,
+    t5,
 )
 FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
 

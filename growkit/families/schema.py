@@ -108,6 +108,7 @@ class Family(TensorNames):
     one_kv_head: Mapping[str, Any] = field(default_factory=dict)
     # template -> alternatives, each config key -> values: only where one of them holds do layers have this tensor
     stored_where: Mapping[str, tuple[Mapping[str, tuple[Any, ...]], ...]] = field(default_factory=dict)
+    head_scaled: str = ""  # config key that says whether the head reads the stream divided by sqrt(hidden)
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
     windows: AttentionWindows = AttentionWindows()
@@ -245,17 +246,26 @@ class Family(TensorNames):
         in_layers = [name for name in weights if "{layer}" in name]
         experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
         needed = []
-        for layer in range(layers):
+        stacks = {stack: count for stack, count in self.layer_counts(config, layers).items()}
+        lacked = tuple(stack for stack in self.stacks if not any(name.startswith(stack) for name in there))
+        for layer in range(max(stacks.values())):
             other = _DENSE if self.is_sparse(config or {}, layer) else _SPARSE
             for name in in_layers:
-                if layer == 0 and name in self.first_lacks:
+                if (layer == 0 and name in self.first_lacks) or (layer and name in self.first_only):
+                    continue
+                if layer >= next(count for stack, count in stacks.items() if name.startswith(stack)):
                     continue
                 if not self._words(name) & other and self._is_stored(name, config):
                     numbers = range(experts) if "{expert}" in name else (0,)
                     at = name.replace("{layer}", str(layer))
                     needed += [at.replace("{expert}", str(number)) for number in numbers]
         needed += [self.embedding, *(name for name in weights if self.tensors[name] == "~/hidden")]
-        return [name for name in needed if name not in there]
+        return [name for name in needed if name not in there and not name.startswith(lacked)]
+
+    def layer_counts(self, config: Mapping[str, Any] | None, layers: int) -> dict[str, int]:
+        """How many layers each stack of a model has, by the stem before them; "" for the only one, which has `layers`."""
+        counts = {stack: self.value(config, key) if config else None for stack, key in self.stacks.items()}
+        return {stack: count or layers for stack, count in counts.items()} or {"": layers}
 
     def _is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
         """Whether a model of this config has a tensor; without a config, those that only some models have are none."""

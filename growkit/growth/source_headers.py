@@ -82,11 +82,14 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
 def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
     """Raises CheckpointError where a tensor the model needs is not there, or layers are not as the config says."""
     family = growth.family
-    layer_numbers = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
-    if layer_numbers != set(range(layers)):
-        raise CheckpointError(
-            f"config.json says {layers} layers but {headers.label!r} has tensors of {len(layer_numbers)}"
-        )
+    for stack, count in family.layer_counts(headers.config, layers).items():
+        names = [name for name in headers.shapes if family.stem(name).startswith(stack)]
+        numbers = {number for name in names if (number := family.layer_of(name)) is not None}
+        if numbers != set(range(count)) and (names or not stack):
+            where = f" of its {stack.removesuffix('.')}" if stack else ""
+            raise CheckpointError(
+                f"config.json says {count} layers{where} but {headers.label!r} has tensors of {len(numbers)}"
+            )
     missing = family.lacking(headers.shapes, layers, headers.config)
     stems = {family.stem(name) for name in headers.shapes}
     if family.has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):
