@@ -34,6 +34,7 @@ SETTINGS = [  # a family, what its config says beside the tiny one's
     ("eurobert", dict(attention_bias=False, mlp_bias=False, head_dim=8)),
     ("deberta-v2", dict(embedding_size=24)),
     ("deberta-v2", dict(embedding_size=24, legacy=False, share_att_key=True, position_biased_input=False)),
+    ("deberta-v2", dict(conv_kernel_size=3, conv_act="gelu")),
     ("deberta-v2", dict(pos_att_type=["p2c"], norm_rel_ebd="none", attention_head_size=6, position_buckets=-1)),
 ]
 
@@ -101,6 +102,18 @@ def test_settings(family, changes):
         plan, distance = grown(
             family, tiny.language_model(family), dict(hidden=48), tie_word_embeddings=tied, **changes
         )
+        assert str(plan.exactness) == "exact" and distance <= ALGEBRA
+
+
+def test_a_convolution_grows_by_multiples():
+    with pytest.raises(
+        RequestError, match="hidden grows by multiples of 24 with conv_kernel_size 3: what its convolution"
+    ):
+        grown("deberta-v2", "DebertaV2ForMaskedLM", dict(hidden=36), conv_kernel_size=3)
+    with pytest.raises(CheckpointError, match="conv_groups 2, which growkit cannot grow"):
+        grown("deberta-v2", "DebertaV2ForMaskedLM", dict(hidden=48), conv_kernel_size=3, conv_groups=2)
+    for growth in (dict(hidden=72, noise=0.9), dict(hidden=48, ffn=90, head_dim=12)):
+        plan, distance = grown("deberta-v2", "DebertaV2ForMaskedLM", growth, conv_kernel_size=3)
         assert str(plan.exactness) == "exact" and distance <= ALGEBRA
 
 

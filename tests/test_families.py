@@ -22,7 +22,7 @@ EXTRA = {
     "bert": ["BertForPreTraining"], "electra": ["ElectraForPreTraining"], "albert": ["AlbertForPreTraining"],
 }  # fmt: skip
 # settings beside the tiny config's at which a class has tensors that it has not there
-SETTINGS = {"deberta-v2": [dict(legacy=False, embedding_size=24)]}
+SETTINGS = {"deberta-v2": [dict(legacy=False, embedding_size=24), dict(conv_kernel_size=3)]}
 STORED_COPIES = {"embed_out.weight"}  # GPT-NeoX's head as files name it; a live model says lm_head
 
 

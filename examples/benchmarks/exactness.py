@@ -1,6 +1,6 @@
 """Exactness: the largest relative difference of logits, for every family and kind of growth, on tiny stock models.
 
-    python examples/benchmarks/exactness.py
+    python examples/benchmarks/exactness.py [FAMILY ...]
 
 Models are float64 with every weight, bias and gain far from its default, heads tied and untied (the worse is shown). A
 cell is: stock transformers as it is / with the parts that stock code computes in float32 (norms, softmax, rotary
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from growkit import GrowkitError, grow_state_dict
+from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.request import grow_recipe
 from growkit.growth.source_headers import Headers
@@ -48,7 +49,7 @@ def cell(family: str, growth: dict | str) -> str:
                 getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
             )
             request = growth if isinstance(growth, dict) else dict(head_dim={"x2": 2 * own, "+4": own + 4}[growth])
-            if request == dict(heads=8) and not hasattr(model.config, "num_key_value_heads"):
+            if request == dict(heads=8) and not FAMILIES[family].own_head_dim:
                 return "with hidden"
             state, config = tiny.stored(model), model.config.to_dict()
             try:
@@ -73,7 +74,7 @@ def cell(family: str, growth: dict | str) -> str:
 def main() -> None:
     warnings.simplefilter("ignore")
     print("| family | " + " | ".join(GROWTHS) + " |\n|---" + "|---" * len(GROWTHS) + "|")
-    for family in tiny.CONFIGS:
+    for family in sys.argv[1:] or tiny.ALL:
         print(f"| {family} | " + " | ".join(cell(family, growth) for growth in GROWTHS.values()) + " |", flush=True)
 
 

@@ -26,6 +26,9 @@ DEBERTA_V2 = Family(
         **norm("embeddings.LayerNorm"),
         "encoder.rel_embeddings.weight": "bucket hidden",
         **norm("encoder.LayerNorm"),
+        "encoder.conv.conv.weight": "hidden /hidden /kernel",
+        "encoder.conv.conv.bias": "hidden",
+        **norm("encoder.conv.LayerNorm"),
         **linear(f"{_SELF}.query_proj", "(head query_dim)", "hidden"),
         **linear(f"{_SELF}.key_proj", "(head key_dim)", "hidden"),
         **linear(f"{_SELF}.value_proj", "(head value_dim)", "hidden"),
@@ -82,7 +85,14 @@ DEBERTA_V2 = Family(
             for part in linear(layer, "", "")
         ),
     ),
-    refused={"conv_kernel_size": (None, "its convolution after the first layer is a tensor of three dimensions")},
+    only_multiples={
+        "conv_kernel_size": (
+            (None, 0),
+            ("hidden",),
+            "what its convolution writes passes an activation, which copies pass but no scale and no filler does",
+        )
+    },
+    refused={"conv_groups": (1, "each group of a convolution's channels reads its own alone")},
 )
 
 FAMILIES = (DEBERTA_V2,)

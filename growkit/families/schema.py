@@ -121,6 +121,8 @@ class Family(TensorNames):
     defaults: Mapping[str, Any] = field(default_factory=dict)
     # config key, or "" for what is never off -> (values at which it is off, axes that it keeps from growing, why)
     forbids: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
+    # the same, of axes that grow by whole multiples
+    only_multiples: Mapping[str, tuple[tuple[Any, ...], tuple[str, ...], str]] = field(default_factory=dict)
     refused: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # config key -> (only value understood, why)
 
     @property

@@ -42,7 +42,7 @@ def _dual_rule(name: str, shape: Shape, growth: Growth, power: int) -> Rule:
     if growth.share != 1.0:
         scale = _share(selections, growth, power, placed)
         selections[0] = replace(selections[0], amplitude=selections[0].amplitude * scale)
-    plain = flat(selections)
+    plain = flat(selections, [dimension.role for dimension in dimensions])
     rows, columns = (plain[0], rule.columns) if len(shape) == 1 else plain[:: -1 if rule.transposed else 1]
     return replace(rule, rows=rows, columns=columns, role=WRITE, offset=0.0, noise=0.0)
 

@@ -119,8 +119,8 @@ def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float
         raise ValueError(
             f"a rule is of a vector, of a matrix or of a stack of them, not of {len(selections)} dimensions"
         )
-    each = selections[1].old if len(selections) == 3 else 0
-    selections, roles = flat(selections), roles[-2:]
+    each = selections[1].old if len(selections) == 3 and not _is_convolution(roles) else 0
+    selections, roles = flat(selections, roles), roles[:2] if _is_convolution(roles) else roles[-2:]
     if len(selections) == 1:
         return Rule(rows=selections[0], columns=select(identity(1), WRITE), role=WRITE, offset=offset)
     if roles[0] == READ:
@@ -128,18 +128,25 @@ def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float
     return Rule(rows=selections[0], columns=selections[1], role=roles[1], noise=noise, each=each)
 
 
-def flat(selections: Sequence[Selection]) -> Sequence[Selection]:
-    """Selections of a matrix, the rows of whose slices are one dimension, for those of a stack of matrices."""
+def flat(selections: Sequence[Selection], roles: Sequence[str]) -> Sequence[Selection]:
+    """Selections of a matrix for those of a stack of matrices, the rows of whose slices are one dimension, or for those
+    of a convolution, all that it sums over being one."""
     if len(selections) < 3:
         return selections
-    outer, inner, last = selections
+    first, second, last = selections
+    return (first, _joined(second, last)) if _is_convolution(roles) else (_joined(first, second), last)
 
-    def joined(outside: np.ndarray, inside: np.ndarray) -> np.ndarray:
-        return (outside[:, None] * inside).flatten()
 
+def _is_convolution(roles: Sequence[str]) -> bool:
+    return list(roles[1:]) == [READ, READ]
+
+
+def _joined(outer: Selection, inner: Selection) -> Selection:
+    """The selection of two dimensions that are one, row-major."""
     index = (outer.index[:, None] * inner.old + inner.index).flatten()
     mode = np.maximum(outer.mode[:, None], inner.mode).flatten()
-    return Selection(outer.old * inner.old, index, joined(outer.amplitude, inner.amplitude), mode), last
+    amplitude = (outer.amplitude[:, None] * inner.amplitude).flatten()
+    return Selection(outer.old * inner.old, index, amplitude, mode)
 
 
 def by_turns(rule: Rule, count: int, columns: bool = False) -> list[Rule]:

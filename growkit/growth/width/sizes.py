@@ -107,6 +107,12 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
     for axis, sentence in forbidden.items():
         if outcome[axis] != old[axis]:
             raise RequestError(sentence)
+    for key, (off, axes, why) in family.only_multiples.items():
+        uneven = [axis for axis in axes if outcome[axis] % old[axis]]
+        if uneven and family.value(config, key) not in off:
+            raise RequestError(
+                f"{uneven[0]} grows by multiples of {old[uneven[0]]} with {key} {family.value(config, key)!r}: {why}"
+            )
     return outcome
 
 
