@@ -116,7 +116,6 @@ SPARSE = {
     ),
     "deepseek_v3": (transformers.DeepseekV3Config, dict(_LATENT, attention_bias=True)),
 }
-ALL = {**CONFIGS, **MORE, **SHAPED, **SPARSE}
 # decoders that test_decoders grows
 DECODERS = {
     "granite": (
@@ -130,7 +129,14 @@ DECODERS = {
     "olmo": (transformers.OlmoConfig, DECODER),
     "olmo3": (transformers.Olmo3Config, dict(DECODER, sliding_window=6)),
 }
-ALL = {**CONFIGS, **MORE, **SHAPED, **DECODERS, **SPARSE}
+# encoder-decoders that test_encoder_decoders grows
+SEQUENCES = {
+    "t5": (
+        transformers.T5Config,
+        dict(vocab_size=61, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_decoder_layers=3, num_heads=4),
+    ),
+}
+ALL = {**SEQUENCES, **CONFIGS, **MORE, **SHAPED, **DECODERS, **SPARSE}
 MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe")
 DENSE = tuple(family for family in CONFIGS if family not in MIXTURES)
 ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
@@ -138,7 +144,7 @@ STEMS = dict(
     bert="Bert", roberta="Roberta", distilbert="DistilBert", gpt2="GPT2", gpt_neox="GPTNeoX", opt="OPT", llama="Llama",
     mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", gemma="Gemma", gemma2="Gemma2", olmo2="Olmo2", phi="Phi",
     granite="Granite", smollm3="SmolLM3", starcoder2="Starcoder2", stablelm="StableLm", olmo="Olmo", olmo3="Olmo3",
-    bloom="Bloom", mpt="Mpt", gptj="GPTJ", codegen="CodeGen", glm="Glm", glm4="Glm4", phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
+    t5="T5", bloom="Bloom", mpt="Mpt", gptj="GPTJ", codegen="CodeGen", glm="Glm", glm4="Glm4", phi3="Phi3", gpt_bigcode="GPTBigCode", falcon="Falcon",
     mixtral="Mixtral", qwen2_moe="Qwen2Moe", qwen3_moe="Qwen3Moe", electra="Electra", mpnet="MPNet",
     eurobert="EuroBert", albert="Albert", camembert="Camembert",
 ) | {
@@ -152,7 +158,9 @@ STEMS = dict(
 
 def language_model(family: str) -> str:
     """The class with a language-model head."""
-    return STEMS[family] + {"gpt2": "LMHeadModel"}.get(family, "ForMaskedLM" if family in ENCODERS else "ForCausalLM")
+    return STEMS[family] + {"gpt2": "LMHeadModel", "t5": "ForConditionalGeneration"}.get(
+        family, "ForMaskedLM" if family in ENCODERS else "ForCausalLM"
+    )
 
 
 for _family in ALL:

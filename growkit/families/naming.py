@@ -16,6 +16,7 @@ from growkit.maps.notation import Dimension, parse
 
 _NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
 SEQUENCES = ("ForConditionalGeneration",)  # classes whose decoder reads what an encoder made of another text
+ENCODERS = ("EncoderModel", "ForTokenClassification")  # of such families, classes that have the encoder alone
 _FIRST_WORDS = {"gamma": "weight", "beta": "bias"}  # BERT's first files, of norms
 
 

@@ -17,7 +17,6 @@ from growkit.families.stock_config import stock_value
 from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
-_SPARSE, _DENSE = {"expert", "shared", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,38 +237,7 @@ class Family(TensorNames):
             raise CheckpointError(f"config.json should list layers under {keys.dense_layers!r}, not {dense!r}")
         return layer not in dense and (layer + 1) % self.number(config, keys.sparse_step) == 0
 
-    def lacking(self, names: Iterable[str], layers: int, config: Mapping[str, Any] | None = None) -> list[str]:
-        """Stems of the weights that a base model of so many layers needs and that are not among the names.
-
-        config: which layers have experts, and how many; without it, all have, and one is enough.
-        """
-        there = {self.stem(name) for name in names}
-        weights = [name for name in self.tensors if not name.endswith("bias")]
-        in_layers = [name for name in weights if "{layer}" in name]
-        experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
-        needed = []
-        stacks = {stack: count for stack, count in self.layer_counts(config, layers).items()}
-        lacked = tuple(stack for stack in self.stacks if not any(name.startswith(stack) for name in there))
-        for layer in range(max(stacks.values())):
-            other = _DENSE if self.is_sparse(config or {}, layer) else _SPARSE
-            for name in in_layers:
-                if (layer == 0 and name in self.first_lacks) or (layer and name in self.first_only):
-                    continue
-                if layer >= next(count for stack, count in stacks.items() if name.startswith(stack)):
-                    continue
-                if not self._words(name) & other and self._is_stored(name, config):
-                    numbers = range(experts) if "{expert}" in name else (0,)
-                    at = name.replace("{layer}", str(layer))
-                    needed += [at.replace("{expert}", str(number)) for number in numbers]
-        needed += [self.embedding, *(name for name in weights if self.tensors[name] == "~/hidden")]
-        return [name for name in needed if name not in there and not name.startswith(lacked)]
-
-    def layer_counts(self, config: Mapping[str, Any] | None, layers: int) -> dict[str, int]:
-        """How many layers each stack of a model has, by the stem before them; "" for the only one, which has `layers`."""
-        counts = {stack: self.value(config, key) if config else None for stack, key in self.stacks.items()}
-        return {stack: count or layers for stack, count in counts.items()} or {"": layers}
-
-    def _is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
+    def is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
         """Whether a model of this config has a tensor; without a config, those that only some models have are none."""
         if config is not None and any(self.value(config, self.keys(axis)[0]) is None for axis in self._ranks(template)):
             return False  # DeepSeek's query without a low-rank latent
@@ -280,12 +248,12 @@ class Family(TensorNames):
 
     def _ranks(self, template: str) -> set[str]:
         """Axes of a tensor whose size may be null in a config: then there is no such tensor."""
-        return self._words(template) & {"q_rank"}
+        return self.words(template) & {"q_rank"}
 
     def norms_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether a norm runs over q and k in a config's model; in some families a setting says so."""
         stored = [name for name, axes in self.tensors.items() if axes.startswith("~") and "query_dim" in axes]
-        return self.norms.on_heads and all(self._is_stored(name, config) for name in stored)
+        return self.norms.on_heads and all(self.is_stored(name, config) for name in stored)
 
     def holds_experts(self, name: str) -> bool:
         """Whether a tensor is of experts, one of them or all: then a token passes only the share that it takes."""
@@ -293,7 +261,7 @@ class Family(TensorNames):
         stacked = first.axes == ("expert",) and any(other.role == WRITE for other in others)
         return stacked or self.of_each_expert(name)
 
-    def _words(self, template: str) -> set[str]:
+    def words(self, template: str) -> set[str]:
         """The axes of a tensor, those in its name included."""
         axes = {axis for dimension in parse(self.tensors[template]) for axis in dimension.axes}
         return axes | ({"expert"} if "{expert}" in template else set())

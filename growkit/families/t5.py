@@ -1,5 +1,6 @@
 """T5: an encoder and a decoder of pre-RMSNorm layers, whose positions are a bias of the first one. Data only."""
 
+from growkit.families.modules import linear
 from growkit.families.schema import RMS, Family, Norms
 
 
@@ -51,6 +52,10 @@ def _t5(model_type: str, stem: str, tied: bool) -> Family:
             "encoder.final_layer_norm.weight": "~hidden",
             "decoder.final_layer_norm.weight": "~/hidden",
             "lm_head.weight": "vocab /hidden",
+            **linear("classification_head.dense", "pooled", "hidden"),
+            **linear("classification_head.out_proj", "label", "pooled"),
+            **linear("classifier", "label", "hidden"),
+            **linear("qa_outputs", "label", "hidden"),
         },
         norms=Norms(kind=RMS),
         causal=False,
