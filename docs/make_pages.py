@@ -22,9 +22,9 @@ COMMANDS, TREE = "the commands", "the tree"
 WIDTH, MARGIN = 108, 24  # of the tree, and where its sentences begin
 
 
-def replaced(page: str, what: str, content: str) -> str:
+def replaced(page: str, what: str, content: str, maker: str = "docs/make_pages.py") -> str:
     """A page with what stands between its two marks replaced. Raises ValueError where it has no such marks."""
-    begin, end = f"<!-- {what}: made by docs/make_pages.py -->", f"<!-- end of {what} -->"
+    begin, end = f"<!-- {what}: made by {maker} -->", f"<!-- end of {what} -->"
     before, mark, rest = page.partition(begin)
     _, closing, after = rest.partition(end)
     if not mark or not closing:

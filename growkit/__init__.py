@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; at run time the same na
     from growkit.api import (
         apply,
         chain,
+        check_family,
         delta,
         evaluate,
         fuse,
@@ -53,6 +54,7 @@ __all__ = [
     "aki",
     "apply",
     "chain",
+    "check_family",
     "delta",
     "evaluate",
     "expand",

@@ -194,7 +194,7 @@ PLAIN = dict(attention_bias=False, mlp_bias=False)
 REFUSED = [  # family of a, its settings, options, part of the sentence
     ("gemma", {}, "", "'a' is a gemma, for which transformers has no mixture of experts that computes the same"),
     ("bert", {}, "", "growkit upcycles llama -> mixtral, mistral -> mixtral, qwen2 -> qwen2_moe, qwen3 -> qwen3_moe"),
-    ("mixtral", {}, "", "'a' is a mixture of experts already (mixtral); upcycle takes dense models"),
+    ("mixtral", {}, "", "'a' is a mixture of experts already (mixtral); upcycle takes dense models, and growkit grow"),
     ("llama", dict(attention_bias=True), "", "tensor 'model.layers.0.self_attn.k_proj.bias' of 'a' has no place in a mixtral"),
     ("llama", dict(mlp_bias=True), "", "has no place in a mixtral, which knows no such bias"),
     ("mistral", {}, "--experts 1", "--experts 1 is a dense model with a router"),

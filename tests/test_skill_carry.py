@@ -156,13 +156,16 @@ def test_a_lora_of_peft_is_carried_too(bench):
     refused("apply", bench / "base", "both-carried", "-o", "no", says="'both-carried' was made for 'grown'")
 
 
-def test_what_is_not_exact_is_said(bench):
+def test_what_is_not_exact_or_stays_behind_is_said(bench):
     growkit.stack(bench / "base", "deep", layers=6)
     shown = run("skill", "carry", bench / "base", bench / "one", "deep", "-o", "carried")
     assert shown.exit_code == 0 and "skill of rank 3 on 42 weights; the growth is approximate" in shown.stdout
     assert "measure it with growkit eval --adapter" in " ".join(shown.stdout.split())
-    said = json.loads(run("skill", "carry", bench / "base", bench / "one", "deep", "-o", "again", "--json").stdout)
+    shutil.copytree(bench / "one", "gated")
+    Path("gated/gate.json").write_text("{}")
+    said = json.loads(run("skill", "carry", bench / "base", "gated", "deep", "-o", "again", "--json").stdout)
     assert (said["kind"], said["exactness"], said["weights"]) == ("skill", "approximate", 42)
+    assert "its gate stays behind" in said["notes"][1] and not Path("again/gate.json").exists()
 
 
 def dora():

@@ -391,7 +391,7 @@ def test_the_arithmetic_of_mixtral():
 def test_a_config_that_says_little_is_read_as_the_dense_class_reads_it(family):
     """What config.json leaves out is the dense class's default, not the sparse one's."""
     row, (kind, sizes) = ROW[family], tiny.CONFIGS[family]
-    little = {key: sizes[key] for key in tiny.DECODER if key != "max_position_embeddings"}
+    little = {key: sizes[key] for key in tiny.CONFIGS["qwen2"][1] if key != "max_position_embeddings"}
     said = {"model_type": family, **little} | ({"head_dim": 8} if family == "qwen3" else {})
     with torch.device("meta"):
         model = getattr(transformers, tiny.language_model(family))(kind.from_dict(said))

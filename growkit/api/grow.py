@@ -31,6 +31,14 @@ def grow(
     kv_heads: w.KvHeads = None,
     head_dim: w.HeadDim = None,
     ffn: w.Ffn = None,
+    experts: w.Experts = None,
+    top_k: w.TopK = None,
+    text: Annotated[
+        w.PathLike | None,
+        Option(
+            help="With --experts: a text; experts that do more for it get more copies.", panel=w.SIZES, metavar="FILE"
+        ),
+    ] = None,
     layers: w.Layers = None,
     depth: w.DepthHow = "stack",
     overlap: w.Overlap = None,
@@ -41,6 +49,7 @@ def grow(
     method: w.WidthMethod = "fpi",
     mapping: w.Mapping = "cyclic",
     noise: w.Noise = None,
+    keep: w.Keep = None,
     seed: w.Seed = 0,
     dtype: w.Dtype = None,
     optimizer: w.StateBeside = "auto",
@@ -58,16 +67,25 @@ def grow(
 
     source: folder, .safetensors file or hub id. like: instead of sizes, those of another model of the same family. The
     sizes, method, mapping and noise are those of `widen`; layers, and depth with what places them, the layers and
-    method of `stack`. Result and errors as of `widen`.
+    method of `stack`. experts, top_k: of a mixture, copies of the experts it has, and how many a token takes then.
+    text: a file; the experts that do more for it get more copies (loads the model). Result and errors as of `widen`.
     """
+    from growkit.errors import RequestError
     from growkit.growth.prepare import Options
     from growkit.growth.request import grow_recipe
     from growkit.growth.spelling import size_in_bytes
 
+    copies = None
+    if text is not None:
+        if experts is None:
+            raise RequestError("--text is for more experts: give --experts too")
+        from growkit.models.expert_use import copies_for  # loads transformers
+
+        copies = copies_for(source, text, experts, seed)
     request = grow_recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, layers=layers, depth=depth,
         overlap=overlap, after=after, every=every, block=block, slices=slices, method=method, mapping=mapping,
-        noise=noise, seed=seed, dtype=dtype, like=like,
+        noise=noise, keep=keep, seed=seed, dtype=dtype, like=like, experts=experts, top_k=top_k, copies=copies,
     )  # fmt: skip
     options = Options(
         shard_bytes=size_in_bytes(shard_size), force=force, optimizer=optimizer, allow_nonfinite=allow_nonfinite,

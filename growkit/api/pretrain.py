@@ -28,15 +28,6 @@ Warmup = Annotated[
         within=(0, limits.STEPS),
     ),
 ]
-Multipliers = Annotated[
-    str,
-    Option(
-        help="exact, relax:N or off: a grown checkpoint keeps what lr_multipliers.json says; lets it fall to 1 over N"
-        " steps; begins without it.",
-        panel=r.RATE,
-        metavar="HOW",
-    ),
-]
 Balance = Annotated[
     float | None,
     Option(
@@ -84,7 +75,8 @@ def pretrain(
     beta2: r.Beta2 = 0.95,
     eps: r.Eps = 1e-8,
     clip: r.Clip = 1.0,
-    multipliers: Multipliers = "exact",
+    optimizer: r.OptimizerName = "adamw",
+    multipliers: r.Multipliers = "exact",
     teacher: r.Teacher = None,
     teacher_steps: r.TeacherSteps = None,
     teacher_until: r.TeacherUntil = None,

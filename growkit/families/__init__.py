@@ -1,65 +1,29 @@
 """The families growkit knows, by model_type. They know names and axes; ignorant of values, maps and files."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from growkit.errors import CheckpointError
-from growkit.families import (
-    albert,
-    bert,
-    deberta,
-    deepseek,
-    electra,
-    eurobert,
-    fused,
-    glm,
-    gpt,
-    gpt_oss,
-    gptj,
-    granitemoe,
-    layer_normed,
-    llama,
-    llama_kin,
-    modernbert,
-    moe,
-    mpnet,
-    nomic_bert,
-    olmo,
-    roberta,
-    t5,
-)
+from growkit.families.not_grown import NOT_GROWN
 from growkit.families.schema import Family
 
-_FILES = (
-    bert,
-    gpt,
-    llama,
-    fused,
-    gptj,
-    glm,
-    moe,
-    granitemoe,
-    gpt_oss,
-    deepseek,
-    roberta,
-    electra,
-    mpnet,
-    eurobert,
-    albert,
-    deberta,
-    nomic_bert,
-    llama_kin,
-    layer_normed,
-    olmo,
-    modernbert,
-    t5,
-)
-FAMILIES: dict[str, Family] = {f.model_type: f for file in _FILES for f in file.FAMILIES}
+# a file of tables each
+_TABLES = (
+    "bert", "gpt", "llama", "fused", "gptj", "glm", "moe", "granitemoe", "gpt_oss", "deepseek", "roberta",
+    "electra", "ernie", "mpnet", "eurobert", "albert", "deberta", "nomic_bert", "llama_kin", "layer_normed",
+    "olmo", "gemma3", "exaone4", "cohere", "gpt_neo", "modernbert", "t5", "vit", "clip", "siglip",
+)  # fmt: skip
+FAMILIES: dict[str, Family] = {
+    family.model_type: family for name in _TABLES for family in import_module(f"{__name__}.{name}").FAMILIES
+}
 
 
 def family_named(model_type: object) -> Family:
     """The family of a config's model_type. Raises CheckpointError for one growkit does not have a table for."""
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None and isinstance(model_type, str) and model_type in NOT_GROWN:
+        raise CheckpointError(f"growkit does not grow {model_type}: {NOT_GROWN[model_type]}")
     if family is None:
         raise CheckpointError(
             f"model_type {model_type!r} is not a family growkit knows; it knows {', '.join(sorted(FAMILIES))}"
@@ -70,4 +34,9 @@ def family_named(model_type: object) -> Family:
 def vocabulary_size(config: Mapping[str, Any]) -> int:
     """How many rows the token embedding of a config's model has. Raises CheckpointError where it does not say so."""
     family = family_named(config.get("model_type"))
+    if family.reads_pixels:
+        raise CheckpointError(
+            f"a {family.model_type} reads images, and has no vocabulary: growkit inspects, grows, merges and verifies it;"
+            " what reads text is for language models"
+        )
     return family.number(config, family.sizes["vocab"])

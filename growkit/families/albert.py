@@ -55,6 +55,8 @@ ALBERT = Family(
     ),
     buffers=("embeddings.position_ids", "embeddings.token_type_ids"),
     refused={"inner_group_num": (1, "only groups of one layer are understood, as every published ALBERT has them")},
+    small={"num_hidden_layers": 3, "num_hidden_groups": 1},
+    variants=({"embedding_size": 24}, {"num_hidden_layers": 4, "num_hidden_groups": 2}),
 )
 
 FAMILIES = (ALBERT,)

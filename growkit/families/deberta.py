@@ -93,6 +93,19 @@ DEBERTA_V2 = Family(
         )
     },
     refused={"conv_groups": (1, "each group of a convolution's channels reads its own alone")},
+    small={
+        "type_vocab_size": 2,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "pos_att_type": ["c2p", "p2c"],
+    },
+    variants=(
+        {"embedding_size": 24},
+        {"conv_kernel_size": 3},
+        {"embedding_size": 24, "legacy": False, "share_att_key": True, "position_biased_input": False},
+        {"pos_att_type": ["p2c"], "norm_rel_ebd": "none", "attention_head_size": 6, "position_buckets": -1},
+    ),
 )
 
 FAMILIES = (DEBERTA_V2,)

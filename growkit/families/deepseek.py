@@ -5,12 +5,13 @@ DeepSeek's attention reads low-rank latents: of a head one part has no positions
 all heads), and values have a width of their own.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from growkit.families.keys import Keys
 from growkit.families.llama import ATTENTION, HEAD_NORM
 from growkit.families.modules import linear
-from growkit.families.moe import EXPERTS, FUSED, feed_forward, mixture
+from growkit.families.moe import EXPERTS, FUSED, TOP_K, feed_forward, mixture
 from growkit.families.schema import RMS, ExpertKeys, Norms, Rotary
 
 _MIXED = {
@@ -26,9 +27,34 @@ _SIZES: dict[str, Keys] = {
     "expert": "n_routed_experts",
     "shared": "n_shared_experts",
 }
-_EXPERTS = ExpertKeys(top_k="num_experts_per_tok", first_dense="first_k_dense_replace", fused=FUSED)
+_EXPERTS = ExpertKeys(
+    top_k=TOP_K,
+    first_dense="first_k_dense_replace",
+    gates="sigmoid",
+    divided="norm_topk_prob",
+    scale="routed_scaling_factor",
+    groups=("n_group", "topk_group"),
+    fused=FUSED,
+)
 
 _NORMED = ({"use_qk_norm": (True,)},)
+_SMALL: dict[str, Any] = {
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "n_group": 2,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.7,
+}
+_SMALL_LATENT: dict[str, Any] = {
+    **_SMALL,
+    "num_key_value_heads": 4,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "kv_lora_rank": 12,
+    "q_lora_rank": 10,
+}
 GLM4_MOE = mixture(
     "glm4_moe",
     "Glm4Moe",
@@ -48,6 +74,8 @@ GLM4_MOE = mixture(
         "first_k_dense_replace": 1,
         "use_qk_norm": False,
     },
+    small={**_SMALL, "head_dim": 8, "attention_bias": True, "use_qk_norm": True},
+    variants=({"use_qk_norm": False, "attention_bias": False},),
 )
 
 _HEAD = "(head: head nope_dim | head rope_dim)"  # of each head both parts
@@ -70,7 +98,6 @@ _LATENT_SIZES: dict[str, Keys] = {
     "rope_dim": "qk_rope_head_dim",
 }
 _LATENT_FACTS: dict[str, Any] = dict(
-    experts=_EXPERTS,
     rotary=None,  # what turns never grows
     grouped_where={"kv_lora_rank": None},  # a latent makes a key and a value for each head
     stored_where={"layers.{layer}.self_attn.q_proj.weight": ({"q_lora_rank": (None,)},)},
@@ -97,6 +124,8 @@ DEEPSEEK_V2 = mixture(
     "DeepseekV2",
     {**{name: axes for name, axes in _MIXED.items() if name != _CHOOSING}, **_LATENT, **_BIASES},
     _LATENT_SIZES,
+    # the class does not read norm_topk_prob
+    experts=replace(_EXPERTS, gates="all", divided=False, grouped_where={"topk_method": "group_limited_greedy"}),
     hidden_by_heads=True,
     defaults={
         **_LATENT_DEFAULTS,
@@ -108,12 +137,15 @@ DEEPSEEK_V2 = mixture(
         "num_key_value_heads": None,
     },
     **_LATENT_FACTS,
+    small={**_SMALL_LATENT, "attention_bias": True, "mlp_bias": True, "topk_method": "group_limited_greedy"},
+    variants=({"q_lora_rank": None, "topk_method": "greedy", "attention_bias": False, "mlp_bias": False},),
 )
 DEEPSEEK_V3 = mixture(
     "deepseek_v3",
     "DeepseekV3",
     {**_MIXED, **_LATENT},
     _LATENT_SIZES,
+    experts=_EXPERTS,
     defaults={
         **_LATENT_DEFAULTS,
         "n_routed_experts": 256,
@@ -122,6 +154,8 @@ DEEPSEEK_V3 = mixture(
         "num_key_value_heads": 128,
     },
     **_LATENT_FACTS,
+    small={**_SMALL_LATENT, "attention_bias": True},
+    variants=({"q_lora_rank": None, "attention_bias": False},),
 )
 
 FAMILIES = (GLM4_MOE, DEEPSEEK_V2, DEEPSEEK_V3)

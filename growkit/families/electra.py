@@ -51,6 +51,7 @@ ELECTRA = Family(
         "summary_use_proj": (True, "its multiple-choice head then reads the stream without a layer of its own"),
         "add_cross_attention": (False, "its cross-attention reads another model's hidden axis"),
     },
+    variants=({"embedding_size": 24},),
 )
 
 FAMILIES = (ELECTRA,)

@@ -21,6 +21,8 @@ EUROBERT = llama_like(
     packs=False,
     hidden_by_heads=True,
     prefixes=("model.",),
+    small={"attention_bias": True, "mlp_bias": True},
+    variants=({"attention_bias": False, "mlp_bias": False, "head_dim": 8},),
 )
 
 FAMILIES = (EUROBERT,)

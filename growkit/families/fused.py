@@ -62,6 +62,7 @@ GPT_BIGCODE = Family(
     defaults={"n_inner": None, "scale_attn_weights": True, "multi_query": True},
     buffers=("h.{layer}.attn.bias", "h.{layer}.attn.masked_bias"),
     refused={"add_cross_attention": (False, "its cross-attention reads another model's hidden axis")},
+    variants=({"multi_query": False}, {"scale_attn_weights": False}),
 )
 
 BLOOM = Family(
@@ -137,6 +138,7 @@ MPT = Family(
         "": ((), ("head",), SLOPES),
         "attn_config.clip_qkv": ((None,), ("head_dim",), "queries and keys would be clipped at other values"),
     },
+    small={"n_heads": 3},
 )
 
 _TWO_NORMS = {"new_decoder_architecture": (True,), "num_ln_in_parallel_attn": (None, 2)}
@@ -202,6 +204,13 @@ FALCON = Family(
         "parallel_attn": True,
         "alibi": False,
     },
+    small={"bias": True, "new_decoder_architecture": True},
+    variants=(
+        {"new_decoder_architecture": False, "bias": False},
+        {"new_decoder_architecture": False, "multi_query": False, "num_kv_heads": None},
+        {"new_decoder_architecture": False, "parallel_attn": False},
+        {"num_ln_in_parallel_attn": 1},
+    ),
 )
 
 FAMILIES = (PHI3, GPT_BIGCODE, BLOOM, MPT, FALCON)

@@ -45,6 +45,8 @@ GPT2 = Family(
     buffers=("h.{layer}.attn.bias", "h.{layer}.attn.masked_bias"),
     by_number=("scale_attn_by_inverse_layer_idx",),
     refused={"add_cross_attention": (False, "its cross-attention reads another model's hidden axis")},
+    small={"n_inner": None},
+    variants=({"n_inner": 40}, {"scale_attn_weights": False}),
 )
 
 GPT_NEOX = Family(
@@ -90,6 +92,8 @@ GPT_NEOX = Family(
         "layers.{layer}.attention.masked_bias",
         "layers.{layer}.attention.rotary_emb.inv_freq",
     ),
+    small={"rotary_pct": 0.7},
+    variants=({"use_parallel_residual": False, "attention_bias": False}, {"rotary_pct": 1.0}),
 )
 
 OPT = Family(
@@ -134,6 +138,7 @@ OPT = Family(
         "_remove_final_layer_norm": (False, "its tied head has no norm before it that could carry the correction"),
         "layer_norm_elementwise_affine": (True, "norms without gains cannot carry the tied head's correction"),
     },
+    variants=({"enable_bias": False},),
 )
 
 PHI = Family(
@@ -178,6 +183,8 @@ PHI = Family(
     ),
     buffers=("layers.{layer}.self_attn.rotary_emb.inv_freq",),
     refused={"qk_layernorm": (False, "no published Phi checkpoint has query and key LayerNorms to check against")},
+    small={"partial_rotary_factor": 0.7},
+    variants=({"partial_rotary_factor": 1.0, "head_dim": 8},),
 )
 
 FAMILIES = (GPT2, GPT_NEOX, OPT, PHI)

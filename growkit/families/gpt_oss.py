@@ -22,7 +22,7 @@ GPT_OSS = mixture(
         f"{_BLOCK}.experts.down_proj_bias": "expert hidden",
     },
     {"expert": "num_local_experts"},
-    experts=ExpertKeys(top_k=TOP_K, fused={f"{_BLOCK}.router.weight": (f"{_BLOCK}.router.weight",)}),
+    experts=ExpertKeys(top_k=TOP_K, gates="taken", fused={f"{_BLOCK}.router.weight": (f"{_BLOCK}.router.weight",)}),
     rotary=Rotary(base=150000.0, kind="yarn"),
     windows=AttentionWindows(layer_cycle=("sliding_attention", "full_attention")),
     switches={"attention_bias": "layers.{layer}.self_attn.q_proj.bias"},
@@ -33,6 +33,7 @@ GPT_OSS = mixture(
         "num_experts_per_tok": 4,
         "sliding_window": 128,
     },
+    small={"sliding_window": 4, "swiglu_limit": 0.5},
 )
 
 FAMILIES = (GPT_OSS,)

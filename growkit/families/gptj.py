@@ -53,6 +53,7 @@ GPTJ = Family(
         ("*", "GPTJForCausalLM"),
     ),
     **_FACTS,
+    small={"rotary_dim": 4},
 )
 
 CODEGEN = Family(
@@ -68,6 +69,7 @@ CODEGEN = Family(
         ("*", "CodeGenForCausalLM"),
     ),
     **_FACTS,
+    small={"rotary_dim": 4},
 )
 
 FAMILIES = (GPTJ, CODEGEN)

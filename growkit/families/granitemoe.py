@@ -17,6 +17,7 @@ GRANITEMOE = mixture(
     {"expert": "num_local_experts"},
     experts=ExpertKeys(
         top_k=TOP_K,
+        gates="taken",
         fused={
             f"{_BLOCK}.experts.gate_up_proj": (f"{_BLOCK}.input_linear.weight",),
             f"{_BLOCK}.experts.down_proj": (f"{_BLOCK}.output_linear.weight",),
@@ -30,6 +31,12 @@ GRANITEMOE = mixture(
         "num_local_experts": 8,
         "num_experts_per_tok": 2,
         "attention_multiplier": 1.0,
+    },
+    small={
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 0.5,
+        "residual_multiplier": 0.7,
+        "attention_multiplier": 0.3,
     },
 )
 

@@ -44,6 +44,15 @@ _COMMON: dict[str, Any] = dict(
     heads=("decoder.weight",),
     tied=True,
     packs=False,
+    small={
+        "local_attention": 6,
+        "norm_bias": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "classifier_bias": True,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 1),
+    },
+    variants=({"norm_bias": False, "attention_bias": False, "mlp_bias": False},),
     prefixes=("model.",),
     switches={
         "attention_bias": f"{_LAYER}.attn.Wo.bias",

@@ -66,6 +66,7 @@ _QWEN_EXPERTS = ExpertKeys(
     top_k=TOP_K,
     sparse_step="decoder_sparse_step",
     dense_layers="mlp_only_layers",
+    divided="norm_topk_prob",
     fused=FUSED,
 )
 
@@ -74,10 +75,11 @@ MIXTRAL = mixture(
     "Mixtral",
     {**_no_biases(ATTENTION), **_MIXTRAL},
     {"expert": "num_local_experts"},
-    experts=ExpertKeys(top_k=TOP_K, fused=_fused("block_sparse_moe", "w1", "w3", "w2")),
+    experts=ExpertKeys(top_k=TOP_K, divided=True, fused=_fused("block_sparse_moe", "w1", "w3", "w2")),
     hidden_by_heads=False,
     rotary=Rotary(base=1e6),
     defaults={"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},
+    small={"sliding_window": 6},
 )
 QWEN2_MOE = mixture(
     "qwen2_moe",
@@ -97,6 +99,8 @@ QWEN2_MOE = mixture(
         "mlp_only_layers": [],
         "use_sliding_window": False,
     },
+    small={"norm_topk_prob": True, "mlp_only_layers": [1]},  # the middle layer has no experts
+    variants=({"norm_topk_prob": False},),
 )
 QWEN3_MOE = mixture(
     "qwen3_moe",
@@ -115,6 +119,13 @@ QWEN3_MOE = mixture(
         "mlp_only_layers": [],
         "use_sliding_window": False,
     },
+    small={
+        "head_dim": 8,
+        "norm_topk_prob": True,
+        "attention_bias": True,
+        "decoder_sparse_step": 2,
+    },  # only the middle layer has
+    variants=({"norm_topk_prob": False, "decoder_sparse_step": 1},),
 )
 
 OLMOE = mixture(
@@ -122,7 +133,7 @@ OLMOE = mixture(
     "Olmoe",
     {**ATTENTION, **NORM_OVER_HEADS, **EXPERTS},
     {"expert": Either("num_experts", "num_local_experts")},
-    experts=ExpertKeys(top_k=TOP_K, fused=FUSED),
+    experts=ExpertKeys(top_k=TOP_K, divided="norm_topk_prob", fused=FUSED),
     norms=Norms(kind=RMS, on_heads=True),
     own_head_dim=False,
     forbids={"clip_qkv": ((None,), ("head_dim",), "more slots need larger queries and keys, which it would clip")},

@@ -88,10 +88,10 @@ class TensorNames:
 
     def template(self, name: str) -> str:
         """A stored name as the tables have it: without prefix, "{layer}" for its number and "{expert}" for a second one,
-        where the table does not have that as it is.
+        where the table does not have either as it is.
         """
-        _, layered, template = _stem_and_templates(name, self.prefixes)
-        return layered if layered in self.tensors else template
+        stem, layered, template = _stem_and_templates(name, self.prefixes)
+        return stem if stem in self.tensors else layered if layered in self.tensors else template
 
     def prefix_of(self, names: Iterable[str]) -> str:
         """The prefix that these names have, those of them that have one; "" where none has."""
@@ -100,7 +100,8 @@ class TensorNames:
 
     def layer_of(self, name: str) -> int | None:
         """The layer number in a tensor's name, or None."""
-        match = _NUMBER.search(self.stem(name))
+        stem = self.stem(name)
+        match = None if stem in self.tensors else _NUMBER.search(stem)
         return int(match[0]) if match else None
 
     def in_layer(self, name: str, layer: int) -> str:
@@ -113,6 +114,12 @@ class TensorNames:
         stem, layer = self.stem(name), self.layer_of(name)
         held = self.stored_as.get(self.template(name), ())
         return tuple(name[: len(name) - len(stem)] + own.replace("{layer}", str(layer)) for own in held) or (name,)
+
+    def of_expert(self, name: str, number: int) -> str:
+        """The same tensor's name of another expert; its name has an expert's number."""
+        stem = self.stem(name)
+        start, end = [match.span() for match in _NUMBER.finditer(stem)][1]
+        return f"{name[: len(name) - len(stem)]}{stem[:start]}{number}{stem[end:]}"
 
     def of_each_expert(self, name: str) -> bool:
         """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""

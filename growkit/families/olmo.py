@@ -9,6 +9,7 @@ OLMO = llama_like(
     {name: axes for name, axes in DECODER.items() if "norm." not in name},
     norms=Norms(kind=LAYER),
     forbids={"clip_qkv": ((None,), ("head_dim",), "its queries would be scaled, and are clipped as they were")},
+    variants=({"attention_bias": True, "num_key_value_heads": 4}, {"clip_qkv": 0.5}),
 )
 OLMO3 = llama_like(
     "olmo3",
@@ -17,6 +18,8 @@ OLMO3 = llama_like(
     norms=OLMO2.norms,
     rotary=Rotary(by_type={"full_attention": "rope_theta", "sliding_attention": "rope_theta"}),
     windows=AttentionWindows(listed=("layer_types",)),
+    small={"sliding_window": 6},
+    variants=({"attention_bias": True},),
 )
 
 FAMILIES = (OLMO, OLMO3)

@@ -67,10 +67,12 @@ def _t5(model_type: str, stem: str, tied: bool) -> Family:
         copies=dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), "shared.weight"),
         tied=tied,
         head_scaled="scale_decoder_outputs",
-        score_keys={"model_type": None},  # scores are never divided by sqrt(head_dim)
+        scaled_scores=False,
         stacks={"encoder.": "num_layers", "decoder.": "num_decoder_layers"},
         first_only=_BIASES,
         stored_where={name: ({"is_gated_act": (gated,)},) for name, gated in _GATED.items()},
+        small={"d_kv": 8, "eos_token_id": 1},
+        variants=({"feed_forward_proj": "gated-gelu"}, {"num_decoder_layers": 2, "scale_decoder_outputs": False}),
         prefixes=("transformer.",),
         architectures=(
             ("decoder.final_layer_norm.weight", f"{stem}ForConditionalGeneration"),

@@ -118,7 +118,10 @@ def upcycling_of(label: str, model_type: str) -> Upcycling:
         if row.source == model_type:
             return row
     if any(row.target == model_type for row in ROWS):
-        raise RequestError(f"{label!r} is a mixture of experts already ({model_type}); upcycle takes dense models")
+        raise RequestError(
+            f"{label!r} is a mixture of experts already ({model_type}); upcycle takes dense models, and growkit grow"
+            " --experts gives a mixture more experts"
+        )
     known = ", ".join(f"{row.source} -> {row.target}" for row in ROWS)
     raise RequestError(
         f"{label!r} is a {model_type}, for which transformers has no mixture of experts that computes the same around"

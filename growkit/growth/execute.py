@@ -100,7 +100,7 @@ def _as_stored(tensor: TensorPlan, sources: Sequence[Source], start: int) -> Str
         return sources[part.source].stretch(part.name, 0, tensor.shape[0], tensor.dtype) if rule.is_copy else None
     rows = slice(start, start + rule.block_rows)
     index = rule.rows.index[rows]
-    plain = rule.columns.unchanged and rule.offset == 0 and (np.diff(index) == 1).all()
+    plain = rule.among is None and rule.columns.unchanged and rule.offset == 0 and (np.diff(index) == 1).all()
     if not rule.is_copy and not (plain and rule.rows.keeps(rows)):
         return None
     if rule.each:

@@ -14,7 +14,7 @@ from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.layers import layer_line, layer_map
 from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan, TensorPlan
-from growkit.growth.request import Recipe
+from growkit.growth.request import SHRINK_PERTURB, Recipe
 from growkit.growth.rules import Growth
 from growkit.growth.source_headers import (
     FLOATS,
@@ -29,6 +29,7 @@ from growkit.growth.source_headers import (
 )
 from growkit.growth.tensors import TensorPlans
 from growkit.growth.width.choose import choose_maps
+from growkit.growth.width.more_experts import MoreExperts, routing
 from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.side_by_side import MODES, added_sizes, side_by_side_lines, side_by_side_maps
 from growkit.growth.width.sizes import (
@@ -44,7 +45,7 @@ from growkit.maps.axis import AxisMap
 from growkit.maps.exactness import Exactness
 from growkit.maps.notation import KEPT
 
-METHODS, MAPPINGS = ("fpi", "aki"), ("cyclic", "random")
+METHODS, MAPPINGS = ("fpi", "aki", SHRINK_PERTURB), ("cyclic", "random")
 
 
 def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
@@ -56,6 +57,15 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     _check_recipe(recipe, len(sources))
     family = one_family(sources, "become one")
     sizes = [read_sizes(family, source.config) for source in sources]
+    if family.reads_pixels and recipe.mode is not None:
+        raise RequestError(
+            f"{sources[0].label!r} is a {family.model_type}, which reads images; growkit fuses language models, and widens,"
+            " stacks and merges this one"
+        )
+    if family.is_moe and recipe.method == SHRINK_PERTURB:
+        raise RequestError(
+            f"--method {SHRINK_PERTURB} is for dense models; {sources[0].label!r} is a mixture, whose routers would part"
+        )
     if family.is_moe and recipe.mode is not None:
         raise RequestError(
             f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router"
@@ -102,7 +112,7 @@ def _widths(
     family: Family, sources: Sequence[Headers], sizes: Sequence[Sizes], recipe: Recipe
 ) -> tuple[list[Growth], dict[str, Any], list[AxisPlan], list[str]]:
     """How each source's axes grow, the config that comes of it, and what a plan says of it."""
-    growths, configs, lines = [], [], []
+    growths, configs, lines, routed = [], [], [], MoreExperts()
     identical = len({source.origin or source.label for source in sources}) == 1
     if recipe.mode == "side-by-side":
         new = added_sizes(family, sources, sizes)
@@ -121,6 +131,9 @@ def _widths(
             lines.append(line)
             configs.append(target_config(family, source.config, new))
             write_rotary(family, configs[-1], rotary)
+            if family.is_moe:
+                routed = routing(family, source.config, size["expert"], new["expert"], recipe)
+                configs[-1] |= routed.settings
     share = 1.0 / len(sources) if recipe.mode == "side-by-side" else 1.0
     for source, maps, size in zip(sources, all_maps, sizes):
         check_tied_head(family, source, not maps["hidden"].is_identity)
@@ -134,6 +147,7 @@ def _widths(
                 architecture=architecture,
                 share=share,
                 head_scale=_head_scale(family, source.config, architecture, maps["hidden"]),
+                sum_of_copies=routed.all_copies,
             )
         )
         check_tensors(growths[-1], source, size["layer"])
@@ -149,7 +163,7 @@ def _widths(
         for source, line in zip(sources[1:], lines[1:])
         if recipe.mode is None and any(a.old != a.new for a in line)
     ]
-    return growths, configs[0], lines[0], widened
+    return growths, configs[0], lines[0], [*widened, *([routed.note] if routed.note else [])]
 
 
 def _head_scale(family: Family, config: Mapping[str, Any], architecture: str, hidden: AxisMap) -> float:
@@ -191,7 +205,7 @@ def _check_recipe(recipe: Recipe, sources: int) -> None:
         if recipe.depth is None and not recipe.widens:
             options = ", ".join(OPTIONS.values())
             raise RequestError(
-                f"nothing to grow: give at least one of {options} (with growkit grow also --layers, --like)"
+                f"nothing to grow: give at least one of {options} (with growkit grow also --experts, --layers, --like)"
             )
         return
     if recipe.method != "fpi":
@@ -209,7 +223,7 @@ def _check_recipe(recipe: Recipe, sources: int) -> None:
 
 
 def _split_notes(recipe: Recipe, tensors: Sequence[TensorPlan]) -> list[str]:
-    splits = sum(any(part.rule.splits for part in tensor.parts) for tensor in tensors)
+    splits = sum(any(part.rule.splits or part.rule.among for part in tensor.parts) for tensor in tensors)
     if splits:
         return [
             f"read copies are split unevenly by {recipe.noise:g} in {splits} tensors, so that they part in training;"

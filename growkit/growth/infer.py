@@ -51,6 +51,11 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
     heads: number of query heads of the source, needed where head_dim does not show. Raises RequestError without it and
     CheckpointError for shapes that do not fit together.
     """
+    if family.reads_pixels:
+        raise RequestError(
+            f"no config.json, and the size of the images that a {family.model_type} reads cannot be seen in shapes: put the"
+            " model's config.json beside the file"
+        )
     if family.is_moe:
         raise RequestError(
             f"no config.json, and how many experts a token of a {family.model_type} takes cannot be seen in shapes: put the"

@@ -53,15 +53,15 @@ def sizes_like(target: str | Path, source: Headers) -> tuple[SizeByAxis, list[st
     config = _config(target)
     _check_family(str(target), str(config.get("model_type")), family)
     own, wanted = read_sizes(family, source.config), read_sizes(family, config)
-    if wanted["vocab"] != own["vocab"]:
+    if wanted.get("vocab") != own.get("vocab"):
         raise RequestError(
             f"{str(target)!r} has a vocabulary of {wanted['vocab']}, the source of {own['vocab']}; growkit does not change"
             " vocabularies: give sizes with --hidden, --layers and the like"
         )
     if wanted.get("expert") != own.get("expert"):
         raise RequestError(
-            f"{str(target)!r} has {wanted['expert']} experts in a layer, the source {own['expert']}; growkit does not change"
-            " their number: give sizes with --hidden, --layers and the like"
+            f"{str(target)!r} has {wanted['expert']} experts in a layer, the source {own['expert']}; --like keeps their"
+            " number: give sizes with --hidden, --experts, --layers and the like"
         )
     ours = source.config
     other = sorted(k for k in {*ours} & {*config} if k not in family.size_keys and ours[k] != config[k] and _matters(k))

@@ -1,23 +1,26 @@
-"""AdamW state that grows along with weights. Knows how state is named, and where beside weights it lies; ignorant of
-who writes it.
+"""Optimizer state that grows along with weights. Knows how state is named, and where beside weights it lies; ignorant
+of who writes it.
 
 A source's state is one safetensors file: <parameter>.exp_avg, <parameter>.exp_avg_sq and, if it is there,
-<parameter>.step. That of experts may be stacked, as live models have it; the grown one is not.
+<parameter>.step of AdamW; where Muon moved the matrices, <parameter>.momentum_buffer of these. That of experts may be
+stacked, as live models have it; the grown one is not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.fields import Fields, MapOf, Number, checked
+from growkit.checkpoint.fields import Fields, ListOf, MapOf, Number, OneOf, Whole, checked
 from growkit.checkpoint.headers import StoredTensor
 from growkit.checkpoint.record import FORMAT
 from growkit.checkpoint.small_files import read_json
 from growkit.errors import CheckpointError
 from growkit.families.stacked import live_name
 from growkit.growth.dual_rules import dual_rule, rate_multipliers
+from growkit.growth.muon_rules import ADAMW, BY_INDEX, MOMENTUM, MUON, is_muons, muon_rate, rates_by_index
 from growkit.growth.plan import Member, Part, Plan, TensorPlan
+from growkit.limits import AXIS
 from growkit.maps.axis import ABSENT, identity
 from growkit.maps.notation import WRITE
 from growkit.operators.rule import Rule, Selection, select
@@ -25,10 +28,11 @@ from growkit.operators.rule import Rule, Selection, select
 # a folder in the result: some loaders read every .safetensors file that lies beside a model's own
 PLACE, OPTIMIZER, MULTIPLIERS = "optimizer", "optimizer.safetensors", "lr_multipliers.json"
 FACTOR = Number(0.0, 1e9)
-RATES = Fields(
-    {"multipliers": MapOf(Fields({"lr": FACTOR, "weight_decay": FACTOR, "eps": FACTOR}))}, needed=("multipliers",)
-)
-MOMENTS = {"exp_avg": 1, "exp_avg_sq": 2}
+EACH = ListOf(FACTOR, 1, AXIS)
+RUNS = Fields({"counts": ListOf(Whole(1, AXIS), 1, AXIS), "lr": EACH, "eps": EACH}, needed=("counts", "lr", "eps"))
+FACTORS = Fields({"lr": FACTOR, "weight_decay": FACTOR, "eps": FACTOR, BY_INDEX: RUNS})
+RATES = Fields({"multipliers": MapOf(FACTORS), "optimizer": OneOf((ADAMW, MUON))}, needed=("multipliers",))
+MOMENTS = {"exp_avg": 1, "exp_avg_sq": 2, MOMENTUM: 1}
 Stored = Mapping[str, StoredTensor]
 
 
@@ -49,10 +53,20 @@ def rates_beside(state: Path) -> Path | None:
     return kept_rates(state.parent) or (kept_rates(state.parent.parent) if state.parent.name == PLACE else None)
 
 
-def read_rates(file: Path | None) -> dict[str, dict[str, float]]:
+def read_rates(file: Path | None) -> dict[str, dict[str, Any]]:
     """The multipliers that a file says, by parameter; none where there is no file. Raises CheckpointError for a file
     that says anything else."""
     return {} if file is None else checked(read_json(file), RATES, file)["multipliers"]
+
+
+def rates_are_of(file: Path) -> str:
+    """Whose multipliers a file says: AdamW's or Muon's. Raises CheckpointError for a file that says anything else."""
+    return checked(read_json(file), RATES, file).get("optimizer", ADAMW)
+
+
+def is_muon_state(stored: Iterable[str]) -> bool:
+    """Whether a state with these entries is Muon's."""
+    return any(name.endswith(f".{MOMENTUM}") for name in stored)
 
 
 def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan, ...]:
@@ -62,16 +76,20 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
     copies, so that its first steps are bounded. Raises CheckpointError for entries that are no state of a source's
     parameters.
     """
+    experts = plan.growth.maps.get("expert")
+    if experts is not None and not experts.is_identity:
+        raise CheckpointError("AdamW's state does not grow along with copies of experts")
     for state, member in zip(stored, plan.members):
         _check(state, member)
     tensor_plans = []
+    tied = plan.growth.tied
     # copies of one layer share their parts, as their weights do
     moments: dict[tuple[int, str, bool], tuple[Part, ...]] = {}
     one = select(identity(1), WRITE)
     kept = Rule(rows=one, columns=one, role=WRITE)
     for tensor in plan.tensors:
         origin = tensor.parts[0]
-        for name, known in zip(_names(tensor.name, plan), _names(origin.name, plan)):
+        for name, known in zip(_names(tensor.name, plan, tied), _names(origin.name, plan, tied)):
             for kind in (*MOMENTS, "step"):
                 entry = stored[origin.source].get(f"{known}.{kind}")
                 if entry is None:
@@ -117,7 +135,10 @@ def _check(state: Stored, member: Member) -> None:
     heads = member.growth.family.heads
     shapes = {name: shape for name, shape in member.shapes.items() if name not in member.dropped}
     for name in list(shapes):
-        if member.growth.family.stem(name) in heads:
+        if member.growth.family.stem(name) in (
+            *heads,
+            *((member.growth.family.embedding,) if member.growth.tied else ()),
+        ):
             shapes |= dict.fromkeys(heads, shapes[name])
     for name, entry in state.items():
         parameter, _, kind = name.rpartition(".")
@@ -143,7 +164,7 @@ def _moment(part: Part, known: str, kind: str, inserted: bool, plan: Plan, store
     rule = dual_rule(part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
     if plan.recipe.mode != "side-by-side":  # there, dual_rule knows; elsewhere sources take turns
         rule = member.growth.once(("present", rule, part.rule), lambda: _where_present(rule, part.rule))
-    return Part(part.source, name, rule.silent if inserted and kind == "exp_avg" else rule)
+    return Part(part.source, name, rule.silent if inserted and MOMENTS[kind] == 1 else rule)
 
 
 def _where_present(moment: Rule, weight: Rule) -> Rule:
@@ -155,15 +176,16 @@ def _present(moment: Selection, weight: Selection) -> Selection:
     return moment if weight.everywhere else moment.only(weight.mode != ABSENT)
 
 
-def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Per-parameter multipliers that make AdamW on the grown model step as it did on the small one.
+def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = (), muon: bool = False) -> dict[str, Any]:
+    """Per-parameter multipliers that make AdamW on the grown model step as it did on the small one; muon: that and Muon
+    (growkit.growth.muon_rules).
 
     With weights grown by w and gradients by g: lr * w, weight_decay / w, eps * g (arXiv 2602.10545). Tensors
     whose entries have different multipliers get their root mean square: outputs then follow the source's exactly only
     at whole multiples with noise 0, and on average elsewhere. Gemma's gains must not decay: what decays is gain - 1.
     before: the multipliers each source already trains with, by parameter; they are multiplied in.
     """
-    rates: dict[str, dict[str, float]] = {}
+    rates: dict[str, dict[str, Any]] = {}
     for tensor in plan.tensors:
         part = tensor.parts[0]
         factors = []
@@ -174,10 +196,25 @@ def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = ()) -> dict
         multipliers = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
         rated = before[part.source] if before else {}
         earlier = rated.get(part.name) or rated.get(live_name(plan.family, part.name)[0]) or {}
-        multipliers = {key: value * earlier.get(key, 1.0) for key, value in multipliers.items()}
+        if muon:
+            multipliers = _of_muon(plan, part, multipliers, earlier)
+        else:
+            multipliers = {key: value * earlier.get(key, 1.0) for key, value in multipliers.items()}
         names = (tensor.name, live_name(plan.family, tensor.name)[0], *_names(tensor.name, plan))
         rates |= dict.fromkeys(names, multipliers)
-    return {"format": FORMAT, "optimizer": "AdamW", "multipliers": rates}
+    return {"format": FORMAT, "optimizer": MUON if muon else ADAMW, "multipliers": rates}
+
+
+def _of_muon(plan: Plan, part: Part, adamw: Mapping[str, float], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What Muon's run multiplies by: of a matrix Muon's own rate, of anything else AdamW's, by index where needed."""
+    member = plan.members[part.source]
+    place = part.name, member.shapes[part.name], member.growth
+    if is_muons(plan.family, part.name):
+        rate = muon_rate(*place)
+        adamw = {"lr": rate, "weight_decay": 1.0 / rate, "eps": 1.0}
+    multipliers: dict[str, Any] = {key: value * earlier.get(key, 1.0) for key, value in adamw.items()}
+    runs = None if is_muons(plan.family, part.name) else rates_by_index(*place, earlier)
+    return multipliers if runs is None else {**multipliers, BY_INDEX: runs}
 
 
 def _meet(parts: Sequence[Part]) -> bool:
@@ -185,7 +222,10 @@ def _meet(parts: Sequence[Part]) -> bool:
     return all(part.rule.rows.everywhere and part.rule.columns.everywhere for part in parts)
 
 
-def _names(name: str, plan: Plan) -> tuple[str, ...]:
-    """What a parameter is called: as it is stored, and a head also as live models name it (GPT-NeoX has two names)."""
-    is_head = plan.family.stem(name) in plan.family.heads
+def _names(name: str, plan: Plan, tied: bool = False) -> tuple[str, ...]:
+    """What a parameter is called: as it is stored, and a head also as live models name it (GPT-NeoX has two names).
+
+    tied: so is an embedding, whose state goes by the name that a model has for it first (XLM-RoBERTa's head).
+    """
+    is_head = plan.family.stem(name) in (*plan.family.heads, *((plan.family.embedding,) if tied else ()))
     return tuple(dict.fromkeys((name, *plan.family.heads))) if is_head else (name,)

@@ -164,4 +164,4 @@ def _words(asked: Path_ | Sequence[Path_] | None) -> list[Path_]:
 
 def _found(states: Sequence[Path_]) -> str:
     files = " and ".join(repr(str(state)) for state in states)
-    return f"AdamW's state lies beside the weights and grows along ({files}); --optimizer none leaves it out"
+    return f"the optimizer's state lies beside the weights and grows along ({files}); --optimizer none leaves it out"

@@ -39,6 +39,7 @@ class Growth:
     architecture: str = ""
     share: float = 1.0
     head_scale: float = 1.0
+    sum_of_copies: bool = False  # a token takes all copies of an expert or none, with equal weights
     _by_key: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
@@ -118,8 +119,19 @@ def _tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
     offset = growth.family.norms.gain_offset if roles[0] == GAIN else 0.0
     # a router whose rows are equal (finer experts) must keep them so to the last bit: which experts go together is a
     # tie
-    noise = 0.0 if dimensions[0].axes == ("expert",) else growth.noise
+    router = dimensions[0].axes == ("expert",) and len(shape) < 3
+    noise = 0.0 if router or not _may_split(dimensions, growth) else growth.noise
     return rule_of(selections, roles, offset, noise)
+
+
+def _may_split(dimensions: tuple[Dimension, ...], growth: Growth) -> bool:
+    """Whether copies of what is read may be split: where they are experts' in one stack too, only what all experts add
+    up to, and where a token takes all of them.
+    """
+    roles = [dimension.role for dimension in dimensions]
+    if len(dimensions) < 3 or roles[1:] != [READ, WRITE] or growth.maps["expert"].is_identity:
+        return True
+    return growth.sum_of_copies and dimensions[-1].axes == ("hidden",)
 
 
 def is_placed(dimensions: tuple[Dimension, ...], shape: Shape, growth: Growth) -> bool:

@@ -3,20 +3,25 @@ of sizes and of how maps were chosen.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import reduce
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial, reduce
+from typing import Any
 
+import numpy as np
 import torch
 
 from growkit.errors import RequestError
 from growkit.families import Family
+from growkit.families.stacked import expert_of
 from growkit.growth.depth.layers import place
 from growkit.growth.plan import Part, TensorPlan
-from growkit.growth.request import Recipe
-from growkit.growth.rules import Growth, check_shape, grown_shape, tensor_rule
+from growkit.growth.request import SHRINK_PERTURB, Recipe
+from growkit.growth.rules import Growth, check_shape, grown_shape, is_embedding, tensor_rule
 from growkit.growth.source_headers import Headers
+from growkit.growth.width.more_experts import experts_map
 from growkit.maps.axis import AxisMap
 from growkit.maps.notation import GAIN, SHIFT, UNSIZED, WRITE
+from growkit.operators.draws import Redraw
 from growkit.operators.rule import Rule, by_turns
 
 
@@ -29,11 +34,17 @@ class TensorPlans:
     layers: AxisMap
     depths: Sequence[int]
     recipe: Recipe
-    shared_parts: dict[tuple[int, str, bool, str], tuple[Part, ...]] = field(default_factory=dict)
+    shared_parts: dict[Any, tuple[Part, ...]] = field(default_factory=dict)
 
     @property
     def family(self) -> Family:
         return self.growths[0].family
+
+    @cached_property
+    def branch_norms(self) -> set[str]:
+        """Templates of the norms that there are over what a block adds to the stream."""
+        stored = {self.family.template(name) for name in self.sources[0].shapes}
+        return stored & {*self.family.norms.branch}
 
     def plans(self) -> tuple[TensorPlan, ...]:
         """All target tensors. Raises CheckpointError where a stored shape is not what its config says."""
@@ -43,7 +54,43 @@ class TensorPlans:
                     check_shape(name, shape, growth)
         if self.recipe.mode is not None:
             self._check_alike()
-        return tuple(self._plan(*target) for target in self._targets())
+        return tuple(
+            self._plan(copy, source, origin, inserted)
+            for name, source, origin, inserted in self._targets()
+            for copy in self._copies(name, origin)
+        )
+
+    def _copies(self, name: str, origin: str) -> list[str]:
+        """The names of a tensor's copies: those of one expert, or the tensor's own."""
+        if not self.family.of_each_expert(origin) or self.growths[0].maps["expert"].is_identity:
+            return [name]
+        return [self.family.of_expert(name, int(number)) for number in self._places(origin)]
+
+    def _places(self, name: str) -> np.ndarray:
+        """Which experts copy that of a source's tensor."""
+        return np.flatnonzero(self._growth(0, name).maps["expert"].index == expert_of(self.family, name))
+
+    def _growth(self, source: int, name: str) -> Growth:
+        """The growth of a source's tensor: experts may be copied otherwise in each layer."""
+        growth, layer = self.growths[source], self.family.layer_of(name)
+        if layer is None or layer not in self.recipe.copies:
+            return growth
+        counts, experts = self.recipe.copies[layer], growth.maps["expert"]
+
+        def own() -> Growth:
+            copied = experts_map(experts.old, experts.new, counts)
+            return replace(growth, maps={**growth.maps, "expert": copied})
+
+        return growth.once(("experts of layer", layer), own)
+
+    def _among(self, name: str, origin: str) -> tuple[int, int] | None:
+        """(place among an expert's copies, their number) of what is split between them; None for all else."""
+        growth = self._growth(0, origin)
+        split = growth.sum_of_copies and growth.noise > 0 and self.family.of_each_expert(origin)
+        if not split or not self._writes_stream(origin):
+            return None
+        copies = self._places(origin)
+        return int(np.searchsorted(copies, expert_of(self.family, name))), len(copies)
 
     def _check_alike(self) -> None:
         """Refuse sources that do not grow to one shape, in sizes that no config states (labels)."""
@@ -110,10 +157,11 @@ class TensorPlans:
             origin,
             inserted and self._is_silenced(origin),
             self.family.in_layer(name, 1) if lent else origin,
+            self._among(name, origin),
         )
         if key not in self.shared_parts:
             self.shared_parts[key] = self._parts(*key)
-        shape = grown_shape(origin, self.sources[source].shapes[origin], self.growths[source])
+        shape = grown_shape(origin, self.sources[source].shapes[origin], self._growth(source, origin))
         stored = [self.sources[part.source].dtypes[part.name] for part in self.shared_parts[key]]
         return TensorPlan(
             name=name,
@@ -121,10 +169,26 @@ class TensorPlans:
             dtype=self.recipe.dtype or reduce(torch.promote_types, stored),
             parts=self.shared_parts[key],
             inserted=inserted,
+            draw=None if key[2] else self._perturbation(name, origin, source, len(shape)),
         )
 
-    def _parts(self, source: int, name: str, silent: bool, like: str) -> tuple[Part, ...]:
-        """The parts of a target tensor. like: the name of one that has its axes: `name`, where that is not lent."""
+    def _perturbation(self, name: str, origin: str, source: int, dimensions: int) -> Redraw | None:
+        """What shrink-perturb adds to a matrix of a model that becomes wider; vectors stay, and a stored copy of the
+        embedding stays one."""
+        growth = self.growths[source]
+        grows = any(not axis.is_identity for axis in growth.maps.values())
+        if self.recipe.method != SHRINK_PERTURB or not grows or dimensions < 2:
+            return None
+        keep = self.recipe.keep
+        key = self.family.embedding if is_embedding(origin, growth) else name
+        return Redraw(added=(1.0 - keep**2) ** 0.5, kept=keep, key=key)
+
+    def _parts(
+        self, source: int, name: str, silent: bool, like: str, among: tuple[int, int] | None
+    ) -> tuple[Part, ...]:
+        """The parts of a target tensor. like: the name of one that has its axes: `name`, where that is not lent. among:
+        which of several that are added it is.
+        """
         if self.recipe.mode == "side-by-side":
             givers = [(number, name) for number in range(len(self.sources))]
             rules = [self._rule(*giver) for giver in givers]
@@ -139,6 +203,10 @@ class TensorPlans:
             donor = self._above(source, name) if self.recipe.method == "aki" else name
             givers = [(source, name)] + ([(source, donor)] if donor != name else [])
             rules = self._turns(self._rule(source, name, like), len(givers))
+        if among is not None:
+            rules = [
+                self.growths[source].once(("among", rule, among), partial(replace, rule, among=among)) for rule in rules
+            ]
         return tuple(
             Part(number, stored, rule.silent if silent else rule) for (number, stored), rule in zip(givers, rules)
         )
@@ -148,7 +216,7 @@ class TensorPlans:
         return self.growths[0].once(("turns", rule, count, columns), lambda: by_turns(rule, count, columns))
 
     def _rule(self, source: int, name: str, like: str = "") -> Rule:
-        return tensor_rule(like or name, self.sources[source].shapes[name], self.growths[source])
+        return tensor_rule(like or name, self.sources[source].shapes[name], self._growth(source, name))
 
     def _above(self, source: int, name: str) -> str:
         """The same tensor one layer up, where AKI takes new units from; the tensor itself where there is none."""
@@ -160,6 +228,9 @@ class TensorPlans:
 
     def _is_silenced(self, name: str) -> bool:
         """Whether a layer adds nothing to the stream once this tensor, and others like it, are zero."""
-        if self.family.norms.branch:
-            return self.family.template(name) in self.family.norms.branch
+        if self.branch_norms:
+            return self.family.template(name) in self.branch_norms
+        return self._writes_stream(name)
+
+    def _writes_stream(self, name: str) -> bool:
         return any(d.role == WRITE and d.axes == ("hidden",) for d in self.growths[0].dimensions(name))

@@ -16,7 +16,7 @@ from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import SINGLE, Slot, write_json
 from growkit.growth.describe import describe, growth_card
 from growkit.growth.execute import write_tensors
-from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, PLACE, learning_rates, optimizer_tensors
+from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, PLACE, is_muon_state, learning_rates, optimizer_tensors
 from growkit.growth.plan import Plan, TensorPlan
 from growkit.growth.source_headers import Headers
 from growkit.growth.tensors import TensorPlans
@@ -67,7 +67,8 @@ def write_checkpoint(
     def fill(folder: Path) -> None:
         if optimizers:
             (folder / PLACE).mkdir()
-            write_json(folder / MULTIPLIERS, learning_rates(plan, rates))
+            muon = is_muon_state(optimizers[0].tensors)
+            write_json(folder / MULTIPLIERS, learning_rates(plan, rates, muon))
 
     hidden = plan.growth.maps["hidden"]
     write_folder(

@@ -87,7 +87,26 @@ def expand_rows(
         block[free] = _random_signs(block[free], generator)
     if rule.offset:
         block = block - rule.offset
-    return _expand_columns(block, rule, dtype, generator)
+    grown = _expand_columns(block, rule, dtype, generator)
+    return grown if rule.among is None else _one_of(grown, rule.among, rule.noise, compute, generator)
+
+
+def _one_of(
+    block: torch.Tensor, among: tuple[int, int], noise: float, compute: torch.dtype, generator: torch.Generator
+) -> torch.Tensor:
+    """One of several tensors whose sum is so many times the block, in pairs of a larger and a smaller one by a bit for
+    each entry, as in _split; the last of an odd number is the block itself.
+
+    generator: in one state for all of them.
+    """
+    place, number = among
+    if place == number - 1 and number % 2:
+        return block
+    for _ in range(place // 2 + 1):
+        bits = random_bits(block.shape, generator)
+    larger = (block.to(compute) * (1 + noise)).to(block.dtype)
+    smaller = (2 * block.to(compute) - larger.to(compute)).to(block.dtype)
+    return torch.where(bits if place % 2 == 0 else ~bits, larger, smaller)
 
 
 def _random_signs(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -98,11 +117,15 @@ def _expand_columns(block: torch.Tensor, rule: Rule, dtype: torch.dtype, generat
     """Grow (rows, old columns) to (rows, new columns) and cast to `dtype`."""
     columns = rule.columns
     unscaled = block
-    if (columns.source_amplitude != 1).any():
-        block = block * torch.from_numpy(columns.source_amplitude).to(block.dtype)
-    variants = _split(block, rule, dtype, generator) if rule.splits else [block.to(dtype)]
-    variant = columns.rank if rule.splits else 0
-    grown = _take(variants, columns.index + columns.old * variant)
+    if columns.varies:  # gains of several heads, each in a row
+        assert not rule.splits, "what is read is read alike by all copies"
+        grown = (_take([block], columns.index) * torch.from_numpy(columns.amplitude).to(block.dtype)).to(dtype)
+    else:
+        if (columns.source_amplitude != 1).any():
+            block = block * torch.from_numpy(columns.source_amplitude).to(block.dtype)
+        variants = _split(block, rule, dtype, generator) if rule.splits else [block.to(dtype)]
+        variant = columns.rank if rule.splits else 0
+        grown = _take(variants, columns.index + columns.old * variant)
     silent = columns.mode[~columns.carried]
     if len(silent):
         chosen = np.flatnonzero(~columns.carried)

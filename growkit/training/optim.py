@@ -3,7 +3,7 @@ stores its state; ignorant of losses and of data.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from growkit.checkpoint.source import open_state
 from growkit.errors import CheckpointError
 from growkit.families import family_named
 from growkit.families.stacked import live_name
+from growkit.growth.muon_rules import ADAMW, MUON
+from growkit.growth.optimizer import is_muon_state
 from growkit.growth.source_headers import FLOATS
 from growkit.growth.sources import split_stored
 from growkit.models.small.targets import unwrapped
@@ -22,7 +24,7 @@ from growkit.training.sharing import fill_tensor
 
 DECAYS = ("cosine", "linear", "wsd", "constant")
 FACTORS, SCALED = ("lr", "weight_decay", "eps"), ("scale", "weight_decay", "eps")  # in a file, and in a group
-Multipliers = Mapping[str, Mapping[str, float]]
+Multipliers = Mapping[str, Mapping[str, Any]]
 
 
 def rate(step: int, total: int, warmup: int, decay: str, final: float = 0.1) -> float:
@@ -56,7 +58,7 @@ def adamw(
     """
     groups = parameter_groups(model, weight_decay, eps, multipliers)
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True)
-    _prime(optimizer)
+    prime(optimizer)
     return optimizer
 
 
@@ -64,11 +66,20 @@ def parameter_groups(
     model: torch.nn.Module, weight_decay: float, eps: float, multipliers: Multipliers | None = None
 ) -> list[dict[str, Any]]:
     """The groups of adamw: what learns, by its rate ("scale"), weight decay and eps, which are "plain" times "own"."""
+    # a tied tensor goes by whichever of its names has multipliers
+    every = model.named_parameters(remove_duplicate=False)
+    rated = {id(parameter): name for name, parameter in every if name in (multipliers or {})}
+    learning = [(rated.get(id(p), name), p) for name, p in model.named_parameters() if p.requires_grad]
+    return groups_of(learning, weight_decay, eps, multipliers or {})
+
+
+def groups_of(
+    named: Sequence[tuple[str, torch.nn.Parameter]], weight_decay: float, eps: float, multipliers: Multipliers
+) -> list[dict[str, Any]]:
+    """The same of some parameters."""
     groups: dict[tuple[float, ...], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        said = (multipliers or {}).get(name, {})
+    for name, parameter in named:
+        said = multipliers.get(name, {})
         own = tuple(said.get(word, 1.0) for word in FACTORS)
         plain = (1.0, weight_decay if parameter.dim() > 1 else 0.0, eps)
         key = tuple(value * factor for value, factor in zip(plain, own))
@@ -88,9 +99,10 @@ def relax(optimizer: torch.optim.Optimizer, exponent: float) -> None:
     for group in optimizer.param_groups:
         for word, plain, own in zip(SCALED, group["plain"], group["own"]):
             group[word] = plain * own**exponent
+        group["exponent"] = exponent
 
 
-def _prime(optimizer: torch.optim.AdamW) -> None:
+def prime(optimizer: torch.optim.Optimizer) -> None:
     """Give every parameter its state now. A layer that no step has sampled yet would have none, and a saved state with
     holes cannot be loaded."""
     for group in optimizer.param_groups:
@@ -100,14 +112,16 @@ def _prime(optimizer: torch.optim.AdamW) -> None:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     for state in optimizer.state.values():
-        state["step"].zero_()
+        if "step" in state:  # Muon counts none
+            state["step"].zero_()
 
 
-def load_state(optimizer: torch.optim.AdamW, model: torch.nn.Module, file: Path) -> None:
-    """Take over a grown or saved state: <parameter>.exp_avg, <parameter>.exp_avg_sq, <parameter>.step,
-    by the names of a live model or of a checkpoint. Each process reads its own rows; what does not learn is left out.
+def load_state(optimizer: torch.optim.Optimizer, model: torch.nn.Module, file: Path) -> None:
+    """Take over a grown or saved state: <parameter>.exp_avg, <parameter>.exp_avg_sq, <parameter>.step, of Muon's
+    matrices <parameter>.momentum_buffer, by the names of a live model or of a checkpoint. Each process reads its own
+    rows; what does not learn is left out.
 
-    Raises CheckpointError for entries of no parameter, of another shape, or quantised.
+    Raises CheckpointError for entries of no parameter, of another shape, quantised, or of another optimizer.
     """
     family = family_named(getattr(model, "config").model_type)  # noqa: B009 - a stock model
     named = dict(model.named_parameters(remove_duplicate=False))
@@ -120,6 +134,9 @@ def load_state(optimizer: torch.optim.AdamW, model: torch.nn.Module, file: Path)
     state = open_state(file)
     if family.is_moe:
         state.tensors = split_stored(family, state.tensors)
+    learned = [name for name in state.tensors if live_name(family, name)[0].rpartition(".")[0] not in frozen]
+    if learned:
+        check_whose(learned, file, MUON if is_muon_state(targets) else ADAMW)
     for name, stored in state.tensors.items():
         live = live_name(family, name)[0]
         if stored.dtype not in FLOATS and not name.endswith(".step"):
@@ -140,6 +157,16 @@ def load_state(optimizer: torch.optim.AdamW, model: torch.nn.Module, file: Path)
             state.tensors = {**state.tensors, name: replace(state.tensors[name], shape=tuple(target.shape))}
         fill_tensor(target, state, pieces)
     state.close()
+
+
+def check_whose(stored: Iterable[str], file: Path, optimizer: str) -> None:
+    """Refuse a state that is another optimizer's. Raises CheckpointError."""
+    whose = MUON if is_muon_state(stored) else ADAMW
+    if whose != optimizer:
+        raise CheckpointError(
+            f"{str(file)!r} is {whose}'s state, and this run is {optimizer}'s: go on with --optimizer {whose.lower()}, or"
+            f" move it away to begin {optimizer} anew"
+        )
 
 
 def moments(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.headers import file_hash, read_header
 from growkit.checkpoint.source import Checkpoint
 from growkit.checkpoint.token_ids import beyond_rows, token_at
 from growkit.data.batches import Batches, BatchSource
@@ -22,7 +22,8 @@ from growkit.data.tokens import Tokens, open_tokens
 from growkit.data.word_store import HEADER
 from growkit.errors import RequestError
 from growkit.families import family_named, vocabulary_size
-from growkit.growth.optimizer import kept_rates
+from growkit.growth.muon_rules import ADAMW, MUON
+from growkit.growth.optimizer import kept_rates, kept_state, rates_are_of, read_rates
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
@@ -30,8 +31,9 @@ from growkit.reports.boards import WRITERS, board_writer
 from growkit.training.blank import blank_model, check_trainable
 from growkit.training.checkpoints import check_space
 from growkit.training.learning.learners import Learners
-from growkit.training.learning.train_words import Trained, trained
+from growkit.training.learning.train_words import ALL, Trained, trained
 from growkit.training.machine import Machine, this_machine
+from growkit.training.optim import check_whose
 from growkit.training.run_batches import run_batches, template_of
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
@@ -78,6 +80,7 @@ def prepare(settings: Settings, resume: bool, part: Trained | None = None) -> Re
     part = part or trained(settings.train, source, settings.stages)
     causal = objective(config, source.label)
     check(settings, machine.world, usable_positions(config))
+    _check_optimizer(settings, source, part.small)
     check_place(out, _inputs(settings, source))
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     machine.copies(settings.shard, parameters)
@@ -138,6 +141,27 @@ def prepare(settings: Settings, resume: bool, part: Trained | None = None) -> Re
         disk=disk,
         notes=(*notes, *data.notes),
     )
+
+
+def _check_optimizer(settings: Settings, source: Checkpoint, small: bool) -> None:
+    """Refuse an optimizer that cannot move this model, or what another one left beside it."""
+    name = MUON if settings.optimizer == "muon" else ADAMW
+    if name == MUON and family_named((source.config or {}).get("model_type")).is_moe:
+        raise RequestError(f"--optimizer muon is for dense models, and {source.label!r} has stacked experts; use adamw")
+    if name == MUON and small:
+        raise RequestError(
+            f"--optimizer muon moves a model's own matrices; --train {settings.train} has others: use adamw"
+        )
+    if settings.train != ALL:
+        return
+    state, rates = kept_state(source.folder), kept_rates(source.folder)
+    if state is not None and state.stat().st_size:
+        check_whose(read_header(state), state, name)
+    if rates is not None and settings.multipliers != "off" and read_rates(rates) and rates_are_of(rates) != name:
+        raise RequestError(
+            f"{str(rates)!r} says {rates_are_of(rates)}'s multipliers, and this run is {name}'s: leave them out with"
+            " --multipliers off"
+        )
 
 
 def _inputs(settings: Settings, source: Checkpoint) -> dict[str, Path]:

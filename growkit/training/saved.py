@@ -71,7 +71,7 @@ class WholeModel:
             model.generation_config.save_pretrained(folder)
         # a stage that goes on lets them relax from where the run began
         kept = student.multipliers if between else student.acting_multipliers()
-        rates = {"format": FORMAT, "optimizer": "AdamW", "multipliers": kept}
+        rates = {"format": FORMAT, "optimizer": student.optimizer_name, "multipliers": kept}
         write_json(folder / MULTIPLIERS, rates)
 
 
@@ -106,7 +106,7 @@ def trained_card(origin: Checkpoint) -> str:
     return model_card(
         f"{origin.name}, trained on",
         f"Trained by growkit {__version__}, from `{origin.name}`. The whole request, and hashes of the checkpoint it began"
-        f" with: `{PROVENANCE}`. AdamW's state lies in `{PLACE}/`, for growing and training it on.",
+        f" with: `{PROVENANCE}`. The optimizer's state lies in `{PLACE}/`, for growing and training it on.",
         sources=[origin],
     )
 

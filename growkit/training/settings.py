@@ -15,6 +15,7 @@ from growkit.training.stages import Stage
 from growkit.training.teachers.estimates import ESTIMATES
 from growkit.training.teachers.teaching import ALPHAS
 
+OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "float32", "bfloat16")
 # what may differ when a run is resumed: it changes when things are said and kept, not what is computed
 FREE = (
@@ -54,7 +55,8 @@ class Settings:
     seed: int  # for the order of the data, masks, prefixes and dropout
     train: str  # what learns, as growkit.training.learning.train_words has it
 
-    # AdamW and its rate
+    # the optimizer and its rate
+    optimizer: str  # a row of OPTIMIZERS
     lr: float  # the peak
     warmup: int  # steps until the peak
     decay: str  # how the rate falls, a row of growkit.training.optim.DECAYS
@@ -133,6 +135,7 @@ class Settings:
 def check(settings: Settings, world: int, positions: int | None) -> None:
     """Refuse settings that cannot be, before anything is loaded or written."""
     for option, value, known in (
+        ("optimizer", settings.optimizer, OPTIMIZERS),
         ("decay", settings.decay, DECAYS),
         ("precision", settings.precision, PRECISIONS),
         ("teacher-schedule", settings.teacher_schedule, ALPHAS),
@@ -153,6 +156,11 @@ def check(settings: Settings, world: int, positions: int | None) -> None:
         if not 0 <= beta < 1:
             raise RequestError(f"--{option} {beta} should be from 0 (keep nothing) to below 1 (keep everything)")
     exponent(settings.multipliers, 0)
+    if settings.optimizer == "muon" and world > 1:
+        raise RequestError(
+            f"--optimizer muon needs every matrix whole, and {world} processes would divide them; start one process, or"
+            " use --optimizer adamw"
+        )
     share = world * settings.grad_accum
     if settings.batch_size % share:
         lower, upper = settings.batch_size // share * share, (settings.batch_size // share + 1) * share

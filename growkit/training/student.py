@@ -3,15 +3,20 @@ ignorant of steps, losses and data.
 """
 
 import warnings
+from typing import Any
 
+import torch
 from torch.distributed.fsdp import FSDPModule
 
+from growkit.families import family_named
+from growkit.growth.muon_rules import ADAMW, MUON, raised
 from growkit.growth.optimizer import kept_rates, kept_state, read_rates
 from growkit.models.live_layers import layers_of
 from growkit.training.blank import Blank
 from growkit.training.capacity import Capacity
 from growkit.training.learning.learners import Learners
 from growkit.training.machine import Machine
+from growkit.training.muon import muon_and_adamw
 from growkit.training.optim import adamw, load_state, relax
 from growkit.training.routing import drop_in_experts, is_mixture
 from growkit.training.settings import Settings
@@ -19,9 +24,9 @@ from growkit.training.sharing import give_memory
 
 
 class Student:
-    """A model on its machine and AdamW over what learns of it, with state and rates taken over from the checkpoint's
-    folder where they are. capacity: the limit on a mixture's experts, where there is one. multipliers: those that the
-    checkpoint came with."""
+    """A model on its machine and an optimizer over what learns of it, with state and rates taken over from the
+    checkpoint's folder where they are. capacity: the limit on a mixture's experts, where there is one. multipliers:
+    those that the checkpoint came with."""
 
     def __init__(self, settings: Settings, machine: Machine, blank: Blank, learners: Learners):
         s, model, folder = settings, blank.model, blank.folder
@@ -45,7 +50,14 @@ class Student:
         if begin is not None:
             begin(self.model, s.seed)
         self.multipliers, self._exponent = read_rates(kept_rates(folder)), 1.0
-        self.optimizer = adamw(self.model, s.weight_decay, (s.beta1, s.beta2), s.eps, self.multipliers)
+        self.optimizer_name = {"muon": MUON}.get(s.optimizer, ADAMW)
+        told = s.weight_decay, (s.beta1, s.beta2), s.eps, self.multipliers
+        if s.optimizer == "muon":
+            self.optimizer: torch.optim.Optimizer = muon_and_adamw(
+                self.model, family_named(blank.model.config.model_type), *told
+            )
+        else:
+            self.optimizer = adamw(self.model, *told)
         if (moments := kept_state(folder)) is not None:
             load_state(self.optimizer, self.model, moments)
 
@@ -54,12 +66,9 @@ class Student:
         self._exponent = exponent
         relax(self.optimizer, exponent)
 
-    def acting_multipliers(self) -> dict[str, dict[str, float]]:
+    def acting_multipliers(self) -> dict[str, dict[str, Any]]:
         """What has become of the multipliers that the checkpoint came with."""
-        return {
-            name: {word: factor**self._exponent for word, factor in said.items()}
-            for name, said in self.multipliers.items()
-        }
+        return {name: raised(said, self._exponent) for name, said in self.multipliers.items()}
 
     def settle(self) -> None:
         """Put every parameter back into its shares: a layer that a process had whole for a forward pass may still

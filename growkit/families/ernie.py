@@ -1,0 +1,16 @@
+"""ERNIE: BERT with one more embedding, of the task. Data only."""
+
+from dataclasses import replace
+
+from growkit.families.bert import BERT
+
+ERNIE = replace(
+    BERT,
+    model_type="ernie",
+    tensors={"embeddings.task_type_embeddings.weight": "type hidden", **BERT.tensors},
+    prefixes=("ernie.",),
+    architectures=tuple((tensor, name.replace("Bert", "Ernie")) for tensor, name in BERT.architectures),
+    variants=({"use_task_id": True},),
+)
+
+FAMILIES = (ERNIE,)

@@ -1,0 +1,135 @@
+"""A family's table held against stock models without a number in them: each tensor claimed, each line used, each shape
+the product of its axes, each role what its module does. Knows modules of PyTorch; ignorant of growth.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+import torch
+
+from growkit.errors import CheckpointError
+from growkit.families.modules import task_heads
+from growkit.families.schema import Family
+from growkit.families.stock_config import hushed
+from growkit.family_check.small_models import small_config, stock_classes, stored
+from growkit.growth.width.sizes import read_sizes
+from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WRITE, Dimension, base
+
+# what each kind of module does with the dimensions of its weight, and of its bias
+_ROLES = {
+    "Linear": ((WRITE, READ), (WRITE,)),
+    "Conv1D": ((READ, WRITE), (WRITE,)),
+    "Embedding": ((WRITE, WRITE), ()),
+    "Norm": ((GAIN,), (SHIFT,)),
+}
+
+
+def line_of(family: Family, name: str, architecture: str = "") -> str:
+    """The line of the table that a tensor is read by, as people find it in the file: 'template': 'pattern'."""
+    template = family.template(name)
+    for kind, table in family.task_tensors.items():
+        if kind in architecture and family.stem(name) in table:
+            return f"{family.stem(name)!r}: {table[family.stem(name)]!r}"
+    return f"{template!r}: {family.tensors.get(template, '')!r}"
+
+
+def table_faults(family: Family) -> list[str]:
+    """What is wrong with a family's table, in sentences that each name its line; none where nothing is."""
+    faults: dict[str, str] = {}  # by template: a line that is wrong is so in every class
+    met: set[str] = set()
+    for settings in ({}, *family.variants):
+        for architecture in stock_classes(family):
+            # only a language model's head can be the embedding
+            for tied in (True, False) if family.has_language_head(architecture.__name__) else (False,):
+                model = _without_memory(family, architecture, {**settings, "tie_word_embeddings": tied})
+                names = stored(family, model)
+                met |= {family.template(name) for name in names}
+                for template, sentence in _of_model(family, model, names):
+                    faults.setdefault(template, sentence)
+    unused = [name for name in family.tensors if name not in met and name.removesuffix("bias") + "weight" not in met]
+    heads = set(task_heads())
+    held = {piece for pieces in family.stored_as.values() for piece in pieces}
+    for name in unused:
+        if name not in heads and name not in held and name not in family.stored_as and name not in family.heads:
+            faults[name] = (
+                f"the line {name!r}: {family.tensors[name]!r} is no tensor of any stock {family.model_type}; remove it,"
+                " or add to `variants` the setting that has it"
+            )
+    return list(faults.values())
+
+
+def _without_memory(family: Family, architecture: Any, settings: Mapping[str, Any]) -> Any:
+    with hushed(), torch.device("meta"):
+        return architecture(small_config(family, **settings))
+
+
+def _of_model(family: Family, model: Any, names: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
+    """(template, what is wrong with its line) of a model's tensors."""
+    architecture = type(model).__name__
+    try:
+        sizes = read_sizes(family, model.config.to_dict())
+    except CheckpointError as error:
+        yield "sizes", f"`sizes` of {family.model_type} do not fit its config: {error}"
+        return
+    modules = dict(model.named_modules())
+    for name, tensor in names.items():
+        if family.is_buffer(name):
+            continue
+        try:
+            dimensions = family.axes_of(name, architecture)
+        except CheckpointError:
+            yield family.template(name), _forgotten(family, name, architecture)
+            continue
+        line = line_of(family, name, architecture)
+        wanted = [_size(dimension, sizes, size) for dimension, size in zip(dimensions, tensor.shape)]
+        if len(dimensions) != tensor.dim() or wanted != list(tensor.shape):
+            yield (
+                family.template(name),
+                f"the line {line} is {' x '.join(map(str, wanted))} in a small {architecture}, whose {name} is"
+                f" {' x '.join(map(str, tensor.shape))}",
+            )
+            continue
+        module, _, part = name.rpartition(".")
+        wrong = _wrong_role(modules.get(module), part, tuple(d.role for d in dimensions))
+        if wrong:
+            sentence = f"the line {line} has the marks of {wrong[0]}, but {name} of {architecture} is {wrong[1]}"
+            yield family.template(name), sentence
+
+
+def _size(dimension: Dimension, sizes: Mapping[str, int], stated: int) -> int:
+    """What a dimension should be; a size that no config states is what it is."""
+    if dimension.axes[0] in UNSIZED:
+        return stated
+    return sum(prod(2 if axis == PAIR else sizes.get(base(axis), 0) for axis in block) for block in dimension.blocks)
+
+
+def _forgotten(family: Family, name: str, architecture: str) -> str:
+    """A tensor without a line: forgotten, or known behind a prefix that the family does not name."""
+    stem = family.stem(name)
+    words = stem.split(".")
+    for number in range(1, len(words)):
+        rest = ".".join(words[number:])
+        if family.template(rest) in family.tensors and "{layer}" not in family.template(".".join(words[:number]) + "."):
+            return (
+                f"{name} of {architecture} would be the line {line_of(family, rest)} but for"
+                f" {'.'.join(words[:number]) + '.'!r} before it, which is not among the prefixes"
+                f" {', '.join(map(repr, family.prefixes))}"
+            )
+    return f"{name} of {architecture} has no line: the table lacks {family.template(name)!r}"
+
+
+def _wrong_role(module: Any, part: str, roles: tuple[str, ...]) -> tuple[str, str] | None:
+    """(what the marks of a line say, what the module is) where these differ."""
+    kind = type(module).__name__
+    if part not in ("weight", "bias"):
+        return None
+    known = next((name for name in _ROLES if name == kind or (name == "Norm" and "Norm" in kind)), None)
+    if known is None:
+        return None
+    weight, bias = _ROLES[known]
+    wanted = weight if part == "weight" else bias
+    if len(roles) != len(wanted) or roles == wanted:
+        return None
+    says = next((name for name, both in _ROLES.items() if roles in both), "none of PyTorch's modules")
+    return f"the {part} of a {says}" if says in _ROLES else says, f"the {part} of a {kind}"

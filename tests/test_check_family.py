@@ -1,0 +1,92 @@
+"""check-family: sound families pass, and each kind of mistake in a table ends in a sentence that blames its line."""
+
+from dataclasses import replace
+
+import pytest
+
+import growkit
+from growkit import RequestError
+from growkit.families import FAMILIES
+from growkit.families.schema import LAYER, Norms
+from growkit.family_check import blame
+from growkit.family_check import checked_family as module
+from growkit.family_check.checked_family import check_one
+
+LLAMA = FAMILIES["llama"]
+QUERY, FINAL = "layers.{layer}.self_attn.q_proj.weight", "norm.weight"
+DOWN, NORM = "layers.{layer}.mlp.down_proj.weight", "layers.{layer}.input_layernorm.weight"
+
+
+def with_lines(family, lines):
+    """The family with other patterns; None takes a line away."""
+    table = {**family.tensors, **lines}
+    return replace(family, tensors={name: pattern for name, pattern in table.items() if pattern}, variants=())
+
+
+def faults(monkeypatch, family) -> str:
+    monkeypatch.setitem(FAMILIES, family.model_type, family)
+    return " ".join(check_one(family).faults)
+
+
+@pytest.mark.parametrize(
+    ("lines", "blames"),
+    [
+        ({DOWN: None}, "has no line: the table lacks 'layers.{layer}.mlp.down_proj.weight'"),
+        ({"layers.{layer}.mlp.extra.weight": "ffn /hidden"}, "'layers.{layer}.mlp.extra.weight': 'ffn /hidden' is no"),
+        ({DOWN: "/hidden ffn"}, "'layers.{layer}.mlp.down_proj.weight': '/hidden ffn' has the marks of"),
+        ({NORM: "+hidden"}, "'layers.{layer}.input_layernorm.weight': '+hidden' has the marks of the weight of a"),
+        ({DOWN: "ffn /hidden"}, "'layers.{layer}.mlp.down_proj.weight': 'ffn /hidden' is 40 x 24 in a small"),
+        (
+            {FINAL: "~hidden"},
+            "but it is exact where the line 'norm.weight': '~hidden' is '~/hidden': this line is wrong",
+        ),
+        ({NORM: "~/hidden"}, "growkit refuses what transformers made"),
+        ({QUERY: "(query_dim head) /hidden"}, "'(query_dim head) /hidden' is '(head query_dim) /hidden': this line is"),
+    ],
+    ids=["forgotten", "surplus", "roles swapped", "shift for gain", "axes swapped", "~ for ~/", "~/ for ~", "order"],
+)
+def test_a_wrong_line_is_blamed(monkeypatch, lines, blames):
+    assert blames in faults(monkeypatch, with_lines(LLAMA, lines))
+
+
+def test_a_prefix_that_is_not_named_is_blamed(monkeypatch):
+    said = faults(monkeypatch, replace(LLAMA, prefixes=("transformer.",)))
+    assert "but for 'model.' before it, which is not among the prefixes 'transformer.'" in said
+
+
+def test_a_wrong_size_is_blamed(monkeypatch):
+    said = faults(monkeypatch, replace(LLAMA, sizes={**LLAMA.sizes, "ffn": "hidden_size"}))
+    assert "'ffn /hidden' is 40 x 40 in a small LlamaForCausalLM, whose model.layers.0.mlp.gate_proj.weight is" in said
+
+
+def test_a_wrong_fact_is_no_line_of_the_table(monkeypatch):
+    monkeypatch.setattr(blame, "_other_readings", lambda *_: iter([(QUERY, LLAMA.tensors[QUERY], "head /hidden")]))
+    said = faults(monkeypatch, replace(LLAMA, rotary=None, variants=()))
+    assert "grown by head_dim x2: the plan says exact, but outputs differ by" in said
+    assert "no single line read otherwise mends it, so look at the facts beside the table" in said
+    assert "'layers.{layer}.self_attn.o_proj.weight': 'hidden /(head value_dim)'" in said
+
+
+def test_a_warning_of_nothing_is_a_fault(monkeypatch):
+    gpt2 = replace(FAMILIES["gpt2"], norms=Norms(kind=LAYER, after=True), variants=())
+    assert "the plan says approximate, but outputs differ by no more than" in faults(monkeypatch, gpt2)
+
+
+def test_the_check_of_a_sound_family_says_what_was_measured():
+    (check,) = growkit.check_family("gemma")
+    assert check.ok and check.to_json()["ok"] and not check.faults
+    tried = {(growth.growth, growth.tied): growth for growth in check.growths}
+    assert tried["heads in groups", True].exactness == "exact" and tried["all", False].difference <= 1e-10
+    assert tried["hidden x2, aki", True].exactness == "approximate"
+    assert tried["head_dim +4", True].reason == "" or tried["head_dim +4", True].exactness == "refused"
+
+
+def test_names_and_all(monkeypatch):
+    monkeypatch.setattr(module, "check_one", lambda family: family.model_type)
+    assert growkit.check_family(every=True) == tuple(FAMILIES)
+    assert growkit.check_family(["bert", "llama", "bert"]) == ("bert", "llama")
+    with pytest.raises(RequestError, match="no family 'lama'; did you mean llama"):
+        growkit.check_family("lama")
+    for wrong in (dict(), dict(families="bert", every=True)):
+        with pytest.raises(RequestError, match="or all of them by --all"):
+            growkit.check_family(**wrong)
