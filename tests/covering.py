@@ -1,7 +1,8 @@
 """Which families, and which of their growths, the suite takes: so few that every feature is there at least once.
 
 A feature is a fact that sets a family apart from the default, a size, or something that a table says: a word, a mark,
-blocks one after another or dealt out, more or fewer dimensions. All growths of all families are check-family's.
+blocks one after another or dealt out, the order in which dimensions are stored. All growths of all families are
+check-family's.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -61,7 +62,7 @@ def features(name: str) -> frozenset[str]:
         found |= {f"no {part}"} if thing is None else _facts(thing, f"{part}.")
     for template, pattern in family.tensors.items():
         dimensions = parse(pattern)
-        found.add(f"{len(dimensions)} dimensions" + (" of each expert" if "{expert}" in template else ""))
+        found.add(f"order {' '.join(one.role for one in dimensions)}" + " of each expert" * ("{expert}" in template))
         for one in dimensions:
             found |= {f"word {axis}" for axis in one.axes} | {f"{one.role}{' before the head' * one.before_head}"}
             if len(one.axes) > len(one.blocks):
