@@ -1,4 +1,6 @@
-"""Which tensors a model needs and does not have. Knows families' tables and configs; ignorant of values and of files."""
+"""Which tensors a model needs and does not have. Knows families' tables and configs; ignorant of values and of
+files.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
