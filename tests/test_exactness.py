@@ -72,7 +72,7 @@ def chosen(table: dict, able) -> list:
     able to."""
     everything = [
         (name, family, tied)
-        for name, family, tied in product(table, FAMILIES, (True, False))
+        for name, family, tied in product(table, tiny.ALL, (True, False))
         if plain(family) and (carries_head(family) or not tied) and able(name, family)
     ]
     return sorted(
@@ -132,7 +132,7 @@ def test_free_axes(name, family, tied):
 
 
 @pytest.mark.parametrize(
-    "family", cover(filter(plain, FAMILIES), lambda family: {kind(family), FAMILIES[family].is_moe})
+    "family", cover(filter(plain, tiny.ALL), lambda family: {kind(family), FAMILIES[family].is_moe})
 )
 def test_seeds(family):
     for seed in (2, 3):
