@@ -87,8 +87,8 @@ class TensorNames:
         return _stem_and_templates(name, self.prefixes)[0]
 
     def template(self, name: str) -> str:
-        """A stored name as the tables have it: without prefix, "{layer}" for its number and "{expert}" for a second one,
-        where the table does not have either as it is.
+        """A stored name as the tables have it: without prefix, "{layer}" for its number and "{expert}" for a second
+        one, where the table does not have either as it is.
         """
         stem, layered, template = _stem_and_templates(name, self.prefixes)
         return stem if stem in self.tensors else layered if layered in self.tensors else template

@@ -41,8 +41,8 @@ def grown_state(
         dtypes={name: tensor.dtype for name, tensor in tensors.items()},
         config=content,
         head_is_copy=torch.equal(tensors[head], tensors[embedding]) if head and embedding else None,
-        # names without a prefix are a base model's own, whatever class its config remembers; with several stacks of layers
-        # a head makes no difference to names
+        # names without a prefix are a base model's own, whatever class its config remembers; with several stacks of
+        # layers a head makes no difference to names
         body=head is None and not family.stacks and not any(name.startswith(family.prefixes) for name in tensors),
     )
     sources = [StateSource(tensors)]
