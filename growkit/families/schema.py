@@ -20,7 +20,6 @@ from growkit.families.stock_config import stock_value
 from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
-_SPARSE, _DENSE = {"expert", "shared", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +80,7 @@ class Family(TensorNames):
     one_kv_head: Mapping[str, Any] = field(default_factory=dict)
     # template -> alternatives, each config key -> values: only where one of them holds do layers have this tensor
     stored_where: Mapping[str, tuple[Mapping[str, tuple[Any, ...]], ...]] = field(default_factory=dict)
+    head_scaled: str = ""  # config key that says whether the head reads the stream divided by sqrt(hidden)
     scaled_scores: bool = True  # attention divides them by sqrt(head_dim), if nothing else is said
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
@@ -180,14 +180,16 @@ class Family(TensorNames):
             raise CheckpointError(f"config.json should give {names[0]!r} as a positive whole number, not {value!r}")
         return value
 
+    def positions_stated(self, config: Mapping[str, Any]) -> Any:
+        """How many positions a config states; None where no config of the family does."""
+        return next((self.value(config, key) for key in self.keys("position")[:1]), None)
+
     def longest(self, config: Mapping[str, Any]) -> int | None:
         """How many tokens the longest sequence has; None where the config does not say.
 
         RoBERTa counts positions from behind the padding token's id, so that many are never used.
         """
-        if "position" not in self.sizes:
-            return None
-        stated = self.value(config, self.keys("position")[0])
+        stated = self.positions_stated(config)
         after = self.positions.counted_after
         if not after or not isinstance(stated, int):
             return stated
@@ -241,29 +243,7 @@ class Family(TensorNames):
             raise CheckpointError(f"config.json should list layers under {keys.dense_layers!r}, not {dense!r}")
         return layer not in dense and (layer + 1) % self.number(config, keys.sparse_step) == 0
 
-    def lacking(self, names: Iterable[str], layers: int, config: Mapping[str, Any] | None = None) -> list[str]:
-        """Stems of the weights that a base model of so many layers needs and that are not among the names.
-
-        config: which layers have experts, and how many; without it, all have, and one is enough.
-        """
-        there = {self.stem(name) for name in names}
-        weights = [name for name in self.tensors if not name.endswith("bias")]
-        in_layers = [name for name in weights if "{layer}" in name]
-        experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
-        needed = []
-        for layer in range(layers):
-            other = _DENSE if self.is_sparse(config or {}, layer) else _SPARSE
-            for name in in_layers:
-                if layer == 0 and name in self.first_lacks:
-                    continue
-                if not self._words(name) & other and self._is_stored(name, config):
-                    numbers = range(experts) if "{expert}" in name else (0,)
-                    at = name.replace("{layer}", str(layer))
-                    needed += [at.replace("{expert}", str(number)) for number in numbers]
-        needed += [self.embedding, *(name for name in weights if self.tensors[name] == "~/hidden")]
-        return [name for name in needed if name not in there]
-
-    def _is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
+    def is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
         """Whether a model of this config has a tensor; without a config, those that only some models have are none."""
         if config is not None and any(self.value(config, self.keys(axis)[0]) is None for axis in self._ranks(template)):
             return False  # DeepSeek's query without a low-rank latent
@@ -274,12 +254,12 @@ class Family(TensorNames):
 
     def _ranks(self, template: str) -> set[str]:
         """Axes of a tensor whose size may be null in a config: then there is no such tensor."""
-        return self._words(template) & {"q_rank"}
+        return self.words(template) & {"q_rank"}
 
     def norms_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether a norm runs over q and k in a config's model; in some families a setting says so."""
         stored = [name for name, axes in self.tensors.items() if "~" in axes and "query_dim" in axes]
-        return self.norms.on_heads and all(self._is_stored(name, config) for name in stored)
+        return self.norms.on_heads and all(self.is_stored(name, config) for name in stored)
 
     def holds_experts(self, name: str) -> bool:
         """Whether a tensor is of experts, one of them or all: then a token passes only the share that it takes."""
@@ -287,7 +267,7 @@ class Family(TensorNames):
         stacked = first.axes == ("expert",) and any(other.role == WRITE for other in others)
         return stacked or self.of_each_expert(name)
 
-    def _words(self, template: str) -> set[str]:
+    def words(self, template: str) -> set[str]:
         """The axes of a tensor, those in its name included."""
         axes = {axis for dimension in parse(self.tensors[template]) for axis in dimension.axes}
         return axes | ({"expert"} if "{expert}" in template else set())

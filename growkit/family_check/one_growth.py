@@ -63,5 +63,5 @@ def _on_one_footing(
     family: Family, name: str, ours: torch.Tensor, theirs: torch.Tensor, maps: Mapping[str, AxisMap]
 ) -> torch.Tensor:
     """What the grown model puts out, hidden states collapsed to the source's width."""
-    axis = family.output_axes.get(name)
+    axis = family.output_axes.get(name.removeprefix("encoder_"))
     return collapse(theirs, maps[axis]) if ours.shape != theirs.shape and axis is not None else theirs

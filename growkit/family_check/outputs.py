@@ -30,6 +30,9 @@ def whole(model: Any, family: Family) -> dict[str, torch.Tensor]:
     inputs = {"input_ids": ids, "attention_mask": mask}
     if not causal and getattr(model.config, "type_vocab_size", 0) == 2:
         inputs["token_type_ids"] = ids % 2
+    if getattr(model.config, "is_encoder_decoder", False):
+        ids[:, -PADDING - 1] = model.config.eos_token_id  # where its classifiers look
+        inputs["decoder_input_ids"] = ids.flip(1)
     if type(model).__name__.endswith("MultipleChoice"):
         inputs = {name: value[:, None] for name, value in inputs.items()}
     seen = TOKENS if causal else TOKENS - PADDING

@@ -15,6 +15,7 @@ from growkit.families.stock_config import hushed
 # transformers' lists of its classes, the language models' first
 _CAUSAL = ("MODEL_FOR_CAUSAL_LM",)
 _FILLING = ("MODEL_FOR_MASKED_LM",)
+_BOTH = ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM",)  # an encoder and a decoder
 _OTHERS = (
     "MODEL", "MODEL_FOR_PRETRAINING", "MODEL_FOR_SEQUENCE_CLASSIFICATION", "MODEL_FOR_TOKEN_CLASSIFICATION",
     "MODEL_FOR_QUESTION_ANSWERING", "MODEL_FOR_MULTIPLE_CHOICE", "MODEL_FOR_IMAGE_CLASSIFICATION",
@@ -28,7 +29,8 @@ def stock_classes(family: Family) -> tuple[Any, ...]:
     from transformers.models.auto import modeling_auto
 
     names: list[str] = []
-    for kind in (*(_CAUSAL if family.causal else _FILLING), *_OTHERS):
+    language = _BOTH if family.stacks else _CAUSAL if family.causal else _FILLING
+    for kind in (*language, *_OTHERS):
         listed = getattr(modeling_auto, f"{kind}_MAPPING_NAMES").get(family.model_type, ())
         names += [listed] if isinstance(listed, str) else [*listed]
     if not family.heads:  # towers, of which transformers lists not all

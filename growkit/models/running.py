@@ -74,7 +74,7 @@ class Results:
             raise CheckpointError(f"a {named} of family {family.model_type} put out nothing to compare")
         self.note = f"{', '.join(sorted(unsettled))} left out: depends on {lacked}" if unsettled else ""
         self.outputs = {name: torch.stack(values) for name, values in collected.items()}
-        self.has_loss = bool(self.vocabulary_output) and family.has_language_head(named)
+        self.has_loss = bool(self.vocabulary_output) and family.has_language_head(named) and not family.stacks
 
     @property
     def loss(self) -> float | None:
@@ -130,7 +130,7 @@ def sequences_for(
     family = family_named(config.get("model_type"))
     if family.reads_pixels:
         return list(random_images(config, sequences, generator(seed, "verify")))
-    positions = (family.value(config, family.keys("position")[0]) if "position" in family.sizes else None) or longest
+    positions = family.positions_stated(config) or longest
     length = max(1, min(longest, positions - SPARE, family.longest(config) or longest))
     vocabulary = vocabulary_size(config)
     if text is None:
@@ -197,6 +197,11 @@ def objective(config: dict[str, Any], label: str) -> bool:
     family = family_named(config.get("model_type"))
     if not family.has_language_head(str(name)):
         raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
+    if family.stacks:
+        raise CheckpointError(
+            f"{label!r} is a {name}, whose decoder reads what an encoder made of another text; growkit widens and merges"
+            " such models, and neither trains nor asks them"
+        )
     causal = is_causal(config)
     if causal and not family.causal and not config.get("is_decoder"):
         raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
@@ -206,6 +211,8 @@ def objective(config: dict[str, Any], label: str) -> bool:
 def _outputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """What a model puts out for one sequence (length,), or one image, by name: numbers alone, (1, ...) each."""
     inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
+    if getattr(model.config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = ids[None].flip(1)
     if ids.is_floating_point():
         inputs = {"pixel_values": ids[None].to(model.dtype)}
     with torch.no_grad(), computing(type(model).__name__):

@@ -152,6 +152,11 @@ def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
                 f"config.json has {key} {family.value(config, key)!r}: a layer computes by its number, so it cannot stand elsewhere;"
                 f" {family.model_type} grows in depth without it"
             )
+    if family.stacks:
+        raise CheckpointError(
+            f"a {family.model_type} has an encoder and a decoder, whose layers growkit does not tell apart yet: it grows in"
+            " width, and keeps the layers it has"
+        )
     if family.passes:
         raise CheckpointError(
             f"{family.model_type} passes the {'layer' if count == 1 else f'{count} layers'} it has"
