@@ -62,9 +62,13 @@ def resolved(family: str, growth: dict) -> dict:
 
 
 def plain(family: str) -> bool:
-    """Whether the kind of family says all of what is exact: no norm over embeddings or of a head of its own."""
+    """Whether the kind of family says all of what is exact: one stack of layers, no norm over embeddings or of a head of
+    its own.
+    """
     patterns = FAMILIES[family].tensors.values()
-    return not any("normed" in p or (kind(family) == "pre" and p.startswith("~/head_")) for p in patterns)
+    return family not in tiny.SEQUENCES and not any(
+        "normed" in p or (kind(family) == "pre" and p.startswith("~/head_")) for p in patterns
+    )
 
 
 def chosen(table: dict, able) -> list:
