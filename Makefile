@@ -1,6 +1,7 @@
 # make demo   set up, train a small model on the embedded text, widen it, prove it (offline once set up)
 # make test   set up, run the whole suite
 # make check  lint, formatting, types      make fix   mend what can be mended      make bench   the benchmarks
+# make families   each growth of every family, measured on small stock models; some ten minutes on one core
 # make fuzz   thousands of spoiled inputs, each of which must end in one sentence
 # make docs   the pages as a site in site/, no broken link
 # make smoke PYTHON=python3.13   whether growkit works at all with another Python, in an environment of its own
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test fuzz smoke check fix docs bench clean
+.PHONY: demo test families fuzz smoke check fix docs bench clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +23,10 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
+
+# all growths of all families; the suite takes a sample of them that covers each fact and each word of the notation
+families: $(VENV)/.ready
+	$(RUN) -m growkit check-family --all
 
 # inputs with something wrong in them, by the thousand: CASES=20000 SEED=7
 CASES ?= 3000

@@ -5,7 +5,10 @@ from functools import lru_cache
 import tiny
 import torch
 
-from growkit.families import FAMILIES
+from growkit import grow_state_dict
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.request import grow_recipe
+from growkit.growth.source_headers import Headers
 
 STOCK, ALGEBRA, DIFFERS = 1e-5, 1e-10, 1e-6
 PURE_FLOAT64 = {"bert", "roberta", "distilbert", "gpt2", "opt"}  # stock code is float64 throughout
@@ -17,9 +20,14 @@ def source(family: str, tied: bool, seed: int, **_):
         return tiny.make(family, tie_word_embeddings=tied, seed=seed)
 
 
-def kind(family: str) -> int:
-    row = FAMILIES[family]
-    return 0 if row.norms.after else 1 if row.norms.kind == "LayerNorm" else 2
+def grown(family: str, growth: dict, **changes):
+    """(the source, what the plan says of the function, the grown model)."""
+    model = tiny.make(family, **changes)
+    state, config = tiny.stored(model), model.config.to_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    plan = grow_plan([Headers(label="tiny", shapes=shapes, dtypes=dtypes, config=config)], grow_recipe(**growth))
+    return model, str(plan.exactness), tiny.rebuild(model, *grow_state_dict(model.state_dict(), config, **growth))
 
 
 def logits(model, ids):

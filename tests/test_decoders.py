@@ -4,30 +4,43 @@ refused, and nothing else.
 
 import pytest
 import tiny
-from comparing import ALGEBRA, logits, stepwise
-from test_shaped import grown
+from comparing import ALGEBRA, grown, logits, stepwise
 
 from growkit import RequestError, grow_state_dict
 
-FULL, SLIDING = "full_attention", "sliding_attention"
-ALL_AXES = dict(hidden=36, heads=6, kv_heads=6, head_dim=12, ffn=50, layers=5, depth="identity")
-# a family, what its config says beside the tiny one's, whether its head is tied, and how it grows
+SLIDING = "sliding_attention"
+ALL_AXES = dict(hidden=36, heads=6, kv_heads=6, head_dim=16, ffn=50, layers=5, depth="identity")
+WITH_HEADS = dict(hidden=60, kv_heads=10, ffn=50, layers=5, depth="identity")  # where heads fill hidden
+# a family, what its config says beside the small one's, whether its head is tied, and how it grows
 EXACT = [
     ("granite", dict(), True, ALL_AXES),
+    ("hyperclovax", dict(use_post_norm=False), False, ALL_AXES),
     ("smollm3", dict(use_sliding_window=True, sliding_window=4), True, ALL_AXES),
-    ("smollm3", dict(no_rope_layers=[0, 1, 1], attention_bias=True), False, dict(head_dim=8)),
+    ("arcee", dict(), False, ALL_AXES),
+    ("helium", dict(), False, dict(hidden=40, head_dim=10, layers=5, depth="identity")),
+    ("seed_oss", dict(), True, ALL_AXES),
+    ("hunyuan_v1_dense", dict(), True, ALL_AXES),
+    ("ernie4_5", dict(), True, dict(hidden=36, head_dim=12, layers=5, depth="identity")),
+    ("ministral", dict(), False, ALL_AXES),
     ("starcoder2", dict(sliding_window=4), True, ALL_AXES),
-    ("stablelm", dict(use_qkv_bias=True), True, dict(hidden=60, kv_heads=10, layers=5, depth="identity")),
-    ("stablelm", dict(use_parallel_residual=True), False, dict(hidden=36, head_dim=9)),
+    ("stablelm", dict(use_qkv_bias=True), True, WITH_HEADS),
     ("stablelm", dict(qk_layernorm=True), False, dict(ffn=50, layers=5, depth="identity")),
+    ("nemotron", dict(), True, ALL_AXES),
     ("olmo", dict(attention_bias=True), False, ALL_AXES),
     ("olmo", dict(clip_qkv=0.5), False, dict(hidden=36, heads=8, kv_heads=4)),
     ("olmo", dict(clip_qkv=0.5), True, dict(heads=8, kv_heads=4, ffn=50)),
-    ("olmo3", dict(), True, ALL_AXES),
+    ("olmo3", dict(head_dim=8), True, ALL_AXES),
+    ("gemma3_text", dict(), True, ALL_AXES),
+    ("exaone4", dict(head_dim=8), False, ALL_AXES),
+    ("cohere", dict(head_dim=8), True, ALL_AXES),
+    ("cohere", dict(use_qk_norm=False), False, dict(head_dim=10)),
+    ("cohere2", dict(), True, ALL_AXES),
+    ("gpt_neo", dict(), True, dict(hidden=60, heads=10, ffn=50, layers=5, depth="identity")),
+    ("gpt_neo", dict(), False, dict(head_dim=9)),
 ]
 REFUSED = [
+    ("stablelm", dict(qk_layernorm=True), dict(heads=8), "head cannot grow with qk_layernorm True"),
     ("stablelm", dict(qk_layernorm=True), dict(hidden=48), "head_dim cannot grow with qk_layernorm True"),
-    ("stablelm", dict(qk_layernorm=True), dict(head_dim=12), "head_dim cannot grow with qk_layernorm True"),
     ("olmo", dict(clip_qkv=0.5), dict(head_dim=12), "head_dim cannot grow with clip_qkv 0.5"),
     ("olmo", dict(tie_word_embeddings=True), dict(hidden=48), "hidden of olmo cannot grow while its head is"),
 ]
@@ -59,3 +72,23 @@ def test_layers_that_move_keep_what_they_are():
     model = tiny.make("smollm3")
     _, config = grow_state_dict(model.state_dict(), model.config, layers=5, depth="interleave")
     assert config["no_rope_layers"] == [1, 1, 0, 0, 1]
+    model = tiny.make("gpt_neo")
+    _, config = grow_state_dict(model.state_dict(), model.config, layers=5, depth="interleave")
+    kinds = ["local", "local", "global", "global", "local"]
+    assert config["attention_types"] == [[kinds, 1]] and config["attention_layers"] == kinds
+
+
+def test_settings_that_a_config_leaves_open_stay_open():
+    """What the class fills in, such as rotary bases by layer type and a softmax scale by head_dim, follows the sizes."""
+    with tiny.float32_parts_in_double():
+        for family, keys, growth in (
+            ("hyperclovax", ("attention_multiplier", "head_dim"), dict(head_dim=12)),
+            ("helium", ("rope_parameters",), dict(head_dim=8)),
+            ("gemma3_text", ("rope_parameters", "layer_types"), dict(head_dim=16, layers=5, depth="identity")),
+            ("gpt_neo", ("attention_layers",), dict(layers=5, depth="identity")),
+        ):
+            model = tiny.make(family)
+            config = {key: value for key, value in model.config.to_dict().items() if key not in keys}
+            wide = tiny.rebuild(model, *grow_state_dict(model.state_dict(), config, **growth))
+            ids = tiny.tokens()
+            assert tiny.relative(logits(model, ids), logits(wide, ids)) <= ALGEBRA, family

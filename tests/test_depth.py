@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 from comparing import ALGEBRA, DIFFERS, PURE_FLOAT64, STOCK, logits, source, stepwise
+from covering import sample
 from refusing import tree
 from safetensors.torch import load_file
 
@@ -27,9 +28,6 @@ from growkit.growth.plan import STOCK_BYTES, TENSOR_BYTES
 from growkit.growth.request import Depth, grow_recipe
 from growkit.growth.source_headers import Headers
 from growkit.maps.notation import WRITE
-
-EVERY = tuple(tiny.CONFIGS)
-PRE_NORM = tuple(f for f in EVERY if not FAMILIES[f].norms.after)
 
 # what a layer adds to the stream passes through these last, from each model's own code
 WRITERS = {
@@ -47,6 +45,8 @@ WRITERS = {
     "qwen2_moe": "self_attn.o_proj down_proj",
     "qwen3_moe": "self_attn.o_proj down_proj",
 }
+EVERY = sample(WRITERS)
+PRE_NORM = tuple(f for f in EVERY if not FAMILIES[f].norms.after)
 
 TABLE = [  # layers of the sources, request, layers of the result (several sources: A1 is the first of the first)
     ("6", dict(layers=16), "1 2 3 4 5 6 1 2 3 4 5 6 3 4 5 6"),  # bert2BERT, algorithm 1

@@ -219,10 +219,12 @@ def test_rooms_that_have_defaults_have_those_of_the_doors():
         return [key for key, value in found if words.get(key, key) in parameters(DOORS[name])
                 and default(name, words.get(key, key)) != value]  # fmt: skip
 
-    assert differing(Recipe, "widen") == ["noise"] and differing(Experts, "upcycle") == []  # noise follows the method
+    assert differing(Recipe, "widen") == ["keep", "noise"]  # which follow the method
+    assert differing(Experts, "upcycle") == []
     assert differing(Depth, "stack") == ["after"] and layer_numbers(default("stack", "after")) == Depth.after
     assert differing(Depth, "grow", {"method": "depth"}) == ["after"]
-    assert differing(Options, "widen") == ["progress", "announce"] == differing(MergeOptions, "merge")
+    assert differing(Options, "widen") == ["optimizer", "progress", "announce"]  # fuse takes no state by itself
+    assert differing(Options, "fuse") == ["progress", "announce"] == differing(MergeOptions, "merge")
     assert differing(MergeRequest, "merge") == [] == differing(MergeOptions, "apply", {"progress": "", "announce": ""})
     for name in ("widen", "upcycle", "merge", "apply"):
         assert size_in_bytes(default(name, "shard_size")) == Options.shard_bytes == MergeOptions.shard_bytes

@@ -15,6 +15,7 @@ import pytest
 import tiny
 import torch
 from comparing import gradients
+from covering import sample
 from safetensors.torch import load_file, save_file
 
 import growkit
@@ -25,7 +26,7 @@ from growkit.growth.request import recipe
 from growkit.growth.source_headers import Headers
 from growkit.operators import rule
 
-EVERY = tiny.DENSE
+EVERY = sample(tiny.DENSE)
 DIRECT = ("llama", "gpt2", "gpt_neox", "bert", "gemma", "qwen3")
 SIZES = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "word_embed_proj_dim")
 SIZES += ("n_embd", "n_head", "n_inner", "dim", "n_heads", "hidden_dim", "ffn_dim")

@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -33,6 +34,11 @@ NAMES = {
 }
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def room(name: str) -> str:
     """The room a module is in: its package below growkit, or its own name."""
     return (name.split(".") + ["__init__"])[1]
@@ -41,7 +47,7 @@ def room(name: str) -> str:
 def imports(name: str) -> set[str]:
     """Modules of growkit that one imports, when it is loaded or later."""
     found = set()
-    for node in ast.walk(ast.parse(NAMES[name].read_text("utf-8"))):
+    for node in ast.walk(parsed(NAMES[name])):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "growkit":
             # names that growkit shows at its top are looked up when used, so importing them is no import of a room
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
@@ -66,12 +72,7 @@ def test_no_file_imports_itself_in_a_circle():
 
 def test_each_file_and_each_class_has_a_name_of_its_own():
     stems = Counter(path.stem for path in FILES if path.stem != "__init__" and path.parent.name not in ("api", "cli"))
-    classes = Counter(
-        node.name
-        for path in FILES
-        for node in ast.parse(path.read_text("utf-8")).body
-        if isinstance(node, ast.ClassDef)
-    )
+    classes = Counter(node.name for path in FILES for node in parsed(path).body if isinstance(node, ast.ClassDef))
     assert [name for name, count in (stems + classes).items() if count > 1] == []
 
 
@@ -82,7 +83,7 @@ UNPICKLING = {"pickle", "dill", "joblib", "shelve", "marshal", "torch.load", "to
 def test_no_file_pickles(path):
     """Neither by itself nor through PyTorch's distributed checkpoint, whose files hold pickles."""
     used = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             used |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
@@ -95,13 +96,13 @@ def test_no_file_pickles(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_say_what_they_are_and_stay_small(path):
     text = path.read_text("utf-8")
-    assert ast.get_docstring(ast.parse(text)), "no docstring on top"
+    assert ast.get_docstring(parsed(path)), "no docstring on top"
     assert len(text.splitlines()) <= 300
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_large_dataclasses_are_built_by_keyword(path):
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parsed(path)):
         made_by = [ast.unparse(each) for each in getattr(node, "decorator_list", []) if isinstance(node, ast.ClassDef)]
         if any("dataclass" in each for each in made_by) and sum(isinstance(m, ast.AnnAssign) for m in node.body) > 4:
             assert any("kw_only=True" in each for each in made_by), node.name
@@ -111,7 +112,7 @@ def test_large_dataclasses_are_built_by_keyword(path):
 def test_prose_fits_in_120_columns(path):
     """Comments and docstrings; the formatter sees to code, and messages are as long as they are."""
     lines = path.read_text("utf-8").splitlines()
-    tree = ast.parse("\n".join(lines))
+    tree = parsed(path)
     texts = [node.body[0] for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)]
     strings = [text for text in texts if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)]
     prose = {number for text in strings for number in range(text.lineno, (text.end_lineno or 0) + 1)}
@@ -121,7 +122,7 @@ def test_prose_fits_in_120_columns(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_public_functions_are_documented(path):
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     for node in [*tree.body, *(member for owner in classes for member in owner.body)]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):

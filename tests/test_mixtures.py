@@ -5,15 +5,12 @@ without experts, and what a setting keeps from growing.
 import pytest
 import tiny
 import torch
-from comparing import ALGEBRA, logits, stepwise
+from comparing import ALGEBRA, grown, logits, stepwise
 
 import growkit
 from growkit import RequestError, grow_state_dict
 from growkit.families import FAMILIES
 from growkit.families.stacked import join_experts, split_experts
-from growkit.growth.grow_plan import grow_plan
-from growkit.growth.request import grow_recipe
-from growkit.growth.source_headers import Headers
 
 # a family, what its config says beside the tiny one's, whether its head is tied, and how it grows
 EXACT = [
@@ -30,17 +27,6 @@ EXACT = [
     ("deepseek_v3", dict(), True, dict(hidden=36, heads=7, ffn=33)),
     ("deepseek_v3", dict(q_lora_rank=None), False, dict(head_dim=10, layers=5, depth="identity")),
 ]
-
-
-def grown(family: str, growth: dict, **changes):
-    """(the source, what the plan says of the function, the grown model)."""
-    model = tiny.make(family, **changes)
-    config = model.config.to_dict()
-    state = split_experts(FAMILIES[family], model.state_dict())
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    dtypes = {name: tensor.dtype for name, tensor in state.items()}
-    plan = grow_plan([Headers(label="tiny", shapes=shapes, dtypes=dtypes, config=config)], grow_recipe(**growth))
-    return model, str(plan.exactness), tiny.rebuild(model, *grow_state_dict(model.state_dict(), config, **growth))
 
 
 @pytest.mark.parametrize(("family", "changes", "tied", "growth"), EXACT)

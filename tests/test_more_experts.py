@@ -5,9 +5,8 @@ weighs what a token takes.
 import pytest
 import tiny
 import torch
-from comparing import ALGEBRA, DIFFERS, logits, stepwise
+from comparing import ALGEBRA, DIFFERS, grown, logits, stepwise
 from safetensors.torch import load_file
-from test_mixtures import grown
 from texts import EXCERPT, TOKENIZERS, wrap
 
 import growkit

@@ -167,6 +167,8 @@ def test_refusals(world, tmp_path, monkeypatch):
     assert pretrain.pretrain(asked(world, "fine", checkpoint="wide", multipliers="off", steps=1)).step == 1
     with pytest.raises(RequestError, match="--optimizer muon is for dense models"):
         pretrain.pretrain(asked(world, "out", model="mixtral"))
+    with pytest.raises(RequestError, match="--optimizer muon moves a model's own matrices; --train lora:4 has others"):
+        pretrain.pretrain(asked(world, "out", train="lora:4"))
     with pytest.raises(RequestError, match="--optimizer 'sgd' is not one of adamw, muon"):
         pretrain.pretrain(asked(world, "out", optimizer="sgd"))
     with pytest.raises(RequestError, match=r"optimizer 'adamw' .was 'muon'."):

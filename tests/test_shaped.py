@@ -2,13 +2,13 @@
 
 import pytest
 import tiny
-from comparing import ALGEBRA, logits, stepwise
+from comparing import ALGEBRA, grown, logits, stepwise
 
 from growkit import CheckpointError, RequestError, grow_state_dict
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.infer import infer_config
-from growkit.growth.request import grow_recipe, recipe
+from growkit.growth.request import recipe
 from growkit.growth.source_headers import Headers
 
 # a family, what its config says beside the tiny one's, whether its head is tied, and how it grows
@@ -39,17 +39,6 @@ EXACT = [
     ("glm4", dict(partial_rotary_factor=1.0, attention_bias=False), True, dict(head_dim=10, hidden=36)),
     ("glm4", dict(), False, dict(ffn=50, layers=4, depth="identity")),
 ]
-
-
-def grown(family: str, growth: dict, **changes):
-    """(the source, what the plan says of the function, the grown model)."""
-    model = tiny.make(family, **changes)
-    config = model.config.to_dict()
-    state = model.state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    dtypes = {name: tensor.dtype for name, tensor in state.items()}
-    plan = grow_plan([Headers(label="tiny", shapes=shapes, dtypes=dtypes, config=config)], grow_recipe(**growth))
-    return model, str(plan.exactness), tiny.rebuild(model, *grow_state_dict(state, config, **growth))
 
 
 @pytest.mark.parametrize(("family", "changes", "tied", "growth"), EXACT)

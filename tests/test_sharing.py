@@ -3,12 +3,14 @@
 import json
 import os
 import weakref
+from itertools import product
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 import transformers
+from covering import cover, features
 from processes import pair
 from refusing import tree
 from safetensors.torch import load_file, save_file
@@ -18,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from growkit.checkpoint.source import Checkpoint
 from growkit.errors import CheckpointError, RequestError
+from growkit.families import FAMILIES
 from growkit.growth.sources import open_source
 from growkit.models.live_layers import layers_of
 from growkit.training import pretrain, ready
@@ -63,8 +66,14 @@ def assert_alike(folder):
         assert mine.generation_config.to_dict() == theirs.generation_config.to_dict()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("family", tiny.CONFIGS)
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    cover(
+        product(tiny.CONFIGS, (torch.float32, torch.bfloat16)),
+        lambda row: {*features(row[0]), row[1], (row[1], FAMILIES[row[0]].causal, FAMILIES[row[0]].is_moe)},
+    ),
+    ids=str,
+)
 def test_a_model_is_filled_as_transformers_loads_it(family, dtype):
     tiny.make(family, dtype=dtype).save_pretrained("stored")
     assert_alike("stored")

@@ -3,14 +3,17 @@
 import copy
 import math
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from covering import cover, features
 
 from growkit.data.batches import IGNORED, Ahead, Batches, batch_of, masked_window
 from growkit.errors import CheckpointError, RequestError
+from growkit.families import FAMILIES
 from growkit.models.live_layers import layers_of
 from growkit.training import checkpoints as state
 from growkit.training import objective
@@ -125,9 +128,13 @@ def test_prefixes_of_a_stage():
 # ---------------------------------------------------------------- losses
 
 
-@pytest.mark.parametrize("answers", [False, True], ids=["all", "answers"])
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("family", tiny.CONFIGS)
+@pytest.mark.parametrize(
+    ("family", "alpha", "answers"),
+    cover(
+        product(tiny.CONFIGS, (0.0, 0.3, 1.0), (False, True)),
+        lambda row: {*features(row[0]), (FAMILIES[row[0]].causal, *row[1:])},
+    ),
+)
 def test_a_step_in_pieces_is_the_whole_one(family, alpha, answers, monkeypatch):
     """Loss and every gradient, of the model's own logits, caps and scales included; masked positions gathered before
     the head."""

@@ -4,7 +4,7 @@ import torch
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from growkit.families import FAMILIES
+from growkit.families import FAMILIES, naming
 from growkit.families.small_sizes import small_settings
 from growkit.families.stock_config import hushed
 from growkit.family_check import small_models as models
@@ -27,13 +27,16 @@ def _settings(family):
     return kind, settings | ({"pad_token_id": 0} if padding >= settings[family.keys("vocab")[0]] else {})
 
 
-ALL = {name: _settings(family) for name, family in FAMILIES.items()}
+# language models; of others, such as those that read images, test_images.py and check-family speak
+ALL = {name: _settings(family) for name, family in FAMILIES.items() if family.heads}
 CONFIGS = {name: ALL[name] for name in EVERY}
-MORE = {name: row for name, row in ALL.items() if name not in EVERY and not FAMILIES[name].causal}  # encoders
+# an encoder and a decoder that reads it: test_encoder_decoders.py
+SEQUENCES = tuple(n for n in ALL if stock_classes(FAMILIES[n])[0].__name__.endswith(naming.SEQUENCES))
+ENCODERS = tuple(name for name in ALL if not FAMILIES[name].causal and name not in SEQUENCES)
+MORE = {name: ALL[name] for name in ENCODERS if name not in EVERY}
 SPARSE = {name: row for name, row in ALL.items() if name not in EVERY and FAMILIES[name].is_moe}
 MIXTURES = tuple(name for name in EVERY if FAMILIES[name].is_moe)
 DENSE = tuple(name for name in EVERY if name not in MIXTURES)
-ENCODERS = tuple(name for name, family in FAMILIES.items() if not family.causal)
 STEMS = {name: kind.__name__.removesuffix("Config") for name, (kind, _) in ALL.items()}
 
 

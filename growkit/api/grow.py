@@ -49,6 +49,7 @@ def grow(
     method: w.WidthMethod = "fpi",
     mapping: w.Mapping = "cyclic",
     noise: w.Noise = None,
+    keep: w.Keep = None,
     seed: w.Seed = 0,
     dtype: w.Dtype = None,
     optimizer: w.StateBeside = "auto",
@@ -84,7 +85,7 @@ def grow(
     request = grow_recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, layers=layers, depth=depth,
         overlap=overlap, after=after, every=every, block=block, slices=slices, method=method, mapping=mapping,
-        noise=noise, seed=seed, dtype=dtype, like=like, experts=experts, top_k=top_k, copies=copies,
+        noise=noise, keep=keep, seed=seed, dtype=dtype, like=like, experts=experts, top_k=top_k, copies=copies,
     )  # fmt: skip
     options = Options(
         shard_bytes=size_in_bytes(shard_size), force=force, optimizer=optimizer, allow_nonfinite=allow_nonfinite,

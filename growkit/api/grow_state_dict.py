@@ -32,6 +32,7 @@ def grow_state_dict(
     method: w.WidthMethod = "fpi",
     mapping: w.Mapping = "cyclic",
     noise: w.Noise = None,
+    keep: w.Keep = None,
     seed: w.Seed = 0,
     dtype: w.Dtype = None,
 ) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
@@ -49,6 +50,6 @@ def grow_state_dict(
     request = grow_recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, layers=layers, depth=depth,
         overlap=overlap, after=after, every=every, block=block, slices=slices, method=method, mapping=mapping,
-        noise=noise, seed=seed, dtype=dtype, experts=experts, top_k=top_k,
+        noise=noise, keep=keep, seed=seed, dtype=dtype, experts=experts, top_k=top_k,
     )  # fmt: skip
     return grown_state(state, config, request)

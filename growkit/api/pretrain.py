@@ -1,6 +1,6 @@
 """`growkit pretrain`: a checkpoint trained on. Its signature, and that of `growkit tune`, declare a run's settings."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from growkit import limits
 from growkit.api import run_words as r
@@ -26,23 +26,6 @@ Warmup = Annotated[
         panel=r.RATE,
         metavar="N",
         within=(0, limits.STEPS),
-    ),
-]
-Optimizer = Annotated[
-    Literal["adamw", "muon"],
-    Option(
-        help="muon: matrices by Muon, with --lr scaled to AdamW's size of steps, all else by AdamW.",
-        panel=r.RATE,
-        metavar="NAME",
-    ),
-]
-Multipliers = Annotated[
-    str,
-    Option(
-        help="exact, relax:N or off: a grown checkpoint keeps what lr_multipliers.json says; lets it fall to 1 over N"
-        " steps; begins without it.",
-        panel=r.RATE,
-        metavar="HOW",
     ),
 ]
 Balance = Annotated[
@@ -92,8 +75,8 @@ def pretrain(
     beta2: r.Beta2 = 0.95,
     eps: r.Eps = 1e-8,
     clip: r.Clip = 1.0,
-    optimizer: Optimizer = "adamw",
-    multipliers: Multipliers = "exact",
+    optimizer: r.OptimizerName = "adamw",
+    multipliers: r.Multipliers = "exact",
     teacher: r.Teacher = None,
     teacher_steps: r.TeacherSteps = None,
     teacher_until: r.TeacherUntil = None,

@@ -120,6 +120,23 @@ Eps = Annotated[
     Option(help="AdamW: added to the root of the mean squared gradient.", panel=RATE, metavar="E", within=(0, 1)),
 ]
 Clip = Annotated[float, Option(help="Largest norm of the gradient; 0: any.", panel=RATE, metavar="X", within=(0, 1e9))]
+OptimizerName = Annotated[
+    Literal["adamw", "muon"],
+    Option(
+        help="muon: matrices by Muon, with --lr scaled to AdamW's size of steps, all else by AdamW.",
+        panel=RATE,
+        metavar="NAME",
+    ),
+]
+Multipliers = Annotated[
+    str,
+    Option(
+        help="exact, relax:N or off: a grown checkpoint keeps what lr_multipliers.json says; lets it fall to 1 over N"
+        " steps; begins without it.",
+        panel=RATE,
+        metavar="HOW",
+    ),
+]
 Teacher = Annotated[
     w.PathLike | Sequence[w.PathLike] | None,
     Option(

@@ -119,6 +119,8 @@ def tune(
     beta2: r.Beta2 = 0.95,
     eps: r.Eps = 1e-8,
     clip: r.Clip = 1.0,
+    optimizer: r.OptimizerName = "adamw",
+    multipliers: r.Multipliers = "exact",
     teacher: r.Teacher = None,
     teacher_steps: r.TeacherSteps = None,
     teacher_until: r.TeacherUntil = None,

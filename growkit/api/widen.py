@@ -24,6 +24,7 @@ def widen(
     method: w.WidthMethod = "fpi",
     mapping: w.Mapping = "cyclic",
     noise: w.Noise = None,
+    keep: w.Keep = None,
     seed: w.Seed = 0,
     dtype: w.Dtype = None,
     optimizer: w.StateBeside = "auto",
@@ -54,7 +55,7 @@ def widen(
 
     request = recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, method=method, mapping=mapping,
-        noise=noise, seed=seed, dtype=dtype,
+        noise=noise, keep=keep, seed=seed, dtype=dtype,
     )  # fmt: skip
     options = Options(
         shard_bytes=size_in_bytes(shard_size), force=force, optimizer=optimizer, allow_nonfinite=allow_nonfinite,

@@ -97,8 +97,22 @@ Slices = Annotated[
 ]
 
 WidthMethod = Annotated[
-    Literal["fpi", "aki"],
-    Option(help="fpi keeps the function; aki takes new units from the layer above (bert2BERT).", panel=HOW),
+    Literal["fpi", "aki", "shrink-perturb"],
+    Option(
+        help="fpi keeps the function; aki takes new units from the layer above (bert2BERT); shrink-perturb keeps a share"
+        " of every weight and fills up its length at random.",
+        panel=HOW,
+        metavar="METHOD",
+    ),
+]
+Keep = Annotated[
+    float | None,
+    Option(
+        help="shrink-perturb: what weights are multiplied by, 0 to 1; sqrt(1 - X^2) of their size is drawn. Default 0.8.",
+        panel=HOW,
+        metavar="X",
+        within=(0, 1),
+    ),
 ]
 Mapping = Annotated[Literal["cyclic", "random"], Option(help="cyclic, or the paper's random.", panel=HOW)]
 Noise = Annotated[

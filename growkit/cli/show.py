@@ -160,7 +160,10 @@ def report(measured: Verification, as_json: bool) -> None:
 def report_table(measured: Verification) -> None:
     """The figures of a comparison and its verdict."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("compared", f"{measured.compared}, {measured.tokens} tokens, {measured.text}")
+    table.add_row(
+        "compared",
+        f"{measured.compared}, {measured.tokens} {'' if 'images' in measured.text else 'tokens, '}{measured.text}",
+    )
     table.add_row("max |difference|", f"{measured.max_difference:.3g}  ({measured.relative:.2g} of the largest value)")
     table.add_row("mean |difference|", f"{measured.mean_difference:.3g}")
     if measured.kl is not None and measured.top1 is not None:

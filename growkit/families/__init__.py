@@ -12,7 +12,7 @@ from growkit.families.schema import Family
 _TABLES = (
     "bert", "gpt", "llama", "fused", "gptj", "glm", "moe", "granitemoe", "gpt_oss", "deepseek", "roberta",
     "electra", "ernie", "mpnet", "eurobert", "albert", "deberta", "nomic_bert", "llama_kin", "layer_normed",
-    "olmo", "modernbert",
+    "olmo", "gemma3", "exaone4", "cohere", "gpt_neo", "modernbert", "t5", "vit", "clip", "siglip",
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {
     family.model_type: family for name in _TABLES for family in import_module(f"{__name__}.{name}").FAMILIES
@@ -34,4 +34,9 @@ def family_named(model_type: object) -> Family:
 def vocabulary_size(config: Mapping[str, Any]) -> int:
     """How many rows the token embedding of a config's model has. Raises CheckpointError where it does not say so."""
     family = family_named(config.get("model_type"))
+    if family.reads_pixels:
+        raise CheckpointError(
+            f"a {family.model_type} reads images, and has no vocabulary: growkit inspects, grows, merges and verifies it;"
+            " what reads text is for language models"
+        )
     return family.number(config, family.sizes["vocab"])

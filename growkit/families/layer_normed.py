@@ -1,6 +1,7 @@
-"""StarCoder2 and StableLM: Llama's attention under LayerNorms. Data only."""
+"""StarCoder2, StableLM and Nemotron: Llama's attention under LayerNorms. Data only."""
 
 from growkit.families.llama import ATTENTION, DECODER, OUTSIDE, llama_like
+from growkit.families.llama_kin import BIASES, UP_DOWN
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Norms, Rotary
 
@@ -17,6 +18,8 @@ STARCODER2 = llama_like(
     tied=True,
     switches={"use_bias": "layers.{layer}.self_attn.q_proj.bias"},
     defaults={"num_key_value_heads": 2},
+    small={"sliding_window": 6},
+    variants=({"use_bias": False, "sliding_window": None, "head_dim": 8},),
 )
 _HEAD_NORMS = {  # the number is a head's
     **norm("layers.{layer}.self_attn.q_layernorm.norms.{expert}", "query_dim"),
@@ -45,5 +48,14 @@ STABLELM = llama_like(
     small={"partial_rotary_factor": 0.7},
     variants=({"use_parallel_residual": True, "use_qkv_bias": True}, {"qk_layernorm": True}),
 )
+NEMOTRON = llama_like(
+    "nemotron",
+    "Nemotron",
+    {**OUTSIDE, **ATTENTION, **UP_DOWN},
+    norms=Norms(kind=LAYER, gain_offset=1.0),
+    rotary=Rotary(fraction=0.5),
+    small={"head_dim": 8, **BIASES["small"]},
+    variants=({**BIASES["variants"][0], "partial_rotary_factor": 1.0},),
+)
 
-FAMILIES = (STARCODER2, STABLELM)
+FAMILIES = (STARCODER2, STABLELM, NEMOTRON)

@@ -57,13 +57,13 @@ NORM_OVER_HEADS = {
     **norm("layers.{layer}.self_attn.k_norm", "(key_head key_dim)"),
 }
 
-_BRANCH_NORMS = {
+BRANCH_NORMS = {
     **norm("layers.{layer}.pre_feedforward_layernorm"),
     **norm("layers.{layer}.post_feedforward_layernorm"),
 }
 
 # what Gemma 2 and OLMo 2 norm before it is added to the stream
-_AFTER_BLOCKS = (
+AFTER_BLOCKS = (
     "layers.{layer}.post_attention_layernorm.weight",
     "layers.{layer}.post_feedforward_layernorm.weight",
 )
@@ -89,7 +89,9 @@ def llama_like(
     **facts: Any,
 ) -> Family:
     """A family that shares Llama's names and sizes; `sizes` of its own and `facts` are what sets it apart."""
-    defaults = {"head_dim": None, "num_key_value_heads": None, **facts.pop("defaults", {})}
+    defaults = {"num_key_value_heads": None, **facts.pop("defaults", {})}
+    if sizes.get("head_dim", "head_dim") == "head_dim":
+        defaults = {"head_dim": None, **defaults}
     common: dict[str, Any] = dict(
         defaults=defaults,
         norms=Norms(kind=RMS),
@@ -105,17 +107,17 @@ def llama_like(
             "mlp_bias": "layers.{layer}.mlp.up_proj.bias",
         },
         buffers=("layers.{layer}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),
+        architectures=_classes(stem),
     )
     return Family(
         model_type=model_type,
         sizes={**_SIZES, **sizes},
         tensors=tensors,
-        architectures=_classes(stem),
         **{**common, **facts},
     )
 
 
-_GEMMA: dict[str, Any] = dict(embedding_scaled=True, tied=True)
+GEMMA_FACTS: dict[str, Any] = dict(embedding_scaled=True, tied=True)
 
 LLAMA = llama_like(
     "llama",
@@ -155,15 +157,15 @@ GEMMA = llama_like(
     "Gemma",
     norms=Norms(kind=RMS, gain_offset=1.0),
     defaults={"head_dim": 256, "num_key_value_heads": 16},
-    **_GEMMA,
+    **GEMMA_FACTS,
 )
 GEMMA2 = llama_like(
     "gemma2",
     "Gemma2",
-    {**DECODER, **_BRANCH_NORMS},
+    {**DECODER, **BRANCH_NORMS},
     hidden_by_heads=True,
     score_keys={"query_pre_attn_scalar": None},
-    norms=Norms(kind=RMS, gain_offset=1.0, branch=_AFTER_BLOCKS),
+    norms=Norms(kind=RMS, gain_offset=1.0, branch=AFTER_BLOCKS),
     windows=AttentionWindows(layer_cycle=("sliding_attention", "full_attention")),
     defaults={
         "head_dim": 256,
@@ -174,7 +176,7 @@ GEMMA2 = llama_like(
     },
     small={"query_pre_attn_scalar": 12, "sliding_window": 6},
     variants=({"attention_bias": True, "final_logit_softcapping": None, "attn_logit_softcapping": None},),
-    **_GEMMA,
+    **GEMMA_FACTS,
 )
 OLMO2 = llama_like(
     "olmo2",
@@ -185,7 +187,7 @@ OLMO2 = llama_like(
         **norm("layers.{layer}.post_feedforward_layernorm"),
         **NORM_OVER_HEADS,
     },
-    norms=Norms(kind=RMS, on_heads=True, branch=_AFTER_BLOCKS),
+    norms=Norms(kind=RMS, on_heads=True, branch=AFTER_BLOCKS),
 )
 
 FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, OLMO2)

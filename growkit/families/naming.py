@@ -15,6 +15,8 @@ from growkit.errors import CheckpointError
 from growkit.maps.notation import Dimension, parse
 
 _NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
+SEQUENCES = ("ForConditionalGeneration",)  # classes whose decoder reads what an encoder made of another text
+ENCODERS = ("EncoderModel", "ForTokenClassification")  # of such families, classes that have the encoder alone
 _FIRST_WORDS = {"gamma": "weight", "beta": "bias"}  # BERT's first files, of norms
 
 
@@ -24,11 +26,11 @@ def name_of_today(name: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
-def _stem_and_template(name: str, prefixes: tuple[str, ...]) -> tuple[str, str]:
-    """Both are asked for a dozen times for each tensor, and a large mixture has thousands of tensors."""
+def _stem_and_templates(name: str, prefixes: tuple[str, ...]) -> tuple[str, str, str]:
+    """They are asked for a dozen times for each tensor, and a large mixture has thousands of tensors."""
     stem = next((name[len(p) :] for p in prefixes if name.startswith(p)), name)
-    template = _NUMBER.sub("{expert}", _NUMBER.sub("{layer}", stem, count=1), count=1)
-    return stem, intern(template)
+    layered = _NUMBER.sub("{layer}", stem, count=1)
+    return stem, intern(layered), intern(_NUMBER.sub("{expert}", layered, count=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,9 @@ class TensorNames:
     # template that the first layer has not -> the template of what a copy of that layer has there, outside the layers
     first_lacks: Mapping[str, str] = field(default_factory=dict)
     switches: Mapping[str, str] = field(default_factory=dict)  # config key that is true where a template is stored
+    # stem before the numbers of each of several stacks of layers -> the config key of how many it has
+    stacks: Mapping[str, str] = field(default_factory=dict)
+    first_only: tuple[str, ...] = ()  # templates that the first layer of a stack alone has
     headless: tuple[str, ...] = ()  # classes without a language-model head, though they are called as if they had one
 
     def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
@@ -79,11 +84,14 @@ class TensorNames:
 
     def stem(self, name: str) -> str:
         """The name without the prefix a task model gives its base model."""
-        return _stem_and_template(name, self.prefixes)[0]
+        return _stem_and_templates(name, self.prefixes)[0]
 
     def template(self, name: str) -> str:
-        """A stored name as the tables have it: without prefix, "{layer}" and "{expert}" for its numbers."""
-        return _stem_and_template(name, self.prefixes)[1]
+        """A stored name as the tables have it: without prefix, "{layer}" for its number and "{expert}" for a second
+        one, where the table does not have either as it is.
+        """
+        stem, layered, template = _stem_and_templates(name, self.prefixes)
+        return stem if stem in self.tensors else layered if layered in self.tensors else template
 
     def prefix_of(self, names: Iterable[str]) -> str:
         """The prefix that these names have, those of them that have one; "" where none has."""
@@ -92,7 +100,8 @@ class TensorNames:
 
     def layer_of(self, name: str) -> int | None:
         """The layer number in a tensor's name, or None."""
-        match = _NUMBER.search(self.stem(name))
+        stem = self.stem(name)
+        match = None if stem in self.tensors else _NUMBER.search(stem)
         return int(match[0]) if match else None
 
     def in_layer(self, name: str, layer: int) -> str:
@@ -130,7 +139,7 @@ class TensorNames:
 
     def has_language_head(self, architecture: str) -> bool:
         """Whether a transformers class puts a language-model head on its base model: only then can a head be tied."""
-        named = architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining"))
+        named = architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining", *SEQUENCES))
         return named and architecture not in self.headless
 
     def stands_before(self, name: str) -> bool:

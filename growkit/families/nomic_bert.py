@@ -1,11 +1,11 @@
-"""Nomic BERT and GTE: post-LayerNorm encoders with rotary positions and gated feed-forward layers. Data only.
+"""Nomic BERT, GTE and Jina Embeddings v3: post-LayerNorm encoders with rotary positions. Data only.
 
 Files have older names, and queries, keys and values in one tensor; stock models have them by themselves.
 """
 
 from typing import Any
 
-from growkit.families.bert import SIZES, TOKEN_LABELS
+from growkit.families.bert import ROBERTA, SIZES, TOKEN_LABELS
 from growkit.families.llama import ATTENTION, FEED_FORWARD
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms, Rotary
@@ -13,7 +13,13 @@ from growkit.families.schema import LAYER, Family, Norms, Rotary
 _IN = "layers.{layer}"
 
 
-def _rotary_encoder(model_type: str, tensors: dict[str, str], **facts: Any) -> Family:
+def _rotary_encoder(
+    model_type: str,
+    tensors: dict[str, str],
+    feed_forward: dict[str, str] = FEED_FORWARD,
+    prefix: str = "",
+    **facts: Any,
+) -> Family:
     """An encoder with Llama's names inside its layers; `tensors` are those behind them."""
     return Family(
         model_type=model_type,
@@ -27,7 +33,7 @@ def _rotary_encoder(model_type: str, tensors: dict[str, str], **facts: Any) -> F
             **norm("embeddings.LayerNorm"),
             **ATTENTION,
             **norm(f"{_IN}.post_attention_layernorm"),
-            **FEED_FORWARD,
+            **feed_forward,
             **norm(f"{_IN}.post_mlp_layernorm"),
             **linear("pooler.dense", "pooled", "hidden"),
             **tensors,
@@ -38,7 +44,7 @@ def _rotary_encoder(model_type: str, tensors: dict[str, str], **facts: Any) -> F
         packs=False,
         embedding="embeddings.word_embeddings.weight",
         tied=True,
-        prefixes=(f"{model_type}.",),
+        prefixes=(prefix or f"{model_type}.",),
         buffers=("embeddings.position_ids", "embeddings.token_type_ids", "rotary_emb.inv_freq"),
         **facts,
     )
@@ -53,6 +59,7 @@ def _stored(place: str, names: dict[str, tuple[str, ...]]) -> dict[str, tuple[st
     }
 
 
+_EMBEDDINGS_NORM = {f"emb_ln.{kind}": (f"embeddings.LayerNorm.{kind}",) for kind in ("weight", "bias")}
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 NOMIC_BERT = _rotary_encoder(
@@ -75,8 +82,7 @@ NOMIC_BERT = _rotary_encoder(
         ("*", "NomicBertModel"),
     ),
     stored_as={
-        "emb_ln.weight": ("embeddings.LayerNorm.weight",),
-        "emb_ln.bias": ("embeddings.LayerNorm.bias",),
+        **_EMBEDDINGS_NORM,
         **_stored(
             "encoder.layers.{layer}",
             {
@@ -127,4 +133,37 @@ GTE = _rotary_encoder(
     },
 )
 
-FAMILIES = (NOMIC_BERT, GTE)
+JINA_EMBEDDINGS_V3 = _rotary_encoder(
+    "jina_embeddings_v3",
+    {name: axes for name, axes in ROBERTA.tensors.items() if name.startswith(("lm_head", "classifier", "qa_outputs"))},
+    {**linear(f"{_IN}.mlp.fc1", "ffn", "hidden"), **linear(f"{_IN}.mlp.fc2", "hidden", "ffn")},
+    "roberta.",
+    rotary=Rotary(base=20000.0),
+    small={"type_vocab_size": 2},
+    heads=ROBERTA.heads,
+    copies=ROBERTA.copies,
+    architectures=(
+        ("lm_head.bias", "JinaEmbeddingsV3ForMaskedLM"),
+        ("classifier.dense.weight", "JinaEmbeddingsV3ForSequenceClassification"),
+        ("qa_outputs.weight", "JinaEmbeddingsV3ForQuestionAnswering"),
+        ("", "JinaEmbeddingsV3Model"),
+        ("classifier.weight", "JinaEmbeddingsV3ForTokenClassification"),
+        ("*", "JinaEmbeddingsV3Model"),
+    ),
+    stored_as={
+        **_EMBEDDINGS_NORM,
+        **_stored(
+            "encoder.layers.{layer}",
+            {
+                "mixer.Wqkv": _QKV,
+                "mixer.out_proj": ("self_attn.o_proj",),
+                "mlp.fc1": ("mlp.fc1",),
+                "mlp.fc2": ("mlp.fc2",),
+                "norm1": ("post_attention_layernorm",),
+                "norm2": ("post_mlp_layernorm",),
+            },
+        ),
+    },
+)
+
+FAMILIES = (NOMIC_BERT, GTE, JINA_EMBEDDINGS_V3)

@@ -9,6 +9,7 @@ OLMO = llama_like(
     {name: axes for name, axes in DECODER.items() if "norm." not in name},
     norms=Norms(kind=LAYER),
     forbids={"clip_qkv": ((None,), ("head_dim",), "its queries would be scaled, and are clipped as they were")},
+    variants=({"attention_bias": True, "num_key_value_heads": 4}, {"clip_qkv": 0.5}),
 )
 OLMO3 = llama_like(
     "olmo3",

@@ -11,51 +11,15 @@ from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
+from growkit.families.facts import Norms as Norms
+from growkit.families.facts import Positions as Positions
+from growkit.families.facts import Rotary as Rotary
 from growkit.families.keys import Keys, key_names
 from growkit.families.naming import TensorNames
 from growkit.families.stock_config import stock_value
 from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
-_SPARSE, _DENSE = {"expert", "shared", "shared_ffn", "gate"}, {"dense_ffn"}  # axes that only one kind of layer has
-
-
-@dataclass(frozen=True, kw_only=True)
-class Norms:
-    """Which norms a model has, and over what."""
-
-    kind: str  # RMS or LAYER
-    after: bool = False  # the stream is what a norm puts out (BERT), so that a norm cannot hide a filler
-    on_heads: bool = False  # an RMSNorm runs over q and k
-    gain_offset: float = 0.0  # gains are stored less this (Gemma: 1 + w)
-    branch: tuple[
-        str, ...
-    ] = ()  # templates of norms over what a block adds to the stream: gains of 0 silence the block
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rotary:
-    """Rotary positions."""
-
-    fraction: float = 1.0  # the part of a head that turns, where the config is silent
-    base: float = 10000.0  # of the frequencies, where the config is silent
-    kind: str = "default"  # the rope type, where the config is silent
-    # what the family's config calls that part and the base when it has them outside a dictionary of rotary settings
-    fraction_key: str = "partial_rotary_factor"
-    base_key: str = "rope_theta"
-    pairs: bool = False  # slots 2j and 2j + 1 turn together; else slots j and j + half of those that turn
-    size_key: str = ""  # what the config calls the number of slots that turn, where it states no part
-    # type of layers -> what the base of their frequencies is called outside a dictionary, where each type has its own
-    by_type: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Positions:
-    """Learned positions, where they are not counted from 0 or not stored as the config counts them."""
-
-    extra_rows: int = 0  # rows that the table has beyond the config's number
-    # config key of a token id, or a number: the first position is the one behind it
-    counted_after: str | int = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +30,7 @@ class AttentionWindows:
     full_layers: str = ""  # or the key of how many first layers see everything where use_sliding_window is on
     # or what the config class lists of each layer by a rule of its own, such as a number under sliding_window_pattern
     listed: tuple[str, ...] = ()
+    runs: str = ""  # key under which the last of them is given as [[kinds, how often these are repeated], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +64,7 @@ class Family(TensorNames):
     # whether positions that begin anew keep texts in one row apart; else it makes an attention mask of its own
     packs: bool = True
     rotary: Rotary | None = None  # None: positions are absolute
-    positions: Positions = Positions()
+    positions: Positions = field(default_factory=Positions)
     own_head_dim: bool = False  # head_dim is a config key of its own
     hidden_by_heads: bool = True  # transformers insists that hidden is a multiple of heads
     # whether embeddings of a width of their own are projected even where it is the hidden one; else they are hidden
@@ -115,6 +80,8 @@ class Family(TensorNames):
     one_kv_head: Mapping[str, Any] = field(default_factory=dict)
     # template -> alternatives, each config key -> values: only where one of them holds do layers have this tensor
     stored_where: Mapping[str, tuple[Mapping[str, tuple[Any, ...]], ...]] = field(default_factory=dict)
+    head_scaled: str = ""  # config key that says whether the head reads the stream divided by sqrt(hidden)
+    scaled_scores: bool = True  # attention divides them by sqrt(head_dim), if nothing else is said
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
     windows: AttentionWindows = AttentionWindows()
@@ -134,6 +101,23 @@ class Family(TensorNames):
     # otherwise
     small: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
+
+    pools: str = "pooled"  # the axis of what its base model pools: what a layer of its own writes, or hidden
+    pinned: tuple[str, ...] = ()  # config keys that keep their value though the class would take it from hidden
+    # config key of how many times hidden the feed-forward width is, where no key states that width; and the key that is
+    # true where it has a gate, and two thirds of that width, rounded up to a multiple of 8
+    ffn_ratio: str = ""
+    ffn_gated: str = ""
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether its models read images, and have no vocabulary."""
+        return "vocab" not in self.sizes
+
+    @property
+    def output_axes(self) -> dict[str, str]:
+        """Name of an output of a base model -> the axis that its last dimension is."""
+        return {"last_hidden_state": "hidden", "pooler_output": self.pools}
 
     @property
     def is_moe(self) -> bool:
@@ -196,16 +180,31 @@ class Family(TensorNames):
             raise CheckpointError(f"config.json should give {names[0]!r} as a positive whole number, not {value!r}")
         return value
 
+    def positions_stated(self, config: Mapping[str, Any]) -> Any:
+        """How many positions a config states; None where no config of the family does."""
+        return next((self.value(config, key) for key in self.keys("position")[:1]), None)
+
     def longest(self, config: Mapping[str, Any]) -> int | None:
         """How many tokens the longest sequence has; None where the config does not say.
 
         RoBERTa counts positions from behind the padding token's id, so that many are never used.
         """
-        stated = self.value(config, self.keys("position")[0])
+        stated = self.positions_stated(config)
         after = self.positions.counted_after
         if not after or not isinstance(stated, int):
             return stated
         return stated - ((self.value(config, after) or 0) if isinstance(after, str) else after) - 1
+
+    def ffn_of(self, config: Mapping[str, Any], hidden: int) -> int:
+        """The feed-forward width that follows from hidden. Raises CheckpointError for a ratio that is no number."""
+        ratio = self.value(config, self.ffn_ratio) if self.ffn_ratio else 4
+        if type(ratio) not in (int, float) or not 0 < ratio <= 1024:
+            raise CheckpointError(
+                f"config.json should give {self.ffn_ratio!r} as a number from 0 to 1024, not {ratio!r}"
+            )
+        width = int(hidden * ratio)
+        gated = self.ffn_gated and self.value(config, self.ffn_gated)
+        return (int(width * 2 / 3) + 7) // 8 * 8 if gated else width
 
     def forbidden(self, config: Mapping[str, Any]) -> dict[str, str]:
         """The axes that cannot grow in a config's model -> a sentence that says so, and why."""
@@ -244,29 +243,7 @@ class Family(TensorNames):
             raise CheckpointError(f"config.json should list layers under {keys.dense_layers!r}, not {dense!r}")
         return layer not in dense and (layer + 1) % self.number(config, keys.sparse_step) == 0
 
-    def lacking(self, names: Iterable[str], layers: int, config: Mapping[str, Any] | None = None) -> list[str]:
-        """Stems of the weights that a base model of so many layers needs and that are not among the names.
-
-        config: which layers have experts, and how many; without it, all have, and one is enough.
-        """
-        there = {self.stem(name) for name in names}
-        weights = [name for name in self.tensors if not name.endswith("bias")]
-        in_layers = [name for name in weights if "{layer}" in name]
-        experts = self.number(config, self.sizes["expert"]) if self.is_moe and config is not None else 1
-        needed = []
-        for layer in range(layers):
-            other = _DENSE if self.is_sparse(config or {}, layer) else _SPARSE
-            for name in in_layers:
-                if layer == 0 and name in self.first_lacks:
-                    continue
-                if not self._words(name) & other and self._is_stored(name, config):
-                    numbers = range(experts) if "{expert}" in name else (0,)
-                    at = name.replace("{layer}", str(layer))
-                    needed += [at.replace("{expert}", str(number)) for number in numbers]
-        needed += [self.embedding, *(name for name in weights if self.tensors[name] == "~/hidden")]
-        return [name for name in needed if name not in there]
-
-    def _is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
+    def is_stored(self, template: str, config: Mapping[str, Any] | None) -> bool:
         """Whether a model of this config has a tensor; without a config, those that only some models have are none."""
         if config is not None and any(self.value(config, self.keys(axis)[0]) is None for axis in self._ranks(template)):
             return False  # DeepSeek's query without a low-rank latent
@@ -277,12 +254,12 @@ class Family(TensorNames):
 
     def _ranks(self, template: str) -> set[str]:
         """Axes of a tensor whose size may be null in a config: then there is no such tensor."""
-        return self._words(template) & {"q_rank"}
+        return self.words(template) & {"q_rank"}
 
     def norms_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether a norm runs over q and k in a config's model; in some families a setting says so."""
-        stored = [name for name, axes in self.tensors.items() if axes.startswith("~") and "query_dim" in axes]
-        return self.norms.on_heads and all(self._is_stored(name, config) for name in stored)
+        stored = [name for name, axes in self.tensors.items() if "~" in axes and "query_dim" in axes]
+        return self.norms.on_heads and all(self.is_stored(name, config) for name in stored)
 
     def holds_experts(self, name: str) -> bool:
         """Whether a tensor is of experts, one of them or all: then a token passes only the share that it takes."""
@@ -290,7 +267,7 @@ class Family(TensorNames):
         stacked = first.axes == ("expert",) and any(other.role == WRITE for other in others)
         return stacked or self.of_each_expert(name)
 
-    def _words(self, template: str) -> set[str]:
+    def words(self, template: str) -> set[str]:
         """The axes of a tensor, those in its name included."""
         axes = {axis for dimension in parse(self.tensors[template]) for axis in dimension.axes}
         return axes | ({"expert"} if "{expert}" in template else set())

@@ -112,13 +112,12 @@ def _traced(model: Any, family: Family) -> tuple[dict[str, torch.Tensor], list[s
         if isinstance(getattr(module, "weight", None), torch.nn.Parameter):
 
             def keep(_module: Any, _inputs: Any, output: Any, name: str = name) -> None:
-                if isinstance(output, torch.Tensor) and output.dim() > 1:
+                if isinstance(output, torch.Tensor) and 1 < output.dim() < 4:
                     found.setdefault(name, output.detach())
 
             hooks.append(module.register_forward_hook(keep))
-    vocabulary = family.number(model.config.to_dict(), family.sizes["vocab"])
     try:
-        whole(model, family.causal, vocabulary)
+        whole(model, family)
     finally:
         for hook in hooks:
             hook.remove()

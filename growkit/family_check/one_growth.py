@@ -15,7 +15,7 @@ from growkit.growth.request import grow_recipe
 from growkit.growth.source_headers import Headers
 from growkit.growth.state_dict import grown_state
 from growkit.maps.axis import AxisMap
-from growkit.models.compare import AXIS_OF, collapse
+from growkit.models.compare import collapse
 
 NO_MORE_THAN = 1e-10  # of the largest value, in float64, where the function is the same
 
@@ -49,17 +49,19 @@ def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> Measur
     )
     plan = grow_plan([headers], grow_recipe(**growth))
     grown = rebuilt(family, model, *grown_state(state, config, grow_recipe(**growth)))
-    vocabulary = family.number(config, family.sizes["vocab"])
-    causal = family.causal
-    ours, theirs = (whole(one, causal, vocabulary) for one in (model, grown))
+    ours, theirs = (whole(one, family) for one in (model, grown))
     difference = max(
-        relative(value, _on_one_footing(name, value, theirs[name], plan.growth.maps)) for name, value in ours.items()
+        relative(value, _on_one_footing(family, name, value, theirs[name], plan.growth.maps))
+        for name, value in ours.items()
     )
-    if causal and family.has_language_head(type(model).__name__):
-        difference = max(difference, relative(ours["logits"], stepwise(grown, vocabulary)))
+    if family.causal and family.has_language_head(type(model).__name__):
+        difference = max(difference, relative(ours["logits"], stepwise(grown)))
     return MeasuredGrowth(plan=plan, grown=grown, difference=difference)
 
 
-def _on_one_footing(name: str, ours: torch.Tensor, theirs: torch.Tensor, maps: Mapping[str, AxisMap]) -> torch.Tensor:
+def _on_one_footing(
+    family: Family, name: str, ours: torch.Tensor, theirs: torch.Tensor, maps: Mapping[str, AxisMap]
+) -> torch.Tensor:
     """What the grown model puts out, hidden states collapsed to the source's width."""
-    return collapse(theirs, maps[AXIS_OF[name]]) if ours.shape != theirs.shape and name in AXIS_OF else theirs
+    axis = family.output_axes.get(name.removeprefix("encoder_"))
+    return collapse(theirs, maps[axis]) if ours.shape != theirs.shape and axis is not None else theirs

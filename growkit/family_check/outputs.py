@@ -6,11 +6,23 @@ from typing import Any
 
 import torch
 
+from growkit.families import Family, vocabulary_size
+from growkit.models.images import random_images
+
 TOKENS, PADDING = 11, 2  # of a sequence, the last of which are padding where a model looks both ways
 
 
-def whole(model: Any, causal: bool, vocabulary: int) -> dict[str, torch.Tensor]:
+def whole(model: Any, family: Family) -> dict[str, torch.Tensor]:
     """Every floating-point output by name, (sequences, ...), float64, those of padding left out."""
+    config, causal = model.config.to_dict(), family.causal
+    if family.reads_pixels:
+        images = {"pixel_values": random_images(config, 2, torch.Generator().manual_seed(0)).double()}
+        if type(model).__name__.endswith("MaskedImageModeling"):
+            images["bool_masked_pos"] = (
+                torch.arange((config["image_size"] // config["patch_size"]) ** 2).expand(2, -1) % 2
+            )
+        return _numbers(model, images)
+    vocabulary = vocabulary_size(config)
     ids = torch.randint(3, vocabulary, (2, TOKENS), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     if not causal:
@@ -18,17 +30,25 @@ def whole(model: Any, causal: bool, vocabulary: int) -> dict[str, torch.Tensor]:
     inputs = {"input_ids": ids, "attention_mask": mask}
     if not causal and getattr(model.config, "type_vocab_size", 0) == 2:
         inputs["token_type_ids"] = ids % 2
+    if getattr(model.config, "is_encoder_decoder", False):
+        ids[:, -PADDING - 1] = model.config.eos_token_id  # where its classifiers look
+        inputs["decoder_input_ids"] = ids.flip(1)
     if type(model).__name__.endswith("MultipleChoice"):
         inputs = {name: value[:, None] for name, value in inputs.items()}
-    with torch.no_grad():
-        found = model(**inputs)
-    kept = {n: v for n, v in found.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
     seen = TOKENS if causal else TOKENS - PADDING
+    kept = _numbers(model, inputs)
     return {n: v[:, :seen] if v.dim() > 1 and v.shape[1] == TOKENS else v for n, v in kept.items()}
 
 
-def stepwise(model: Any, vocabulary: int) -> torch.Tensor:
+def _numbers(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        found = model(**inputs)
+    return {n: v for n, v in found.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+
+
+def stepwise(model: Any) -> torch.Tensor:
     """A language model's logits (sequences, tokens, vocabulary), one token at a time through its cache."""
+    vocabulary = vocabulary_size(model.config.to_dict())
     ids = torch.randint(3, vocabulary, (2, TOKENS), generator=torch.Generator().manual_seed(0))
     cache, steps = None, []
     with torch.no_grad():

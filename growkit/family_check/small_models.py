@@ -15,9 +15,11 @@ from growkit.families.stock_config import hushed
 # transformers' lists of its classes, the language models' first
 _CAUSAL = ("MODEL_FOR_CAUSAL_LM",)
 _FILLING = ("MODEL_FOR_MASKED_LM",)
+_BOTH = ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM",)  # an encoder and a decoder
 _OTHERS = (
     "MODEL", "MODEL_FOR_PRETRAINING", "MODEL_FOR_SEQUENCE_CLASSIFICATION", "MODEL_FOR_TOKEN_CLASSIFICATION",
-    "MODEL_FOR_QUESTION_ANSWERING", "MODEL_FOR_MULTIPLE_CHOICE",
+    "MODEL_FOR_QUESTION_ANSWERING", "MODEL_FOR_MULTIPLE_CHOICE", "MODEL_FOR_IMAGE_CLASSIFICATION",
+    "MODEL_FOR_MASKED_IMAGE_MODELING",
 )  # fmt: skip
 
 
@@ -27,9 +29,12 @@ def stock_classes(family: Family) -> tuple[Any, ...]:
     from transformers.models.auto import modeling_auto
 
     names: list[str] = []
-    for kind in (*(_CAUSAL if family.causal else _FILLING), *_OTHERS):
+    language = _BOTH if family.stacks else _CAUSAL if family.causal else _FILLING
+    for kind in (*language, *_OTHERS):
         listed = getattr(modeling_auto, f"{kind}_MAPPING_NAMES").get(family.model_type, ())
         names += [listed] if isinstance(listed, str) else [*listed]
+    if not family.heads:  # towers, of which transformers lists not all
+        names += [name for _, name in family.architectures]
     return tuple(getattr(transformers, name) for name in dict.fromkeys(names))
 
 
@@ -79,7 +84,7 @@ def stored(family: Family, model: Any, tensors: Mapping[str, torch.Tensor] | Non
     from transformers.core_model_loading import revert_weight_conversion
 
     named = dict(model.state_dict() if tensors is None else tensors)
-    return revert_weight_conversion(model, named) if family.is_moe else named
+    return revert_weight_conversion(model, named) if family.is_moe or family.reads_pixels else named
 
 
 def rebuilt(
@@ -91,9 +96,24 @@ def rebuilt(
 ) -> Any:
     """A model of the same class with another state and config. Raises AssertionError where a key is not matched."""
     with hushed():
+        if family.reads_pixels:  # a file's names are not those of the model: transformers knows both
+            return _from_file(type(model), state, type(model.config).from_dict(dict(config)), dtype)
         grown = one_by_one(family, type(model)(type(model.config).from_dict(dict(config))).to(dtype).eval())
     missing, unexpected = grown.load_state_dict(join_experts(family, state), strict=False)
     tied = set(getattr(grown, "all_tied_weights_keys", {}))
     assert not unexpected and set(missing) <= tied, (missing, unexpected)
     grown.tie_weights()
     return grown
+
+
+def _from_file(kind: Any, state: Mapping[str, torch.Tensor], config: Any, dtype: torch.dtype) -> Any:
+    """A model as transformers loads it from a file of this state. Raises AssertionError where a key is not matched."""
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    grown, info = kind.from_pretrained(
+        None, config=config, state_dict=dict(state), dtype=dtype, output_loading_info=True
+    )
+    wrong = {name: info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[name]}
+    assert not wrong, wrong
+    return grown.eval()

@@ -14,7 +14,7 @@ from growkit.families.schema import Family
 from growkit.families.stock_config import hushed
 from growkit.family_check.small_models import small_config, stock_classes, stored
 from growkit.growth.width.sizes import read_sizes
-from growkit.maps.notation import GAIN, READ, SHIFT, UNSIZED, WRITE, Dimension, base
+from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WRITE, Dimension, base
 
 # what each kind of module does with the dimensions of its weight, and of its bias
 _ROLES = {
@@ -40,7 +40,8 @@ def table_faults(family: Family) -> list[str]:
     met: set[str] = set()
     for settings in ({}, *family.variants):
         for architecture in stock_classes(family):
-            for tied in (True, False):
+            # only a language model's head can be the embedding
+            for tied in (True, False) if family.has_language_head(architecture.__name__) else (False,):
                 model = _without_memory(family, architecture, {**settings, "tie_word_embeddings": tied})
                 names = stored(family, model)
                 met |= {family.template(name) for name in names}
@@ -100,8 +101,7 @@ def _size(dimension: Dimension, sizes: Mapping[str, int], stated: int) -> int:
     """What a dimension should be; a size that no config states is what it is."""
     if dimension.axes[0] in UNSIZED:
         return stated
-    block = sum(prod(sizes.get(base(axis), 0) for axis in axes) for axes in dimension.blocks)
-    return block
+    return sum(prod(2 if axis == PAIR else sizes.get(base(axis), 0) for axis in block) for block in dimension.blocks)
 
 
 def _forgotten(family: Family, name: str, architecture: str) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 from growkit.growth.rules import (
     Growth,
     Shape,
+    before_head_factor,
     dimension_map,
-    head_factor,
     is_embedding,
     is_placed,
     selection,
@@ -67,7 +67,7 @@ def _dual_amplitude(dimension: Dimension, size: int, growth: Growth, scale: floa
     """What the chain rule multiplies each new index by; not finite where weights carry an amplitude of 0."""
     axis = dimension_map(dimension, size, growth)
     write, read, gain = (axis.sides[role].amplitude for role in (WRITE, READ, GAIN))
-    factor = head_factor(axis, growth) if dimension.before_head and growth.tied else 1.0
+    factor = before_head_factor(axis, growth) if dimension.before_head else 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
         return {WRITE: read / scale, READ: write, GAIN: write * read / (gain * factor), SHIFT: read / factor}[
             dimension.role

@@ -4,15 +4,17 @@ the parts meet; ignorant of bytes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import sqrt
 from typing import Any
 
 from growkit.errors import RequestError
 from growkit.families import Family
+from growkit.families.stock_config import stock_value
 from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.layers import layer_line, layer_map
 from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan, TensorPlan
-from growkit.growth.request import Recipe
+from growkit.growth.request import SHRINK_PERTURB, Recipe
 from growkit.growth.rules import Growth
 from growkit.growth.source_headers import (
     FLOATS,
@@ -39,10 +41,11 @@ from growkit.growth.width.sizes import (
     target_config,
     target_sizes,
 )
+from growkit.maps.axis import AxisMap
 from growkit.maps.exactness import Exactness
 from growkit.maps.notation import KEPT
 
-METHODS, MAPPINGS = ("fpi", "aki"), ("cyclic", "random")
+METHODS, MAPPINGS = ("fpi", "aki", SHRINK_PERTURB), ("cyclic", "random")
 
 
 def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
@@ -54,6 +57,15 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     _check_recipe(recipe, len(sources))
     family = one_family(sources, "become one")
     sizes = [read_sizes(family, source.config) for source in sources]
+    if family.reads_pixels and recipe.mode is not None:
+        raise RequestError(
+            f"{sources[0].label!r} is a {family.model_type}, which reads images; growkit fuses language models, and widens,"
+            " stacks and merges this one"
+        )
+    if family.is_moe and recipe.method == SHRINK_PERTURB:
+        raise RequestError(
+            f"--method {SHRINK_PERTURB} is for dense models; {sources[0].label!r} is a mixture, whose routers would part"
+        )
     if family.is_moe and recipe.mode is not None:
         raise RequestError(
             f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router"
@@ -134,11 +146,14 @@ def _widths(
                 noise=recipe.noise,
                 architecture=architecture,
                 share=share,
+                head_scale=_head_scale(family, source.config, architecture, maps["hidden"]),
                 sum_of_copies=routed.all_copies,
             )
         )
         check_tensors(growths[-1], source, size["layer"])
     if any(source.head_is_copy is False for source in sources):
+        if family.head_scaled:  # which its class concludes from the ties
+            configs[0][family.head_scaled] = stock_value(family.model_type, sources[0].config, family.head_scaled)
         configs[0]["tie_word_embeddings"] = False  # two different tensors cannot be tied; transformers would not either
     if recipe.mode in METHODS:
         lines[0] = [_fused_line(line, recipe, identical) for line in lines[0]]
@@ -149,6 +164,13 @@ def _widths(
         if recipe.mode is None and any(a.old != a.new for a in line)
     ]
     return growths, configs[0], lines[0], [*widened, *([routed.note] if routed.note else [])]
+
+
+def _head_scale(family: Family, config: Mapping[str, Any], architecture: str, hidden: AxisMap) -> float:
+    """What undoes that a model divides the stream before its head by sqrt(hidden), where it does."""
+    asked = family.head_scaled and family.has_language_head(architecture) and hidden.old != hidden.new
+    scaled = bool(asked) and bool(stock_value(family.model_type, config, family.head_scaled))
+    return sqrt(hidden.new / hidden.old) if scaled else 1.0
 
 
 def _request(family: Family, sizes: Sequence[Sizes], recipe: Recipe) -> Mapping[str, int | None]:

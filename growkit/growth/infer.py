@@ -8,6 +8,7 @@ from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family, family_named
+from growkit.families.lacking import lacking
 from growkit.maps.notation import UNSIZED, base
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -20,7 +21,7 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
     """
     if named is not None:
         return family_named(named)
-    fits = [f for f in FAMILIES.values() if all(f.knows(n) for n in shapes) and not f.lacking(shapes, 1)]
+    fits = [f for f in FAMILIES.values() if all(f.knows(n) for n in shapes) and not lacking(f, shapes, 1)]
     # a prefix such as "bert." settles what bare names would leave open
     prefixed = [f for f in fits if any(n.startswith(f.prefixes) for n in shapes) or not any("." in n for n in shapes)]
     fits = prefixed or fits
@@ -50,6 +51,11 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
     heads: number of query heads of the source, needed where head_dim does not show. Raises RequestError without it and
     CheckpointError for shapes that do not fit together.
     """
+    if family.reads_pixels:
+        raise RequestError(
+            f"no config.json, and the size of the images that a {family.model_type} reads cannot be seen in shapes: put the"
+            " model's config.json beside the file"
+        )
     if family.is_moe:
         raise RequestError(
             f"no config.json, and how many experts a token of a {family.model_type} takes cannot be seen in shapes: put the"

@@ -53,7 +53,7 @@ def sizes_like(target: str | Path, source: Headers) -> tuple[SizeByAxis, list[st
     config = _config(target)
     _check_family(str(target), str(config.get("model_type")), family)
     own, wanted = read_sizes(family, source.config), read_sizes(family, config)
-    if wanted["vocab"] != own["vocab"]:
+    if wanted.get("vocab") != own.get("vocab"):
         raise RequestError(
             f"{str(target)!r} has a vocabulary of {wanted['vocab']}, the source of {own['vocab']}; growkit does not change"
             " vocabularies: give sizes with --hidden, --layers and the like"

@@ -82,13 +82,14 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
     for state, member in zip(stored, plan.members):
         _check(state, member)
     tensor_plans = []
+    tied = plan.growth.tied
     # copies of one layer share their parts, as their weights do
     moments: dict[tuple[int, str, bool], tuple[Part, ...]] = {}
     one = select(identity(1), WRITE)
     kept = Rule(rows=one, columns=one, role=WRITE)
     for tensor in plan.tensors:
         origin = tensor.parts[0]
-        for name, known in zip(_names(tensor.name, plan), _names(origin.name, plan)):
+        for name, known in zip(_names(tensor.name, plan, tied), _names(origin.name, plan, tied)):
             for kind in (*MOMENTS, "step"):
                 entry = stored[origin.source].get(f"{known}.{kind}")
                 if entry is None:
@@ -134,7 +135,10 @@ def _check(state: Stored, member: Member) -> None:
     heads = member.growth.family.heads
     shapes = {name: shape for name, shape in member.shapes.items() if name not in member.dropped}
     for name in list(shapes):
-        if member.growth.family.stem(name) in heads:
+        if member.growth.family.stem(name) in (
+            *heads,
+            *((member.growth.family.embedding,) if member.growth.tied else ()),
+        ):
             shapes |= dict.fromkeys(heads, shapes[name])
     for name, entry in state.items():
         parameter, _, kind = name.rpartition(".")
@@ -218,7 +222,10 @@ def _meet(parts: Sequence[Part]) -> bool:
     return all(part.rule.rows.everywhere and part.rule.columns.everywhere for part in parts)
 
 
-def _names(name: str, plan: Plan) -> tuple[str, ...]:
-    """What a parameter is called: as it is stored, and a head also as live models name it (GPT-NeoX has two names)."""
-    is_head = plan.family.stem(name) in plan.family.heads
+def _names(name: str, plan: Plan, tied: bool = False) -> tuple[str, ...]:
+    """What a parameter is called: as it is stored, and a head also as live models name it (GPT-NeoX has two names).
+
+    tied: so is an embedding, whose state goes by the name that a model has for it first (XLM-RoBERTa's head).
+    """
+    is_head = plan.family.stem(name) in (*plan.family.heads, *((plan.family.embedding,) if tied else ()))
     return tuple(dict.fromkeys((name, *plan.family.heads))) if is_head else (name,)

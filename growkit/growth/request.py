@@ -10,6 +10,8 @@ import torch
 from growkit.errors import RequestError
 from growkit.growth.spelling import dtype_of, layer_numbers
 
+SHRINK_PERTURB = "shrink-perturb"  # a width method
+
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
@@ -49,7 +51,8 @@ class Recipe:
     """What was asked for: target sizes, and how they are reached."""
 
     sizes: Mapping[str, int | None] = field(default_factory=dict)  # by axis; None: follows from the others
-    method: str = "fpi"  # "fpi" or "aki"
+    method: str = "fpi"  # "fpi", "aki" or "shrink-perturb"
+    keep: float = 0.8  # shrink-perturb: what lifted weights are multiplied by
     mapping: str = "cyclic"  # "cyclic" or "random"
     noise: float = 0.5  # relative size of the split between read copies
     seed: int = 0  # for everything that is drawn at random
@@ -89,6 +92,8 @@ class Recipe:
             "seed": self.seed,
             "dtype": dtype,
         }
+        if self.method == SHRINK_PERTURB:
+            asked["keep"] = self.keep
         if self.depth is not None:
             stated = {key: value for key, value in vars(self.depth).items() if value not in (None, ())}
             asked["depth"] = {key: value for key, value in stated.items() if key != "option"}
@@ -111,6 +116,7 @@ def recipe(
     method: str = Recipe.method,
     mapping: str = Recipe.mapping,
     noise: float | None = None,
+    keep: float | None = None,
     seed: int = Recipe.seed,
     dtype: str | None = None,
     depth: Depth | None = None,
@@ -120,12 +126,14 @@ def recipe(
     top_k: int | None = None,
     copies: Mapping[int, tuple[int, ...]] | None = None,
 ) -> Recipe:
-    """A request for a growth. noise defaults to 0.5 for fpi, and to 0 for aki and fused models, which part by
-    themselves.
+    """A request for a growth. noise defaults to 0.5 for fpi, and to 0 for aki, shrink-perturb and fused models, which
+    part by themselves.
 
     Raises RequestError for a dtype that is none of float64, float32, bfloat16, float16.
     """
-    default = 0.0 if method == "aki" or mode is not None else Recipe.noise
+    default = Recipe.noise if method == "fpi" and mode is None else 0.0
+    if keep is not None and method != SHRINK_PERTURB:
+        raise RequestError(f"--keep is for --method {SHRINK_PERTURB}, not for {method}")
     return Recipe(
         sizes={
             "hidden": hidden,
@@ -138,6 +146,7 @@ def recipe(
         method=method,
         mapping=mapping,
         noise=default if noise is None else noise,
+        keep=Recipe.keep if keep is None else keep,
         seed=seed,
         dtype=dtype_of(dtype),
         depth=depth,
@@ -187,6 +196,7 @@ def grow_recipe(
     method: str = Recipe.method,
     mapping: str = Recipe.mapping,
     noise: float | None = None,
+    keep: float | None = None,
     seed: int = Recipe.seed,
     dtype: str | None = None,
     like: str | Path | None = None,
@@ -206,7 +216,7 @@ def grow_recipe(
         raise RequestError(f"--depth {depth} says how to deepen, but not how far: add --layers N")
     return recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, method=method, mapping=mapping,
-        noise=noise, seed=seed, dtype=dtype, depth=placing if deepens else None, like=like,
+        noise=noise, keep=keep, seed=seed, dtype=dtype, depth=placing if deepens else None, like=like,
         experts=experts, top_k=top_k, copies=copies,
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ Value = TypeVar("Value")
 class Growth:
     """The maps of all axes of one source, with the facts about the model that a rule depends on.
 
+    head_scale: what undoes that a model divides the stream before its head by sqrt(hidden).
     share: what this source contributes where several meet, such as in the logits of models side by side: 1 / their
     number.
     """
@@ -37,6 +38,7 @@ class Growth:
     noise: float
     architecture: str = ""
     share: float = 1.0
+    head_scale: float = 1.0
     sum_of_copies: bool = False  # a token takes all copies of an expert or none, with equal weights
     _by_key: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -127,7 +129,7 @@ def _may_split(dimensions: tuple[Dimension, ...], growth: Growth) -> bool:
     up to, and where a token takes all of them.
     """
     roles = [dimension.role for dimension in dimensions]
-    if len(dimensions) < 3 or roles[1] != READ or growth.maps["expert"].is_identity:
+    if len(dimensions) < 3 or roles[1:] != [READ, WRITE] or growth.maps["expert"].is_identity:
         return True
     return growth.sum_of_copies and dimensions[-1].axes == ("hidden",)
 
@@ -177,6 +179,11 @@ def head_factor(axis: AxisMap, growth: Growth) -> np.ndarray:
     return read / (written * growth.embedding_scale)
 
 
+def before_head_factor(axis: AxisMap, growth: Growth) -> np.ndarray | float:
+    """What the last norm multiplies by for the head."""
+    return (head_factor(axis, growth) if growth.tied else 1.0) * growth.head_scale
+
+
 def selection(dimension: Dimension, size: int, growth: Growth) -> Selection:
     """What one dimension of a tensor takes from its axis: its role's side, and the last norm what a tied head cannot
     carry.
@@ -187,6 +194,6 @@ def selection(dimension: Dimension, size: int, growth: Growth) -> Selection:
 def _selection(dimension: Dimension, size: int, growth: Growth) -> Selection:
     axis = dimension_map(dimension, size, growth)
     chosen = select(axis, dimension.role)
-    if dimension.before_head and growth.tied and dimension.role in (GAIN, SHIFT):
-        chosen = replace(chosen, amplitude=chosen.amplitude * head_factor(axis, growth))
+    if dimension.before_head and (growth.tied or growth.head_scale != 1.0) and dimension.role in (GAIN, SHIFT):
+        chosen = replace(chosen, amplitude=chosen.amplitude * before_head_factor(axis, growth))
     return chosen

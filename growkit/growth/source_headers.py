@@ -11,6 +11,8 @@ import torch
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family, family_named
+from growkit.families.lacking import lacking, layer_counts
+from growkit.families.naming import ENCODERS
 from growkit.growth.plan import Member
 from growkit.growth.rules import Growth
 
@@ -82,12 +84,16 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
 def check_tensors(growth: Growth, headers: Headers, layers: int) -> None:
     """Raises CheckpointError where a tensor the model needs is not there, or layers are not as the config says."""
     family = growth.family
-    layer_numbers = {number for name in headers.shapes if (number := family.layer_of(name)) is not None}
-    if layer_numbers != set(range(layers)):
-        raise CheckpointError(
-            f"config.json says {layers} layers but {headers.label!r} has tensors of {len(layer_numbers)}"
-        )
-    missing = family.lacking(headers.shapes, layers, headers.config)
+    for stack, count in layer_counts(family, headers.config, layers).items():
+        names = [name for name in headers.shapes if family.stem(name).startswith(stack)]
+        numbers = {number for name in names if (number := family.layer_of(name)) is not None}
+        alone = not names and stack in list(family.stacks)[1:] and growth.architecture.endswith(ENCODERS)
+        if numbers != set(range(count)) and not alone:
+            where = f" of its {stack.removesuffix('.')}" if stack else ""
+            raise CheckpointError(
+                f"config.json says {count} layers{where} but {headers.label!r} has tensors of {len(numbers)}"
+            )
+    missing = lacking(family, headers.shapes, layers, headers.config)
     stems = {family.stem(name) for name in headers.shapes}
     if family.has_language_head(growth.architecture) and not growth.tied and not stems & set(family.heads):
         missing.append(family.heads[0])

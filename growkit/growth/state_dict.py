@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from growkit.checkpoint.stream import StateSource
+from growkit.errors import CheckpointError
 from growkit.families import family_named
 from growkit.families.naming import name_of_today
 from growkit.families.stacked import join_experts, split_experts
@@ -29,14 +30,20 @@ def grown_state(
     family = family_named(content.get("model_type"))
     tensors = split_experts(family, {name_of_today(name): tensor for name, tensor in state.items()})
     head, embedding = head_and_embedding(family, tensors)
+    if len(family.stacks) > 1 and head is None and not content.get("architectures"):
+        raise CheckpointError(
+            f"a {family.model_type} without a head of its own may have a tied one or none: say which class it is under"
+            " 'architectures' in its config"
+        )
     headers = Headers(
         label="the state dict",
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         dtypes={name: tensor.dtype for name, tensor in tensors.items()},
         config=content,
         head_is_copy=torch.equal(tensors[head], tensors[embedding]) if head and embedding else None,
-        # names without a prefix are a base model's own, whatever class its config remembers
-        body=head is None and not any(name.startswith(family.prefixes) for name in tensors),
+        # names without a prefix are a base model's own, whatever class its config remembers; with several stacks of
+        # layers a head makes no difference to names
+        body=head is None and not family.stacks and not any(name.startswith(family.prefixes) for name in tensors),
     )
     sources = [StateSource(tensors)]
     todo = grow_plan([headers], recipe)

@@ -4,7 +4,7 @@ of sizes and of how maps were chosen.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from growkit.families import Family
 from growkit.families.stacked import expert_of
 from growkit.growth.depth.layers import place
 from growkit.growth.plan import Part, TensorPlan
-from growkit.growth.request import Recipe
-from growkit.growth.rules import Growth, check_shape, grown_shape, tensor_rule
+from growkit.growth.request import SHRINK_PERTURB, Recipe
+from growkit.growth.rules import Growth, check_shape, grown_shape, is_embedding, tensor_rule
 from growkit.growth.source_headers import Headers
 from growkit.growth.width.more_experts import experts_map
 from growkit.maps.axis import AxisMap
 from growkit.maps.notation import GAIN, SHIFT, UNSIZED, WRITE
+from growkit.operators.draws import Redraw
 from growkit.operators.rule import Rule, by_turns
 
 
@@ -38,6 +39,12 @@ class TensorPlans:
     @property
     def family(self) -> Family:
         return self.growths[0].family
+
+    @cached_property
+    def branch_norms(self) -> set[str]:
+        """Templates of the norms that there are over what a block adds to the stream."""
+        stored = {self.family.template(name) for name in self.sources[0].shapes}
+        return stored & {*self.family.norms.branch}
 
     def plans(self) -> tuple[TensorPlan, ...]:
         """All target tensors. Raises CheckpointError where a stored shape is not what its config says."""
@@ -162,7 +169,19 @@ class TensorPlans:
             dtype=self.recipe.dtype or reduce(torch.promote_types, stored),
             parts=self.shared_parts[key],
             inserted=inserted,
+            draw=None if key[2] else self._perturbation(name, origin, source, len(shape)),
         )
+
+    def _perturbation(self, name: str, origin: str, source: int, dimensions: int) -> Redraw | None:
+        """What shrink-perturb adds to a matrix of a model that becomes wider; vectors stay, and a stored copy of the
+        embedding stays one."""
+        growth = self.growths[source]
+        grows = any(not axis.is_identity for axis in growth.maps.values())
+        if self.recipe.method != SHRINK_PERTURB or not grows or dimensions < 2:
+            return None
+        keep = self.recipe.keep
+        key = self.family.embedding if is_embedding(origin, growth) else name
+        return Redraw(added=(1.0 - keep**2) ** 0.5, kept=keep, key=key)
 
     def _parts(
         self, source: int, name: str, silent: bool, like: str, among: tuple[int, int] | None
@@ -209,8 +228,8 @@ class TensorPlans:
 
     def _is_silenced(self, name: str) -> bool:
         """Whether a layer adds nothing to the stream once this tensor, and others like it, are zero."""
-        if self.family.norms.branch:
-            return self.family.template(name) in self.family.norms.branch
+        if self.branch_norms:
+            return self.family.template(name) in self.branch_norms
         return self._writes_stream(name)
 
     def _writes_stream(self, name: str) -> bool:

@@ -5,7 +5,8 @@ in einops), and a mark says what the tensor does with the axis:
 
     "(head query_dim) /hidden"    a weight that writes heads x query_dim and reads (sums over) hidden
     "hidden"                      a bias: it writes what its weight writes
-    "hidden /hidden /kernel"      a convolution: it sums over places too
+    "hidden /hidden /kernel"      a convolution: it sums over places too; one of an image has two kernels
+    "one one hidden"              a token of no text, or a grid of positions, as stored: (1, 1, hidden)
     "~hidden"  "+hidden"          gain and shift of a norm that runs over hidden
     "~/hidden"                    the same for the last norm before the output head: a tied head cannot be rescaled
                                   (it is the embedding), so this norm carries the head's read amplitude for it
@@ -46,7 +47,8 @@ SIZED = ("hidden", "embedding", "head", "kv_head", "head_dim", "ffn", "shared_ff
 # through low-rank latents their ranks, the part of a head without positions and the part that turns
 KEPT = ("shared", "q_rank", "kv_rank", "nope_dim", "rope_dim")
 PAIR = "pair"  # two entries next to one another: of a gate and of what it gates (GPT-OSS)
-UNSIZED = ("position", "type", "bucket", "kernel", "label", "gate")  # sizes come from the tensor itself
+# sizes come from the tensor itself; space is one that others share, such as images and texts, so that it never grows
+UNSIZED = ("position", "type", "bucket", "kernel", "label", "gate", "one", "channel", "space")
 WORDS = frozenset((*BASE, *SIZED, *KEPT, PAIR, *UNSIZED))
 
 WRITE, READ, GAIN, SHIFT = "write", "read", "gain", "shift"

@@ -18,7 +18,7 @@ from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.token_ids import token_ids
 from growkit.checkpoint.writer import check_target
 from growkit.errors import RequestError
-from growkit.families import vocabulary_size
+from growkit.families import family_named, vocabulary_size
 from growkit.growth.names import folder_for
 from growkit.growth.prepare import SHARD_BYTES
 from growkit.growth.source_headers import Headers
@@ -130,7 +130,11 @@ def prepared_merge(
 
 
 def _vocabularies(models: Sequence[Checkpoint], headers: Sequence[Headers]) -> list[Vocabulary]:
-    """What is known of each model's tokens; transformers is asked only where their files differ."""
+    """What is known of each model's tokens; transformers is asked only where their files differ. Of models that read
+    images, that they have none.
+    """
+    if all(family_named(header.config.get("model_type")).reads_pixels for header in headers):
+        return [Vocabulary(model.label, 0, {}) for model in models]
     files = [tokenizer_files(model.folder) for model in models]
     alike = all(own == files[0] for own in files if own)
     read = token_ids if alike else known_ids

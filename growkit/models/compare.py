@@ -15,7 +15,6 @@ from growkit.maps.notation import READ
 from growkit.models.running import Results
 
 Outputs = Mapping[str, torch.Tensor]  # by name, (sequences, positions, size) each
-AXIS_OF = {"last_hidden_state": "hidden", "pooler_output": "pooled"}
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,17 @@ def averaged(references: Sequence[Results]) -> dict[str, torch.Tensor]:
     return {name: torch.stack([other.outputs[name] for other in references]).mean(0) for name in heads}
 
 
-def on_one_footing(ours: Outputs, theirs: Outputs, maps: Mapping[str, AxisMap], target: str) -> Pair:
+def on_one_footing(
+    ours: Outputs, theirs: Outputs, maps: Mapping[str, AxisMap], target: str, axes: Mapping[str, str]
+) -> Pair:
     """Outputs that can be subtracted: logits as they are, hidden states collapsed to the source's width.
+
+    axes: of outputs, by name.
 
     Raises CheckpointError where the result does not put out what the source does, or no map says how they correspond.
     """
     heads = [name for name in ours if name.endswith("logits")]
-    names = heads or [name for name in ours if name in AXIS_OF]
+    names = heads or [*ours]
     a, b = [], []
     for name in names:
         if name not in theirs:
@@ -67,8 +70,8 @@ def on_one_footing(ours: Outputs, theirs: Outputs, maps: Mapping[str, AxisMap], 
                 f"the source puts out {name}, {target!r} only {', '.join(theirs)}; verify models of one class"
             )
         mine, grown = ours[name], theirs[name]
-        if mine.shape != grown.shape and name in AXIS_OF:
-            axis = maps.get(AXIS_OF[name])
+        if mine.shape != grown.shape and name in axes:
+            axis = maps.get(axes[name])
             if axis is None or axis.old != mine.shape[-1] or axis.new != grown.shape[-1]:
                 raise CheckpointError(
                     f"{target!r} has hidden states of {grown.shape[-1]} where the source has {mine.shape[-1]}, and no"

@@ -19,6 +19,7 @@ from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
+from growkit.models.images import random_images
 from growkit.models.stock import computing, experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
 
@@ -32,9 +33,9 @@ SPARE = (
 class Results:
     """What one checkpoint makes of the sequences: outputs by name (sequences, ...), the mean loss, and stray keys.
 
-    vocabulary_output: which of the outputs is a language model's logits, or "". settled: whether outputs are left out
-    that depend on weights that the file lacks, which transformers draws at random; note: which were, "" for none. put:
-    what puts something on the model.
+    axes: of outputs, by name. vocabulary_output: which of the outputs is a language model's logits, or "". settled:
+    whether outputs are left out that depend on weights that the file lacks, which transformers draws at random; note:
+    which were, "" for none. put: what puts something on the model.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Results:
         bare, self.keys = load_model(config, folder, dtype)
         model, named = put(bare), type(bare).__name__
         family = family_named(config.get("model_type"))
+        self.axes = family.output_axes
         self.vocabulary_output = ""
         self.labels: list[torch.Tensor] = []
         collected: dict[str, list[torch.Tensor]] = {}
@@ -62,7 +64,7 @@ class Results:
             for name, value in _outputs(model, inputs).items():
                 if name not in unsettled:
                     collected.setdefault(name, []).append(value[0].double())
-                    if value.shape[-1] == vocabulary_size(config) and value.dim() == 3:
+                    if not family.reads_pixels and value.shape[-1] == vocabulary_size(config) and value.dim() == 3:
                         self.vocabulary_output = name
             self.labels.append(labels)
         lacked = f"weights that the file lacks and transformers draws at random ({', '.join(missing[:3])})"
@@ -72,7 +74,7 @@ class Results:
             raise CheckpointError(f"a {named} of family {family.model_type} put out nothing to compare")
         self.note = f"{', '.join(sorted(unsettled))} left out: depends on {lacked}" if unsettled else ""
         self.outputs = {name: torch.stack(values) for name, values in collected.items()}
-        self.has_loss = bool(self.vocabulary_output) and family.has_language_head(named)
+        self.has_loss = bool(self.vocabulary_output) and family.has_language_head(named) and not family.stacks
 
     @property
     def loss(self) -> float | None:
@@ -119,13 +121,16 @@ def sequences_for(
     sequences: int = SEQUENCES,
     longest: int = LENGTH,
 ) -> list[torch.Tensor]:
-    """Token sequences (length,): pieces of the text spread over its length, or random ids away from special ones.
+    """Token sequences (length,): pieces of the text spread over its length, or random ids away from special ones; for a
+    model that reads images, random ones (channels, height, width).
 
     Raises RequestError for a text that cannot be read or is too short, CheckpointError for a tokenizer of another
     model.
     """
     family = family_named(config.get("model_type"))
-    positions = family.value(config, family.keys("position")[0]) or longest
+    if family.reads_pixels:
+        return list(random_images(config, sequences, generator(seed, "verify")))
+    positions = family.positions_stated(config) or longest
     length = max(1, min(longest, positions - SPARE, family.longest(config) or longest))
     vocabulary = vocabulary_size(config)
     if text is None:
@@ -192,6 +197,11 @@ def objective(config: dict[str, Any], label: str) -> bool:
     family = family_named(config.get("model_type"))
     if not family.has_language_head(str(name)):
         raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
+    if family.stacks:
+        raise CheckpointError(
+            f"{label!r} is a {name}, whose decoder reads what an encoder made of another text; growkit widens and merges"
+            " such models, and neither trains nor asks them"
+        )
     causal = is_causal(config)
     if causal and not family.causal and not config.get("is_decoder"):
         raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
@@ -199,9 +209,14 @@ def objective(config: dict[str, Any], label: str) -> bool:
 
 
 def _outputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What a model puts out for one sequence (length,), by name: numbers alone, (1, ...) each."""
+    """What a model puts out for one sequence (length,), or one image, by name: numbers alone, (1, ...) each."""
+    inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
+    if getattr(model.config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = ids[None].flip(1)
+    if ids.is_floating_point():
+        inputs = {"pixel_values": ids[None].to(model.dtype)}
     with torch.no_grad(), computing(type(model).__name__):
-        output = model(input_ids=ids[None], attention_mask=torch.ones_like(ids[None]))
+        output = model(**inputs)
     return {
         name: value
         for name, value in output.items()

@@ -22,6 +22,7 @@ from growkit.maps.exactness import Exactness
 from growkit.maps.map_json import maps_from_json
 from growkit.models.adapters import Adapter
 from growkit.models.compare import averaged, distance, on_one_footing
+from growkit.models.images import image_shape
 from growkit.models.running import Results, loadable, sequences_for, tokenizer_of
 from growkit.units import size
 
@@ -38,8 +39,8 @@ class Verification:
     source: str
     target: str
     compared: str  # which output
-    text: str  # name of the text, or "random"
-    tokens: int
+    text: str  # name of the text, or "random", or "random images"
+    tokens: int  # or images
     exactness: str  # what the result promises
     max_difference: float  # absolute, between that output of both
     mean_difference: float
@@ -104,13 +105,14 @@ def verify(
     references, result, tokens = _run(befores, after, torch.float64 in dtypes, text, seed, puts)
     outputs = references[0].outputs if len(references) == 1 else averaged(references)
     maps = maps_from_json(provenance.get("maps", {}))
-    pair = on_one_footing(outputs, result.outputs, maps, str(target))
+    pair = on_one_footing(outputs, result.outputs, maps, str(target), references[0].axes)
+    pixels = tokens[0].is_floating_point()
     measured = distance(pair, references[0], outputs, tokens)
     return Verification(
         source=" + ".join(before.label for before in befores),
         target=str(target),
-        text="random" if text is None else Path(text).name,
-        tokens=sum(sequence.numel() for sequence in tokens),
+        text=("random images" if pixels else "random") if text is None else Path(text).name,
+        tokens=len(tokens) if pixels else sum(sequence.numel() for sequence in tokens),
         exactness=str(exactness),
         tolerance=_allowed(exactness, dtypes) if tolerance is None else tolerance,
         loss_target=result.loss,
@@ -129,6 +131,8 @@ def _run(
     something on the sources and on the result."""
     with loadable(befores[0]) as folder:
         config = read_model_config(folder / CONFIG)
+        if text is not None and family_named(config.get("model_type")).reads_pixels:
+            raise RequestError(f"{befores[0].label!r} reads images, not text: leave --text out")
         tokenizer = tokenizer_of(folder) if text is not None else None
         sequences = sequences_for(config, tokenizer, text, seed, befores[0].label)
 
@@ -149,7 +153,12 @@ def _putting(adapter: Adapter | None) -> Put:
 
 def _check_comparable(config: dict[str, Any], first: dict[str, Any], sequences: list[torch.Tensor], label: str) -> None:
     """Refuse a checkpoint that the source's tokens do not fit."""
-    positions = family_named(config.get("model_type")).longest(config)
+    family, pixels = family_named(config.get("model_type")), sequences[0].is_floating_point()
+    if pixels or family.reads_pixels:
+        if not (pixels and family.reads_pixels) or image_shape(config) != tuple(sequences[0].shape):
+            raise CheckpointError(f"{label!r} does not read images as the source does; nothing to compare them on")
+        return
+    positions = family.longest(config)
     if isinstance(positions, int) and any(len(sequence) > positions for sequence in sequences):
         raise CheckpointError(f"{label!r} has {positions} positions, fewer than the source; nothing to compare them on")
     if vocabulary_size(config) != vocabulary_size(first):

@@ -117,11 +117,15 @@ def _expand_columns(block: torch.Tensor, rule: Rule, dtype: torch.dtype, generat
     """Grow (rows, old columns) to (rows, new columns) and cast to `dtype`."""
     columns = rule.columns
     unscaled = block
-    if (columns.source_amplitude != 1).any():
-        block = block * torch.from_numpy(columns.source_amplitude).to(block.dtype)
-    variants = _split(block, rule, dtype, generator) if rule.splits else [block.to(dtype)]
-    variant = columns.rank if rule.splits else 0
-    grown = _take(variants, columns.index + columns.old * variant)
+    if columns.varies:  # gains of several heads, each in a row
+        assert not rule.splits, "what is read is read alike by all copies"
+        grown = (_take([block], columns.index) * torch.from_numpy(columns.amplitude).to(block.dtype)).to(dtype)
+    else:
+        if (columns.source_amplitude != 1).any():
+            block = block * torch.from_numpy(columns.source_amplitude).to(block.dtype)
+        variants = _split(block, rule, dtype, generator) if rule.splits else [block.to(dtype)]
+        variant = columns.rank if rule.splits else 0
+        grown = _take(variants, columns.index + columns.old * variant)
     silent = columns.mode[~columns.carried]
     if len(silent):
         chosen = np.flatnonzero(~columns.carried)

@@ -42,18 +42,21 @@ class Given:
         return self.tensor.to(dtype)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Redraw:
     """Entries drawn from a normal distribution with the moments of those they are drawn for.
 
     rows, columns: whose entries are drawn anew, None where that dimension does not choose (one of them is None). added:
     None to put what is drawn in place of what was there (Drop-Upcycling, arXiv 2502.19261, where mean and deviation are
-    those of exactly the entries replaced), else that share of the deviation is added to it, without the mean.
+    those of exactly the entries replaced), else that share of the deviation is added to it, without the mean. kept:
+    what was there is multiplied by this, where something is added. key: what seeds the draw, None: the tensor's name.
     """
 
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
     added: float | None = None
+    kept: float = 1.0
+    key: str | None = None
 
     def moments(self, blocks: Iterable[tuple[int, torch.Tensor]]) -> Moments:
         """Mean and standard deviation of the entries that are drawn anew, over (first row, block) of the whole
@@ -70,8 +73,10 @@ class Redraw:
         """A block of rows with its entries drawn anew, in its own dtype."""
         chosen, (mean, deviation) = self._chosen(start, block), moments
         shape = block[chosen].shape
-        drawn = torch.randn(shape, generator=generator(seed, f"{key}/{start}"), dtype=block.dtype)
+        drawn = torch.randn(shape, generator=generator(seed, f"{self.key or key}/{start}"), dtype=block.dtype)
         block = block.clone()
+        if self.kept != 1.0:  # the length of the whole stays: both parts have the root mean square of what was there
+            block, deviation = self.kept * block, float(np.hypot(mean, deviation))
         block[chosen] = (
             mean + deviation * drawn if self.added is None else block[chosen] + self.added * deviation * drawn
         )

@@ -4,7 +4,7 @@ ignorant of tensors, names and files.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -53,11 +53,15 @@ class Selection:
 
     @cached_property
     def source_amplitude(self) -> np.ndarray:
-        """(old,) the amplitude of each source index: all copies of one source carry the same."""
+        """(old,) the amplitude of each source index, where all copies of one carry the same."""
         amplitude = np.zeros(self.old)
         amplitude[self.index[self.carried]] = self.amplitude[self.carried]
-        assert (amplitude[self.index] == self.amplitude)[self.carried].all(), "copies of one source differ in amplitude"
         return amplitude
+
+    @cached_property
+    def varies(self) -> bool:
+        """Whether copies of one source differ in amplitude."""
+        return bool((self.source_amplitude[self.index] != self.amplitude)[self.carried].any())
 
     @cached_property
     def everywhere(self) -> bool:
@@ -116,12 +120,14 @@ class Rule:
 
 
 def rule_of(selections: Sequence[Selection], roles: Sequence[str], offset: float = 0.0, noise: float = 0.0) -> Rule:
-    """The rule of a tensor from one selection and role per stored dimension, of which there are one to three."""
-    if not 1 <= len(selections) <= 3:
+    """The rule of a tensor from one selection and role per stored dimension, of which there are one to three, or more
+    in a convolution.
+    """
+    if not 1 <= len(selections) <= 3 and not _is_convolution(roles):
         raise ValueError(
             f"a rule is of a vector, of a matrix or of a stack of them, not of {len(selections)} dimensions"
         )
-    each = selections[1].old if len(selections) == 3 and not _is_convolution(roles) else 0
+    each = selections[1].old if len(selections) > 2 and not _is_convolution(roles) else 0
     selections, roles = flat(selections, roles), roles[:2] if _is_convolution(roles) else roles[-2:]
     if len(selections) == 1:
         return Rule(rows=selections[0], columns=select(identity(1), WRITE), role=WRITE, offset=offset)
@@ -135,12 +141,14 @@ def flat(selections: Sequence[Selection], roles: Sequence[str]) -> Sequence[Sele
     of a convolution, all that it sums over being one."""
     if len(selections) < 3:
         return selections
+    if _is_convolution(roles):
+        return selections[0], reduce(_joined, selections[1:])
     first, second, last = selections
-    return (first, _joined(second, last)) if _is_convolution(roles) else (_joined(first, second), last)
+    return _joined(first, second), last
 
 
 def _is_convolution(roles: Sequence[str]) -> bool:
-    return list(roles[1:]) == [READ, READ]
+    return len(roles) > 2 and all(role == READ for role in roles[1:])
 
 
 def _joined(outer: Selection, inner: Selection) -> Selection:

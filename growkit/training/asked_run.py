@@ -73,8 +73,6 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
     whole: dict[str, Any] = {
         "command": command.name,
         "train": word,
-        "optimizer": getattr(s, "optimizer", "adamw"),
-        "multipliers": getattr(s, "multipliers", "exact"),
         "lr": usual_rate(word, origin.family) if s.lr is None else s.lr,
         "checkpoint": str(s.checkpoint),
         "data": str(s.data),

@@ -22,7 +22,7 @@ class AdamWByIndex(torch.optim.Optimizer):
     and "index_eps", to the power of "exponent"."""
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step."""
         for group in self.param_groups:
             (beta1, beta2), power = group["betas"], group["exponent"]
@@ -51,7 +51,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         for part in parts:
             part.state = self.state
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step of each."""
         for part in self.parts:
             part.step()

@@ -66,7 +66,10 @@ def parameter_groups(
     model: torch.nn.Module, weight_decay: float, eps: float, multipliers: Multipliers | None = None
 ) -> list[dict[str, Any]]:
     """The groups of adamw: what learns, by its rate ("scale"), weight decay and eps, which are "plain" times "own"."""
-    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    # a tied tensor goes by whichever of its names has multipliers
+    every = model.named_parameters(remove_duplicate=False)
+    rated = {id(parameter): name for name, parameter in every if name in (multipliers or {})}
+    learning = [(rated.get(id(p), name), p) for name, p in model.named_parameters() if p.requires_grad]
     return groups_of(learning, weight_decay, eps, multipliers or {})
 
 

@@ -80,7 +80,7 @@ def prepare(settings: Settings, resume: bool, part: Trained | None = None) -> Re
     part = part or trained(settings.train, source, settings.stages)
     causal = objective(config, source.label)
     check(settings, machine.world, usable_positions(config))
-    _check_optimizer(settings, source)
+    _check_optimizer(settings, source, part.small)
     check_place(out, _inputs(settings, source))
     parameters = sum(math.prod(tensor.shape) for tensor in source.tensors.values())
     machine.copies(settings.shard, parameters)
@@ -143,11 +143,15 @@ def prepare(settings: Settings, resume: bool, part: Trained | None = None) -> Re
     )
 
 
-def _check_optimizer(settings: Settings, source: Checkpoint) -> None:
+def _check_optimizer(settings: Settings, source: Checkpoint, small: bool) -> None:
     """Refuse an optimizer that cannot move this model, or what another one left beside it."""
     name = MUON if settings.optimizer == "muon" else ADAMW
     if name == MUON and family_named((source.config or {}).get("model_type")).is_moe:
         raise RequestError(f"--optimizer muon is for dense models, and {source.label!r} has stacked experts; use adamw")
+    if name == MUON and small:
+        raise RequestError(
+            f"--optimizer muon moves a model's own matrices; --train {settings.train} has others: use adamw"
+        )
     if settings.train != ALL:
         return
     state, rates = kept_state(source.folder), kept_rates(source.folder)

@@ -11,7 +11,7 @@ from growkit.families.stock_config import stated_as, stock_value
 from growkit.growth.depth.layers import place
 from growkit.maps.axis import AxisMap
 
-ENTRIES = ("layer_types", "no_rope_layers")  # one entry per layer
+ENTRIES = ("layer_types", "no_rope_layers", "attention_layers")  # one entry per layer
 NUMBERS = ("mlp_only_layers",)  # the numbers of some layers
 TYPES = "layer_types"
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -48,12 +48,15 @@ def deepen_config(
     for key in family.keys("layer"):
         config[stated_as(family.model_type, config, key)] = layers.new
     places = [place(number, old) for number in layers.index]
+    _carry_stages(config, old[0])
     notes: list[str] = []
     for key in ENTRIES[1:]:
         lists = [listed_by(family, source, key) for source in sources]
         stated = [found for found in lists if found is not None]
         if stated and len(stated) < len(lists):
             raise CheckpointError(f"only some of the sources list {key!r} in config.json; write it in all of them")
+        if stated and family.windows.runs:  # of which the list itself is made
+            config[family.windows.runs] = [[[stated[source][layer] for source, layer in places], 1]]
         if stated:
             notes += _list(family, config, key, [stated[source][layer] for source, layer in places])
     for key in NUMBERS:
@@ -65,16 +68,31 @@ def deepen_config(
     return notes + _list(family, config, TYPES, [types[source][layer] for source, layer in places])
 
 
+def _carry_stages(config: dict[str, Any], old: int) -> None:
+    """Leave out which layers' outputs an image model gives, where that is the last alone, for that follows. Raises
+    CheckpointError where it is another.
+    """
+    if config.get("out_indices") not in (None, [old]) or config.get("out_features") not in (None, [f"stage{old}"]):
+        raise CheckpointError(
+            "config.json names layers whose outputs the model gives under 'out_indices' and 'out_features', which growkit"
+            " does not carry to others; remove them if they do not matter"
+        )
+    for key in ("stage_names", "out_indices", "out_features"):
+        config.pop(key, None)
+
+
 def _list(family: Family, config: dict[str, Any], key: str, wanted: list[Any]) -> list[str]:
     """State something of each layer where a config states it, or where the family's rule would give something else;
     returns notes for the plan.
     """
-    stated, without = config.get(key) is not None, {**config, key: None}
-    by_rule = kinds_of_attention(family, without, len(wanted)) if key == TYPES else listed_by(family, without, key)
-    if not stated and wanted == by_rule:
+    if config.get(key) is not None:
+        config[key] = wanted
+        return []
+    by_rule = kinds_of_attention(family, config, len(wanted)) if key == TYPES else listed_by(family, config, key)
+    if wanted == by_rule:
         return []
     config[key] = wanted
-    return [] if stated else [f"config.json now lists {key}, because the rule of {family.model_type} would give others"]
+    return [f"config.json now lists {key}, because the rule of {family.model_type} would give others"]
 
 
 def listed_by(family: Family, config: Mapping[str, Any], key: str) -> list[Any] | None:
@@ -134,6 +152,11 @@ def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
                 f"config.json has {key} {family.value(config, key)!r}: a layer computes by its number, so it cannot stand elsewhere;"
                 f" {family.model_type} grows in depth without it"
             )
+    if family.stacks:
+        raise CheckpointError(
+            f"a {family.model_type} has an encoder and a decoder, whose layers growkit does not tell apart yet: it grows in"
+            " width, and keeps the layers it has"
+        )
     if family.passes:
         raise CheckpointError(
             f"{family.model_type} passes the {'layer' if count == 1 else f'{count} layers'} it has"

@@ -12,6 +12,7 @@ import numpy as np
 from growkit.families import Family
 from growkit.families.schema import RMS
 from growkit.growth.plan import AxisPlan, Recipe
+from growkit.growth.request import SHRINK_PERTURB
 from growkit.growth.width.more_experts import experts_map, routing
 from growkit.growth.width.rotary import head_slots, slots_why
 from growkit.growth.width.sizes import FOLLOWERS, Sizes
@@ -42,7 +43,7 @@ def choose_maps(
 
     names: of the tensors that there are.
     """
-    maps: dict[str, AxisMap] = {"vocab": identity(old["vocab"])}
+    maps: dict[str, AxisMap] = {"vocab": identity(old["vocab"])} if "vocab" in old else {}
     lines: list[AxisPlan] = []
 
     def line(axis: str, how: str, exactness: Exactness, why: str) -> None:
@@ -50,6 +51,9 @@ def choose_maps(
             how, exactness, why = "kept", EXACT, "unchanged"
         elif recipe.method == "aki" and old["layer"] > 1:
             exactness, why = APPROXIMATE, "AKI takes the new units of each layer from the layer above, by design"
+        elif recipe.method == SHRINK_PERTURB:
+            exactness = APPROXIMATE
+            why = f"all weights are multiplied by {recipe.keep:g} and as long a random part is added, by design"
         lines.append(AxisPlan(axis=axis, old=old[axis], new=new[axis], how=how, exactness=exactness, why=why))
 
     hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe, names)

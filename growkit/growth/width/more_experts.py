@@ -25,6 +25,10 @@ TIE = (
     "the sets of copies tie, so that one of them may get all tokens until the routers part: in training, balance them,"
     " as DeepSeek does with e_score_correction_bias"
 )
+ROUNDED = (
+    "where a router computes in bfloat16 two different experts may tie, and such a token takes copies of both: keep it in"
+    " float32"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +123,7 @@ def _every_copy(
     if not whole:
         return MoreExperts(settings=settings, why="a token takes one copy of the expert it took, with its weight")
     why = f"a token takes all {times} copies of what it took, whose weights add up to the old one"
-    return MoreExperts(settings=settings, why=why, all_copies=True)
+    return MoreExperts(settings=settings, why=why, all_copies=True, note=ROUNDED)
 
 
 def _grouped(family: Family, config: Mapping[str, Any]) -> bool:

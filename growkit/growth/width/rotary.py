@@ -83,7 +83,7 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
         return kept_slots(size), {}
     stated = {key: family.value(config, key) for key in family.score_keys}
     fixed = any(stated[key] is not None and value in (None, stated[key]) for key, value in family.score_keys.items())
-    score = 1.0 if fixed else float(np.sqrt(target / size))
+    score = 1.0 if fixed or not family.scaled_scores else float(np.sqrt(target / size))
     rotary = rotary_size(family, config, size)
     if rotary % 2:
         raise RequestError(

@@ -46,7 +46,7 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
                     f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {key!r} as {value}; growkit grows"
                     " models where they are one size"
                 )
-    sizes.setdefault("ffn", 4 * sizes["hidden"])  # GPT-2's n_inner: null
+    sizes.setdefault("ffn", family.ffn_of(config, sizes["hidden"]))  # GPT-2's n_inner: null
     if sizes["head"] % family.head_parts:
         raise CheckpointError(
             f"config.json has {sizes['head']} heads, but a {family.model_type} has them in {family.head_parts} equal parts"
@@ -87,7 +87,9 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
                 f"a {family.model_type} has no experts to copy; growkit upcycle makes a mixture of a dense model"
             )
         if axis == "ffn" and axis not in family.sizes:
-            raise RequestError(f"{family.model_type} has no ffn of its own: it is 4 x hidden; use --hidden")
+            raise RequestError(
+                f"{family.model_type} has no ffn of its own: it is {family.ffn_ratio or 4} x hidden; use --hidden"
+            )
         if size < old[axis]:
             raise RequestError(
                 f"{OPTIONS.get(axis, '--experts')} {size} is smaller than the source's {old[axis]}; growkit only grows"
@@ -103,6 +105,8 @@ def target_sizes(family: Family, config: Mapping[str, Any], request: Mapping[str
         new = resolve(old, values)
         if isinstance(new, str):
             return new
+        if family.ffn_ratio:
+            new["ffn"] = family.ffn_of(config, new["hidden"])
         if old.get("embedding") == old["hidden"] and not family.projected:
             new["embedding"] = new["hidden"]
         return _refusal(family, old, new, rotary, family.norms_heads(config)) or new
@@ -262,6 +266,8 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
                 continue
             if axis in OPTIONS or axis in FOLLOWERS or axis == "embedding":
                 grown[key if key in family.defaults else stated_as(family.model_type, config, key)] = new[axis]
+    if new["hidden"] != family.number(config, family.sizes["hidden"]):
+        grown |= {key: family.value(config, key) for key in family.pinned}
     return grown
 
 

@@ -1,0 +1,77 @@
+"""The towers of CLIP, each by itself: one reads images, the other texts, into a space that both share. Data only."""
+
+from growkit.families.modules import linear, norm
+from growkit.families.schema import LAYER, Family, Norms
+
+SIZES = {
+    "hidden": "hidden_size",
+    "head": "num_attention_heads",
+    "ffn": "intermediate_size",
+    "layer": "num_hidden_layers",
+}
+ENCODER = {
+    **norm("encoder.layers.{layer}.layer_norm1"),
+    **linear("encoder.layers.{layer}.self_attn.q_proj", "(head query_dim)", "hidden"),
+    **linear("encoder.layers.{layer}.self_attn.k_proj", "(head key_dim)", "hidden"),
+    **linear("encoder.layers.{layer}.self_attn.v_proj", "(head value_dim)", "hidden"),
+    **linear("encoder.layers.{layer}.self_attn.out_proj", "hidden", "(head value_dim)"),
+    **norm("encoder.layers.{layer}.layer_norm2"),
+    **linear("encoder.layers.{layer}.mlp.fc1", "ffn", "hidden"),
+    **linear("encoder.layers.{layer}.mlp.fc2", "hidden", "ffn"),
+}
+TEXT = {
+    "embeddings.token_embedding.weight": "vocab hidden",
+    "embeddings.position_embedding.weight": "position hidden",
+    **ENCODER,
+    **norm("final_layer_norm", before_head=True),
+}
+
+CLIP_VISION = Family(
+    model_type="clip_vision_model",
+    sizes=SIZES,
+    tensors={
+        "embeddings.class_embedding": "hidden",
+        "embeddings.patch_embedding.weight": "hidden /channel /kernel /kernel",
+        "embeddings.position_embedding.weight": "position hidden",
+        **norm("pre_layrnorm", "normed"),
+        **ENCODER,
+        **norm("post_layernorm", before_head=True),
+        "visual_projection.weight": "space /hidden",
+    },
+    norms=Norms(kind=LAYER),
+    causal=False,
+    packs=False,
+    tied=False,
+    embedding="embeddings.patch_embedding.weight",
+    heads=(),
+    pools="hidden",
+    prefixes=("vision_model.",),
+    architectures=(
+        ("visual_projection.weight", "CLIPVisionModelWithProjection"),
+        ("*", "CLIPVisionModel"),
+    ),
+    buffers=("embeddings.position_ids",),
+    small={"image_size": 12, "patch_size": 4, "projection_dim": 10},
+)
+
+CLIP_TEXT = Family(
+    model_type="clip_text_model",
+    sizes={**SIZES, "vocab": "vocab_size", "position": "max_position_embeddings"},
+    tensors={**TEXT, "text_projection.weight": "space /hidden"},
+    norms=Norms(kind=LAYER),
+    packs=False,
+    tied=False,
+    embedding="embeddings.token_embedding.weight",
+    heads=(),
+    pools="hidden",
+    prefixes=("text_model.",),
+    architectures=(
+        ("text_projection.weight", "CLIPTextModelWithProjection"),
+        ("*", "CLIPTextModel"),
+    ),
+    buffers=("embeddings.position_ids",),
+    small={"projection_dim": 10, "bos_token_id": 1, "eos_token_id": 3},
+    variants=({"eos_token_id": 2},),
+)
+
+FAMILIES = (CLIP_VISION, CLIP_TEXT)

@@ -1,0 +1,27 @@
+"""Gemma 3 without its eyes: Gemma 2 with norms over heads and a rotary base for each type of layers. Data only."""
+
+from growkit.families.llama import AFTER_BLOCKS, BRANCH_NORMS, DECODER, GEMMA_FACTS, HEAD_NORM, llama_like
+from growkit.families.schema import RMS, AttentionWindows, Norms, Rotary
+
+GEMMA3_TEXT = llama_like(
+    "gemma3_text",
+    "Gemma3",
+    {**DECODER, **HEAD_NORM, **BRANCH_NORMS},
+    hidden_by_heads=True,
+    score_keys={"query_pre_attn_scalar": None},
+    norms=Norms(kind=RMS, gain_offset=1.0, on_heads=True, branch=AFTER_BLOCKS),
+    rotary=Rotary(by_type={"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"}),
+    windows=AttentionWindows(listed=("layer_types",)),
+    defaults={"head_dim": 256, "num_key_value_heads": 4, "query_pre_attn_scalar": 256, "sliding_window": 4096},
+    architectures=(
+        ("score.weight", "Gemma3TextForSequenceClassification"),
+        ("lm_head.weight", "Gemma3ForCausalLM"),
+        ("", "Gemma3TextModel"),
+        ("*", "Gemma3ForCausalLM"),
+    ),
+    small={"query_pre_attn_scalar": 12, "sliding_window": 6, "sliding_window_pattern": 2},
+    variants=({"attention_bias": True, "sliding_window_pattern": 3, "final_logit_softcapping": 3.0},),
+    **GEMMA_FACTS,
+)
+
+FAMILIES = (GEMMA3_TEXT,)

@@ -1,0 +1,114 @@
+"""Encoder-decoders: each stack has layers of its own, grown in width as the plan says."""
+
+import pytest
+import tiny
+import torch
+import transformers
+from comparing import ALGEBRA
+
+import growkit
+from growkit import CheckpointError, grow_state_dict
+from growkit.families import FAMILIES
+from growkit.growth.grow_plan import grow_plan
+from growkit.growth.request import grow_recipe
+from growkit.growth.source_headers import Headers
+from growkit.models.running import objective
+
+GATED = dict(feed_forward_proj="gated-gelu")
+EXACT = [
+    (dict(), dict(hidden=36, ffn=60)),
+    (dict(tie_word_embeddings=False), dict(hidden=48)),  # a tied head whose stream is not scaled
+    (dict(num_layers=3, num_decoder_layers=1, **GATED), dict(heads=6, head_dim=9)),
+    (GATED, dict(ffn=41)),
+]
+
+
+def stepwise(model, ids, mask):
+    """Logits token by token through the decoder's cache."""
+    encoded, cache, steps = model.get_encoder()(input_ids=ids, attention_mask=mask), None, []
+    for token in ids.flip(1).T:
+        output = model(
+            encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=token[:, None], past_key_values=cache,
+            use_cache=True,
+        )  # fmt: skip
+        cache = output.past_key_values
+        steps.append(output.logits)
+    return torch.cat(steps, dim=1)
+
+
+def grown(model, growth: dict, **config):
+    """(what the plan says of the function, the grown model)."""
+    state, config = model.state_dict(), {**model.config.to_dict(), **config}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    plan = grow_plan([Headers(label="tiny", shapes=shapes, dtypes=dtypes, config=config)], grow_recipe(**growth))
+    return str(plan.exactness), tiny.rebuild(model, *grow_state_dict(state, config, **growth))
+
+
+@pytest.mark.parametrize(("changes", "growth"), EXACT)
+def test_exact(changes, growth):
+    with tiny.float32_parts_in_double(), torch.no_grad():
+        model = tiny.make("t5", **changes)
+        exactness, wide = grown(model, growth)
+        ids = tiny.tokens()
+        mask = torch.ones_like(ids).index_fill(1, torch.tensor([9, 10]), 0)
+        ours, theirs = (m(input_ids=ids, attention_mask=mask, decoder_input_ids=ids.flip(1)) for m in (model, wide))
+        assert exactness == "exact" and tiny.relative(ours.logits, theirs.logits) <= ALGEBRA
+        assert tiny.relative(ours.logits, stepwise(wide, ids, mask)) <= ALGEBRA
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_head_of_its_own_keeps_the_scale_of_what_it_reads(scaled, tmp_path):
+    model = tiny.make("t5", scale_decoder_outputs=scaled)
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(61, 24, dtype=torch.float64))
+    model.save_pretrained(tmp_path / "src")
+    result = growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48, verify=True)
+    assert result.report.ok and result.report.relative < 1e-5 and result.report.loss_source is None
+    loaded = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert loaded.config.scale_decoder_outputs is scaled and not loaded.lm_head.weight.equal(loaded.shared.weight)
+
+
+def test_an_encoder_alone_grows():
+    with tiny.float32_parts_in_double(), torch.no_grad():
+        model = tiny.make("t5", "T5EncoderModel")
+        exactness, wide = grown(model, dict(ffn=60, heads=8), architectures=["T5EncoderModel"])
+        ids = tiny.tokens()
+        ours, theirs = (m(input_ids=ids).last_hidden_state for m in (model, wide))
+        assert exactness == "exact" and tiny.relative(ours, theirs) <= ALGEBRA
+
+
+def test_layers_are_counted_in_each_stack():
+    model = tiny.make("t5")
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("decoder.block.2.")}
+    with pytest.raises(CheckpointError, match=r"3 layers of its decoder .* tensors of 2"):
+        grow_state_dict(state, model.config, hidden=48)
+    state = {name: tensor for name, tensor in model.state_dict().items() if "decoder" not in name}
+    with pytest.raises(CheckpointError, match=r"3 layers of its decoder .* tensors of 0"):
+        grow_state_dict(state, {**model.config.to_dict(), "architectures": ["T5ForConditionalGeneration"]}, ffn=60)
+
+
+def test_a_head_that_names_do_not_show_is_not_guessed():
+    model = tiny.make("t5")
+    body = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    with pytest.raises(CheckpointError, match="say which class it is under 'architectures'"):
+        grow_state_dict(body, model.config, hidden=48)
+    stated = {**model.config.to_dict(), "architectures": ["T5ForConditionalGeneration"]}
+    whole, _ = grow_state_dict(model.state_dict(), stated, hidden=48)
+    state, _ = grow_state_dict(body, stated, hidden=48)
+    assert all(tensor.equal(whole[name]) for name, tensor in state.items())
+
+
+def test_a_second_number_in_a_name_is_no_expert_by_accident():
+    t5 = FAMILIES["t5"]
+    assert not t5.of_each_expert("decoder.block.1.layer.2.DenseReluDense.wi.weight")
+    assert t5.in_layer("decoder.block.1.layer.2.DenseReluDense.wi.weight", 7).startswith("decoder.block.7.layer.2.")
+    with pytest.raises(CheckpointError, match="is not one of the t5 family's"):
+        t5.axes_of("encoder.block.1.layer.2.DenseReluDense.wi.weight")
+
+
+def test_what_is_not_there_yet_is_refused():
+    model = tiny.make("t5")
+    with pytest.raises(CheckpointError, match="grows in width, and keeps the layers it has"):
+        grow_state_dict(model.state_dict(), model.config, layers=4)
+    with pytest.raises(CheckpointError, match="neither trains nor asks them"):
+        objective({**model.config.to_dict(), "architectures": ["T5ForConditionalGeneration"]}, "tiny")
