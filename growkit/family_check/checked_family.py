@@ -75,7 +75,8 @@ def check_one(family: Family) -> FamilyCheck:
 def _growths(family: Family) -> Iterator[CheckedGrowth]:
     """Every growth of the language model, tied and untied; of its other settings and classes the telling ones."""
     language_model, *others = stock_classes(family)
-    ways = [(language_model, {}, tied, None) for tied in (True, False)]
+    ways: list[tuple[Any, Mapping[str, Any], bool, tuple[str, ...] | None]] = []
+    ways += [(language_model, {}, tied, None) for tied in (True, False)]
     few = ("hidden x2", "hidden x1.5", "heads x2", "kv heads to heads", "head_dim x2", "hidden and ffn", "all")
     ways += [(language_model, variant, tied, few) for variant in family.variants for tied in (True, False)]
     ways += [(other, {"pad_token_id": 1}, True, ("hidden x2", "hidden and ffn", "all")) for other in others]

@@ -99,11 +99,9 @@ def head_slots(family: Family, config: Mapping[str, Any], size: int, target: int
         }
     assert family.rotary is not None, "a head all of whose slots turn"
     by_type = _by_type(family, config)
-    flat = {k: config.get(k) for k in DICTIONARIES}
-    kinds = {
-        rope_value(settings, ("rope_type", "type"), family.rotary.kind)
-        for settings in ([{"rope_parameters": one} for one in by_type.values()] or [flat])
-    }
+    flat: dict[str, Any] = {k: config.get(k) for k in DICTIONARIES}
+    each: list[dict[str, Any]] = [{"rope_parameters": one} for one in by_type.values()]
+    kinds = {rope_value(settings, ("rope_type", "type"), family.rotary.kind) for settings in each or [flat]}
     unknown = kinds - {*BY_EITHER, *BY_THETA}
     if unknown:
         raise RequestError(
