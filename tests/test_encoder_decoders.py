@@ -7,7 +7,7 @@ import transformers
 from comparing import ALGEBRA
 
 import growkit
-from growkit import CheckpointError, grow_state_dict
+from growkit import CheckpointError, RequestError, grow_state_dict
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.request import grow_recipe
@@ -106,8 +106,12 @@ def test_a_second_number_in_a_name_is_no_expert_by_accident():
         t5.axes_of("encoder.block.1.layer.2.DenseReluDense.wi.weight")
 
 
-def test_what_is_not_there_yet_is_refused():
-    model = tiny.make("t5")
+def test_what_is_not_there_yet_is_refused(tmp_path):
+    model = tiny.make("t5", dtype=torch.float32)
+    model.save_pretrained(tmp_path / "src")
+    with pytest.raises(RequestError, match="attention from one stack of layers to another"):
+        growkit.panel(tmp_path / "src", tmp_path / "panel", rank=4)
+    assert not (tmp_path / "panel").exists()
     with pytest.raises(CheckpointError, match="grows in width, and keeps the layers it has"):
         grow_state_dict(model.state_dict(), model.config, layers=4)
     with pytest.raises(CheckpointError, match="neither trains nor asks them"):

@@ -57,6 +57,10 @@ def input_groups(
     Queries, keys and values read one input, and the gate and the first matrix of a feed-forward layer. Raises
     RequestError where nothing is left.
     """
+    if family.stacks:
+        raise RequestError(
+            f"a {family.model_type} has attention from one stack of layers to another, whose inputs no panel tells apart"
+        )
     sets: dict[tuple[int, bool, tuple[str, ...], str], list[ControlledWeight]] = {}
     for linear in linears_among(family, config, shapes):
         name = f"{linear.module}.weight"
