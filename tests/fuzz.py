@@ -55,7 +55,7 @@ class Fuzz:
         draw = Random(name)
         kind = name.split("-")[0]
         if kind == "options":
-            command = draw.choice(sorted(COMMANDS))
+            command = draw.choice(sorted(LINES))
             line = LINES[command].split()
             return with_options(line, options_of(command), draw), ""
         file, lines = draw.choice(READ[kind])

@@ -278,7 +278,6 @@ LINES = {
     "apply": "apply src delta --dry-run",
     "verify": "verify src wide",
     "inspect": "inspect src",
-    "check-family": "check-family no-such",
     "tokenize": "tokenize text.txt --tokenizer src --workers 1 -o out",
     "init": "init src -o out",
     "eval": "eval src --data data",

@@ -61,7 +61,8 @@ def test_every_key_of_a_table_is_what_its_class_says(name, bare):
         if key in family.refused:
             assert stock == family.refused[key][0], key
         elif key in family.score_keys and family.value(lacking, key) is None:  # follows from head_dim, and with it
-            assert stock == read_sizes(family, lacking)["head_dim"] ** -0.5, key
+            # MPT's class leaves it open, and its model takes this
+            assert stock in (None, read_sizes(family, lacking)["head_dim"] ** -0.5), key
         elif axis is None or family.value(lacking, key) is not None:
             assert family.value(lacking, key) == stock, key
         elif stock is not None and (axis != "kv_head" or family.groups_heads(lacking)):

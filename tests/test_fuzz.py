@@ -36,7 +36,8 @@ def test_what_fuzzing_begins_with_is_sound(fuzzing, monkeypatch):
 
 
 def test_every_command_is_fuzzed():
-    assert fuzz_world.LINES.keys() == fuzz.COMMANDS.keys()
+    # check-family reads no file, and every line of it that is sound takes its time
+    assert fuzz_world.LINES.keys() == fuzz.COMMANDS.keys() - {"check-family"}
 
 
 FAULTS = {  # what goes wrong -> what is said of it

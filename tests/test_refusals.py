@@ -38,7 +38,7 @@ def src(llama, tmp_path, monkeypatch):
 
 
 CONFIGS = [  # changes (KeyError: left out), part of the sentence
-    ({"model_type": "mamba"}, "model_type 'mamba' is not a family growkit knows; it knows "),
+    ({"model_type": "yeti"}, "model_type 'yeti' is not a family growkit knows; it knows "),
     ({"model_type": KeyError}, "model_type None is not a family"),
     ({"model_type": ["llama"]}, "model_type ['llama'] is not a family"),
     ({"hidden_size": "24"}, "should give 'hidden_size' as a positive whole number, not '24'"),

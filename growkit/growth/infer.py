@@ -25,6 +25,8 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
     # a prefix such as "bert." settles what bare names would leave open
     prefixed = [f for f in fits if any(n.startswith(f.prefixes) for n in shapes) or not any("." in n for n in shapes)]
     fits = prefixed or fits
+    if len(fits) > 1:
+        fits = [family for family in fits if _agrees(family, shapes)] or fits
     if not fits:
         name = next(iter(shapes), "")
         raise CheckpointError(
@@ -38,6 +40,22 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
             " put config.json beside the file"
         )
     return fits[0]
+
+
+def _agrees(family: Family, shapes: Shapes) -> bool:
+    """Whether all dimensions of one axis alone have one size, as in no family that has them the other way round."""
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if family.is_buffer(name):
+            continue
+        dimensions = family.axes_of(name)
+        if len(dimensions) != len(shape):
+            return False
+        for dimension, size in zip(dimensions, shape):
+            alone = len(dimension.axes) == 1 and dimension.axes[0] not in UNSIZED
+            if alone and sizes.setdefault(base(dimension.axes[0]), size) != size:
+                return False
+    return True
 
 
 def _unnamed(family: Family) -> Family:

@@ -62,8 +62,8 @@ class Recipe:
     experts: Experts | None = None  # what a dense model becomes; None: it stays one
     like: str | Path | None = None  # a model whose sizes are meant; None once they are known (growkit.growth.like)
     top_k: int | None = None  # with more experts: how many a token takes; None: as many as before
-    # with more experts: of each layer, from 0, how many copies of each expert; empty: each has as many
-    copies: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    # with more experts: of each layer, from 0, how many copies of each; empty: all have as many
+    copies: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # layer -> copies of its experts
 
     @property
     def widens(self) -> bool:
