@@ -1,7 +1,7 @@
 # make demo   set up, train a small model on the embedded text, widen it, prove it (offline once set up)
 # make test   set up, run the whole suite
 # make check  lint, formatting, types      make fix   mend what can be mended      make bench   the benchmarks
-# make families   each growth of every family, measured on small stock models; some ten minutes on one core
+# make families   each growth of every family, measured on small stock models; some five minutes on one core
 # make fuzz   thousands of spoiled inputs, each of which must end in one sentence
 # make docs   the pages as a site in site/, no broken link
 # make smoke PYTHON=python3.13   whether growkit works at all with another Python, in an environment of its own

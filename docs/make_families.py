@@ -1,6 +1,6 @@
 """The page of families: what each growth does to each family, measured on small stock models.
 
-python docs/make_families.py          # checks every family and rewrites docs/families.md; some ten minutes
+python docs/make_families.py          # checks every family and rewrites docs/families.md; some five minutes
 """
 
 from pathlib import Path
