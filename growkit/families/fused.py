@@ -1,7 +1,7 @@
 """Decoders whose queries, keys and values are one projection: Phi-3, GPT-BigCode, BLOOM, MPT, Falcon. Data only."""
 
 from growkit.families.llama import OUTSIDE, llama_like
-from growkit.families.modules import linear, norm, task_heads
+from growkit.families.modules import decoder_classes, linear, norm, task_heads
 from growkit.families.schema import LAYER, Family, Norms, Rotary
 
 # so much of each for every kv head: one for all heads, one for a group of them, or one for each
@@ -51,12 +51,7 @@ GPT_BIGCODE = Family(
     heads=("lm_head.weight",),
     tied=True,
     prefixes=("transformer.",),
-    architectures=(
-        ("score.weight", "GPTBigCodeForSequenceClassification"),
-        ("classifier.weight", "GPTBigCodeForTokenClassification"),
-        ("", "GPTBigCodeModel"),
-        ("*", "GPTBigCodeForCausalLM"),
-    ),
+    architectures=decoder_classes("GPTBigCode", "score.weight", "classifier.weight", "", "*"),
     one_kv_head={"multi_query": True},
     score_keys={"scale_attn_weights": False},
     defaults={"n_inner": None, "scale_attn_weights": True, "multi_query": True},
@@ -87,13 +82,7 @@ BLOOM = Family(
     tied=True,
     packs=False,
     prefixes=("transformer.",),
-    architectures=(
-        ("score.weight", "BloomForSequenceClassification"),
-        ("classifier.weight", "BloomForTokenClassification"),
-        ("qa_outputs.weight", "BloomForQuestionAnswering"),
-        ("", "BloomModel"),
-        ("*", "BloomForCausalLM"),
-    ),
+    architectures=decoder_classes("Bloom", "score.weight", "classifier.weight", "qa_outputs.weight", "", "*"),
     refused={"apply_residual_connection_post_layernorm": (False, "the norms in its layers write the stream")},
     forbids={"": ((), ("head",), SLOPES)},
 )
@@ -125,13 +114,7 @@ MPT = Family(
     tied=True,
     packs=False,
     prefixes=("transformer.",),
-    architectures=(
-        ("score.weight", "MptForSequenceClassification"),
-        ("classifier.weight", "MptForTokenClassification"),
-        ("qa_outputs.weight", "MptForQuestionAnswering"),
-        ("", "MptModel"),
-        ("*", "MptForCausalLM"),
-    ),
+    architectures=decoder_classes("Mpt", "score.weight", "classifier.weight", "qa_outputs.weight", "", "*"),
     score_keys={"attn_config.softmax_scale": None},
     defaults={"attn_config.softmax_scale": None, "attn_config.clip_qkv": None},
     forbids={
@@ -186,13 +169,7 @@ FALCON = Family(
     heads=("lm_head.weight",),
     tied=True,
     prefixes=("transformer.",),
-    architectures=(
-        ("score.weight", "FalconForSequenceClassification"),
-        ("classifier.weight", "FalconForTokenClassification"),
-        ("qa_outputs.weight", "FalconForQuestionAnswering"),
-        ("", "FalconModel"),
-        ("*", "FalconForCausalLM"),
-    ),
+    architectures=decoder_classes("Falcon", "score.weight", "classifier.weight", "qa_outputs.weight", "", "*"),
     forbids={"alibi": ((False,), ("head", "head_dim"), f"{SLOPES}, and their weight on head_dim")},
     switches={"bias": "h.{layer}.mlp.dense_h_to_4h.bias"},
     defaults={

@@ -1,7 +1,7 @@
 """GPT-2, GPT-NeoX, OPT and Phi: pre-LayerNorm decoders. Data only."""
 
 from growkit.families.keys import Both
-from growkit.families.modules import conv1d, linear, norm, task_heads
+from growkit.families.modules import conv1d, decoder_classes, linear, norm, task_heads
 from growkit.families.schema import LAYER, Family, Norms, Positions, Rotary
 
 EACH_HEAD = "(head: head query_dim | head key_dim | head value_dim)"  # of each head its query, its key and its value
@@ -78,14 +78,15 @@ GPT_NEOX = Family(
     heads=("embed_out.weight", "lm_head.weight"),
     tied=False,
     prefixes=("gpt_neox.",),
-    architectures=(
-        ("score.weight", "GPTNeoXForSequenceClassification"),
-        ("classifier.weight", "GPTNeoXForTokenClassification"),
-        ("qa_outputs.weight", "GPTNeoXForQuestionAnswering"),
-        ("embed_out.weight", "GPTNeoXForCausalLM"),
-        ("lm_head.weight", "GPTNeoXForCausalLM"),
-        ("", "GPTNeoXModel"),
-        ("*", "GPTNeoXForCausalLM"),
+    architectures=decoder_classes(
+        "GPTNeoX",
+        "score.weight",
+        "classifier.weight",
+        "qa_outputs.weight",
+        "embed_out.weight",
+        "lm_head.weight",
+        "",
+        "*",
     ),
     buffers=(
         "layers.{layer}.attention.bias",
@@ -128,11 +129,7 @@ OPT = Family(
     packs=False,
     positions=Positions(extra_rows=2),
     prefixes=("model.",),
-    architectures=(
-        ("score.weight", "OPTForSequenceClassification"),
-        ("qa_outputs.weight", "OPTForQuestionAnswering"),
-        ("*", "OPTForCausalLM"),
-    ),
+    architectures=decoder_classes("OPT", "score.weight", "qa_outputs.weight", "*"),
     refused={
         "do_layer_norm_before": (True, "with norms after each block no norm stands before its tied head to correct it"),
         "_remove_final_layer_norm": (False, "its tied head has no norm before it that could carry the correction"),
@@ -175,12 +172,7 @@ PHI = Family(
     heads=("lm_head.weight",),
     tied=False,
     prefixes=("model.",),
-    architectures=(
-        ("score.weight", "PhiForSequenceClassification"),
-        ("lm_head.weight", "PhiForCausalLM"),
-        ("", "PhiModel"),
-        ("*", "PhiForCausalLM"),
-    ),
+    architectures=decoder_classes("Phi", "score.weight", "lm_head.weight", "", "*"),
     buffers=("layers.{layer}.self_attn.rotary_emb.inv_freq",),
     refused={"qk_layernorm": (False, "no published Phi checkpoint has query and key LayerNorms to check against")},
     small={"partial_rotary_factor": 0.7},

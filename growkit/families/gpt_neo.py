@@ -1,6 +1,6 @@
 """GPT-Neo: GPT-2's decoder with layers that see a window only, and scores that nothing divides. Data only."""
 
-from growkit.families.modules import linear, norm, task_heads
+from growkit.families.modules import decoder_classes, linear, norm, task_heads
 from growkit.families.schema import LAYER, AttentionWindows, Family, Norms
 
 GPT_NEO = Family(
@@ -36,12 +36,7 @@ GPT_NEO = Family(
     tied=True,
     packs=False,
     prefixes=("transformer.",),
-    architectures=(
-        ("score.weight", "GPTNeoForSequenceClassification"),
-        ("classifier.weight", "GPTNeoForTokenClassification"),
-        ("qa_outputs.weight", "GPTNeoForQuestionAnswering"),
-        ("*", "GPTNeoForCausalLM"),
-    ),
+    architectures=decoder_classes("GPTNeo", "score.weight", "classifier.weight", "qa_outputs.weight", "*"),
     defaults={"intermediate_size": None},
     small={"window_size": 6, "attention_types": [[["local", "global"], 1], [["local"], 1]]},
     variants=({"intermediate_size": None, "attention_types": [[["global"], 3]]},),

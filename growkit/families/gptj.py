@@ -4,7 +4,7 @@ only.
 
 from typing import Any
 
-from growkit.families.modules import linear, norm, task_heads
+from growkit.families.modules import decoder_classes, linear, norm, task_heads
 from growkit.families.schema import LAYER, Family, Norms, Rotary
 
 _OUTSIDE = {
@@ -45,13 +45,7 @@ GPTJ = Family(
         "h.{layer}.attn.k_proj.weight": "(head key_dim) /hidden",
         "h.{layer}.attn.v_proj.weight": "(head value_dim) /hidden",
     },
-    architectures=(
-        ("score.weight", "GPTJForSequenceClassification"),
-        ("qa_outputs.weight", "GPTJForQuestionAnswering"),
-        ("lm_head.weight", "GPTJForCausalLM"),
-        ("", "GPTJModel"),
-        ("*", "GPTJForCausalLM"),
-    ),
+    architectures=decoder_classes("GPTJ", "score.weight", "qa_outputs.weight", "lm_head.weight", "", "*"),
     **_FACTS,
     small={"rotary_dim": 4},
 )
@@ -63,11 +57,7 @@ CODEGEN = Family(
         # heads lie on the four cores it was trained on
         "h.{layer}.attn.qkv_proj.weight": "(4: head query_dim | head value_dim | head key_dim) /hidden",
     },
-    architectures=(
-        ("lm_head.weight", "CodeGenForCausalLM"),
-        ("", "CodeGenModel"),
-        ("*", "CodeGenForCausalLM"),
-    ),
+    architectures=decoder_classes("CodeGen", "lm_head.weight", "", "*"),
     **_FACTS,
     small={"rotary_dim": 4},
 )

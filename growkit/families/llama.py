@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from growkit.families.keys import Keys
-from growkit.families.modules import linear, norm, task_heads
+from growkit.families.modules import decoder_classes, linear, norm, task_heads
 from growkit.families.schema import RMS, AttentionWindows, Family, Norms, Rotary
 
 _SIZES = {
@@ -69,18 +69,6 @@ AFTER_BLOCKS = (
 )
 
 
-def _classes(stem: str) -> tuple[tuple[str, str], ...]:
-    """The classes transformers has for a Llama-like family, by the tensor that gives each away."""
-    return (
-        ("score.bias", f"{stem}ForTokenClassification"),
-        ("score.weight", f"{stem}ForSequenceClassification"),
-        ("qa_outputs.weight", f"{stem}ForQuestionAnswering"),
-        ("lm_head.weight", f"{stem}ForCausalLM"),
-        ("", f"{stem}Model"),
-        ("*", f"{stem}ForCausalLM"),
-    )
-
-
 def llama_like(
     model_type: str,
     stem: str,
@@ -107,7 +95,9 @@ def llama_like(
             "mlp_bias": "layers.{layer}.mlp.up_proj.bias",
         },
         buffers=("layers.{layer}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),
-        architectures=_classes(stem),
+        architectures=decoder_classes(
+            stem, "score.bias", "score.weight", "qa_outputs.weight", "lm_head.weight", "", "*"
+        ),
     )
     return Family(
         model_type=model_type,

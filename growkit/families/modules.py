@@ -1,4 +1,17 @@
-"""Axes of the tensors that PyTorch modules store, for families' tables. Knows the notation; ignorant of families."""
+"""Axes of the tensors that PyTorch modules store, and the classes of decoders, for families' tables. Knows the
+notation; ignorant of families.
+"""
+
+_CLASSES = {  # what a tensor says that a decoder has; "" and "*" as in TensorNames.architecture
+    "score.bias": "ForTokenClassification",
+    "score.weight": "ForSequenceClassification",
+    "classifier.weight": "ForTokenClassification",
+    "qa_outputs.weight": "ForQuestionAnswering",
+    "embed_out.weight": "ForCausalLM",
+    "lm_head.weight": "ForCausalLM",
+    "": "Model",
+    "*": "ForCausalLM",
+}
 
 
 def linear(name: str, out: str, into: str) -> dict[str, str]:
@@ -24,3 +37,8 @@ def task_heads() -> dict[str, str]:
         **linear("classifier", "label", "hidden"),
         **linear("qa_outputs", "label", "hidden"),
     }
+
+
+def decoder_classes(stem: str, *tensors: str) -> tuple[tuple[str, str], ...]:
+    """The classes transformers has for a decoder, by the tensors that give them away, in the order given."""
+    return tuple((tensor, stem + _CLASSES[tensor]) for tensor in tensors)
