@@ -60,9 +60,11 @@ def read_rates(file: Path | None) -> dict[str, dict[str, Any]]:
     return {} if file is None else checked(read_json(file), RATES, file)["multipliers"]
 
 
-def rates_are_of(file: Path) -> str:
-    """Whose multipliers a file says: AdamW's or Muon's. Raises CheckpointError for a file that says anything else."""
-    return checked(read_json(file), RATES, file).get("optimizer", ADAMW)
+def rates_are_of(file: Path) -> str | None:
+    """Whose multipliers a file says, AdamW's or Muon's; None where it says none. Raises CheckpointError for a file that
+    says anything else."""
+    said = checked(read_json(file), RATES, file)
+    return said.get("optimizer", ADAMW) if said["multipliers"] else None
 
 
 def is_muon_state(stored: Iterable[str]) -> bool:

@@ -22,8 +22,8 @@ from growkit.data.tokens import Tokens, open_tokens
 from growkit.data.word_store import HEADER
 from growkit.errors import RequestError
 from growkit.families import family_named, vocabulary_size
-from growkit.growth.muon_rules import ADAMW, MUON
-from growkit.growth.optimizer import kept_rates, kept_state, rates_are_of, read_rates
+from growkit.growth.muon_rules import MUON
+from growkit.growth.optimizer import kept_rates, kept_state, rates_are_of
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.models.running import objective, tokenizer_of
@@ -37,7 +37,7 @@ from growkit.training.optim import check_whose
 from growkit.training.run_batches import run_batches, template_of
 from growkit.training.run_folder import Standing, check_place, look
 from growkit.training.run_request import usable_positions
-from growkit.training.settings import Settings, check
+from growkit.training.settings import OPTIMIZERS, Settings, check
 from growkit.training.sharing import tensors_once
 from growkit.training.stage_growth import check_growth
 from growkit.training.teachers.domain_teachers import open_teachers
@@ -145,7 +145,7 @@ def prepare(settings: Settings, resume: bool, part: Trained | None = None) -> Re
 
 def _check_optimizer(settings: Settings, source: Checkpoint, small: bool) -> None:
     """Refuse an optimizer that cannot move this model, or what another one left beside it."""
-    name = MUON if settings.optimizer == "muon" else ADAMW
+    name = OPTIMIZERS[settings.optimizer]
     if name == MUON and family_named((source.config or {}).get("model_type")).is_moe:
         raise RequestError(f"--optimizer muon is for dense models, and {source.label!r} has stacked experts; use adamw")
     if name == MUON and small:
@@ -157,9 +157,10 @@ def _check_optimizer(settings: Settings, source: Checkpoint, small: bool) -> Non
     state, rates = kept_state(source.folder), kept_rates(source.folder)
     if state is not None and state.stat().st_size:
         check_whose(read_header(state), state, name)
-    if rates is not None and settings.multipliers != "off" and read_rates(rates) and rates_are_of(rates) != name:
+    whose = None if rates is None or settings.multipliers == "off" else rates_are_of(rates)
+    if whose not in (None, name):
         raise RequestError(
-            f"{str(rates)!r} says {rates_are_of(rates)}'s multipliers, and this run is {name}'s: leave them out with"
+            f"{str(rates)!r} says {whose}'s multipliers, and this run is {name}'s: leave them out with"
             " --multipliers off"
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from growkit.checkpoint.fields import shown
 from growkit.errors import RequestError
+from growkit.growth.muon_rules import ADAMW, MUON
 from growkit.training.kept_multipliers import exponent
 from growkit.training.machine import SHARDS
 from growkit.training.optim import DECAYS
@@ -15,7 +16,7 @@ from growkit.training.stages import Stage
 from growkit.training.teachers.estimates import ESTIMATES
 from growkit.training.teachers.teaching import ALPHAS
 
-OPTIMIZERS = ("adamw", "muon")
+OPTIMIZERS = {"adamw": ADAMW, "muon": MUON}  # as an option has them -> as files do
 PRECISIONS = ("auto", "float32", "bfloat16")
 # what may differ when a run is resumed: it changes when things are said and kept, not what is computed
 FREE = (

@@ -9,7 +9,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from growkit.families import family_named
-from growkit.growth.muon_rules import ADAMW, MUON, raised
+from growkit.growth.muon_rules import MUON, raised
 from growkit.growth.optimizer import kept_rates, kept_state, read_rates
 from growkit.models.live_layers import layers_of
 from growkit.training.blank import Blank
@@ -19,7 +19,7 @@ from growkit.training.machine import Machine
 from growkit.training.muon import muon_and_adamw
 from growkit.training.optim import adamw, load_state, relax
 from growkit.training.routing import drop_in_experts, is_mixture
-from growkit.training.settings import Settings
+from growkit.training.settings import OPTIMIZERS, Settings
 from growkit.training.sharing import give_memory
 
 
@@ -50,9 +50,9 @@ class Student:
         if begin is not None:
             begin(self.model, s.seed)
         self.multipliers, self._exponent = read_rates(kept_rates(folder)), 1.0
-        self.optimizer_name = {"muon": MUON}.get(s.optimizer, ADAMW)
+        self.optimizer_name = OPTIMIZERS[s.optimizer]
         told = s.weight_decay, (s.beta1, s.beta2), s.eps, self.multipliers
-        if s.optimizer == "muon":
+        if self.optimizer_name == MUON:
             self.optimizer: torch.optim.Optimizer = muon_and_adamw(
                 self.model, family_named(blank.model.config.model_type), *told
             )
