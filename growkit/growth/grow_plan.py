@@ -29,7 +29,7 @@ from growkit.growth.source_headers import (
 )
 from growkit.growth.tensors import TensorPlans
 from growkit.growth.width.choose import choose_maps
-from growkit.growth.width.more_experts import MoreExperts, routing
+from growkit.growth.width.more_experts import MoreExperts
 from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.side_by_side import MODES, added_sizes, side_by_side_lines, side_by_side_maps
 from growkit.growth.width.sizes import (
@@ -126,14 +126,12 @@ def _widths(
         all_maps = []
         for source, size in zip(sources, sizes):
             new = target_sizes(family, source.config, request)
-            maps, line, rotary = choose_maps(family, source.config, size, new, chooser, source.shapes)
+            maps, line, rotary, routed = choose_maps(family, source.config, size, new, chooser, source.shapes)
             all_maps.append(maps)
             lines.append(line)
             configs.append(target_config(family, source.config, new))
             write_rotary(family, configs[-1], rotary)
-            if family.is_moe:
-                routed = routing(family, source.config, size["expert"], new["expert"], recipe)
-                configs[-1] |= routed.settings
+            configs[-1] |= routed.settings
     share = 1.0 / len(sources) if recipe.mode == "side-by-side" else 1.0
     for source, maps, size in zip(sources, all_maps, sizes):
         check_tied_head(family, source, not maps["hidden"].is_identity)

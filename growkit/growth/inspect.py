@@ -147,7 +147,7 @@ def _probe(family: Family, headers: Headers, sizes: Sizes, axis: str, what: str,
     try:
         new = target_sizes(family, headers.config, {axis: size})
         check_tied_head(family, headers, new["hidden"] != sizes["hidden"])
-        _, lines, _ = choose_maps(family, headers.config, sizes, new, Recipe(sizes={axis: size}), headers.shapes)
+        _, lines, _, _ = choose_maps(family, headers.config, sizes, new, Recipe(sizes={axis: size}), headers.shapes)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error).split("; nearest")[0])
     worst = max(lines, key=lambda line: (line.exactness, line.axis == axis))

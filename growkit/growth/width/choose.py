@@ -13,7 +13,7 @@ from growkit.families import Family
 from growkit.families.schema import RMS
 from growkit.growth.plan import AxisPlan, Recipe
 from growkit.growth.request import SHRINK_PERTURB
-from growkit.growth.width.more_experts import experts_map, routing
+from growkit.growth.width.more_experts import MoreExperts, experts_map, routing
 from growkit.growth.width.rotary import head_slots, slots_why
 from growkit.growth.width.sizes import FOLLOWERS, Sizes
 from growkit.maps.axis import (
@@ -38,8 +38,9 @@ EXACT, NEAR, APPROXIMATE = Exactness.EXACT, Exactness.NEAR, Exactness.APPROXIMAT
 
 def choose_maps(
     family: Family, config: Mapping[str, Any], old: Sizes, new: Sizes, recipe: Recipe, names: Iterable[str]
-) -> tuple[dict[str, AxisMap], list[AxisPlan], dict[str, Any]]:
-    """A map for every axis word, a plan line for every size that can be set, and the rotary settings to change.
+) -> tuple[dict[str, AxisMap], list[AxisPlan], dict[str, Any], MoreExperts]:
+    """A map for every axis word, a plan line for every size that can be set, the rotary settings to change, and what
+    comes of more experts.
 
     names: of the tensors that there are.
     """
@@ -96,13 +97,14 @@ def choose_maps(
             maps[axis] = copies(old[axis], _index(old[axis], new[axis], recipe, axis))
             line(axis, "copies", EXACT, "no norm runs over it; its ratio to the experts' width is kept")
     maps |= {axis: identity(old[axis]) for axis in KEPT if axis in old} | {PAIR: identity(2)}
+    routed = MoreExperts()
     if family.is_moe:
         maps["expert"] = identity(old["expert"])
         routed = routing(family, config, old["expert"], new["expert"], recipe)
         if new["expert"] != old["expert"]:
             maps["expert"] = experts_map(old["expert"], new["expert"])
         line("expert", maps["expert"].name, routed.exactness, routed.why)
-    return maps, lines, edits
+    return maps, lines, edits, routed
 
 
 def _generator(recipe: Recipe, axis: str) -> np.random.Generator:
