@@ -204,19 +204,16 @@ def forward_flops(family: Family, shapes: Mapping[str, tuple[int, ...]], tied: b
     the matrix it is; attention scores, whose cost depends on the length of the text, and norms are left out.
     """
     counts = {}
-    passes = (
-        (family.number(config, family.passes), family.number(config, family.sizes["layer"]))
-        if family.passes
-        else (1, 1)
-    )
+    passes = family.number(config, family.passes) if family.passes else 1
+    layers = family.number(config, family.sizes["layer"]) if family.passes else 1
     stored_head = any(family.stem(name) in family.heads for name in shapes)
     for name, shape in shapes.items():
         dimensions = family.axes_of(name)
         is_head = tied and not stored_head and family.stem(name) == family.embedding
         if is_head or (len(shape) > 1 and any(d.role == READ for d in dimensions)):
             counts[name] = 2 * prod(shape)
-        if family.passes and family.layer_of(name) is not None:
-            counts[name] = counts.get(name, 0) * passes[0] // passes[1]
+            if family.layer_of(name) is not None:
+                counts[name] = counts[name] * passes // layers
     return _passed(counts, family, config)
 
 
