@@ -194,6 +194,6 @@ def selection(dimension: Dimension, size: int, growth: Growth) -> Selection:
 def _selection(dimension: Dimension, size: int, growth: Growth) -> Selection:
     axis = dimension_map(dimension, size, growth)
     chosen = select(axis, dimension.role)
-    if dimension.before_head and (growth.tied or growth.head_scale != 1.0) and dimension.role in (GAIN, SHIFT):
+    if dimension.before_head and dimension.role in (GAIN, SHIFT):
         chosen = replace(chosen, amplitude=chosen.amplitude * before_head_factor(axis, growth))
     return chosen
