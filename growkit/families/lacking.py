@@ -17,7 +17,7 @@ def lacking(family: Family, names: Iterable[str], layers: int, config: Mapping[s
     """
     there = {family.stem(name) for name in names}
     weights = [name for name in family.tensors if not name.endswith("bias")]
-    in_layers = [name for name in weights if "{layer}" in name]
+    in_layers = [name for name in weights if "{layer}" in name and family.is_stored(name, config)]
     experts = family.number(config, family.sizes["expert"]) if family.is_moe and config is not None else 1
     needed = []
     counts = layer_counts(family, config, layers)
@@ -28,7 +28,7 @@ def lacking(family: Family, names: Iterable[str], layers: int, config: Mapping[s
                 continue
             if layer >= next(count for stack, count in counts.items() if name.startswith(stack)):
                 continue
-            if not family.words(name) & other and family.is_stored(name, config):
+            if not family.words(name) & other:
                 numbers = range(experts) if "{expert}" in name else (0,)
                 at = name.replace("{layer}", str(layer))
                 needed += [at.replace("{expert}", str(number)) for number in numbers]

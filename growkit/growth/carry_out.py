@@ -9,7 +9,7 @@ from typing import Any
 
 from growkit.checkpoint.source import Checkpoint
 from growkit.growth.plan import Plan
-from growkit.growth.prepare import Options, Path_, Prepared, prepared
+from growkit.growth.prepare import Options, Path_, prepared
 from growkit.growth.request import Recipe
 from growkit.growth.write_growth import write_checkpoint
 
@@ -43,8 +43,10 @@ def carry_out(
 ) -> Grown:
     """Plan and write. refine: what only live models can add to a plan. Raises CheckpointError or RequestError."""
     with prepared(sources, out, recipe, options) as ready:
+        carried = tuple(path for state in ready.states for path in state.files())
+        done = Grown(folder=ready.folder, plan=ready.plan, carried=carried, dry_run=options.dry_run)
         if options.dry_run:
-            return Grown(folder=ready.folder, plan=ready.plan, carried=_files(ready), dry_run=True)
+            return done
         options.announce(ready.plan)
         write_checkpoint(
             refine(ready.plan, ready.sources[0]),
@@ -57,8 +59,4 @@ def carry_out(
             ready.replaces,
             options.progress,
         )
-        return Grown(folder=ready.folder, plan=ready.plan, carried=_files(ready))
-
-
-def _files(ready: Prepared) -> tuple[Path, ...]:
-    return tuple(path for state in ready.states for path in state.files())
+        return done

@@ -16,6 +16,7 @@ from growkit.checkpoint.headers import StoredTensor
 from growkit.checkpoint.record import FORMAT
 from growkit.checkpoint.small_files import read_json
 from growkit.errors import CheckpointError
+from growkit.families import Family
 from growkit.families.stacked import live_name
 from growkit.growth.dual_rules import dual_rule, rate_multipliers
 from growkit.growth.muon_rules import ADAMW, BY_INDEX, MOMENTUM, MUON, is_muons, muon_rate, rates_by_index
@@ -132,14 +133,11 @@ def _stored_name(part: Part, known: str, kind: str, plan: Plan) -> str:
 
 def _check(state: Stored, member: Member) -> None:
     """Refuse entries that are no state of the member's parameters."""
-    heads = member.growth.family.heads
+    family = member.growth.family
     shapes = {name: shape for name, shape in member.shapes.items() if name not in member.dropped}
     for name in list(shapes):
-        if member.growth.family.stem(name) in (
-            *heads,
-            *((member.growth.family.embedding,) if member.growth.tied else ()),
-        ):
-            shapes |= dict.fromkeys(heads, shapes[name])
+        if _is_head(family, name, member.growth.tied):
+            shapes |= dict.fromkeys(family.heads, shapes[name])
     for name, entry in state.items():
         parameter, _, kind = name.rpartition(".")
         if kind == "step" and parameter in shapes and entry.elements == 1:
@@ -193,28 +191,20 @@ def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = (), muon: b
             member = plan.members[each.source]
             factors.append(rate_multipliers(each.name, member.shapes[each.name], member.growth))
         weight, gradient = (sum(kind) for kind in zip(*factors))  # one, or what sources that meet give together
-        multipliers = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
+        multipliers: dict[str, Any] = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
         rated = before[part.source] if before else {}
         earlier = rated.get(part.name) or rated.get(live_name(plan.family, part.name)[0]) or {}
-        if muon:
-            multipliers = _of_muon(plan, part, multipliers, earlier)
-        else:
-            multipliers = {key: value * earlier.get(key, 1.0) for key, value in multipliers.items()}
+        place = part.name, plan.members[part.source].shapes[part.name], plan.members[part.source].growth
+        muons = muon and is_muons(plan.family, part.name)
+        if muons:
+            rate = muon_rate(*place)
+            multipliers = {"lr": rate, "weight_decay": 1.0 / rate, "eps": 1.0}
+        multipliers = {key: value * earlier.get(key, 1.0) for key, value in multipliers.items()}
+        if muon and not muons and (runs := rates_by_index(*place, earlier)) is not None:
+            multipliers[BY_INDEX] = runs
         names = (tensor.name, live_name(plan.family, tensor.name)[0], *_names(tensor.name, plan))
         rates |= dict.fromkeys(names, multipliers)
     return {"format": FORMAT, "optimizer": MUON if muon else ADAMW, "multipliers": rates}
-
-
-def _of_muon(plan: Plan, part: Part, adamw: Mapping[str, float], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """What Muon's run multiplies by: of a matrix Muon's own rate, of anything else AdamW's, by index where needed."""
-    member = plan.members[part.source]
-    place = part.name, member.shapes[part.name], member.growth
-    if is_muons(plan.family, part.name):
-        rate = muon_rate(*place)
-        adamw = {"lr": rate, "weight_decay": 1.0 / rate, "eps": 1.0}
-    multipliers: dict[str, Any] = {key: value * earlier.get(key, 1.0) for key, value in adamw.items()}
-    runs = None if is_muons(plan.family, part.name) else rates_by_index(*place, earlier)
-    return multipliers if runs is None else {**multipliers, BY_INDEX: runs}
 
 
 def _meet(parts: Sequence[Part]) -> bool:
@@ -227,5 +217,9 @@ def _names(name: str, plan: Plan, tied: bool = False) -> tuple[str, ...]:
 
     tied: so is an embedding, whose state goes by the name that a model has for it first (XLM-RoBERTa's head).
     """
-    is_head = plan.family.stem(name) in (*plan.family.heads, *((plan.family.embedding,) if tied else ()))
-    return tuple(dict.fromkeys((name, *plan.family.heads))) if is_head else (name,)
+    return tuple(dict.fromkeys((name, *plan.family.heads))) if _is_head(plan.family, name, tied) else (name,)
+
+
+def _is_head(family: Family, name: str, tied: bool) -> bool:
+    """Whether a tensor is an output head; tied: or the embedding that is one."""
+    return family.stem(name) in family.heads or (tied and family.stem(name) == family.embedding)

@@ -15,6 +15,7 @@ from growkit.errors import RequestError
 from growkit.families import Family, family_named
 from growkit.families.stacked import expert_of, split_experts
 from growkit.growth.sources import open_source
+from growkit.growth.width.sizes import target_sizes
 from growkit.models.running import load_model, loadable, sequences_for, tokenizer_of
 from growkit.models.verify import room_for
 
@@ -31,13 +32,7 @@ def copies_for(source: str | Path, text: str | Path, experts: int, seed: int) ->
     try:
         config = checkpoint.config or {}
         family = family_named(config.get("model_type"))
-        if not family.is_moe:
-            raise RequestError(
-                f"a {family.model_type} has no experts to copy; growkit upcycle makes a mixture of a dense model"
-            )
-        old = family.number(config, family.sizes["expert"])
-        if experts < old:
-            raise RequestError(f"--experts {experts} is smaller than the source's {old}; growkit only grows")
+        target_sizes(family, config, {"expert": experts})  # refuses what cannot be
         found = utilities(checkpoint, family, text, seed)
     finally:
         checkpoint.close()
@@ -62,12 +57,8 @@ def utilities(checkpoint: Checkpoint, family: Family, text: str | Path, seed: in
         tokenizer = tokenizer_of(folder)
         sequences = sequences_for(config, tokenizer, text, seed, checkpoint.label, SEQUENCES, LENGTH)
         model, _ = load_model(config, folder, torch.float32)
-        model.requires_grad_(False)
-        stored = split_experts(family, dict(model.named_parameters()))
-        names = {name for name in stored if family.holds_experts(name)}
         for name, parameter in model.named_parameters():
-            parts = split_experts(family, {name: parameter})
-            parameter.requires_grad_(any(part in names for part in parts))
+            parameter.requires_grad_(any(map(family.holds_experts, split_experts(family, {name: parameter}))))
         for ids in sequences:
             logits = model(input_ids=ids[None]).logits[0, :-1]
             torch.nn.functional.cross_entropy(logits.float(), ids[1:], reduction="sum").backward()
