@@ -2,10 +2,11 @@
 
 from functools import lru_cache
 
+import pytest
 import tiny
 import torch
 
-from growkit import grow_state_dict
+from growkit import RequestError, grow_state_dict
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.request import grow_recipe
 from growkit.growth.source_headers import Headers
@@ -20,13 +21,18 @@ def source(family: str, tied: bool, seed: int, **_):
         return tiny.make(family, tie_word_embeddings=tied, seed=seed)
 
 
+def headers(state: dict, config: dict, label: str = "tiny") -> Headers:
+    """What is known of tensors in memory as of a checkpoint's."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    dtypes = {name: tensor.dtype for name, tensor in state.items()}
+    return Headers(label=label, shapes=shapes, dtypes=dtypes, config=config)
+
+
 def grown(family: str, growth: dict, **changes):
     """(the source, what the plan says of the function, the grown model)."""
     model = tiny.make(family, **changes)
     state, config = tiny.stored(model), model.config.to_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    dtypes = {name: tensor.dtype for name, tensor in state.items()}
-    plan = grow_plan([Headers(label="tiny", shapes=shapes, dtypes=dtypes, config=config)], grow_recipe(**growth))
+    plan = grow_plan([headers(state, config)], grow_recipe(**growth))
     return model, str(plan.exactness), tiny.rebuild(model, *grow_state_dict(model.state_dict(), config, **growth))
 
 
@@ -44,6 +50,24 @@ def stepwise(model, ids):
             cache = output.past_key_values
             steps.append(output.logits)
     return torch.cat(steps, dim=1)
+
+
+def check_exact(family: str, growth: dict, **changes) -> None:
+    """That the plan says "exact", and that the grown decoder computes the same, whole and through the cache."""
+    with tiny.float32_parts_in_double():
+        model, exactness, wide = grown(family, growth, **changes)
+        ids = tiny.tokens()
+        reference = logits(model, ids)
+        assert exactness == "exact"
+        assert tiny.relative(reference, logits(wide, ids)) <= ALGEBRA
+        assert tiny.relative(reference, stepwise(wide, ids)) <= ALGEBRA
+
+
+def check_refused(family: str, changes: dict, growth: dict, why: str) -> None:
+    """That growth is refused for a reason."""
+    model = tiny.make(family, **changes)
+    with pytest.raises(RequestError, match=why):
+        grow_state_dict(model.state_dict(), model.config, **growth)
 
 
 def loss_of(model, seed: int) -> torch.Tensor:

@@ -4,9 +4,9 @@ refused, and nothing else.
 
 import pytest
 import tiny
-from comparing import ALGEBRA, grown, logits, stepwise
+from comparing import ALGEBRA, check_exact, check_refused, logits
 
-from growkit import RequestError, grow_state_dict
+from growkit import grow_state_dict
 
 SLIDING = "sliding_attention"
 ALL_AXES = dict(hidden=36, heads=6, kv_heads=6, head_dim=16, ffn=50, layers=5, depth="identity")
@@ -48,20 +48,12 @@ REFUSED = [
 
 @pytest.mark.parametrize(("family", "changes", "tied", "growth"), EXACT)
 def test_exact(family, changes, tied, growth):
-    with tiny.float32_parts_in_double():
-        model, exactness, wide = grown(family, growth, tie_word_embeddings=tied, **changes)
-        ids = tiny.tokens()
-        reference = logits(model, ids)
-        assert exactness == "exact"
-        assert tiny.relative(reference, logits(wide, ids)) <= ALGEBRA
-        assert tiny.relative(reference, stepwise(wide, ids)) <= ALGEBRA
+    check_exact(family, growth, tie_word_embeddings=tied, **changes)
 
 
 @pytest.mark.parametrize(("family", "changes", "growth", "why"), REFUSED)
 def test_refused(family, changes, growth, why):
-    model = tiny.make(family, **changes)
-    with pytest.raises(RequestError, match=why):
-        grow_state_dict(model.state_dict(), model.config, **growth)
+    check_refused(family, changes, growth, why)
 
 
 def test_layers_that_move_keep_what_they_are():

@@ -13,7 +13,7 @@ from itertools import groupby
 import pytest
 import tiny
 import torch
-from comparing import ALGEBRA, DIFFERS, PURE_FLOAT64, STOCK, logits, source, stepwise
+from comparing import ALGEBRA, DIFFERS, PURE_FLOAT64, STOCK, headers, logits, source, stepwise
 from covering import sample
 from refusing import tree
 from safetensors.torch import load_file
@@ -26,7 +26,6 @@ from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.plan import STOCK_BYTES, TENSOR_BYTES
 from growkit.growth.request import Depth, grow_recipe
-from growkit.growth.source_headers import Headers
 from growkit.maps.notation import WRITE
 
 # what a layer adds to the stream passes through these last, from each model's own code
@@ -137,9 +136,7 @@ def test_laws_of_every_size(method):
 def deepen(model, **request):
     """(plan, state dict, config) of a live model made deeper."""
     state, settings = tiny.stored(model), model.config.to_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    dtypes = {name: tensor.dtype for name, tensor in state.items()}
-    plan = grow_plan([Headers(label="tiny", shapes=shapes, dtypes=dtypes, config=settings)], grow_recipe(**request))
+    plan = grow_plan([headers(state, settings)], grow_recipe(**request))
     return plan, {tensor.name: grow_tensor(tensor, [StateSource(state)], 0) for tensor in plan.tensors}, plan.config
 
 

@@ -4,14 +4,13 @@ import pytest
 import tiny
 import torch
 import transformers
-from comparing import ALGEBRA
+from comparing import ALGEBRA, headers
 
 import growkit
 from growkit import CheckpointError, RequestError, grow_state_dict
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.request import grow_recipe
-from growkit.growth.source_headers import Headers
 from growkit.models.running import objective
 
 GATED = dict(feed_forward_proj="gated-gelu")
@@ -39,9 +38,7 @@ def stepwise(model, ids, mask):
 def grown(model, growth: dict, **config):
     """(what the plan says of the function, the grown model)."""
     state, config = model.state_dict(), {**model.config.to_dict(), **config}
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    dtypes = {name: tensor.dtype for name, tensor in state.items()}
-    plan = grow_plan([Headers(label="tiny", shapes=shapes, dtypes=dtypes, config=config)], grow_recipe(**growth))
+    plan = grow_plan([headers(state, config)], grow_recipe(**growth))
     return str(plan.exactness), tiny.rebuild(model, *grow_state_dict(state, config, **growth))
 
 

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from comparing import ALGEBRA, DIFFERS, embed, logits, stepwise
+from comparing import ALGEBRA, DIFFERS, embed, headers, logits, stepwise
 from covering import sample
 from on_disk import edit_weights, saved
 from safetensors.torch import load_file
@@ -20,7 +20,7 @@ from growkit.growth.infer import infer_family
 from growkit.growth.optimizer import read_rates
 from growkit.growth.plan import forward_flops
 from growkit.growth.request import grow_recipe
-from growkit.growth.source_headers import Headers, is_tied
+from growkit.growth.source_headers import is_tied
 from growkit.models.compare import collapse
 from growkit.models.small.targets import linear_layers
 from growkit.training.flops import step_flops
@@ -61,13 +61,7 @@ def grown(family: str, architecture: str, growth: dict, **changes):
         model = tiny.make(family, architecture, **{"pad_token_id": 1, **changes})
         config = {**model.config.to_dict(), "architectures": [architecture]}
         state = model.state_dict()
-        headers = Headers(
-            label="tiny",
-            shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
-            dtypes={name: tensor.dtype for name, tensor in state.items()},
-            config=config,
-        )
-        plan = grow_plan([headers], grow_recipe(**growth))
+        plan = grow_plan([headers(state, config)], grow_recipe(**growth))
         result = tiny.rebuild(model, *grow_state_dict(state, config, **growth))
     pairs = []
     for place, (ours, theirs) in enumerate(zip(outputs(model), outputs(result))):
@@ -170,8 +164,8 @@ def test_an_electra_that_would_lose_its_projection_is_refused():
 
 def test_a_discriminator_has_no_language_head():
     family = FAMILIES["electra"]
-    headers = Headers(label="", shapes={}, dtypes={}, config={"architectures": ["ElectraForPreTraining"]})
-    assert not is_tied(family, headers) and family.has_language_head("ElectraForMaskedLM")
+    discriminator = headers({}, {"architectures": ["ElectraForPreTraining"]})
+    assert not is_tied(family, discriminator) and family.has_language_head("ElectraForMaskedLM")
 
 
 def test_a_shared_layer_counts_as_often_as_it_is_passed():

@@ -11,14 +11,13 @@ from itertools import product
 import pytest
 import tiny
 import torch
-from comparing import ALGEBRA, DIFFERS, PURE_FLOAT64, STOCK, logits, source, stepwise
+from comparing import ALGEBRA, DIFFERS, PURE_FLOAT64, STOCK, headers, logits, source, stepwise
 from covering import can, carries_head, cover, free, kind, sizes
 
 from growkit import GrowkitError, grow_state_dict
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.request import recipe
-from growkit.growth.source_headers import Headers
 
 # growths every family can do, and what is expected of each kind of family: (post-LayerNorm, pre-LayerNorm, RMSNorm)
 EVERYWHERE = {
@@ -88,13 +87,7 @@ def grow(model, growth: dict):
     """(plan, grown model) of a live model."""
     state = tiny.stored(model)
     new, config = grow_state_dict(state, model.config, **growth)
-    headers = Headers(
-        label="tiny",
-        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
-        dtypes={name: tensor.dtype for name, tensor in state.items()},
-        config=model.config.to_dict(),
-    )
-    return grow_plan([headers], recipe(**growth)), tiny.rebuild(model, new, config)
+    return grow_plan([headers(state, model.config.to_dict())], recipe(**growth)), tiny.rebuild(model, new, config)
 
 
 def check(family: str, growth: dict, expected: str, tied: bool, seed: int) -> None:

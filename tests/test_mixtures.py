@@ -5,10 +5,9 @@ without experts, and what a setting keeps from growing.
 import pytest
 import tiny
 import torch
-from comparing import ALGEBRA, grown, logits, stepwise
+from comparing import check_exact, check_refused
 
 import growkit
-from growkit import RequestError, grow_state_dict
 from growkit.families import FAMILIES
 from growkit.families.stacked import join_experts, split_experts
 
@@ -31,13 +30,7 @@ EXACT = [
 
 @pytest.mark.parametrize(("family", "changes", "tied", "growth"), EXACT)
 def test_exact(family, changes, tied, growth):
-    with tiny.float32_parts_in_double():
-        model, exactness, wide = grown(family, growth, tie_word_embeddings=tied, **changes)
-        ids = tiny.tokens()
-        reference = logits(model, ids)
-        assert exactness == "exact"
-        assert tiny.relative(reference, logits(wide, ids)) <= ALGEBRA
-        assert tiny.relative(reference, stepwise(wide, ids)) <= ALGEBRA
+    check_exact(family, growth, tie_word_embeddings=tied, **changes)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +44,7 @@ def test_exact(family, changes, tied, growth):
     ],
 )
 def test_refused(family, changes, growth, why):
-    model = tiny.make(family, **changes)
-    with pytest.raises(RequestError, match=why):
-        grow_state_dict(model.state_dict(), model.config, **growth)
+    check_refused(family, changes, growth, why)
 
 
 @pytest.mark.parametrize("family", tiny.SPARSE)

@@ -5,7 +5,7 @@ weighs what a token takes.
 import pytest
 import tiny
 import torch
-from comparing import ALGEBRA, DIFFERS, grown, logits, stepwise
+from comparing import DIFFERS, check_exact, grown, logits
 from safetensors.torch import load_file
 from texts import EXCERPT, TOKENIZERS, wrap
 
@@ -30,13 +30,7 @@ EXACT = [
 
 @pytest.mark.parametrize(("family", "changes", "growth"), EXACT)
 def test_exact(family, changes, growth):
-    with tiny.float32_parts_in_double():
-        model, exactness, more = grown(family, growth, **changes)
-        ids = tiny.tokens()
-        reference = logits(model, ids)
-        assert exactness == "exact"
-        assert tiny.relative(reference, logits(more, ids)) <= ALGEBRA
-        assert tiny.relative(reference, stepwise(more, ids)) <= ALGEBRA
+    check_exact(family, growth, **changes)
 
 
 @pytest.mark.parametrize(

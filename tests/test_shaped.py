@@ -2,14 +2,13 @@
 
 import pytest
 import tiny
-from comparing import ALGEBRA, grown, logits, stepwise
+from comparing import check_exact, check_refused, headers
 
 from growkit import CheckpointError, RequestError, grow_state_dict
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.infer import infer_config
 from growkit.growth.request import recipe
-from growkit.growth.source_headers import Headers
 
 # a family, what its config says beside the tiny one's, whether its head is tied, and how it grows
 EXACT = [
@@ -43,13 +42,7 @@ EXACT = [
 
 @pytest.mark.parametrize(("family", "changes", "tied", "growth"), EXACT)
 def test_exact(family, changes, tied, growth):
-    with tiny.float32_parts_in_double():
-        model, exactness, wide = grown(family, growth, tie_word_embeddings=tied, **changes)
-        ids = tiny.tokens()
-        reference = logits(model, ids)
-        assert exactness == "exact"
-        assert tiny.relative(reference, logits(wide, ids)) <= ALGEBRA
-        assert tiny.relative(reference, stepwise(wide, ids)) <= ALGEBRA
+    check_exact(family, growth, tie_word_embeddings=tied, **changes)
 
 
 @pytest.mark.parametrize(
@@ -81,17 +74,13 @@ def test_exact(family, changes, tied, growth):
     ],
 )
 def test_refused(family, changes, growth, why):
-    model = tiny.make(family, **changes)
-    with pytest.raises(RequestError, match=why):
-        grow_state_dict(model.state_dict(), model.config, **growth)
+    check_refused(family, changes, growth, why)
 
 
 @pytest.mark.parametrize("family", ["bloom", "gpt_bigcode"])
 def test_what_cannot_have_more_heads_does_not_stand_side_by_side(family):
     model = tiny.make(family)
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    sources = [Headers(label=x, shapes=shapes, dtypes=dtypes, config=model.config.to_dict()) for x in "ab"]
+    sources = [headers(model.state_dict(), model.config.to_dict(), label) for label in "ab"]
     with pytest.raises(RequestError, match="'a' cannot stand side by side with others"):
         grow_plan(sources, recipe(mode="side-by-side"))
 

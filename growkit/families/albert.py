@@ -1,6 +1,6 @@
 """ALBERT: BERT's encoder with one layer that all share, behind embeddings of a width of their own. Data only."""
 
-from growkit.families.bert import SIZES
+from growkit.families.bert import SIZES, TOKEN_LABELS
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms
 
@@ -32,7 +32,7 @@ ALBERT = Family(
         **linear("classifier", "label", "pooled"),
         **linear("qa_outputs", "label", "hidden"),
     },
-    task_tensors={"TokenClassification": linear("classifier", "label", "hidden")},
+    task_tensors=TOKEN_LABELS,
     norms=Norms(kind=LAYER, after=True),
     causal=False,
     packs=False,

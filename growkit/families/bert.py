@@ -4,16 +4,22 @@ from growkit.families.keys import Keys
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms, Positions
 
-# one layer, under the names that most encoders have
+# of one layer, under the names that most encoders have
+FEED_FORWARD = {
+    **linear("encoder.layer.{layer}.intermediate.dense", "ffn", "hidden"),
+    **linear("encoder.layer.{layer}.output.dense", "hidden", "ffn"),
+    **norm("encoder.layer.{layer}.output.LayerNorm"),
+}
+BEHIND_VALUES = {
+    **linear("encoder.layer.{layer}.attention.output.dense", "hidden", "(head value_dim)"),
+    **norm("encoder.layer.{layer}.attention.output.LayerNorm"),
+    **FEED_FORWARD,
+}
 ENCODER_LAYER = {
     **linear("encoder.layer.{layer}.attention.self.query", "(head query_dim)", "hidden"),
     **linear("encoder.layer.{layer}.attention.self.key", "(head key_dim)", "hidden"),
     **linear("encoder.layer.{layer}.attention.self.value", "(head value_dim)", "hidden"),
-    **linear("encoder.layer.{layer}.attention.output.dense", "hidden", "(head value_dim)"),
-    **norm("encoder.layer.{layer}.attention.output.LayerNorm"),
-    **linear("encoder.layer.{layer}.intermediate.dense", "ffn", "hidden"),
-    **linear("encoder.layer.{layer}.output.dense", "hidden", "ffn"),
-    **norm("encoder.layer.{layer}.output.LayerNorm"),
+    **BEHIND_VALUES,
 }
 
 BODY = {
@@ -36,6 +42,12 @@ SIZES: dict[str, Keys] = {
 }
 
 TOKEN_LABELS = {"TokenClassification": linear("classifier", "label", "hidden")}
+
+
+def renamed(architectures: tuple[tuple[str, str], ...], stem: str, other: str) -> tuple[tuple[str, str], ...]:
+    """The same classes of kin, whose names have another stem."""
+    return tuple((template, name.replace(stem, other)) for template, name in architectures)
+
 
 BERT = Family(
     model_type="bert",
@@ -70,19 +82,20 @@ BERT = Family(
     buffers=("embeddings.position_ids", "embeddings.token_type_ids"),
 )
 
+ROBERTA_HEADS = {
+    **linear("lm_head.dense", "head_hidden", "hidden"),
+    **norm("lm_head.layer_norm", "head_hidden", before_head=True),
+    **linear("lm_head.decoder", "vocab", "head_hidden"),
+    "lm_head.bias": "vocab",
+    **linear("classifier.dense", "pooled", "hidden"),
+    **linear("classifier.out_proj", "label", "pooled"),
+    **linear("classifier", "label", "pooled"),
+}
+
 ROBERTA = Family(
     model_type="roberta",
     sizes=SIZES,
-    tensors={
-        **BODY,
-        **linear("lm_head.dense", "head_hidden", "hidden"),
-        **norm("lm_head.layer_norm", "head_hidden", before_head=True),
-        **linear("lm_head.decoder", "vocab", "head_hidden"),
-        "lm_head.bias": "vocab",
-        **linear("classifier.dense", "pooled", "hidden"),
-        **linear("classifier.out_proj", "label", "pooled"),
-        **linear("classifier", "label", "pooled"),
-    },
+    tensors={**BODY, **ROBERTA_HEADS},
     task_tensors=TOKEN_LABELS,
     norms=Norms(kind=LAYER, after=True),
     causal=False,

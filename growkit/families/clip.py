@@ -1,5 +1,7 @@
 """The towers of CLIP, each by itself: one reads images, the other texts, into a space that both share. Data only."""
 
+from typing import Any
+
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms
 
@@ -26,9 +28,30 @@ TEXT = {
     **norm("final_layer_norm", before_head=True),
 }
 
+_TOWER: dict[str, Any] = dict(
+    norms=Norms(kind=LAYER),
+    packs=False,
+    tied=False,
+    heads=(),
+    buffers=("embeddings.position_ids",),
+)
+READS_IMAGES: dict[str, Any] = dict(
+    sizes=SIZES,
+    causal=False,
+    embedding="embeddings.patch_embedding.weight",
+    pools="hidden",
+    prefixes=("vision_model.",),
+    **_TOWER,
+)
+READS_TEXTS: dict[str, Any] = dict(
+    sizes={**SIZES, "vocab": "vocab_size", "position": "max_position_embeddings"},
+    embedding="embeddings.token_embedding.weight",
+    prefixes=("text_model.",),
+    **_TOWER,
+)
+
 CLIP_VISION = Family(
     model_type="clip_vision_model",
-    sizes=SIZES,
     tensors={
         "embeddings.class_embedding": "hidden",
         "embeddings.patch_embedding.weight": "hidden /channel /kernel /kernel",
@@ -38,40 +61,25 @@ CLIP_VISION = Family(
         **norm("post_layernorm", before_head=True),
         "visual_projection.weight": "space /hidden",
     },
-    norms=Norms(kind=LAYER),
-    causal=False,
-    packs=False,
-    tied=False,
-    embedding="embeddings.patch_embedding.weight",
-    heads=(),
-    pools="hidden",
-    prefixes=("vision_model.",),
     architectures=(
         ("visual_projection.weight", "CLIPVisionModelWithProjection"),
         ("*", "CLIPVisionModel"),
     ),
-    buffers=("embeddings.position_ids",),
     small={"image_size": 12, "patch_size": 4, "projection_dim": 10},
+    **READS_IMAGES,
 )
 
 CLIP_TEXT = Family(
     model_type="clip_text_model",
-    sizes={**SIZES, "vocab": "vocab_size", "position": "max_position_embeddings"},
     tensors={**TEXT, "text_projection.weight": "space /hidden"},
-    norms=Norms(kind=LAYER),
-    packs=False,
-    tied=False,
-    embedding="embeddings.token_embedding.weight",
-    heads=(),
     pools="hidden",
-    prefixes=("text_model.",),
     architectures=(
         ("text_projection.weight", "CLIPTextModelWithProjection"),
         ("*", "CLIPTextModel"),
     ),
-    buffers=("embeddings.position_ids",),
     small={"projection_dim": 10, "bos_token_id": 1, "eos_token_id": 3},
     variants=({"eos_token_id": 2},),
+    **READS_TEXTS,
 )
 
 FAMILIES = (CLIP_VISION, CLIP_TEXT)

@@ -1,6 +1,6 @@
 """DeBERTa v2 and v3: BERT's encoder with attention to relative positions, which all layers share. Data only."""
 
-from growkit.families.bert import SIZES
+from growkit.families.bert import BEHIND_VALUES, SIZES, TOKEN_LABELS
 from growkit.families.keys import Both
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms
@@ -34,11 +34,7 @@ DEBERTA_V2 = Family(
         **linear(f"{_SELF}.value_proj", "(head value_dim)", "hidden"),
         **linear(f"{_SELF}.pos_key_proj", "(head key_dim)", "hidden"),
         **linear(f"{_SELF}.pos_query_proj", "(head query_dim)", "hidden"),
-        **linear("encoder.layer.{layer}.attention.output.dense", "hidden", "(head value_dim)"),
-        **norm("encoder.layer.{layer}.attention.output.LayerNorm"),
-        **linear("encoder.layer.{layer}.intermediate.dense", "ffn", "hidden"),
-        **linear("encoder.layer.{layer}.output.dense", "hidden", "ffn"),
-        **norm("encoder.layer.{layer}.output.LayerNorm"),
+        **BEHIND_VALUES,
         **linear("pooler.dense", "pooled", "hidden"),
         **linear("cls.predictions.transform.dense", "head_embedding", "hidden"),
         **norm("cls.predictions.transform.LayerNorm", "head_embedding", before_head=True),
@@ -50,7 +46,7 @@ DEBERTA_V2 = Family(
         **linear("classifier", "label", "pooled"),
         **linear("qa_outputs", "label", "hidden"),
     },
-    task_tensors={"TokenClassification": linear("classifier", "label", "hidden")},
+    task_tensors=TOKEN_LABELS,
     norms=Norms(kind=LAYER, after=True),
     causal=False,
     packs=False,

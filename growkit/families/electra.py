@@ -1,7 +1,7 @@
 """ELECTRA: BERT's encoder behind embeddings that may be narrower, with a generator's or a discriminator's head. Data
 only."""
 
-from growkit.families.bert import ENCODER_LAYER, SIZES
+from growkit.families.bert import ENCODER_LAYER, SIZES, TOKEN_LABELS
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms
 
@@ -26,7 +26,7 @@ ELECTRA = Family(
         **linear("classifier", "label", "pooled"),
         **linear("qa_outputs", "label", "hidden"),
     },
-    task_tensors={"TokenClassification": linear("classifier", "label", "hidden")},
+    task_tensors=TOKEN_LABELS,
     norms=Norms(kind=LAYER, after=True),
     defaults={"embedding_size": 128},
     causal=False,

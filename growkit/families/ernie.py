@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from growkit.families.bert import BERT
+from growkit.families.bert import BERT, renamed
 
 ERNIE = replace(
     BERT,
     model_type="ernie",
     tensors={"embeddings.task_type_embeddings.weight": "type hidden", **BERT.tensors},
     prefixes=("ernie.",),
-    architectures=tuple((tensor, name.replace("Bert", "Ernie")) for tensor, name in BERT.architectures),
+    architectures=renamed(BERT.architectures, "Bert", "Ernie"),
     variants=({"use_task_id": True},),
 )
 

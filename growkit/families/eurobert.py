@@ -1,5 +1,6 @@
 """EuroBERT: Llama's layers, seeing both ways, that fill in masked tokens. Data only."""
 
+from growkit.families.bert import TOKEN_LABELS
 from growkit.families.llama import DECODER, llama_like
 from growkit.families.modules import linear
 
@@ -16,7 +17,7 @@ EUROBERT = llama_like(
         **linear("dense", "pooled", "hidden"),
         **linear("classifier", "label", "pooled"),
     },
-    task_tensors={"TokenClassification": linear("classifier", "label", "hidden")},
+    task_tensors=TOKEN_LABELS,
     causal=False,
     packs=False,
     hidden_by_heads=True,

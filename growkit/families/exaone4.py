@@ -2,18 +2,13 @@
 those have rotary positions. Data only.
 """
 
-from growkit.families.llama import AFTER_BLOCKS, DECODER, HEAD_NORM, llama_like
-from growkit.families.modules import norm
+from growkit.families.llama import AFTER_BLOCKS, HEAD_NORM, NORMED_AFTER, llama_like
 from growkit.families.schema import RMS, AttentionWindows, Norms
 
 EXAONE4 = llama_like(
     "exaone4",
     "Exaone4",
-    {
-        **{name: axes for name, axes in DECODER.items() if ".input_layernorm." not in name},
-        **norm("layers.{layer}.post_feedforward_layernorm"),
-        **HEAD_NORM,
-    },
+    {**NORMED_AFTER, **HEAD_NORM},
     norms=Norms(kind=RMS, on_heads=True, branch=AFTER_BLOCKS),
     windows=AttentionWindows(listed=("layer_types",)),
     switches={},

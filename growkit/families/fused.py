@@ -1,5 +1,8 @@
 """Decoders whose queries, keys and values are one projection: Phi-3, GPT-BigCode, BLOOM, MPT, Falcon. Data only."""
 
+from dataclasses import replace
+
+from growkit.families.gpt import GPT2
 from growkit.families.llama import OUTSIDE, llama_like
 from growkit.families.modules import decoder_classes, linear, norm, task_heads
 from growkit.families.schema import LAYER, Family, Norms, Rotary
@@ -23,42 +26,35 @@ PHI3 = llama_like(
     switches={},
 )
 
-GPT_BIGCODE = Family(
+GPT_BIGCODE = replace(
+    GPT2,
     model_type="gpt_bigcode",
-    sizes={
-        "hidden": "n_embd",
-        "head": "n_head",
-        "ffn": "n_inner",
-        "vocab": "vocab_size",
-        "layer": "n_layer",
-        "position": "n_positions",
-    },
     tensors={
-        "wte.weight": "vocab hidden",
-        "wpe.weight": "position hidden",
-        **norm("h.{layer}.ln_1"),
+        **GPT2.tensors,
         **linear("h.{layer}.attn.c_attn", EACH_KV_HEAD, "hidden"),
         **linear("h.{layer}.attn.c_proj", "hidden", "(head value_dim)"),
-        **norm("h.{layer}.ln_2"),
         **linear("h.{layer}.mlp.c_fc", "ffn", "hidden"),
         **linear("h.{layer}.mlp.c_proj", "hidden", "ffn"),
-        **norm("ln_f", before_head=True),
-        "lm_head.weight": "vocab /hidden",
-        **task_heads(),
     },
-    norms=Norms(kind=LAYER),
-    embedding="wte.weight",
-    heads=("lm_head.weight",),
-    tied=True,
-    prefixes=("transformer.",),
     architectures=decoder_classes("GPTBigCode", "score.weight", "classifier.weight", "", "*"),
     one_kv_head={"multi_query": True},
-    score_keys={"scale_attn_weights": False},
     defaults={"n_inner": None, "scale_attn_weights": True, "multi_query": True},
-    buffers=("h.{layer}.attn.bias", "h.{layer}.attn.masked_bias"),
-    refused={"add_cross_attention": (False, "its cross-attention reads another model's hidden axis")},
+    by_number=(),
+    small={},
     variants=({"multi_query": False}, {"scale_attn_weights": False}),
 )
+
+# what BLOOM and Falcon have behind a layer's first norm
+_BEHIND_NORM = {
+    **linear("h.{layer}.self_attention.query_key_value", EACH_KV_HEAD, "hidden"),
+    **linear("h.{layer}.self_attention.dense", "hidden", "(head value_dim)"),
+    **norm("h.{layer}.post_attention_layernorm"),
+    **linear("h.{layer}.mlp.dense_h_to_4h", "ffn", "hidden"),
+    **linear("h.{layer}.mlp.dense_4h_to_h", "hidden", "ffn"),
+    **norm("ln_f", before_head=True),
+    "lm_head.weight": "vocab /hidden",
+    **task_heads(),
+}
 
 BLOOM = Family(
     model_type="bloom",
@@ -67,14 +63,7 @@ BLOOM = Family(
         "word_embeddings.weight": "vocab hidden",
         **norm("word_embeddings_layernorm", "normed"),
         **norm("h.{layer}.input_layernorm"),
-        **linear("h.{layer}.self_attention.query_key_value", EACH_KV_HEAD, "hidden"),
-        **linear("h.{layer}.self_attention.dense", "hidden", "(head value_dim)"),
-        **norm("h.{layer}.post_attention_layernorm"),
-        **linear("h.{layer}.mlp.dense_h_to_4h", "ffn", "hidden"),
-        **linear("h.{layer}.mlp.dense_4h_to_h", "hidden", "ffn"),
-        **norm("ln_f", before_head=True),
-        "lm_head.weight": "vocab /hidden",
-        **task_heads(),
+        **_BEHIND_NORM,
     },
     norms=Norms(kind=LAYER),
     embedding="word_embeddings.weight",
@@ -141,14 +130,7 @@ FALCON = Family(
         **norm("h.{layer}.input_layernorm"),
         **norm("h.{layer}.ln_attn"),
         **norm("h.{layer}.ln_mlp"),
-        **linear("h.{layer}.self_attention.query_key_value", EACH_KV_HEAD, "hidden"),
-        **linear("h.{layer}.self_attention.dense", "hidden", "(head value_dim)"),
-        **norm("h.{layer}.post_attention_layernorm"),
-        **linear("h.{layer}.mlp.dense_h_to_4h", "ffn", "hidden"),
-        **linear("h.{layer}.mlp.dense_4h_to_h", "hidden", "ffn"),
-        **norm("ln_f", before_head=True),
-        "lm_head.weight": "vocab /hidden",
-        **task_heads(),
+        **_BEHIND_NORM,
     },
     norms=Norms(kind=LAYER),
     rotary=Rotary(),

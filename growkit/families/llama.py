@@ -168,15 +168,15 @@ GEMMA2 = llama_like(
     variants=({"attention_bias": True, "final_logit_softcapping": None, "attn_logit_softcapping": None},),
     **GEMMA_FACTS,
 )
+# no norm before a block but one on what it puts out
+NORMED_AFTER = {
+    **{name: axes for name, axes in DECODER.items() if ".input_layernorm." not in name},
+    **norm("layers.{layer}.post_feedforward_layernorm"),
+}
 OLMO2 = llama_like(
     "olmo2",
     "Olmo2",
-    {
-        # no norm before a block but one on what it puts out
-        **{name: axes for name, axes in DECODER.items() if ".input_layernorm." not in name},
-        **norm("layers.{layer}.post_feedforward_layernorm"),
-        **NORM_OVER_HEADS,
-    },
+    {**NORMED_AFTER, **NORM_OVER_HEADS},
     norms=Norms(kind=RMS, on_heads=True, branch=AFTER_BLOCKS),
 )
 

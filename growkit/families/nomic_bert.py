@@ -5,7 +5,7 @@ Files have older names, and queries, keys and values in one tensor; stock models
 
 from typing import Any
 
-from growkit.families.bert import ROBERTA, SIZES, TOKEN_LABELS
+from growkit.families.bert import ROBERTA, ROBERTA_HEADS, SIZES, TOKEN_LABELS
 from growkit.families.llama import ATTENTION, FEED_FORWARD
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms, Rotary
@@ -135,7 +135,7 @@ GTE = _rotary_encoder(
 
 JINA_EMBEDDINGS_V3 = _rotary_encoder(
     "jina_embeddings_v3",
-    {name: axes for name, axes in ROBERTA.tensors.items() if name.startswith(("lm_head", "classifier", "qa_outputs"))},
+    {**linear("qa_outputs", "label", "hidden"), **ROBERTA_HEADS},
     {**linear(f"{_IN}.mlp.fc1", "ffn", "hidden"), **linear(f"{_IN}.mlp.fc2", "hidden", "ffn")},
     "roberta.",
     rotary=Rotary(base=20000.0),

@@ -2,18 +2,15 @@
 
 from dataclasses import replace
 
-from growkit.families.bert import ROBERTA
+from growkit.families.bert import ROBERTA, renamed
 from growkit.families.modules import norm
 from growkit.families.schema import LAYER, Family, Norms
 
 
-def _classes(stem: str) -> tuple[tuple[str, str], ...]:
-    return tuple((template, name.replace("Roberta", stem)) for template, name in ROBERTA.architectures)
-
-
 def _like_roberta(model_type: str, stem: str, prefix: str = "roberta.") -> Family:
     """What computes as RoBERTa does, from tensors of the same names."""
-    return replace(ROBERTA, model_type=model_type, architectures=_classes(stem), prefixes=(prefix,))
+    classes = renamed(ROBERTA.architectures, "Roberta", stem)
+    return replace(ROBERTA, model_type=model_type, architectures=classes, prefixes=(prefix,))
 
 
 _OUTPUT = ("encoder.layer.{layer}.attention.output.LayerNorm", "encoder.layer.{layer}.output.LayerNorm")

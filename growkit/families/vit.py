@@ -1,5 +1,7 @@
 """Vision transformers that read an image as a text of patches: ViT and DINOv2, with their task heads. Data only."""
 
+from typing import Any
+
 from growkit.families.modules import linear, norm
 from growkit.families.schema import LAYER, Family, Norms
 
@@ -16,6 +18,14 @@ ATTENTION = {
     **linear("encoder.layer.{layer}.attention.output.dense", "hidden", "(head value_dim)"),
 }
 SIZES = {"hidden": "hidden_size", "head": "num_attention_heads", "layer": "num_hidden_layers"}
+_FACTS: dict[str, Any] = dict(
+    norms=Norms(kind=LAYER),
+    causal=False,
+    packs=False,
+    tied=False,
+    embedding="embeddings.patch_embeddings.projection.weight",
+    heads=(),
+)
 
 VIT = Family(
     model_type="vit",
@@ -34,12 +44,7 @@ VIT = Family(
         "decoder.0.weight": "label /hidden /kernel /kernel",
         "decoder.0.bias": "label",
     },
-    norms=Norms(kind=LAYER),
-    causal=False,
-    packs=False,
-    tied=False,
-    embedding="embeddings.patch_embeddings.projection.weight",
-    heads=(),
+    **_FACTS,
     pinned=("pooler_output_size",),
     prefixes=("vit.",),
     architectures=(
@@ -69,12 +74,7 @@ DINOV2 = Family(
         **norm("layernorm", before_head=True),
         **linear("classifier", "label", "(hidden | hidden)"),  # of the class token, and of the mean of the patches
     },
-    norms=Norms(kind=LAYER),
-    causal=False,
-    packs=False,
-    tied=False,
-    embedding="embeddings.patch_embeddings.projection.weight",
-    heads=(),
+    **_FACTS,
     pools="hidden",
     ffn_ratio="mlp_ratio",
     ffn_gated="use_swiglu_ffn",
