@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,3 +41,17 @@ class Positions:
     extra_rows: int = 0  # rows that the table has beyond the config's number
     # config key of a token id, or a number: the first position is the one behind it
     counted_after: str | int = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What stands beside a text model in a larger one: a tower that makes images into what the text model reads."""
+
+    texts: tuple[str, ...]  # model_types that the text model may be of, the usual one first
+    place: str = "language_model"  # what a live model calls it
+    settings: Mapping[str, Any]  # of a small model, all but the text model's
+    tokens: int  # how many places of a text one of its images takes
+    inputs: Mapping[str, Any]  # what it reads of two images: name -> the shape of random pixels, or a list of numbers
+    marks: str = ""  # name of an input that is 1 where a token is an image's
+    token: str = "image_token_id"  # config key of that token
+    added: str = ""  # config key that lists what is added to the stream behind each of the first layers

@@ -1,7 +1,10 @@
-"""Gemma 3 without its eyes: Gemma 2 with norms over heads and a rotary base for each type of layers. Data only."""
+"""Gemma 3: Gemma 2 with norms over heads and a rotary base for each type of layers, alone and beside a tower whose
+images are pooled, normed and projected to what embeddings are after they are scaled. Data only.
+"""
 
 from growkit.families.llama import AFTER_BLOCKS, BRANCH_NORMS, DECODER, GEMMA_FACTS, HEAD_NORM, llama_like
-from growkit.families.schema import RMS, AttentionWindows, Norms, Rotary
+from growkit.families.schema import RMS, AttentionWindows, Beside, Norms, Rotary
+from growkit.families.vision_language import IMAGES, SMALL_TOWER, beside_tower
 
 GEMMA3_TEXT = llama_like(
     "gemma3_text",
@@ -23,5 +26,23 @@ GEMMA3_TEXT = llama_like(
     variants=({"attention_bias": True, "sliding_window_pattern": 3, "final_logit_softcapping": 3.0},),
     **GEMMA_FACTS,
 )
+GEMMA3 = beside_tower(
+    GEMMA3_TEXT,
+    "gemma3",
+    "Gemma3",
+    {"multi_modal_projector.mm_input_projection_weight": "/space hidden"},
+    Beside(
+        texts=("gemma3_text",),
+        settings={"vision_config": SMALL_TOWER, "mm_tokens_per_image": 4, "image_token_index": 5},
+        tokens=4,
+        token="image_token_index",
+        inputs=IMAGES,
+        marks="token_type_ids",
+    ),
+    architectures=(
+        ("score.weight", "Gemma3ForSequenceClassification"),
+        ("*", "Gemma3ForConditionalGeneration"),
+    ),
+)
 
-FAMILIES = (GEMMA3_TEXT,)
+FAMILIES = (GEMMA3_TEXT, GEMMA3)

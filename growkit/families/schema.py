@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
+from growkit.families.facts import Beside as Beside
 from growkit.families.facts import Norms as Norms
 from growkit.families.facts import Positions as Positions
 from growkit.families.facts import Rotary as Rotary
@@ -85,6 +86,7 @@ class Family(TensorNames):
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
     windows: AttentionWindows = AttentionWindows()
+    beside: Beside | None = None  # of a text model inside a larger one
     by_number: tuple[
         str, ...
     ] = ()  # config keys that make a layer compute by its number, so that it cannot stand elsewhere
@@ -117,7 +119,7 @@ class Family(TensorNames):
     @property
     def output_axes(self) -> dict[str, str]:
         """Name of an output of a base model -> the axis that its last dimension is."""
-        return {"last_hidden_state": "hidden", "pooler_output": self.pools}
+        return {"last_hidden_state": "hidden", "pooler_output": self.pools, "image_hidden_states": "hidden"}
 
     @property
     def is_moe(self) -> bool:
@@ -163,7 +165,7 @@ class Family(TensorNames):
         """
         place, _, inner = key.partition(".")
         if inner and isinstance(config.get(place), dict):
-            return config[place].get(inner, self.defaults.get(key))
+            return self.value(config[place], inner) if "." in inner else config[place].get(inner, self.defaults.get(key))
         if key in config:
             return config[key]
         return self.defaults[key] if key in self.defaults else stock_value(self.model_type, config, key)
@@ -205,6 +207,17 @@ class Family(TensorNames):
         width = int(hidden * ratio)
         gated = self.ffn_gated and self.value(config, self.ffn_gated)
         return (int(width * 2 / 3) + 7) // 8 * 8 if gated else width
+
+    def fixed_layers(self, config: Mapping[str, Any]) -> int:
+        """Behind how many first layers a tower adds to the stream. Raises CheckpointError for a config that does not
+        list it soundly.
+        """
+        if self.beside is None or not self.beside.added:
+            return 0
+        added = self.value(config, self.beside.added)
+        if not isinstance(added, list | tuple):
+            raise CheckpointError(f"config.json should list layers under {self.beside.added!r}, not {added!r}")
+        return len(added)
 
     def forbidden(self, config: Mapping[str, Any]) -> dict[str, str]:
         """The axes that cannot grow in a config's model -> a sentence that says so, and why."""

@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 from growkit.errors import CheckpointError, reason_of
+from growkit.families.text_part import BESIDE, flattened, nested
 
 # what stock models read of a config though its class has no such field
 READ_ANYWAY = (
@@ -32,16 +33,19 @@ def hushed() -> Iterator[None]:
 def stock_value(model_type: str, config: Mapping[str, Any], key: str) -> Any:
     """What a key that a config does not have is to transformers: a default, or what follows from the others.
 
-    None where the class has no such key. Raises CheckpointError where transformers does not take the config.
+    Of a text model inside a larger one: to its own class. None where the class has no such key. Raises CheckpointError
+    where transformers does not take the config.
     """
-    return getattr(_as_stock(model_type, config), key, None)
+    whole = _as_stock(model_type, config)
+    return getattr(whole.text_config if BESIDE in config else whole, key, None)
 
 
 def stated_as(model_type: str, config: Mapping[str, Any], key: str) -> str:
     """The key under which a config has what its class calls `key`: that one, or one that transformers takes for it."""
     if key in config:
         return key
-    names = getattr(_class_of(model_type), "attribute_map", {})
+    kind = type(_as_stock(model_type, config).text_config) if BESIDE in config else _class_of(model_type)
+    names = getattr(kind, "attribute_map", {})
     return next((name for name, meant in names.items() if meant == key and name in config), key)
 
 
@@ -52,8 +56,8 @@ def meaning(model_type: str, config: Mapping[str, Any]) -> tuple[dict[str, Any],
     where transformers does not take the config.
     """
     stock = _as_stock(model_type, config)
-    known = {*type(stock)().to_dict(), *READ_ANYWAY}
-    settings = stock.to_dict()
+    known = {*flattened(type(stock)().to_dict()), *READ_ANYWAY}
+    settings = flattened(stock.to_dict())
     extra = sorted(key for key in settings if key not in known)
     return {key: settings.get(key) for key in sorted(known)}, extra
 
@@ -75,6 +79,6 @@ def _class_of(model_type: str) -> Any:
 def _as_stock(model_type: str, config: Mapping[str, Any], whose: str = "this config.json") -> Any:
     try:
         with hushed():
-            return _class_of(model_type)(**{k: v for k, v in deepcopy(dict(config)).items() if k != "model_type"})
+            return _class_of(model_type)(**{k: v for k, v in deepcopy(nested(config)).items() if k != "model_type"})
     except Exception as error:  # transformers raises many kinds; each means that it does not take this config
         raise CheckpointError(f"transformers does not take {whose}: {reason_of(error)}") from None

@@ -57,7 +57,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     _check_recipe(recipe, len(sources))
     family = one_family(sources, "become one")
     sizes = [read_sizes(family, source.config) for source in sources]
-    if family.reads_pixels and recipe.mode is not None:
+    if (family.reads_pixels or family.beside) and recipe.mode is not None:
         raise RequestError(
             f"{sources[0].label!r} is a {family.model_type}, which reads images; growkit fuses language models, and widens,"
             " stacks and merges this one"
@@ -87,7 +87,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     layered = depths[:1] if recipe.mode else depths
     layers = layer_map(layered, recipe.depth)
     if recipe.depth is not None:
-        lines.append(layer_line(layers, layered, family.norms.after))
+        lines.append(layer_line(layers, layered, family.norms.after, family.fixed_layers(sources[0].config)))
         notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
     tensors = TensorPlans(sources=sources, growths=growths, layers=layers, depths=layered, recipe=recipe).plans()
     state_dtype(config, sources, recipe.dtype)

@@ -162,7 +162,7 @@ def _depth_probe(family: Family, headers: Headers, layers: int, method: str) -> 
         deepen_config(family, dict(headers.config), [headers.config], [layers], deeper)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error))
-    line = layer_line(deeper, [layers], family.norms.after)
+    line = layer_line(deeper, [layers], family.norms.after, family.fixed_layers(headers.config))
     return GrowthOption(option, str(line.exactness), line.why)
 
 

@@ -10,6 +10,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.families.keys import key_names, keys_to_read
 from growkit.families.stock_config import stated_as
+from growkit.families.text_part import put
 from growkit.growth.width.rotary import rotary_size
 from growkit.limits import AXIS
 from growkit.maps.notation import KEPT, SIZED
@@ -265,7 +266,8 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
             if axis == "kv_head" and family.shares_kv(config):
                 continue
             if axis in OPTIONS or axis in FOLLOWERS or axis == "embedding":
-                grown[key if key in family.defaults else stated_as(family.model_type, config, key)] = new[axis]
+                stated = key in family.defaults or "." in key
+                put(grown, key if stated else stated_as(family.model_type, config, key), new[axis])
     if new["hidden"] != family.number(config, family.sizes["hidden"]):
         grown |= {key: family.value(config, key) for key in family.pinned}
     return grown
