@@ -44,7 +44,7 @@ class Positions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
+class Tower:
     """What stands beside a text model in a larger one: a tower that makes images into what the text model reads."""
 
     texts: tuple[str, ...]  # model_types that the text model may be of, the usual one first

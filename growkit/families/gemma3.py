@@ -3,7 +3,7 @@ images are pooled, normed and projected to what embeddings are after they are sc
 """
 
 from growkit.families.llama import AFTER_BLOCKS, BRANCH_NORMS, DECODER, GEMMA_FACTS, HEAD_NORM, llama_like
-from growkit.families.schema import RMS, AttentionWindows, Beside, Norms, Rotary
+from growkit.families.schema import RMS, AttentionWindows, Norms, Rotary, Tower
 from growkit.families.vision_language import IMAGES, SMALL_TOWER, beside_tower
 
 GEMMA3_TEXT = llama_like(
@@ -31,7 +31,7 @@ GEMMA3 = beside_tower(
     "gemma3",
     "Gemma3",
     {"multi_modal_projector.mm_input_projection_weight": "/space hidden"},
-    Beside(
+    Tower(
         texts=("gemma3_text",),
         settings={"vision_config": SMALL_TOWER, "mm_tokens_per_image": 4, "image_token_index": 5},
         tokens=4,

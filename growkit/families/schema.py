@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
-from growkit.families.facts import Beside as Beside
 from growkit.families.facts import Norms as Norms
 from growkit.families.facts import Positions as Positions
 from growkit.families.facts import Rotary as Rotary
+from growkit.families.facts import Tower as Tower
 from growkit.families.keys import Keys, key_names
 from growkit.families.naming import TensorNames
 from growkit.families.stock_config import stock_value
@@ -86,7 +86,7 @@ class Family(TensorNames):
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
     windows: AttentionWindows = AttentionWindows()
-    beside: Beside | None = None  # of a text model inside a larger one
+    beside: Tower | None = None  # of a text model inside a larger one
     by_number: tuple[
         str, ...
     ] = ()  # config keys that make a layer compute by its number, so that it cannot stand elsewhere
@@ -165,7 +165,9 @@ class Family(TensorNames):
         """
         place, _, inner = key.partition(".")
         if inner and isinstance(config.get(place), dict):
-            return self.value(config[place], inner) if "." in inner else config[place].get(inner, self.defaults.get(key))
+            return (
+                self.value(config[place], inner) if "." in inner else config[place].get(inner, self.defaults.get(key))
+            )
         if key in config:
             return config[key]
         return self.defaults[key] if key in self.defaults else stock_value(self.model_type, config, key)
@@ -216,7 +218,9 @@ class Family(TensorNames):
             return 0
         added = self.value(config, self.beside.added)
         if not isinstance(added, list | tuple):
-            raise CheckpointError(f"config.json should list layers under {self.beside.added!r}, not {added!r}")
+            raise CheckpointError(
+                f"config.json should list layers under {self.beside.added.removeprefix('beside.')!r}, not {added!r}"
+            )
         return len(added)
 
     def forbidden(self, config: Mapping[str, Any]) -> dict[str, str]:

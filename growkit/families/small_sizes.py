@@ -18,8 +18,8 @@ TOP_K = 2
 
 
 def small_settings(family: Family) -> dict[str, Any]:
-    """Config keys and values of a small model, as `flattened` has them: all sizes that growth can set, different from one
-    another.
+    """Config keys and values of a small model, as `flattened` has them: all sizes that growth can set, different from
+    one another.
     """
     settings: dict[str, Any] = {}
     if family.beside is not None:

@@ -42,7 +42,7 @@ def stock_value(model_type: str, config: Mapping[str, Any], key: str) -> Any:
 
 def stated_as(model_type: str, config: Mapping[str, Any], key: str) -> str:
     """The key under which a config has what its class calls `key`: that one, or one that transformers takes for it."""
-    if key in config:
+    if key in config or "." in key:
         return key
     kind = type(_as_stock(model_type, config).text_config) if BESIDE in config else _class_of(model_type)
     names = getattr(kind, "attribute_map", {})

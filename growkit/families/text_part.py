@@ -44,6 +44,27 @@ def nested(config: Config) -> dict[str, Any]:
     return {**whole, **{key: value for key, value in other.items() if key != TEXT}, TEXT: {**own, **inner}}
 
 
+def changes(old: Config, new: Config) -> dict[str, Any]:
+    """Settings that become others; those inside what stands beside a text model one by one, as "a.b"."""
+    found = {key: value for key, value in new.items() if key != BESIDE and old.get(key) != value}
+    return found | (_inside(old.get(BESIDE, {}), new[BESIDE], "") if BESIDE in new else {})
+
+
+def _inside(old: Config, new: Config, place: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            found |= _inside(old[key], value, f"{place}{key}.")
+        elif old.get(key) != value:
+            found[f"{place}{key}"] = value
+    return found
+
+
+def special_tokens(config: Config) -> list[Any]:
+    """Ids that stand for an image, or for where one begins, beside a text model."""
+    return [value for key, value in config.get(BESIDE, {}).items() if key.endswith(("_token_id", "_token_index"))]
+
+
 def put(config: dict[str, Any], key: str, value: Any) -> None:
     """Write a setting under a key, or under "a.b" for b inside a."""
     *places, last = key.split(".")

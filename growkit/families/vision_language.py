@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from growkit.families.keys import Both
-from growkit.families.llama import DECODER, HEAD_NORM, LLAMA, QWEN2, llama_like
+from growkit.families.llama import DECODER, HEAD_NORM, QWEN2, llama_like
 from growkit.families.modules import linear
-from growkit.families.schema import RMS, Beside, Family, Norms
+from growkit.families.schema import RMS, Family, Norms, Rotary, Tower
 
 TOWERS = MappingProxyType({"vision_tower.*": "...", "multi_modal_projector.*": "..."})
 # two layers, the first of which writes as many entries as the stream has, but no stream
@@ -30,7 +30,7 @@ def beside_tower(
     model_type: str,
     stem: str,
     projector: Mapping[str, str],
-    beside: Beside,
+    beside: Tower,
     towers: Mapping[str, str] = TOWERS,
     **facts: Any,
 ) -> Family:
@@ -52,7 +52,7 @@ def beside_tower(
 _ANY = replace(QWEN2, defaults={}, small={}, variants=())
 _OTHER_TEXTS = tuple({"beside.text_config.model_type": name} for name in ("mistral", "qwen2"))
 _TEXTS = ("llama", "mistral", "qwen2")
-_MISTRAL3 = Beside(
+_MISTRAL3 = Tower(
     texts=("mistral",),
     settings={"vision_config": {**SMALL_TOWER, "head_dim": 8}, "image_token_index": 5},
     tokens=4,
@@ -60,14 +60,20 @@ _MISTRAL3 = Beside(
     inputs={**IMAGES, "image_sizes": [[16, 16], [16, 16]]},
 )
 MISTRAL3 = beside_tower(
-    _ANY, "mistral3", "Mistral3", TWO_LAYERS, _MISTRAL3, tied=True, variants=({"beside.multimodal_projector_bias": True},)
+    _ANY,
+    "mistral3",
+    "Mistral3",
+    TWO_LAYERS,
+    _MISTRAL3,
+    tied=True,
+    variants=({"beside.multimodal_projector_bias": True},),
 )
 LLAVA = beside_tower(
     _ANY,
     "llava",
     "Llava",
     TWO_LAYERS,
-    Beside(
+    Tower(
         texts=_TEXTS,
         settings={"vision_config": {**FEW_PATCHES, "model_type": "clip_vision_model"}, "image_token_index": 5},
         tokens=4,
@@ -82,14 +88,15 @@ INTERNVL = beside_tower(
     "internvl",
     "InternVL",
     TWO_LAYERS,
-    Beside(
+    Tower(
         texts=("qwen2", "llama"),
         settings={"vision_config": {**_TOWER, "image_size": [16, 16], "patch_size": [4, 4]}, "image_token_id": 5},
         tokens=4,
         inputs=IMAGES,
     ),
+    tied=True,
 )
-_CONNECTED = Beside(
+_CONNECTED = Tower(
     texts=("llama", "mistral"),
     place="text_model",
     settings={"vision_config": SMALL_TOWER, "image_token_id": 5},
@@ -121,6 +128,7 @@ QWEN3_VL = beside_tower(
         {**DECODER, **HEAD_NORM},
         _WRITTEN_BY_TOWER,
         norms=Norms(kind=RMS, on_heads=True),
+        rotary=Rotary(base=500000.0),
         defaults={"head_dim": 128, "num_key_value_heads": 32},
         forbids={"": ((), ("head_dim",), _SECTIONS)},
         small={"attention_bias": True, "rope_parameters": _SMALL_SECTIONS},
@@ -132,10 +140,15 @@ QWEN3_VL = beside_tower(
         **linear("visual.merger.linear_fc2", "hidden", "space"),
         **linear("visual.deepstack_merger_list.*.linear_fc2", "hidden", "space"),
     },
-    Beside(
+    Tower(
         texts=("qwen3_vl_text",),
         settings={
-            "vision_config": {**_PATCHES, "depth": 3, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1, 2]},
+            "vision_config": {
+                **_PATCHES,
+                "depth": 3,
+                "num_position_embeddings": 16,
+                "deepstack_visual_indexes": [0, 1, 2],
+            },
             **_TOKENS,
         },
         added="beside.vision_config.deepstack_visual_indexes",
@@ -147,6 +160,7 @@ _QWEN2_5_TEXT = llama_like(
     "qwen2_5_vl_text",
     "Qwen2_5_VL",
     sizes=_WRITTEN_BY_TOWER,
+    rotary=Rotary(base=1000000.0),
     own_head_dim=False,
     hidden_by_heads=True,
     defaults={"num_key_value_heads": 8, "use_sliding_window": False, "max_window_layers": 80, "sliding_window": 4096},
@@ -160,7 +174,7 @@ QWEN2_5_VL = beside_tower(
     "qwen2_5_vl",
     "Qwen2_5_VL",
     linear("visual.merger.mlp.2", "hidden", "space"),
-    Beside(
+    Tower(
         texts=("qwen2_5_vl_text",),
         settings={"vision_config": {**_PATCHES, "fullatt_block_indexes": [1]}, **_TOKENS},
         **_MERGED,

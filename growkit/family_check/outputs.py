@@ -43,7 +43,9 @@ def whole(model: Any, family: Family) -> dict[str, torch.Tensor]:
     kept = {n: v[:, :seen] if v.dim() > 1 and v.shape[1] == TOKENS else v for n, v in kept.items()}
     if family.beside is not None:
         seeing = copy.deepcopy(model)  # some remember where images stood
-        kept |= {f"{name}{OF_IMAGES}": value for name, value in _numbers(seeing, _with_images(family, config, ids)).items()}
+        kept |= {
+            f"{name}{OF_IMAGES}": value for name, value in _numbers(seeing, _with_images(family, config, ids)).items()
+        }
     return kept
 
 
@@ -88,9 +90,7 @@ def _through_cache(model: Any, ids: torch.Tensor, inputs: dict[str, torch.Tensor
         output = model(**inputs, use_cache=True)
         steps = [output.logits]
         for place in range(inputs["input_ids"].shape[1], ids.shape[1]):
-            output = model(
-                input_ids=ids[:, place : place + 1], past_key_values=output.past_key_values, use_cache=True
-            )
+            output = model(input_ids=ids[:, place : place + 1], past_key_values=output.past_key_values, use_cache=True)
             steps.append(output.logits)
     return torch.cat(steps, dim=1)
 

@@ -20,7 +20,7 @@ from growkit.growth.sources import headers_of, open_source
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_sizes
-from growkit.maps.notation import GAIN, SHIFT
+from growkit.maps.notation import ANY, GAIN, SHIFT
 
 HEADS = {"head", "kv_head", "query_head", "key_head", "q_rank", "kv_rank"}
 
@@ -97,6 +97,8 @@ def _part(family: Family, name: str, architecture: str) -> str:
     stem = name[: -len(".bias")] + ".weight" if name.endswith(".bias") else name
     dimensions = family.axes_of(stem if family.knows(stem) else name, architecture)
     axes = {axis for dimension in dimensions for axis in dimension.axes}
+    if axes == {ANY}:
+        return "tower"
     if any(dimension.role in (GAIN, SHIFT) for dimension in dimensions):
         return "norms"
     if axes & HEADS:

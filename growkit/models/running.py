@@ -19,7 +19,7 @@ from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
-from growkit.families.text_part import nested
+from growkit.families.text_part import nested, special_tokens
 from growkit.models.images import random_images
 from growkit.models.stock import computing, experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
@@ -136,6 +136,7 @@ def sequences_for(
     vocabulary = vocabulary_size(config)
     if text is None:
         stated = [config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")]
+        stated += special_tokens(config)
         special = {i for value in stated for i in (value if isinstance(value, list) else [value])}
         allowed = torch.tensor([i for i in range(vocabulary) if i not in special] or [0])
         draws = torch.randint(len(allowed), (sequences, length), generator=generator(seed, "verify"))

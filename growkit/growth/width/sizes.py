@@ -10,7 +10,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.families.keys import key_names, keys_to_read
 from growkit.families.stock_config import stated_as
-from growkit.families.text_part import put
+from growkit.families.text_part import BESIDE, put
 from growkit.growth.width.rotary import rotary_size
 from growkit.limits import AXIS
 from growkit.maps.notation import KEPT, SIZED
@@ -37,14 +37,14 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
         for key in keys_to_read(keys, config):
             if axis not in (*SIZED, *KEPT, "layer"):
                 continue
-            value = family.value(config, key)
+            value, name = family.value(config, key), key.removeprefix(f"{BESIDE}.")
             if value is None and axis in ("head_dim", "kv_head", "ffn", "embedding", "q_rank"):
                 continue
             if type(value) is not int or not 1 <= value <= AXIS:
-                raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
+                raise CheckpointError(f"config.json should give {name!r} as a positive whole number, not {value!r}")
             if sizes.setdefault(axis, value) != value:
                 raise CheckpointError(
-                    f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {key!r} as {value}; growkit grows"
+                    f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {name!r} as {value}; growkit grows"
                     " models where they are one size"
                 )
     sizes.setdefault("ffn", family.ffn_of(config, sizes["hidden"]))  # GPT-2's n_inner: null
@@ -266,8 +266,7 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
             if axis == "kv_head" and family.shares_kv(config):
                 continue
             if axis in OPTIONS or axis in FOLLOWERS or axis == "embedding":
-                stated = key in family.defaults or "." in key
-                put(grown, key if stated else stated_as(family.model_type, config, key), new[axis])
+                put(grown, key if key in family.defaults else stated_as(family.model_type, config, key), new[axis])
     if new["hidden"] != family.number(config, family.sizes["hidden"]):
         grown |= {key: family.value(config, key) for key in family.pinned}
     return grown
