@@ -5,7 +5,7 @@ The plan is made from the source's headers by the same request, and is the one t
 digest that stands there.
 """
 
-from growkit.checkpoint.fields import Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
+from growkit.checkpoint.fields import AnyOf, Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.errors import CheckpointError, RequestError
@@ -16,6 +16,7 @@ from growkit.growth.request import Depth, Recipe
 from growkit.growth.sources import headers_of
 from growkit.growth.spelling import DTYPES, dtype_of
 from growkit.growth.width.sizes import OPTIONS
+from growkit.growth.width.uneven import BY_WIDTH
 from growkit.limits import AXIS, LAYERS, SEEDS
 
 GROWTHS = ("widen", "stack", "grow")  # of one source, layer by layer
@@ -32,7 +33,7 @@ _REQUEST = Fields(
         "sizes": Fields(dict.fromkeys(OPTIONS, Whole(1, AXIS))),
         "method": Text(),
         "mapping": Text(),
-        "noise": Number(0, 1),
+        "noise": AnyOf((Number(0, 1), OneOf((BY_WIDTH,)))),
         "seed": Whole(*SEEDS),
         "dtype": Null(OneOf([*DTYPES])),
         "depth": _DEPTH,
