@@ -76,7 +76,9 @@ class TensorPlans:
         growth, layer = self.growths[source], self.family.layer_of(name)
         if layer is None or layer not in self.recipe.copies:
             return growth
-        counts, experts = self.recipe.copies[layer], growth.maps["expert"]
+        counts, experts = self.recipe.copies[layer], growth.maps.get("expert")
+        if experts is None or (len(counts), sum(counts)) != (experts.old, experts.new):
+            raise RequestError(f"{list(counts)} are no copies of the experts of layer {layer + 1}")
 
         def own() -> Growth:
             copied = experts_map(experts.old, experts.new, counts)
