@@ -10,6 +10,7 @@ from typing import Any
 from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.families.stock_config import stock_value
+from growkit.growth.depth.averages import averaged
 from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.layers import layer_line, layer_map
 from growkit.growth.kin import check_kin, joined
@@ -90,7 +91,11 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     if recipe.depth is not None:
         lines.append(layer_line(layers, layered, family.norms.after))
         notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
-    tensors = TensorPlans(sources=sources, growths=growths, layers=layers, depths=layered, recipe=recipe).plans()
+
+    def planned(layers: AxisMap) -> tuple[TensorPlan, ...]:
+        return TensorPlans(sources=sources, growths=growths, layers=layers, depths=layered, recipe=recipe).plans()
+
+    tensors = averaged(family, layers, planned)
     state_dtype(config, sources, recipe.dtype)
     members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     stated = [note for source in sources for note in source.notes] + stated
