@@ -1,4 +1,6 @@
-"""The command that looks ahead from short runs: forecast. Knows tables on a terminal; everything else is the library's."""
+"""The command that looks ahead from short runs: forecast. Knows tables on a terminal; everything else is the
+library's.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -1,5 +1,5 @@
-"""What a forecast says: losses at budgets, and when scratch passes, as plain data, as tables and as a page; and a run to
-come, placed in one. Knows figures; ignorant of how they were found, and of torch.
+"""What a forecast says: losses at budgets, and when scratch passes, as plain data, as tables and as a page. Knows
+figures; ignorant of how they were found, and of torch.
 """
 
 import math
@@ -35,8 +35,8 @@ class Expected:
 @dataclass(frozen=True, kw_only=True)
 class Passing:
     """Tokens from which on scratch is ahead of what was grown from a base: infinite where that is beyond the horizon,
-    `first` where it is from the shortest pilot on. extra: of the large model's own; total: where scratch learns what the
-    base cost too. never: the share of draws in which it stays behind at as many of its own."""
+    `first` where it is from the shortest pilot on. extra: of the large model's own; total: where scratch learns what
+    the base cost too. never: the share of draws in which it stays behind at as many of its own."""
 
     base: float
     first: float
@@ -50,7 +50,8 @@ class Passing:
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
     """A law fitted to pilots, and what follows. flops: of a token of the large model. share: what a token of the small
-    one costs of that, None where nobody said it. model: the large one's config. horizon: tokens up to which scratch was looked at."""
+    one costs of that, None where nobody said it. model: the large one's config. horizon: tokens up to
+    which scratch was looked at."""
 
     pilots: tuple[Pilot, ...]
     names: tuple[str, ...]
@@ -92,9 +93,9 @@ class Forecast:
         """The tables for people."""
         law, several = self.fitted.law, len(self.fitted.law.grown) > 2
         counted = self.share is not None
-        losses = [
+        losses: list[tuple[str, ...]] = [
             (
-                *(_count(one.tokens), _base(one.base)),
+                *(tokens_text(one.tokens), _base(one.base)),
                 *(
                     f"{one.scratch:.3f} ({_range(one.scratch_between)})",
                     f"{one.grown:.3f} ({_range(one.grown_between)})",
@@ -104,7 +105,7 @@ class Forecast:
             )
             for one in self.expected
         ]
-        passed = [
+        passed: list[tuple[str, ...]] = [
             (
                 _base(one.base),
                 f"{self._when(one.extra, one.first)} ({self._when(one.extra_between[0], one.first)} to"
@@ -116,7 +117,7 @@ class Forecast:
         ]
         power = f"{-law.grown[1]:.3f}" if several else "-"
         own = f"{-law.exponent(self.passing[0].base):.3f} to {-law.exponent(self.passing[-1].base):.3f}"
-        fitted = [
+        fitted: list[tuple[str, ...]] = [
             ("loss that no tokens take away", f"{law.floor:.3f}"),
             ("exponent of tokens, from scratch", f"{-law.scratch[1]:.3f}"),
             ("exponent of tokens, grown", own if several else f"{-law.grown[1]:.3f}"),
@@ -139,11 +140,11 @@ class Forecast:
 
     def _when(self, tokens: float | None, first: float) -> str:
         if tokens is None or math.isinf(tokens):
-            return f"> {_count(self.horizon)}"
-        return f"< {_count(first)}" if tokens <= first else _count(tokens)
+            return f"> {tokens_text(self.horizon)}"
+        return f"< {tokens_text(first)}" if tokens <= first else tokens_text(tokens)
 
 
-def _count(number: float) -> str:
+def tokens_text(number: float) -> str:
     """Tokens for people: 25.0 M."""
     for unit, one in ((" G", 1e9), (" M", 1e6), (" k", 1e3)):
         if number >= one:
@@ -152,7 +153,7 @@ def _count(number: float) -> str:
 
 
 def _base(tokens: float) -> str:
-    return _count(tokens) if tokens else "unknown"
+    return tokens_text(tokens) if tokens else "unknown"
 
 
 def _range(between: Between) -> str:

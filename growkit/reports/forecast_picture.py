@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from growkit.reports.expected import Forecast
+from growkit.reports.expected import Forecast, tokens_text
 from growkit.reports.picture import COLOURS
 
 
@@ -22,7 +22,7 @@ def draw_forecast(forecast: Forecast, path: Path) -> None:
     bases = [one.base for one in forecast.passing]
     for number, base in enumerate([None, *bases]):
         colour = "black" if base is None else COLOURS[(number - 1) % len(COLOURS)]
-        name = "scratch" if base is None else "grown" if not base else f"grown after {base / 1e6:.3g} M tokens"
+        name = "scratch" if base is None else "grown" if not base else f"grown after {tokens_text(base)} tokens"
         mine = [pilot for pilot in forecast.pilots if pilot.base == base]
         axes.plot([p.tokens for p in mine], [p.loss for p in mine], "o", color=colour, markersize=4)
         axes.plot(tokens, forecast.fitted.law.losses(base, tokens), color=colour, label=name, linewidth=1.6)

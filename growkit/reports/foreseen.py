@@ -44,7 +44,8 @@ def foreseen(
 ) -> Foreseen:
     """What a forecast says of a run of so many tokens that begins with a checkpoint.
 
-    checkpoint, name: its folder, and what it is called. config: its own. Raises CheckpointError for what is no forecast, RequestError for one of other models.
+    checkpoint, name: its folder, and what it is called. config: its own. Raises CheckpointError for what is no
+    forecast, RequestError for one of other models.
     """
     path = Path(folder) / DATA
     said = checked(read_json(path), SCHEMA, path)

@@ -1,8 +1,8 @@
 """How loss falls with tokens, for models from scratch and for grown ones, as a law fitted to pilots. Knows numbers;
 ignorant of runs, of files and of torch.
 
-Scratch: L = E + A0 D^-a0. Grown from a base that had D1 tokens, after D2 of its own: L = E + A D1^-a1 D2^(-a2 + a3 ln D1)
-(Reusing overtrained language models saturates, arXiv 2510.06548); E, what no tokens take away, is of both.
+Scratch: L = E + A0 D^-a0. Grown from a base that had D1 tokens, after D2 of its own: L = E + A D1^-a1 D2^(-a2 + a3 ln
+D1) (Reusing overtrained language models saturates, arXiv 2510.06548); E, what no tokens take away, is of both.
 """
 
 import math
@@ -62,17 +62,21 @@ class GrowthLaw:
         return math.exp(min((math.log(loss - self.floor) - math.log(above)) / falls, 700.0))
 
     def passed(self, base: float, first: float, last: float, before: float = 0.0) -> float:
-        """Tokens of its own after which scratch is ahead of a grown model for good, from `first` on; `first` where it is
-        from there on, infinite where it is not until `last`.
+        """Tokens of its own after which scratch is ahead of a grown model for good, from `first` on; `first` where it
+        is from there on, infinite where it is not until `last`.
 
         before: tokens that scratch learns beforehand, such as those that the base cost.
         """
-        places = np.exp(np.linspace(math.log(first), math.log(last), 4000))
-        ahead = self.losses(None, places + before) <= self.losses(base, places)
-        if not ahead[-1]:
-            return math.inf
-        behind = np.flatnonzero(~ahead)
-        return float(places[behind[-1] + 1]) if behind.size else first
+        begin, end = first, last
+        for _ in range(2):  # the second time between two places of the first
+            places = np.geomspace(begin, end, 2000)
+            behind = np.flatnonzero(self.losses(None, places + before) > self.losses(base, places))
+            if not behind.size:
+                return begin
+            if behind[-1] == len(places) - 1:
+                return math.inf
+            begin, end = float(places[behind[-1]]), float(places[behind[-1] + 1])
+        return end
 
 
 @dataclass(frozen=True, kw_only=True)

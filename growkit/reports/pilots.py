@@ -1,5 +1,5 @@
-"""Runs read as pilots of a forecast: which tokens they and their base saw, and how they were grown. Knows run folders and
-the growkit.json of their final models; ignorant of laws, and of torch.
+"""Runs read as pilots of a forecast: which tokens they and their base saw, and how they were grown. Knows run folders
+and the growkit.json of their final models; ignorant of laws, and of torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,8 @@ class Lineage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PilotRun:
-    """A run that a law is fitted to. base: tokens of its base, as Pilot's. pilots: its losses. flops: of a token. growths: as
-    Lineage's. config: of its model, without what depends on who wrote it."""
+    """A run that a law is fitted to. base: tokens of its base, as Pilot's. pilots: its losses. flops: of a token. growths:
+    as Lineage's. config: of its model, without what depends on who wrote it."""
 
     curve: Curve
     base: float | None
@@ -55,8 +55,8 @@ class PilotRun:
 def read_pilots(paths: Sequence[str | Path]) -> list[PilotRun]:
     """Runs of one large model, from scratch and grown by one recipe.
 
-    Under a constant rate each validation behind the warm-up is a pilot, for a run may end anywhere; under any other only
-    the last is. Raises CheckpointError for what is no finished run, RequestError for runs of several models, for several
+    Under a constant rate each validation behind the warm-up is a pilot, for a run may end anywhere; under any other
+    only the last is. Raises CheckpointError for what is no finished run, RequestError for runs of several models, for several
     ways to grow, and for runs that went on from a trained model.
     """
     runs = [_pilot(path) for path in paths]

@@ -51,8 +51,8 @@ class Outlook:
 
 
 def outlook(settings: Settings, resume: bool = False, forecast: str | Path | None = None) -> Outlook:
-    """What a run of these settings will be. forecast: a folder of growkit forecast, which says what it ends with. Raises
-    what the run itself would before it begins, and what foreseen does."""
+    """What a run of these settings will be. forecast: a folder of growkit forecast, which says what it ends with.
+    Raises what the run itself would before it begins, and what foreseen does."""
     ready = prepare(settings, resume)
     ahead = outlook_of(ready)
     if forecast is None:
