@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from growkit.checkpoint.fields import FieldKind, Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
+from growkit.checkpoint.fields import AnyOf, FieldKind, Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.errors import CheckpointError, RequestError
@@ -20,6 +20,7 @@ from growkit.growth.request import Depth, Recipe
 from growkit.growth.sources import headers_of
 from growkit.growth.spelling import DTYPES, dtype_of
 from growkit.growth.width.sizes import OPTIONS
+from growkit.growth.width.uneven import BY_WIDTH
 from growkit.limits import AXIS, EXPERTS, LAYERS, SEEDS
 
 GROWTHS = ("widen", "stack", "grow")  # of one source, layer by layer
@@ -34,7 +35,7 @@ _KINDS: dict[str, FieldKind] = {
     "method": Text(),
     "keep": Number(0, 1),
     "mapping": Text(),
-    "noise": Number(0, 1),
+    "noise": AnyOf((Number(0, 1), OneOf((BY_WIDTH,)))),
     "seed": Whole(*SEEDS),
     "dtype": Null(OneOf([*DTYPES])),
     "depth": Fields({field.name: _DEPTH[field.name] for field in fields(Depth) if field.name != "option"}),
