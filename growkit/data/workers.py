@@ -1,13 +1,13 @@
-"""Processes that work beside this one and know nothing of the program around it. Knows multiprocessing; ignorant of what
-the work is.
+"""Processes that work beside this one and know nothing of the program around it. Knows multiprocessing; ignorant of
+what the work is.
 
 Left to itself, a new process of Python's imports the main module of the program that started it, so that a script
 without a guard runs once more in each; and it finds its first modules in the current folder, whatever lies there under
 their names. These do neither. Ctrl-C is the parent's to answer, and when the parent is gone they go too.
 
-Each process has a pipe of its own, through which one piece of work goes at a time, and nothing is shared beside it: no
-lock that whoever is interrupted or dies might keep, and no thread. So the parent may be interrupted anywhere, a process
-may die anywhere, and at the end all are killed.
+Each process has a pipe of its own, through which one piece of work goes at a time, and nothing is shared beside it:
+no lock that whoever is interrupted or dies might keep, and no thread. So the parent may be interrupted anywhere, a
+process may die anywhere, and at the end all are killed.
 """
 
 import os
