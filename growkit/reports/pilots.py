@@ -41,8 +41,8 @@ class Lineage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PilotRun:
-    """A run that a law is fitted to. base: tokens of its base, as Pilot's. pilots: its losses. flops: of a token. growths:
-    as Lineage's. config: of its model, without what depends on who wrote it."""
+    """A run that a law is fitted to. base: tokens of its base, as Pilot's. pilots: its losses. flops: of a token.
+    growths: as Lineage's. config: of its model, without what depends on who wrote it."""
 
     curve: Curve
     base: float | None
