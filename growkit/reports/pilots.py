@@ -56,8 +56,8 @@ def read_pilots(paths: Sequence[str | Path]) -> list[PilotRun]:
     """Runs of one large model, from scratch and grown by one recipe.
 
     Under a constant rate each validation behind the warm-up is a pilot, for a run may end anywhere; under any other
-    only the last is. Raises CheckpointError for what is no finished run, RequestError for runs of several models, for several
-    ways to grow, and for runs that went on from a trained model.
+    only the last is. Raises CheckpointError for what is no finished run, RequestError for runs of several models,
+    for several ways to grow, and for runs that went on from a trained model.
     """
     runs = [_pilot(path) for path in paths]
     check_comparable([run.curve for run in runs])
