@@ -165,8 +165,8 @@ def _moment(part: Part, known: str, kind: str, inserted: bool, plan: Plan, store
     rule = dual_rule(part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
     if plan.recipe.mode != "side-by-side":  # there, dual_rule knows; elsewhere sources take turns
         rule = member.growth.once(("present", rule, part.rule), lambda: _where_present(rule, part.rule))
-    if part.turn is not None:
-        rule = turned(rule, part.turn)
+    if part.pair is not None and part.pair.turn is not None:
+        rule = turned(rule, part.pair.turn)
     if part.rule.share != rule.share:
         rule = replace(rule, share=part.rule.share)
     return Part(part.source, name, rule.silent if inserted and MOMENTS[kind] == 1 else rule)

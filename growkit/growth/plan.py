@@ -51,18 +51,26 @@ class AxisPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Two layers that are averaged. turn: of a tensor of the upper one, the order that puts what it holds where the
+    lower one has it; None while it is not known."""
+
+    lower: int
+    upper: int
+    turn: Rule | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule.
 
-    pair: (lower, upper) layers that are averaged, where this is of the upper one. turn: the order that puts what it
-    holds where the lower one has it, which `rule` follows once it is known.
+    pair: the layers that are averaged, where this is of the upper one; `rule` follows its order once that is known.
     """
 
     source: int
     name: str
     rule: Rule
-    pair: tuple[int, int] | None = None
-    turn: Rule | None = None
+    pair: Neighbours | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

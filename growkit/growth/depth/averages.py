@@ -10,7 +10,7 @@ import numpy as np
 from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.growth.depth.layers import AVERAGE, between
-from growkit.growth.plan import Part, TensorPlan
+from growkit.growth.plan import Neighbours, Part, TensorPlan
 from growkit.maps.axis import AxisMap
 from growkit.operators.rule import Rule
 
@@ -50,7 +50,7 @@ def averaged(family: Family, layers: AxisMap, planned: Callable[[AxisMap], Plans
             raise _unlike(below, tensor.name)
         key = id(tensor.parts), id(other.parts), part
         if key not in made:
-            pair = below, below + 1
+            pair = Neighbours(below, below + 1)
             made[key] = (
                 *(replace(one, rule=share(one.rule, 1 - part)) for one in tensor.parts),
                 *(replace(one, rule=share(one.rule, part), pair=pair) for one in other.parts),

@@ -10,13 +10,12 @@ head, which positions turn, stay where they are.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from growkit.checkpoint.stream import Source
-from growkit.growth.plan import Member, Plan
+from growkit.growth.plan import Member, Neighbours, Part, Plan
 from growkit.growth.rules import Growth, composite, tensor_rule
 from growkit.maps.axis import AxisMap, identity
 from growkit.maps.notation import READ, SHIFT, WRITE, base
@@ -29,26 +28,31 @@ Order = dict[str, np.ndarray]  # axis -> for each index of the lower layer the o
 
 def matched(plan: Plan, sources: Sequence[Source]) -> Plan:
     """The plan with the upper of two averaged layers in the lower one's order; weights of both are read whole."""
-    turns: dict[Any, Rule] = {}
-    rules: dict[Any, Rule] = {}
-    growths: dict[tuple[int, int], Growth] = {}
-    tensors = []
-    for tensor in plan.tensors:
-        parts = []
-        for part in tensor.parts:
-            if part.pair is not None:
-                member = plan.members[part.source]
-                if part.pair not in growths:
-                    growths[part.pair] = _turned_growth(member, sources[part.source], *part.pair)
-                key = part.pair, part.name
-                if key not in turns:
-                    turns[key] = tensor_rule(part.name, member.shapes[part.name], growths[part.pair])
-                if (key, id(part.rule)) not in rules:
-                    rules[key, id(part.rule)] = turned(part.rule, turns[key])
-                part = replace(part, rule=rules[key, id(part.rule)], turn=turns[key])
-            parts.append(part)
-        tensors.append(replace(tensor, parts=tuple(parts)) if any(p.turn for p in parts) else tensor)
-    return replace(plan, tensors=tuple(tensors)) if growths else plan
+    growths: dict[Neighbours, Growth] = {}
+    pairs: dict[tuple[Neighbours, str], Neighbours] = {}
+    rules: dict[tuple[Neighbours, int], Rule] = {}
+
+    def in_order(part: Part) -> Part:
+        pair = part.pair
+        if pair is None:
+            return part
+        member = plan.members[part.source]
+        if pair not in growths:
+            growths[pair] = _turned_growth(member, sources[part.source], pair)
+        if (pair, part.name) not in pairs:
+            turn = tensor_rule(part.name, member.shapes[part.name], growths[pair])
+            pairs[pair, part.name] = replace(pair, turn=turn)
+        told = pairs[pair, part.name]
+        assert told.turn is not None
+        if (told, id(part.rule)) not in rules:
+            rules[told, id(part.rule)] = turned(part.rule, told.turn)
+        return replace(part, rule=rules[told, id(part.rule)], pair=told)
+
+    tensors = tuple(
+        replace(tensor, parts=tuple(map(in_order, tensor.parts))) if any(part.pair for part in tensor.parts) else tensor
+        for tensor in plan.tensors
+    )
+    return replace(plan, tensors=tensors) if growths else plan
 
 
 def turned(rule: Rule, turn: Rule) -> Rule:
@@ -81,9 +85,9 @@ def assigned(likeness: torch.Tensor) -> np.ndarray:
     return chosen
 
 
-def _turned_growth(member: Member, source: Source, lower: int, upper: int) -> Growth:
+def _turned_growth(member: Member, source: Source, pair: Neighbours) -> Growth:
     """A growth that puts the upper layer's heads and units where their likes in the lower one are, and nothing else."""
-    growth, order = member.growth, _order(member, source, lower, upper)
+    growth, order = member.growth, _order(member, source, pair.lower, pair.upper)
     maps = {axis: identity(old.old) for axis, old in growth.maps.items()}
     for axis in maps:
         if base(axis) in order:
