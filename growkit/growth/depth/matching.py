@@ -1,5 +1,5 @@
-"""Two layers whose heads and units are matched before they are averaged. Knows tensors and which axes may change places;
-ignorant of why layers are averaged.
+"""Two layers whose heads and units are matched before they are averaged. Knows tensors, and which axes may change their
+order; ignorant of why layers are averaged.
 
 The order of a layer's heads, and of its feed-forward units, means nothing: to move one with all that writes and reads
 it leaves the layer's function as it is. So of two layers, the upper one's heads and units are put where those of the
