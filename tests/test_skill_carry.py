@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import loras
@@ -15,7 +16,8 @@ from skill_folders import mixture_folder
 from skills import skill_on
 
 import growkit
-from growkit.growth.recorded import recorded_growth
+from growkit.growth.recorded import SCHEMA, recorded_growth, request_of
+from growkit.growth.request import Depth, Recipe
 from growkit.growth.sources import headers_of, open_source
 from growkit.skills.carried import carried_weights
 from growkit.skills.controlled import input_groups
@@ -52,6 +54,7 @@ EXACT = [
     ("gemma2", dict(hidden=36, head_dim=12)),
     ("olmo2", dict(hidden=36)),
     ("qwen2_moe", dict(hidden=48)),
+    ("mixtral", dict(experts=8, top_k=4)),
 ]
 
 
@@ -85,6 +88,23 @@ def test_a_change_carried_is_the_change_grown(family, sizes):
     assert tiny.relative(before, changed(grown, large)) < 1e-10
     assert tiny.relative(before, changed(base, {})) > 1e-2
     assert len(carried) == len(weights) // 3 * plan.layers.new
+
+
+SETTINGS = dict(
+    sizes={"hidden": 48, "expert": 8}, method="shrink-perturb", keep=0.5, mapping="random", noise=0.25, seed=7,
+    dtype=torch.bfloat16, depth=Depth(layers=5, method="identity", after=(1, 2)), top_k=4, copies={2: (1, 3)},
+)  # fmt: skip
+
+
+def test_every_setting_of_a_growth_is_read_back():
+    """A setting that comes later must be written, read and named here."""
+    asked = Recipe(**SETTINGS)
+    assert {*SETTINGS, "mode", "experts", "like"} == {field.name for field in fields(Recipe)}
+    assert all(getattr(asked, name) != getattr(Recipe(), name) for name in SETTINGS)
+    said = json.loads(json.dumps(asked.to_json()))
+    assert SCHEMA.kinds["request"].fault(said) is None
+    unset = dict.fromkeys(("head", "kv_head", "head_dim", "ffn"))
+    assert request_of(said) == replace(asked, sizes={**asked.sizes, **unset})
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +200,10 @@ def plain_mixture():
     growkit.upcycle("dense", "mixed", experts=2, verify=False)
 
 
-def other_request():
+def other_request(**request):
     shutil.copytree("grown", "odd")
     said = json.loads(Path("odd/growkit.json").read_text())
-    said["request"]["sizes"]["ffn"] = 80
+    said["request"] |= request
     Path("odd/growkit.json").write_text(json.dumps(said))
 
 
@@ -195,7 +215,8 @@ NO = cases([
     (lambda: grow("grown", "larger", hidden=72), "grown one larger", "'one' was made for 'base', weights of SHA-256"),
     (lambda: growkit.stack(["base", "base"], "two", layers=6, verify=False), "base one two", "'two' was made of 2 models"),
     (lambda: grow("base", "aki", hidden=48, method="aki"), "base one aki", "was grown out of two layers (--method aki)"),
-    (other_request, "base one odd", "tells of other maps than its request makes of 'base' now"),
+    (lambda: other_request(sizes={"hidden": 36, "ffn": 80}), "base one odd", "tells of other maps than its request makes of 'base' now"),
+    (lambda: other_request(copies={"2": [1, 2]}), "base one odd", "tells of a growth that cannot be of 'base': [1, 2] are no copies"),
     (lambda: mixture_folder(tiny.make("llama"), "mov"), "base mov grown", "'mov' is neither a skill nor a LoRA of PEFT"),
     (dora, "base lora grown", "otherwise than by A and B of a linear layer inside the model's layers"),
     (None, "base nosuch grown", "'nosuch' does not exist"),

@@ -116,12 +116,12 @@ Keep = Annotated[
 ]
 Mapping = Annotated[Literal["cyclic", "random"], Option(help="cyclic, or the paper's random.", panel=HOW)]
 Noise = Annotated[
-    float | None,
+    float | str | None,
     Option(
-        help="How unevenly read copies are split, 0 to below 1; their sum stays. Default 0.5 for fpi, else 0.",
+        help="How unevenly read copies are split, 0 to below 1; their sum stays. auto: 0.5 x sqrt(growth / 2) of what is"
+        " read. Default 0.5 for fpi, else 0.",
         panel=HOW,
         metavar="X",
-        within=(0, 1),
     ),
 ]
 Seed = Annotated[

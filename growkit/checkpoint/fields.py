@@ -178,9 +178,10 @@ class ListOf(FieldKind):
 
 @dataclass(frozen=True)
 class MapOf(FieldKind):
-    """An object whose values are of one kind, whatever their keys."""
+    """An object whose values are of one kind, and its keys text of another."""
 
     kind: FieldKind
+    keys: FieldKind = Text()
 
     def _words(self) -> str:
         return f"an object, each value {self.kind.wanted}"
@@ -189,7 +190,8 @@ class MapOf(FieldKind):
         return isinstance(value, dict)
 
     def _within(self, value: Any) -> Fault | None:
-        return _first((f".{shown(key)}", self.kind.fault(entry)) for key, entry in value.items())
+        entries = ((f".{shown(key)}", self.keys.fault(key) or self.kind.fault(entry)) for key, entry in value.items())
+        return _first(entries)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,9 @@ import torch
 from growkit.families import Family
 from growkit.family_check.outputs import relative, stepwise, whole
 from growkit.family_check.small_models import rebuilt, stored
-from growkit.growth.grow_plan import grow_plan
 from growkit.growth.plan import Plan
 from growkit.growth.request import grow_recipe
-from growkit.growth.source_headers import Headers
-from growkit.growth.state_dict import grown_state
+from growkit.growth.state_dict import planned_and_grown
 from growkit.maps.axis import AxisMap
 from growkit.models.compare import collapse
 
@@ -41,14 +39,8 @@ def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> Measur
     """
     state = stored(family, model)
     config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
-    headers = Headers(
-        label="a small model",
-        shapes={name: tuple(tensor.shape) for name, tensor in state.items()},
-        dtypes={name: tensor.dtype for name, tensor in state.items()},
-        config=config,
-    )
-    plan = grow_plan([headers], grow_recipe(**growth))
-    grown = rebuilt(family, model, *grown_state(state, config, grow_recipe(**growth)))
+    plan, new = planned_and_grown(state, config, grow_recipe(**growth))
+    grown = rebuilt(family, model, new, plan.config)
     ours, theirs = (whole(one, family) for one in (model, grown))
     difference = max(
         relative(value, _on_one_footing(family, name, value, theirs[name], plan.growth.maps))

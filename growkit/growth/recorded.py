@@ -5,7 +5,11 @@ The plan is made from the source's headers by the same request, and is the one t
 digest that stands there.
 """
 
-from growkit.checkpoint.fields import Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from growkit.checkpoint.fields import AnyOf, FieldKind, Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.errors import CheckpointError, RequestError
@@ -16,27 +20,31 @@ from growkit.growth.request import Depth, Recipe
 from growkit.growth.sources import headers_of
 from growkit.growth.spelling import DTYPES, dtype_of
 from growkit.growth.width.sizes import OPTIONS
-from growkit.limits import AXIS, LAYERS, SEEDS
+from growkit.growth.width.uneven import BY_WIDTH
+from growkit.limits import AXIS, EXPERTS, LAYERS, SEEDS
 
 GROWTHS = ("widen", "stack", "grow")  # of one source, layer by layer
 SHOWN = 12  # digits of a hash in a sentence
-_LAYER = Null(Whole(0, LAYERS))
-_DEPTH = Fields(
-    {
-        "layers": _LAYER, "method": Text(), "overlap": _LAYER, "after": ListOf(Whole(1, LAYERS), most=LAYERS),
-        "every": _LAYER, "block": _LAYER, "slices": Null(Text()),
-    }
-)  # fmt: skip
+_LAYER, _ELSEWHERE = Null(Whole(0, LAYERS)), ("mode", "experts", "like")  # of fuse and upcycle, and settled before
+_DEPTH: dict[str, FieldKind] = {
+    "layers": _LAYER, "method": Text(), "overlap": _LAYER, "after": ListOf(Whole(1, LAYERS), most=LAYERS),
+    "every": _LAYER, "block": _LAYER, "slices": Null(Text()),
+}  # fmt: skip
+_KINDS: dict[str, FieldKind] = {
+    "sizes": Fields(dict.fromkeys((*OPTIONS, "expert"), Whole(1, AXIS))),
+    "method": Text(),
+    "keep": Number(0, 1),
+    "mapping": Text(),
+    "noise": AnyOf((Number(0, 1), OneOf((BY_WIDTH,)))),
+    "seed": Whole(*SEEDS),
+    "dtype": Null(OneOf([*DTYPES])),
+    "depth": Fields({field.name: _DEPTH[field.name] for field in fields(Depth) if field.name != "option"}),
+    "top_k": Whole(1, EXPERTS),
+    "copies": MapOf(ListOf(Whole(1, EXPERTS), most=EXPERTS), keys=Text(r"[1-9]\d{0,4}", "the number of a layer")),
+}
+# of every setting that a request has, so that none can be forgotten here
 _REQUEST = Fields(
-    {
-        "sizes": Fields(dict.fromkeys(OPTIONS, Whole(1, AXIS))),
-        "method": Text(),
-        "mapping": Text(),
-        "noise": Number(0, 1),
-        "seed": Whole(*SEEDS),
-        "dtype": Null(OneOf([*DTYPES])),
-        "depth": _DEPTH,
-    },
+    {field.name: _KINDS[field.name] for field in fields(Recipe) if field.name not in _ELSEWHERE},
     ("sizes", "method", "mapping", "noise", "seed"),
 )
 _SOURCES = ListOf(Fields({"name": Text(), "files": MapOf(Text())}, ("name", "files")))
@@ -74,7 +82,10 @@ def recorded_growth(base: Checkpoint, grown: Checkpoint) -> Plan:
             f"{grown.label!r} was grown from {sources[0]['name']!r}, weights of SHA-256 {one}... ({PROVENANCE}), and"
             f" {base.label!r} has {other}...; go one growth at a time"
         )
-    plan = grow_plan([headers_of(base)], _recipe(said["request"]))
+    try:
+        plan = grow_plan([headers_of(base)], request_of(said["request"]))
+    except RequestError as error:
+        raise CheckpointError(f"{str(path)!r} tells of a growth that cannot be of {base.label!r}: {error}") from None
     if maps_digest(plan) != said["maps_digest"]:
         raise CheckpointError(
             f"{str(path)!r} tells of other maps than its request makes of {base.label!r} now; grow it again with this growkit"
@@ -82,15 +93,13 @@ def recorded_growth(base: Checkpoint, grown: Checkpoint) -> Plan:
     return plan
 
 
-def _recipe(said: dict) -> Recipe:
-    """A request as growkit.json has it (Recipe.to_json)."""
-    depth = said.get("depth")
-    return Recipe(
-        sizes={axis: said["sizes"].get(axis) for axis in OPTIONS},
-        method=said["method"],
-        mapping=said["mapping"],
-        noise=said["noise"],
-        seed=said["seed"],
-        dtype=dtype_of(said.get("dtype")),
-        depth=None if depth is None else Depth(**{**depth, "after": tuple(depth.get("after", ()))}),
-    )
+def request_of(said: Mapping[str, Any]) -> Recipe:
+    """A request as growkit.json has it (Recipe.to_json), held to SCHEMA; settings that it does not name are as ever."""
+    depth, copies = said.get("depth"), said.get("copies", {})
+    own = {
+        "sizes": {axis: said["sizes"].get(axis) for axis in (*OPTIONS, "expert")},
+        "dtype": dtype_of(said.get("dtype")),
+        "depth": None if depth is None else Depth(**{**depth, "after": tuple(depth.get("after", ()))}),
+        "copies": {int(layer) - 1: tuple(counts) for layer, counts in copies.items()},
+    }
+    return Recipe(**{**{key: said[key] for key in _REQUEST.kinds if key in said}, **own})

@@ -9,6 +9,7 @@ import torch
 
 from growkit.errors import RequestError
 from growkit.growth.spelling import dtype_of, layer_numbers
+from growkit.growth.width.uneven import Noise, noise_of
 
 SHRINK_PERTURB = "shrink-perturb"  # a width method
 
@@ -54,7 +55,7 @@ class Recipe:
     method: str = "fpi"  # "fpi", "aki" or "shrink-perturb"
     keep: float = 0.8  # shrink-perturb: what lifted weights are multiplied by
     mapping: str = "cyclic"  # "cyclic" or "random"
-    noise: float = 0.5  # relative size of the split between read copies
+    noise: Noise = 0.5  # relative size of the split between read copies, or "auto": by the width
     seed: int = 0  # for everything that is drawn at random
     dtype: torch.dtype | None = None  # of what is written; None: as it was
     depth: Depth | None = None  # None: as deep as it was
@@ -115,7 +116,7 @@ def recipe(
     ffn: int | None = None,
     method: str = Recipe.method,
     mapping: str = Recipe.mapping,
-    noise: float | None = None,
+    noise: Noise | None = None,
     keep: float | None = None,
     seed: int = Recipe.seed,
     dtype: str | None = None,
@@ -145,7 +146,7 @@ def recipe(
         },
         method=method,
         mapping=mapping,
-        noise=default if noise is None else noise,
+        noise=default if noise is None else noise_of(noise),
         keep=Recipe.keep if keep is None else keep,
         seed=seed,
         dtype=dtype_of(dtype),
@@ -195,7 +196,7 @@ def grow_recipe(
     slices: str | None = None,
     method: str = Recipe.method,
     mapping: str = Recipe.mapping,
-    noise: float | None = None,
+    noise: Noise | None = None,
     keep: float | None = None,
     seed: int = Recipe.seed,
     dtype: str | None = None,

@@ -14,6 +14,7 @@ from growkit.families.naming import name_of_today
 from growkit.families.stacked import join_experts, split_experts
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
+from growkit.growth.plan import Plan
 from growkit.growth.request import Recipe
 from growkit.growth.source_headers import Headers
 from growkit.growth.sources import head_and_embedding
@@ -26,6 +27,14 @@ def grown_state(
 
     Raises CheckpointError for a state that is no model of a known family, RequestError for what cannot be grown.
     """
+    plan, grown = planned_and_grown(state, config, recipe)
+    return grown, plan.config
+
+
+def planned_and_grown(
+    state: Mapping[str, torch.Tensor], config: Any, recipe: Recipe
+) -> tuple[Plan, dict[str, torch.Tensor]]:
+    """(the plan, the new state) of a state dict and a config or its dict. Raises as grown_state does."""
     content = dict(config.to_dict() if hasattr(config, "to_dict") else config)
     family = family_named(content.get("model_type"))
     tensors = split_experts(family, {name_of_today(name): tensor for name, tensor in state.items()})
@@ -48,4 +57,4 @@ def grown_state(
     sources = [StateSource(tensors)]
     todo = grow_plan([headers], recipe)
     grown = {tensor.name: grow_tensor(tensor, sources, todo.recipe.seed) for tensor in todo.tensors}
-    return (grown if tensors.keys() == state.keys() else join_experts(family, grown)), todo.config
+    return todo, grown if tensors.keys() == state.keys() else join_experts(family, grown)

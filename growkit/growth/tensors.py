@@ -19,6 +19,7 @@ from growkit.growth.request import SHRINK_PERTURB, Recipe
 from growkit.growth.rules import Growth, check_shape, grown_shape, is_embedding, tensor_rule
 from growkit.growth.source_headers import Headers
 from growkit.growth.width.more_experts import experts_map
+from growkit.growth.width.uneven import unevenness
 from growkit.maps.axis import AxisMap
 from growkit.maps.notation import GAIN, SHIFT, UNSIZED, WRITE
 from growkit.operators.draws import Redraw
@@ -75,7 +76,9 @@ class TensorPlans:
         growth, layer = self.growths[source], self.family.layer_of(name)
         if layer is None or layer not in self.recipe.copies:
             return growth
-        counts, experts = self.recipe.copies[layer], growth.maps["expert"]
+        counts, experts = self.recipe.copies[layer], growth.maps.get("expert")
+        if experts is None or (len(counts), sum(counts)) != (experts.old, experts.new):
+            raise RequestError(f"{list(counts)} are no copies of the experts of layer {layer + 1}")
 
         def own() -> Growth:
             copied = experts_map(experts.old, experts.new, counts)
@@ -86,7 +89,7 @@ class TensorPlans:
     def _among(self, name: str, origin: str) -> tuple[int, int] | None:
         """(place among an expert's copies, their number) of what is split between them; None for all else."""
         growth = self._growth(0, origin)
-        split = growth.sum_of_copies and growth.noise > 0 and self.family.of_each_expert(origin)
+        split = growth.sum_of_copies and growth.noise != 0 and self.family.of_each_expert(origin)
         if not split or not self._writes_stream(origin):
             return None
         copies = self._places(origin)
@@ -204,8 +207,10 @@ class TensorPlans:
             givers = [(source, name)] + ([(source, donor)] if donor != name else [])
             rules = self._turns(self._rule(source, name, like), len(givers))
         if among is not None:
+            noise = unevenness(self.recipe.noise, among[1])
             rules = [
-                self.growths[source].once(("among", rule, among), partial(replace, rule, among=among)) for rule in rules
+                self.growths[source].once(("among", rule, among), partial(replace, rule, among=among, noise=noise))
+                for rule in rules
             ]
         return tuple(
             Part(number, stored, rule.silent if silent else rule) for (number, stored), rule in zip(givers, rules)

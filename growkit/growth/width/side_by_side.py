@@ -46,7 +46,7 @@ def added_sizes(family: Family, sources: Sequence[Headers], sizes: Sequence[Size
                 " head; side by side they must have equally many: widen one first, with growkit widen --kv-heads"
             )
     added = {**first, **{axis: sum(member[axis] for member in sizes) for axis in SUMMED if axis in first}}
-    for source in sources:
+    for source in sources:  # only_multiples is of scales and fillers, and here there are neither
         for axis, sentence in family.forbidden(source.config).items():
             if added[axis] != first[axis]:
                 raise RequestError(f"{source.label!r} cannot stand side by side with others: {sentence}")
