@@ -14,6 +14,7 @@ import numpy as np
 
 from growkit.errors import CheckpointError
 from growkit.families import Family
+from growkit.growth.width.uneven import Noise, unevenness
 from growkit.maps.axis import ABSENT, AxisMap, concatenate, identity, outer
 from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WORDS, WRITE, Dimension, base, parse
 from growkit.operators.rule import Rule, Selection, rule_of, select
@@ -36,7 +37,7 @@ class Growth:
     family: Family
     maps: Maps
     tied: bool
-    noise: float
+    noise: Noise
     architecture: str = ""
     share: float = 1.0
     head_scale: float = 1.0
@@ -125,8 +126,10 @@ def _tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
     # a router whose rows are equal (finer experts) must keep them so to the last bit: which experts go together is a
     # tie
     router = dimensions[0].axes == ("expert",) and len(shape) < 3
-    noise = 0.0 if router or not _may_split(dimensions, growth) else growth.noise
-    return rule_of(selections, roles, offset, noise)
+    rule = rule_of(selections, roles, offset)
+    if router or not _may_split(dimensions, growth):
+        return rule
+    return replace(rule, noise=unevenness(growth.noise, rule.columns.new / rule.columns.old))
 
 
 def _may_split(dimensions: tuple[Dimension, ...], growth: Growth) -> bool:
