@@ -74,7 +74,8 @@ class Family(TensorNames):
     always_tied: Mapping[str, Any] = field(default_factory=dict)
     # config key of how many times the layers are passed in turn, where that is more often than there are layers
     passes: str = ""
-    embedding_scaled: bool = False  # the model multiplies its embeddings by sqrt(hidden)
+    # whether the model multiplies its embeddings by sqrt(hidden), or the config key that says so
+    embedding_scaled: bool | str = False
     # config key -> value: where a config has it, kv heads are a size of their own; else each head has one
     grouped_where: Mapping[str, Any] = field(default_factory=dict)
     # config key -> value: where a config has it, and kv heads are no size of their own, all heads share one
@@ -139,7 +140,9 @@ class Family(TensorNames):
 
     def norms_head(self, names: Iterable[str]) -> bool:
         """Whether these are tensors of a model that has a norm with a gain before its head."""
-        return any(self.tensors.get(self.template(name), "").startswith("~/") for name in names)
+        return any(
+            self.ends_layer(name) or self.tensors.get(self.template(name), "").startswith("~/") for name in names
+        )
 
     @cached_property
     def head_parts(self) -> int:
@@ -216,6 +219,11 @@ class Family(TensorNames):
             if not key or stated[key] not in off
             for axis in axes
         }
+
+    def scales_embedding(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config's model multiplies its embeddings by sqrt(hidden)."""
+        key = self.embedding_scaled
+        return bool(self.value(config, key)) if isinstance(key, str) else key
 
     def groups_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether kv heads of a config's model are a size of their own."""
