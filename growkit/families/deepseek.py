@@ -178,7 +178,7 @@ YOUTU = llama_like(
     {axis: key for axis, key in _LATENT_SIZES.items() if axis not in ("dense_ffn", "expert", "shared")}
     | {"ffn": "intermediate_size"},
     tied=True,
-    defaults={**_LATENT_DEFAULTS, "num_key_value_heads": 16},
+    defaults={"num_key_value_heads": 16},
     **_LATENT_FACTS,
     small={key: value for key, value in _SMALL_LATENT.items() if key not in SMALL_MIXED} | {"attention_bias": True},
     variants=({"q_lora_rank": None, "attention_bias": False},),
