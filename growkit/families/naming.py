@@ -26,7 +26,8 @@ _FIRST_WORDS = {"gamma": "weight", "beta": "bias"}  # BERT's first files, of nor
 
 def name_of_today(name: str) -> str:
     """What stock models call a tensor now that files have had under another name; the name itself for all others."""
-    return ".".join(_FIRST_WORDS.get(word, word) for word in name.split("."))
+    stem, _, word = name.rpartition(".")
+    return f"{stem}.{_FIRST_WORDS[word]}" if stem.endswith("LayerNorm") and word in _FIRST_WORDS else name
 
 
 @lru_cache(maxsize=1 << 16)

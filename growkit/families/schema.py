@@ -41,6 +41,7 @@ class ExpertKeys:
     sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
     dense_layers: str = ""  # config key: numbers of layers without experts all the same
     first_dense: str = ""  # or the key of how many first layers have none, as all others have
+    kinds: str = ""  # or what the config lists of each layer, "sparse" where it has experts
     # how a token's scores become weights: a softmax over "all" experts, over those "taken", or a "sigmoid" of each
     gates: str = "all"
     # whether the weights of those taken are divided by their sum, or the config key that says so
@@ -241,6 +242,11 @@ class Family(TensorNames):
         soundly.
         """
         keys = self.experts
+        if keys.kinds:
+            kinds = self.value(config, keys.kinds)
+            if not isinstance(kinds, list) or layer >= len(kinds):
+                raise CheckpointError(f"config.json should list layers under {keys.kinds!r}, not {kinds!r}")
+            return bool(kinds[layer] == "sparse")
         if keys.first_dense:
             first = self.value(config, keys.first_dense)
             if type(first) is not int or first < 0:

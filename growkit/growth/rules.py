@@ -115,7 +115,8 @@ def tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
 
 
 def _tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
-    dimensions = growth.dimensions(name)
+    # a single number is a vector of one
+    dimensions, shape = (growth.dimensions(name), shape) if shape else (parse("one"), (1,))
     selections = [selection(d, size, growth) for d, size in zip(dimensions, shape)]
     if is_embedding(name, growth):
         selections[-1] = replace(selections[-1], amplitude=selections[-1].amplitude * growth.embedding_scale)

@@ -11,7 +11,7 @@ from growkit.families.stock_config import stated_under, stock_value
 from growkit.growth.depth.layers import place
 from growkit.maps.axis import AxisMap
 
-ENTRIES = ("layer_types", "no_rope_layers", "attention_layers")  # one entry per layer
+ENTRIES = ("layer_types", "no_rope_layers", "attention_layers", "mlp_layer_types")  # one entry per layer
 NUMBERS = ("mlp_only_layers",)  # the numbers of some layers
 TYPES = "layer_types"
 SLIDING, FULL = "sliding_attention", "full_attention"
