@@ -68,6 +68,7 @@ def test_every_command_and_every_option_has_help():
         "skill dial",
         "generate",
         "report",
+        "forecast",
         "push",
     ]
     growing = ["widen", "stack", "grow", "fuse", "upcycle"]

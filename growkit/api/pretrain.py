@@ -43,6 +43,16 @@ RouterZ = Annotated[
 ]
 
 
+Forecast = Annotated[
+    w.PathLike | None,
+    Option(
+        help="With --dry-run: a folder of growkit forecast, which says what loss it ends with.",
+        panel=r.KEEPING,
+        metavar="DIR",
+    ),
+]
+
+
 @public
 def pretrain(
     checkpoint: r.Checkpoint,
@@ -97,6 +107,7 @@ def pretrain(
     tensorboard: r.Tensorboard = False,
     wandb: r.Wandb = False,
     dry_run: r.DryRun = False,
+    forecast: Forecast = None,
     resume: r.Resume = "never",
     watch: r.Watch = quiet,
     announce: r.AnnounceRun = quiet,

@@ -28,7 +28,7 @@ SHOWN = 12  # digits of a hash in a sentence
 _LAYER, _ELSEWHERE = Null(Whole(0, LAYERS)), ("mode", "experts", "like")  # of fuse and upcycle, and settled before
 _DEPTH: dict[str, FieldKind] = {
     "layers": _LAYER, "method": Text(), "overlap": _LAYER, "after": ListOf(Whole(1, LAYERS), most=LAYERS),
-    "every": _LAYER, "block": _LAYER, "slices": Null(Text()),
+    "every": _LAYER, "where": Null(Text()), "block": _LAYER, "slices": Null(Text()),
 }  # fmt: skip
 _KINDS: dict[str, FieldKind] = {
     "sizes": Fields(dict.fromkeys((*OPTIONS, "expert"), Whole(1, AXIS))),

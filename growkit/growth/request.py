@@ -21,8 +21,9 @@ class Depth:
     layers: int | None = None  # their number; None where the rest says it
     method: str = "stack"  # which layer each new one copies, a row of growkit.growth.depth.layers.METHODS
     overlap: int | None = None  # solar: layers left out of each run
-    after: tuple[int, ...] = ()  # identity: the layers, from 1, that a new one follows
-    every: int | None = None  # identity: a new layer after every such one
+    after: tuple[int, ...] = ()  # identity, interleave, average: the layers, from 1, that a new one follows
+    every: int | None = None  # identity, interleave: a new layer after every such one
+    where: str | None = None  # identity, interleave, average: "spread", "middle" or "top"; None: as each method does
     block: int | None = None  # top, middle: how many layers are repeated
     slices: str | None = None  # the layers one by one, such as "1-8,5-12"
     option: str = "--method"  # what people call the method: grow has another --method
@@ -165,6 +166,7 @@ def stack_recipe(
     overlap: int | None = None,
     after: str | Sequence[int] | None = None,
     every: int | None = None,
+    where: str | None = None,
     block: int | None = None,
     slices: str | None = None,
     seed: int = Recipe.seed,
@@ -174,8 +176,8 @@ def stack_recipe(
     RequestError.
     """
     depth = Depth(
-        layers=layers, method=method, overlap=overlap, after=layer_numbers(after), every=every, block=block,
-        slices=slices,
+        layers=layers, method=method, overlap=overlap, after=layer_numbers(after), every=every, where=where,
+        block=block, slices=slices,
     )  # fmt: skip
     return recipe(seed=seed, dtype=dtype, depth=depth)
 
@@ -192,6 +194,7 @@ def grow_recipe(
     overlap: int | None = None,
     after: str | Sequence[int] | None = None,
     every: int | None = None,
+    where: str | None = None,
     block: int | None = None,
     slices: str | None = None,
     method: str = Recipe.method,
@@ -209,8 +212,8 @@ def grow_recipe(
     in `stack_recipe`. like: a model whose sizes are meant, its number of layers among them. Raises RequestError.
     """
     placing = Depth(
-        layers=layers, method=depth, overlap=overlap, after=layer_numbers(after), every=every, block=block,
-        slices=slices, option="--depth",
+        layers=layers, method=depth, overlap=overlap, after=layer_numbers(after), every=every, where=where,
+        block=block, slices=slices, option="--depth",
     )  # fmt: skip
     deepens = like is not None or placing != Depth(method=depth, option="--depth")
     if not deepens and depth != Depth.method:

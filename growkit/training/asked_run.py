@@ -41,8 +41,11 @@ def asked_run(command: Command, words: Mapping[str, Any]) -> Finished:
     """
     resume = asked_resume(words["resume"])
     settings = settings_of(command, SimpleNamespace(**words))
+    forecast = words.get("forecast")
     if words["dry_run"]:
-        return Finished(folder=None, step=0, loss=None, outlook=outlook(settings, resume))
+        return Finished(folder=None, step=0, loss=None, outlook=outlook(settings, resume, forecast))
+    if forecast is not None:
+        raise RequestError("--forecast is for --dry-run, which says what a run will be; leave it out to train")
     words["announce"](settings)
     return run(settings, resume, words["watch"])
 
