@@ -21,8 +21,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: $(VENV)/.ready
 	$(RUN) examples/demo.py
 
+# where it is set, many processes would compile the same files again and again
 test: $(VENV)/.ready
-	$(RUN) -m pytest --numprocesses auto --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest --numprocesses auto --dist loadfile
 
 # all growths of all families; the suite takes a sample of them that covers each fact and each word of the notation
 families: $(VENV)/.ready

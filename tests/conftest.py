@@ -1,9 +1,12 @@
 """For all tests: one thread (tiny models only wait for a second one), no network, no clock to lose against."""
 
+import functools
+import gc
 import os
 
 import pytest
 import torch
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -12,6 +15,13 @@ settings.register_profile("no clock", deadline=None, suppress_health_check=[Heal
 settings.load_profile("no clock")
 # what several test files need: let a failed assertion in it say as much as one in a test
 pytest.register_assert_rewrite("comparing", "fuzz", "halting", "on_disk", "refusing", "texts", "tiny", "tiny_runs")
+# the program is put together from its commands once, not for every line that a test runs
+typer.testing._get_command = functools.cache(typer.testing._get_command)
+
+
+def pytest_collection_finish():
+    """What was imported until now stays: the garbage collector need not go through it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 import tiny
 import torch
 from chats import FOLDER
+from piloting import grown_from, pilots
 from refusing import run
 from texts import EXCERPT, TOKENIZERS, wrap
 
@@ -117,6 +118,13 @@ def make_world(folder: Path) -> None:
     Path("stopped/metrics.jsonl").write_text("\n".join(early) + "\n")
     run_json = Path("stopped/run.json")
     run_json.write_text(run_json.read_text().replace('"out": "run"', '"out": "stopped"'))
+
+    pilots()
+    shutil.copytree("src", "large")
+    put("large/growkit.json", grown_from(200))
+    for name in ("scratch", "early", "late"):
+        shutil.copy("src/config.json", f"{name}/final/config.json")
+    must("forecast scratch early late -o ahead")
 
 
 def must(line: str) -> None:
@@ -247,6 +255,9 @@ READ = {
         "skill carry src skill/final {} -o out"])],
     "card": [("wide/README.md", ["widen {} --hidden 48 -o out", "merge {} --base wide -o out", "delta wide {}"])],
     "run": [(f"run/{name}", TRAINED) for name in ("metrics.jsonl", "run.json")],
+    "forecast": [(f"early/{name}", ["forecast scratch {} late -o out", "forecast scratch early late -o out --source {}"])
+        for name in ("metrics.jsonl", "run.json", "final/growkit.json", "final/config.json")]
+        + [("ahead/report.json", [f"pretrain large {TRAIN} out --steps 2 --dry-run --forecast {{}}"])],
     "resume": [
         (f"stopped/{name}", [f"pretrain src {TRAIN} stopped --steps 4 --resume auto", "report stopped run2 -o out"])
         for name in ("metrics.jsonl", "run.json", "checkpoints/step-00000002/trainer.json")
@@ -291,6 +302,7 @@ LINES = {
     "skill apply-layer": f"skill apply-layer src skill/final {TRAIN} out --steps 2 --dry-run",
     "skill plug": f"{PLUGGED} lora --own lora=text.jsonl -o out",
     "report": "report run -o out",
+    "forecast": "forecast scratch early late -o out",
     "chain": "chain sizes.toml --data data --out out --dry-run",
     "skill check": "skill check panel a=skill/final b=skill/final:0",
     "panel": "panel src --rank 4 --text text.txt --seq-len 16 --tokens 64 -o out",

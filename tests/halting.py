@@ -8,17 +8,17 @@ import struct
 import subprocess
 import sys
 from contextlib import contextmanager
-from multiprocessing.queues import SimpleQueue
+from multiprocessing.connection import Connection
 
 GUARD = 600  # seconds after which a process that never gets there has failed, on a machine however busy
 
 HALT = f"""
-import os, signal, sys, threading
+import os, select, signal, sys, threading
 announce, sys.argv = int(sys.argv[1]), ["growkit", *sys.argv[2:]]
-interrupted = threading.Event()
+interrupted, tell = os.pipe()  # and no event of threading's: its lock may be the one that is interrupted
 
 def interrupt(*_):
-    interrupted.set()
+    os.write(tell, b"!")
     raise KeyboardInterrupt
 
 signal.signal(signal.SIGINT, interrupt)  # a shell in the background starts its children without
@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, interrupt)  # a shell in the background starts its 
 def halt():
     "Say that we are here, and wait for Ctrl-C; in any thread."
     os.write(announce, b"!")
-    interrupted.wait({GUARD})
+    select.select([interrupted], [], [], {GUARD})
 
 """
 RUN = """
@@ -65,6 +65,6 @@ def ended(process, kind):
 
 def die_half_way(_):
     """Work for a process of a pool, which says that its answer has a thousand bytes, and ends after four of them."""
-    (answers,) = [thing for thing in gc.get_objects() if isinstance(thing, SimpleQueue)]
-    os.write(answers._writer.fileno(), struct.pack("!i", 1000) + b"half")
+    (answers,) = [thing for thing in gc.get_objects() if isinstance(thing, Connection)]
+    os.write(answers.fileno(), struct.pack("!i", 1000) + b"half")
     os._exit(7)

@@ -68,6 +68,7 @@ def test_every_command_and_every_option_has_help():
         "skill dial",
         "generate",
         "report",
+        "forecast",
         "push",
     ]
     growing = ["widen", "stack", "grow", "fuse", "upcycle"]
@@ -284,6 +285,7 @@ OPTIONS = [
     ("--hidden 48 --noise 1", "--noise 1.0 should be from 0"),
     ("--hidden 48 --noise -0.1", "--noise -0.1 should be from 0"),
     ("--hidden 48 --noise nan", "--noise nan should be from 0"),
+    ("--hidden 48 --noise some", "--noise some should be from 0 (equal parts) to below 1 (all in one copy), or auto"),
     *((f"--hidden 48 --shard-size={s}", f"--shard-size '{s}' is no size such as") for s in ["5XB", "infGB", "nan", "0", "-1", "0.1"]),
     ("--hidden 48 --optimizer nosuch.safetensors", "'nosuch.safetensors' does not exist"),
 ]  # fmt: skip

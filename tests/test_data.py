@@ -204,7 +204,7 @@ def test_a_system_without_processes_is_told(here, monkeypatch):
     def none(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", none)
+    monkeypatch.setattr(workers, "Pipe", none)
     with pytest.raises(GrowkitError, match=r"no processes can be started here .*; use one worker"):
         growkit.tokenize("books", "data", "tok", workers=2)
     assert not Path("data.partial").exists()

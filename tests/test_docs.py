@@ -6,6 +6,7 @@ something large becomes small first (SMALLER); what is not run is named, with th
 """
 
 import ast
+import functools
 import json
 import re
 import shlex
@@ -61,6 +62,7 @@ sys.path.insert(0, str(DOCS))
 import make_pages  # noqa: E402
 
 
+@functools.cache
 def commands() -> dict:
     return {n: c for n, c in typer.main.get_command(app).commands.items() if not c.hidden}
 

@@ -150,7 +150,19 @@ def test_what_the_package_exports():
             "panel",
             "panel_show",
         ]
-        + ["tokenize", "init", "evaluate", "teach", "pretrain", "tune", "report", "push", "param_groups", "generate"]
+        + [
+            "tokenize",
+            "init",
+            "evaluate",
+            "teach",
+            "pretrain",
+            "tune",
+            "report",
+            "forecast",
+            "push",
+            "param_groups",
+            "generate",
+        ]
         + ["skill_apply_layer", "skill_carry", "skill_check", "skill_dial", "skill_learn", "skill_plug", "load_skills"]
         + ["mapping", "fpi", "aki", "stack_order", "stack_layers"]
     )

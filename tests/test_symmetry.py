@@ -38,6 +38,25 @@ def test_no_split_changes_the_function(family):
                 assert tiny.relative(expected, grow(model, hidden=width, noise=noise)(tiny.tokens()).logits) < 1e-11
 
 
+def test_noise_by_width_keeps_its_share_of_the_largest_singular_value():
+    """What the split adds, beside the weights: the same at each width, and 0.5 where the width doubles."""
+    model = tiny.make("llama", tie_word_embeddings=False)
+
+    def grown(width, noise):
+        sizes = dict(hidden=width, heads=4, ffn=40 * width // 24)
+        return growkit.grow_state_dict(model.state_dict(), model.config, noise=noise, **sizes)[0]
+
+    def share(width, noise):
+        split, equal = grown(width, noise), grown(width, 0)
+        names = [name for name in split if is_reader(name, split[name]) and "mlp" in name]
+        lengths = [[torch.linalg.matrix_norm(m, 2) for m in (split[n] - equal[n], equal[n])] for n in names]
+        return torch.tensor([added / whole for added, whole in lengths]).mean()
+
+    doubled, by_width = grown(48, 0.5), grown(48, "auto")
+    assert all(torch.equal(by_width[name], doubled[name]) for name in doubled)
+    assert 0.9 < share(192, "auto") / share(48, "auto") < 1.1 and share(192, 0.5) / share(48, 0.5) < 0.6
+
+
 def stretched(model, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The weights over many orders of magnitude, into float16's subnormal numbers and down from bfloat16's middle."""
     generator = torch.Generator().manual_seed(0)

@@ -9,6 +9,7 @@ from growkit.api.chain import chain
 from growkit.api.check_family import check_family
 from growkit.api.delta import delta
 from growkit.api.evaluate import evaluate
+from growkit.api.forecast import forecast
 from growkit.api.fuse import fuse
 from growkit.api.generate import generate
 from growkit.api.grow import grow
@@ -38,6 +39,6 @@ from growkit.api.verify import verify
 from growkit.api.widen import widen
 
 __all__ = [
-    "apply", "chain", "check_family", "delta", "evaluate", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "load_skills", "merge", "panel", "panel_show", "param_groups",
+    "apply", "chain", "check_family", "delta", "evaluate", "forecast", "fuse", "generate", "grow", "grow_state_dict", "init", "inspect", "load_skills", "merge", "panel", "panel_show", "param_groups",
     "pretrain", "push", "report", "skill_apply_layer", "skill_carry", "skill_check", "skill_dial", "skill_learn", "skill_plug", "stack", "teach", "tokenize", "tune", "upcycle", "verify", "widen",
 ]  # fmt: skip

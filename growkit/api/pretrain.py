@@ -43,6 +43,16 @@ RouterZ = Annotated[
 ]
 
 
+Forecast = Annotated[
+    w.PathLike | None,
+    Option(
+        help="With --dry-run: a folder of growkit forecast, which says what loss it ends with.",
+        panel=r.KEEPING,
+        metavar="DIR",
+    ),
+]
+
+
 @public
 def pretrain(
     checkpoint: r.Checkpoint,
@@ -65,10 +75,11 @@ def pretrain(
     sub_layers: r.SubLayers = None,
     sub_steps: r.SubSteps = None,
     to_layers: r.ToLayers = None,
+    jump_at: r.JumpAt = None,
     stages: r.OwnStages = None,
     lr: Lr = 3e-4,
     warmup: Warmup = None,
-    decay: r.Decay = "cosine",
+    decay: r.StagedDecay = None,
     final_lr: r.FinalLr = 0.1,
     weight_decay: r.WeightDecay = 0.1,
     beta1: r.Beta1 = 0.9,
@@ -96,6 +107,7 @@ def pretrain(
     tensorboard: r.Tensorboard = False,
     wandb: r.Wandb = False,
     dry_run: r.DryRun = False,
+    forecast: Forecast = None,
     resume: r.Resume = "never",
     watch: r.Watch = quiet,
     announce: r.AnnounceRun = quiet,

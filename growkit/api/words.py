@@ -18,7 +18,7 @@ DEPTH = "How deep"
 
 PathLike = str | Path
 DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
-DepthMethod = Literal["stack", "interleave", "top", "middle", "identity", "solar"]
+DepthMethod = Literal["stack", "interleave", "top", "middle", "identity", "average", "solar"]
 
 Source = Annotated[PathLike, Argument("A folder, a .safetensors file or a hub id.", "SRC")]
 Checkpoint = Annotated[PathLike, Argument("A folder, a .safetensors file or a hub id.", "CKPT")]
@@ -72,11 +72,25 @@ Overlap = Annotated[
 ]
 After = Annotated[
     str | Sequence[int] | None,
-    Option(help="identity: the layers, from 1, that a new one follows.", panel=DEPTH, metavar="I,J,..."),
+    Option(
+        help="identity, interleave, average: the layers, from 1, that a new one follows.",
+        panel=DEPTH,
+        metavar="I,J,...",
+    ),
 ]
 Every = Annotated[
     int | None,
-    Option(help="identity: a new layer after every K-th.", panel=DEPTH, metavar="K", within=(1, limits.LAYERS)),
+    Option(
+        help="identity, interleave: a new layer after every K-th.", panel=DEPTH, metavar="K", within=(1, limits.LAYERS)
+    ),
+]
+Where = Annotated[
+    Literal["spread", "middle", "top"] | None,
+    Option(
+        help="identity, interleave, average: where single new layers go; default spread evenly.",
+        panel=DEPTH,
+        metavar="PLACE",
+    ),
 ]
 Block = Annotated[
     int | None,
@@ -116,12 +130,12 @@ Keep = Annotated[
 ]
 Mapping = Annotated[Literal["cyclic", "random"], Option(help="cyclic, or the paper's random.", panel=HOW)]
 Noise = Annotated[
-    float | None,
+    float | str | None,
     Option(
-        help="How unevenly read copies are split, 0 to below 1; their sum stays. Default 0.5 for fpi, else 0.",
+        help="How unevenly read copies are split, 0 to below 1; their sum stays. auto: 0.5 x sqrt(growth / 2) of what is"
+        " read. Default 0.5 for fpi, else 0.",
         panel=HOW,
         metavar="X",
-        within=(0, 1),
     ),
 ]
 Seed = Annotated[

@@ -64,7 +64,7 @@ def _how(todo: Plan) -> str:
     elif recipe.widens or recipe.depth is None:
         words.append(recipe.method)
     if words and recipe.mode != "side-by-side":
-        words += [f"{recipe.mapping} mapping", f"noise {recipe.noise:g}", f"seed {recipe.seed}"]
+        words += [f"{recipe.mapping} mapping", f"noise {recipe.noise}", f"seed {recipe.seed}"]
     if recipe.depth is not None:
         words.append(f"depth by {todo.layers.name if todo.layers.name != 'kept' else recipe.depth.method}")
     return ", ".join(words)

@@ -168,6 +168,10 @@ def outlook(ahead: Outlook, as_json: bool) -> None:
     out.print(
         f"{where}, {ahead.precision}; weights, gradient and moments {size(ahead.state)} and activations beside them"
     )
+    if (end := ahead.foreseen) is not None:
+        low, high = end.between
+        scratch = "" if end.scratch is None else f"; from scratch {end.scratch:.3f}"
+        out.print(f"the forecast: a validation loss of {end.loss:.3f} ({low:.3f} to {high:.3f}){scratch}")
     _notes(ahead.notes)
     out.print(f"disk: {size(ahead.disk)} at most", style="dim")
     out.print("nothing was written", style="dim")

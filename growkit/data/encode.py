@@ -10,7 +10,6 @@ import re
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from multiprocessing import current_process
 from typing import Any, NamedTuple, TypeVar
@@ -159,15 +158,15 @@ def _in_order(
     pool: WorkerPool, batches: Iterable[tuple[Tag, list[str]]], most: int
 ) -> Iterator[tuple[Tag, list[bytes]]]:
     """Hand batches out and results back in the same order; only so many are on their way at any time."""
-    waiting: deque[tuple[Tag, Future[list[bytes]]]] = deque()
+    waiting: deque[tuple[Tag, int]] = deque()
     for tag, texts in batches:
         waiting.append((tag, pool.submit(_encode, texts)))
         if len(waiting) > most:
-            first, future = waiting.popleft()
-            yield first, pool.result(future)
+            first, number = waiting.popleft()
+            yield first, pool.result(number)
     while waiting:
-        first, future = waiting.popleft()
-        yield first, pool.result(future)
+        first, number = waiting.popleft()
+        yield first, pool.result(number)
 
 
 _encoder: Encoder | None = None  # of a process that encodes for another

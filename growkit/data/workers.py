@@ -1,26 +1,29 @@
-"""Processes that work beside this one and know nothing of the program around it. Knows concurrent.futures; ignorant of
+"""Processes that work beside this one and know nothing of the program around it. Knows multiprocessing; ignorant of
 what the work is.
 
 Left to itself, a new process of Python's imports the main module of the program that started it, so that a script
 without a guard runs once more in each; and it finds its first modules in the current folder, whatever lies there under
 their names. These do neither. Ctrl-C is the parent's to answer, and when the parent is gone they go too.
+
+Each process has a pipe of its own, through which one piece of work goes at a time, and nothing is shared beside it:
+no lock that whoever is interrupted or dies might keep, and no thread. So the parent may be interrupted anywhere, a
+process may die anywhere, and at the end all are killed.
 """
 
 import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import parent_process, spawn, util
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing import Pipe, resource_tracker, spawn, util
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from growkit.errors import GrowkitError
 
-LOOK = 1.0  # seconds between two looks at the processes while one is waited for
 _STARTING = threading.Lock()
 
 
@@ -28,75 +31,123 @@ class WorkerPool:
     """Processes that work can be given to."""
 
     def __init__(self, count: int, begin: Callable[..., None], args: tuple[Any, ...]):
-        self._context = _Context()
+        self._processes: dict[Connection, _Apart] = {}
+        self._at_work: dict[Connection, int | None] = {}  # the number of what each does; None: it begins
+        self._idle: list[Connection] = []
+        self._waiting: deque[tuple[int, Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._answers: dict[int, Any] = {}
+        self._given = 0
         try:
-            self._pool = ProcessPoolExecutor(count, self._context, _begin, (begin, args))
-        except (OSError, ImportError, NotImplementedError) as error:  # a system without semaphores
+            with uninterrupted(), _without_current_folder():
+                for _ in range(count):
+                    here, there = Pipe()
+                    process = _Apart(target=_work, args=(there, begin, args), daemon=True)
+                    process.start()
+                    there.close()  # so that whoever waits at our end hears when the process is gone
+                    self._processes[here], self._at_work[here] = process, None
+        except OSError as error:
+            self.end()
             raise GrowkitError(f"no processes can be started here ({error}); use one worker") from None
 
-    def submit(self, work: Callable[..., Any], *args: Any) -> "Future[Any]":
-        """Give work away, to be asked for with `result`."""
-        return self._pool.submit(work, *args)
+    def submit(self, work: Callable[..., Any], *args: Any) -> int:
+        """Give work away; returns the number to ask for with `result`."""
+        self._given += 1
+        self._waiting.append((self._given, work, args))
+        self._hand_out(0)
+        return self._given
 
-    def result(self, future: "Future[Any]") -> Any:
-        """What came of it. Raises BrokenProcessPool where a process died."""
-        while not wait([future], LOOK).done:
-            if any(process.exitcode for process in self._context.processes):
-                self._hang_up()
-        return future.result()
+    def result(self, number: int) -> Any:
+        """What came of work, once. Raises what it raised, and GrowkitError where a process died."""
+        while number not in self._answers:
+            self._hand_out(None)
+        answer = self._answers.pop(number)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def end(self) -> None:
-        """Drop what has not begun, and wait for what has."""
-        self._pool.shutdown(cancel_futures=True)
+        """End them, whatever they do."""
+        with uninterrupted():
+            for process in self._processes.values():
+                process.kill()
+            for connection, process in self._processes.items():
+                process.join()
+                connection.close()
 
-    def ended(self) -> GrowkitError:
-        """What to say of a process that died; ends the others."""
-        if sys.version_info < (3, 11, 5):  # whoever sends to a dead process waits for ever (CPython issue 94777)
-            self._pool._call_queue._reader.close()  # type: ignore[attr-defined]
-        self.end()
-        codes = sorted((process.exitcode or 0 for process in self._context.processes), key=_says_little)
-        return GrowkitError(f"a process that encodes text ended (exit code {codes[0]}); try fewer --workers")
+    def _hand_out(self, seconds: float | None) -> None:
+        """Take what has been answered, waiting so long for it, and give work to those who have none."""
+        for connection in wait([*self._at_work], seconds):
+            assert isinstance(connection, Connection)
+            with self._told(connection):
+                answer = connection.recv()
+            number = self._at_work.pop(connection)
+            self._idle.append(connection)
+            if number is not None:
+                self._answers[number] = answer
+        while self._idle and self._waiting:
+            connection, (number, *work) = self._idle.pop(), self._waiting.popleft()
+            with self._told(connection):
+                connection.send(work)
+            self._at_work[connection] = number
 
-    def _hang_up(self) -> None:
-        """End what may be half an answer: the pool reads on, as long as anybody could write the rest of it."""
-        for process in self._context.processes:
-            process.terminate()
-        self._pool._result_queue._writer.close()  # type: ignore[attr-defined]
+    @contextmanager
+    def _told(self, connection: Connection) -> Iterator[None]:
+        """Say that a process died, where the other end of its pipe is gone."""
+        try:
+            yield
+        except (EOFError, OSError):
+            process = self._processes[connection]
+            process.join()
+            raise GrowkitError(
+                f"a process that encodes text ended (exit code {process.exitcode}); try fewer --workers"
+            ) from None
 
 
 @contextmanager
 def worker_pool(count: int, begin: Callable[..., None], *args: Any) -> Iterator[WorkerPool]:
-    """At most `count` processes, in each of which begin(*args) has run before any work; they end with the block.
+    """`count` processes, in each of which begin(*args) has run before any work; they end with the block.
 
-    `begin` and the work are functions of modules, not of the main one. Where the block fails, work that has not begun
-    is dropped. Raises GrowkitError where processes cannot be had or one of them dies.
+    `begin` and the work are functions of modules, not of the main one. Raises GrowkitError where processes cannot be
+    had or one of them dies.
     """
-    with _without_current_folder():
-        pool = WorkerPool(count, begin, args)
-        try:
-            yield pool
-        except BrokenProcessPool:
-            raise pool.ended() from None
-        finally:
-            pool.end()
+    pool = WorkerPool(count, begin, args)
+    try:
+        yield pool
+    finally:
+        pool.end()
 
 
-def _says_little(code: int) -> bool:
-    """Whether an exit code is what processes end with because another one died."""
-    return code in (0, -signal.SIGTERM)
-
-
-def _begin(begin: Callable[..., None], args: tuple[Any, ...]) -> None:
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+def _work(connection: Connection, begin: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Do what comes through a pipe, until its other end is gone."""
     begin(*args)
-
-
-def _end_with_the_parent() -> None:
-    """Nobody else would tell: every process holds both ends of the pipe that work comes through."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
+    answer = None
+    try:
+        while True:
+            connection.send(answer)
+            work, given = connection.recv()
+            try:
+                answer = work(*given)
+            except Exception as error:
+                answer = error
+    except (EOFError, OSError):
         os._exit(1)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is done. Only the main thread ever hears it."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    heard: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *said: heard.append(said))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            before(*heard[0])
 
 
 class _Apart(SpawnProcess):
@@ -105,6 +156,7 @@ class _Apart(SpawnProcess):
     def start(self) -> None:
         """Start it, while this thread hears no Ctrl-C: what a thread does not hear, its new processes never do."""
         with _STARTING:
+            resource_tracker.ensure_running()  # which would let this thread hear it again
             heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             prepare = spawn.get_preparation_data
             spawn.get_preparation_data = lambda name: {
@@ -115,18 +167,6 @@ class _Apart(SpawnProcess):
             finally:
                 spawn.get_preparation_data = prepare
                 signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-
-
-class _Context(SpawnContext):
-    """Makes such processes, and remembers them."""
-
-    def __init__(self) -> None:
-        self.processes: list[_Apart] = []
-
-    def Process(self, *args: Any, **named: Any) -> _Apart:  # type: ignore[override]
-        """A process that is not started yet."""
-        self.processes.append(_Apart(*args, **named))
-        return self.processes[-1]
 
 
 @contextmanager

@@ -1,8 +1,12 @@
 """Gemma 3: Gemma 2 with norms over heads and a rotary base for each type of layers, alone and beside a tower whose
-images are pooled, normed and projected to what embeddings are after they are scaled. Data only.
+images are pooled, normed and projected to what embeddings are after they are scaled; and VaultGemma, Gemma 2 without
+norms behind its blocks. Data only.
 """
 
-from growkit.families.llama import AFTER_BLOCKS, BRANCH_NORMS, DECODER, GEMMA_FACTS, HEAD_NORM, llama_like
+from dataclasses import replace
+
+from growkit.families.bert import renamed
+from growkit.families.llama import AFTER_BLOCKS, BRANCH_NORMS, DECODER, GEMMA2, GEMMA_FACTS, HEAD_NORM, llama_like
 from growkit.families.schema import RMS, AttentionWindows, Norms, Rotary, Tower
 from growkit.families.vision_language import IMAGES, SMALL_TOWER, beside_tower
 
@@ -26,6 +30,16 @@ GEMMA3_TEXT = llama_like(
     variants=({"attention_bias": True, "sliding_window_pattern": 3, "final_logit_softcapping": 3.0},),
     **GEMMA_FACTS,
 )
+VAULTGEMMA = replace(
+    GEMMA2,
+    model_type="vaultgemma",
+    tensors={
+        name: axes for name, axes in GEMMA2.tensors.items() if f"{name.rpartition('.')[0]}.weight" not in AFTER_BLOCKS
+    },
+    norms=Norms(kind=RMS, gain_offset=1.0),
+    architectures=renamed(GEMMA2.architectures, "Gemma2", "VaultGemma"),
+)
+
 GEMMA3 = beside_tower(
     GEMMA3_TEXT,
     "gemma3",
@@ -45,4 +59,4 @@ GEMMA3 = beside_tower(
     ),
 )
 
-FAMILIES = (GEMMA3_TEXT, GEMMA3)
+FAMILIES = (GEMMA3_TEXT, GEMMA3, VAULTGEMMA)

@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
+from growkit.families.facts import AttentionWindows as AttentionWindows
+from growkit.families.facts import ExpertKeys as ExpertKeys
 from growkit.families.facts import Norms as Norms
 from growkit.families.facts import Positions as Positions
 from growkit.families.facts import Rotary as Rotary
@@ -21,35 +23,6 @@ from growkit.families.stock_config import stock_value
 from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionWindows:
-    """Which layers see a sliding window only, where a config does not list layer_types."""
-
-    layer_cycle: tuple[str, ...] = ()  # layer_types of the first layers, again and again
-    full_layers: str = ""  # or the key of how many first layers see everything where use_sliding_window is on
-    # or what the config class lists of each layer by a rule of its own, such as a number under sliding_window_pattern
-    listed: tuple[str, ...] = ()
-    runs: str = ""  # key under which the last of them is given as [[kinds, how often these are repeated], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertKeys:
-    """Where a mixture of experts says how tokens are routed, and how a live model holds its experts."""
-
-    top_k: str = ""  # config key: how many experts a token takes
-    sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
-    dense_layers: str = ""  # config key: numbers of layers without experts all the same
-    first_dense: str = ""  # or the key of how many first layers have none, as all others have
-    # how a token's scores become weights: a softmax over "all" experts, over those "taken", or a "sigmoid" of each
-    gates: str = "all"
-    # whether the weights of those taken are divided by their sum, or the config key that says so
-    divided: bool | str = False
-    scale: str = ""  # config key of what all weights are multiplied by
-    groups: tuple[str, ...] = ()  # config keys: of how many groups of experts, and of how many of them a token takes
-    grouped_where: Mapping[str, Any] = field(default_factory=dict)  # config key -> value at which it does
-    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # live name -> the templates it holds, stacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +47,8 @@ class Family(TensorNames):
     always_tied: Mapping[str, Any] = field(default_factory=dict)
     # config key of how many times the layers are passed in turn, where that is more often than there are layers
     passes: str = ""
-    embedding_scaled: bool = False  # the model multiplies its embeddings by sqrt(hidden)
+    # whether the model multiplies its embeddings by sqrt(hidden), or the config key that says so
+    embedding_scaled: bool | str = False
     # config key -> value: where a config has it, kv heads are a size of their own; else each head has one
     grouped_where: Mapping[str, Any] = field(default_factory=dict)
     # config key -> value: where a config has it, and kv heads are no size of their own, all heads share one
@@ -85,12 +59,12 @@ class Family(TensorNames):
     scaled_scores: bool = True  # attention divides them by sqrt(head_dim), if nothing else is said
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
-    windows: AttentionWindows = AttentionWindows()
+    windows: AttentionWindows = field(default_factory=AttentionWindows)
     beside: Tower | None = None  # of a text model inside a larger one
     by_number: tuple[
         str, ...
     ] = ()  # config keys that make a layer compute by its number, so that it cannot stand elsewhere
-    experts: ExpertKeys = ExpertKeys()
+    experts: ExpertKeys = field(default_factory=ExpertKeys)
     # what transformers' config class fills in where a key is absent, for those that growth asks of every model; None:
     # what follows from other sizes. Of any other key the class is asked
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -104,6 +78,8 @@ class Family(TensorNames):
     small: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
 
+    # config keys of how many numbers a frame of sound has, and how many pairs of frames its encoder reads; else texts
+    frames: tuple[str, ...] = ()
     pools: str = "pooled"  # the axis of what its base model pools: what a layer of its own writes, or hidden
     pinned: tuple[str, ...] = ()  # config keys that keep their value though the class would take it from hidden
     # config key of how many times hidden the feed-forward width is, where no key states that width; and the key that is
@@ -140,7 +116,9 @@ class Family(TensorNames):
 
     def norms_head(self, names: Iterable[str]) -> bool:
         """Whether these are tensors of a model that has a norm with a gain before its head."""
-        return any(self.tensors.get(self.template(name), "").startswith("~/") for name in names)
+        return any(
+            self.ends_layer(name) or self.tensors.get(self.template(name), "").startswith("~/") for name in names
+        )
 
     @cached_property
     def head_parts(self) -> int:
@@ -233,6 +211,11 @@ class Family(TensorNames):
             for axis in axes
         }
 
+    def scales_embedding(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config's model multiplies its embeddings by sqrt(hidden)."""
+        key = self.embedding_scaled
+        return bool(self.value(config, key)) if isinstance(key, str) else key
+
     def groups_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether kv heads of a config's model are a size of their own."""
         where = self.grouped_where.items()
@@ -248,6 +231,11 @@ class Family(TensorNames):
         soundly.
         """
         keys = self.experts
+        if keys.kinds:
+            kinds = self.value(config, keys.kinds)
+            if not isinstance(kinds, list) or layer >= len(kinds):
+                raise CheckpointError(f"config.json should list layers under {keys.kinds!r}, not {kinds!r}")
+            return bool(kinds[layer] == "sparse")
         if keys.first_dense:
             first = self.value(config, keys.first_dense)
             if type(first) is not int or first < 0:

@@ -3,7 +3,7 @@ config classes; ignorant of families and of files. The class is asked only where
 importing it takes as long as importing torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -14,6 +14,11 @@ from growkit.families.text_part import BESIDE, flattened, nested
 # what stock models read of a config though its class has no such field
 READ_ANYWAY = (
     "is_causal", "position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size", "conv_groups", "conv_act",
+)  # fmt: skip
+
+# names that config classes take for what they call otherwise; where a config has both, these win
+GENERAL = (
+    "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "head_dim",
 )  # fmt: skip
 
 
@@ -44,9 +49,20 @@ def stated_as(model_type: str, config: Mapping[str, Any], key: str) -> str:
     """The key under which a config has what its class calls `key`: that one, or one that transformers takes for it."""
     if key in config or "." in key:
         return key
-    kind = type(_as_stock(model_type, config).text_config) if BESIDE in config else _class_of(model_type)
-    names = getattr(kind, "attribute_map", {})
+    names = _names(model_type, config)
     return next((name for name, meant in names.items() if meant == key and name in config), key)
+
+
+def stated_under(model_type: str, config: Mapping[str, Any], key: str, own: Collection[str]) -> list[str]:
+    """Every key under which a config has what its class calls `key`, at least one to state it under.
+
+    own: keys of other things, for which the class need not be asked.
+    """
+    others = [name for name in GENERAL if name in config and name not in own and name != key]
+    if not others:
+        return [stated_as(model_type, config, key)]
+    names = _names(model_type, config)
+    return list(dict.fromkeys([stated_as(model_type, config, key), *(n for n in others if names.get(n) == key)]))
 
 
 def meaning(model_type: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -68,6 +84,12 @@ def check_taken(config: Mapping[str, Any], whose: str) -> None:
     Raises CheckpointError, which says whose it is, such as "the config.json of 'model'".
     """
     _as_stock(str(config.get("model_type")), config, whose)
+
+
+def _names(model_type: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """What a config's class takes for what it calls otherwise."""
+    kind = type(_as_stock(model_type, config).text_config) if BESIDE in config else _class_of(model_type)
+    return getattr(kind, "attribute_map", {})
 
 
 def _class_of(model_type: str) -> Any:

@@ -1,4 +1,8 @@
-"""T5: an encoder and a decoder of pre-RMSNorm layers, whose positions are a bias of the first one. Data only."""
+"""T5 and its kin: an encoder and a decoder of pre-RMSNorm layers, whose positions are a bias of the first one, or of
+each. Data only.
+"""
+
+from typing import Any
 
 from growkit.families.modules import linear
 from growkit.families.schema import RMS, Family, Norms
@@ -26,7 +30,8 @@ _FEEDS = (f"{_BLOCKS[0]}.1.DenseReluDense", f"{_BLOCKS[1]}.2.DenseReluDense")
 _GATED = {f"{feed}.{own}.weight": own != "wi" for feed in _FEEDS for own in ("wi", "wi_0", "wi_1")}
 
 
-def _t5(model_type: str, stem: str, tied: bool) -> Family:
+def _t5(model_type: str, stem: str, head_scaled: str, variant: dict[str, Any], each: bool = False) -> Family:
+    """One of them. head_scaled: of Family; variant: another way to set it; each: whether every layer has a bias."""
     return Family(
         model_type=model_type,
         sizes={
@@ -65,14 +70,14 @@ def _t5(model_type: str, stem: str, tied: bool) -> Family:
         embedding="shared.weight",
         heads=("lm_head.weight",),
         copies=dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), "shared.weight"),
-        tied=tied,
-        head_scaled="scale_decoder_outputs",
+        tied=True,
+        head_scaled=head_scaled,
         scaled_scores=False,
         stacks={"encoder.": "num_layers", "decoder.": "num_decoder_layers"},
-        first_only=_BIASES,
+        first_only=() if each else _BIASES,
         stored_where={name: ({"is_gated_act": (gated,)},) for name, gated in _GATED.items()},
         small={"d_kv": 8, "eos_token_id": 1},
-        variants=({"feed_forward_proj": "gated-gelu"}, {"num_decoder_layers": 2, "scale_decoder_outputs": False}),
+        variants=({"feed_forward_proj": "gated-gelu"}, {"num_decoder_layers": 2, **variant}),
         prefixes=("transformer.",),
         architectures=(
             ("decoder.final_layer_norm.weight", f"{stem}ForConditionalGeneration"),
@@ -81,4 +86,9 @@ def _t5(model_type: str, stem: str, tied: bool) -> Family:
     )
 
 
-FAMILIES = (_t5("t5", "T5", True),)
+FAMILIES = (
+    _t5("t5", "T5", "scale_decoder_outputs", {"scale_decoder_outputs": False}),
+    # whose classes tie the head whatever a config says; only the second scales what is tied
+    _t5("mt5", "MT5", "", {"feed_forward_proj": "relu"}),
+    _t5("umt5", "UMT5", "tie_word_embeddings", {"feed_forward_proj": "relu"}, each=True),
+)

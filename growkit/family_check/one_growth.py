@@ -47,9 +47,10 @@ def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> Measur
         relative(value, _on_one_footing(family, name, value, theirs[name], plan.growth.maps))
         for name, value in ours.items()
     )
-    if family.causal and family.has_language_head(type(model).__name__):
-        through = stepwise(grown, family)
-        difference = max(difference, *(relative(ours[name], value) for name, value in through.items()))
+    if (family.causal or family.stacks) and family.has_language_head(type(model).__name__):
+        through = {name: (ours[name], value) for name, value in stepwise(grown, family).items()}
+        steps = (relative(one, other[:, : one.shape[1]]) for one, other in through.values())
+        difference = max(difference, *steps)
     return MeasuredGrowth(plan=plan, grown=grown, difference=difference)
 
 

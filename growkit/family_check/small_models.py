@@ -16,12 +16,12 @@ from growkit.families.text_part import nested, put
 # transformers' lists of its classes, the language models' first
 _CAUSAL = ("MODEL_FOR_CAUSAL_LM",)
 _FILLING = ("MODEL_FOR_MASKED_LM",)
-_BOTH = ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM",)  # an encoder and a decoder
+_BOTH = ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM", "MODEL_FOR_SPEECH_SEQ_2_SEQ")  # an encoder and a decoder
 _TOWERED = ("MODEL_FOR_IMAGE_TEXT_TO_TEXT",)  # a text model beside a tower
 _OTHERS = (
     "MODEL", "MODEL_FOR_PRETRAINING", "MODEL_FOR_SEQUENCE_CLASSIFICATION", "MODEL_FOR_TOKEN_CLASSIFICATION",
     "MODEL_FOR_QUESTION_ANSWERING", "MODEL_FOR_MULTIPLE_CHOICE", "MODEL_FOR_IMAGE_CLASSIFICATION",
-    "MODEL_FOR_MASKED_IMAGE_MODELING",
+    "MODEL_FOR_MASKED_IMAGE_MODELING", "MODEL_FOR_AUDIO_CLASSIFICATION",
 )  # fmt: skip
 
 

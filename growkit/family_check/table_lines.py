@@ -15,7 +15,7 @@ from growkit.families.stock_config import hushed
 from growkit.families.text_part import flattened
 from growkit.family_check.small_models import small_config, stock_classes, stored
 from growkit.growth.width.sizes import read_sizes
-from growkit.maps.notation import ANY, GAIN, PAIR, READ, SHIFT, UNSIZED, WRITE, Dimension, base
+from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WRITE, Dimension, base, is_any
 
 # what each kind of module does with the dimensions of its weight, and of its bias
 _ROLES = {
@@ -82,7 +82,7 @@ def _of_model(family: Family, model: Any, names: Mapping[str, torch.Tensor]) -> 
         except CheckpointError:
             yield family.template(name), _forgotten(family, name, architecture)
             continue
-        if dimensions[0].axes == (ANY,):
+        if is_any(dimensions):
             continue
         line = line_of(family, name, architecture)
         wanted = [_size(dimension, sizes, size) for dimension, size in zip(dimensions, tensor.shape)]
@@ -127,7 +127,8 @@ def _wrong_role(module: Any, part: str, roles: tuple[str, ...]) -> tuple[str, st
     kind = type(module).__name__
     if part not in ("weight", "bias"):
         return None
-    known = next((name for name in _ROLES if name == kind or (name == "Norm" and "Norm" in kind)), None)
+    norm = "Norm" in kind and not any(module.children())  # a norm is made of no modules
+    known = next((name for name in _ROLES if name == kind or (name == "Norm" and norm)), None)
     if known is None:
         return None
     weight, bias = _ROLES[known]

@@ -9,7 +9,9 @@ from typing import Any
 
 from growkit.errors import RequestError
 from growkit.families import Family
+from growkit.families.lacking import layer_counts
 from growkit.families.stock_config import stock_value
+from growkit.growth.depth.averages import averaged
 from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.layers import layer_line, layer_map
 from growkit.growth.kin import check_kin, joined
@@ -32,15 +34,15 @@ from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.more_experts import MoreExperts
 from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.side_by_side import MODES, added_sizes, side_by_side_lines, side_by_side_maps
+from growkit.growth.width.sized_config import odd_width_notes, target_config
 from growkit.growth.width.sizes import (
     FOLLOWERS,
     OPTIONS,
     Sizes,
-    odd_width_notes,
     read_sizes,
-    target_config,
     target_sizes,
 )
+from growkit.growth.width.uneven import BY_WIDTH, noise_of
 from growkit.maps.axis import AxisMap
 from growkit.maps.exactness import Exactness
 from growkit.maps.notation import KEPT
@@ -89,7 +91,11 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     if recipe.depth is not None:
         lines.append(layer_line(layers, layered, family.norms.after, family.fixed_layers(sources[0].config)))
         notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
-    tensors = TensorPlans(sources=sources, growths=growths, layers=layers, depths=layered, recipe=recipe).plans()
+
+    def planned(layers: AxisMap) -> tuple[TensorPlan, ...]:
+        return TensorPlans(sources=sources, growths=growths, layers=layers, depths=layered, recipe=recipe).plans()
+
+    tensors = averaged(family, layers, planned)
     state_dtype(config, sources, recipe.dtype)
     members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     stated = [note for source in sources for note in source.notes] + stated
@@ -145,6 +151,8 @@ def _widths(
                 architecture=architecture,
                 share=share,
                 head_scale=_head_scale(family, source.config, architecture, maps["hidden"]),
+                embedding_scale=_embedding_scale(family, source.config, maps["hidden"]),
+                depths=layer_counts(family, source.config, size["layer"]),
                 sum_of_copies=routed.all_copies,
             )
         )
@@ -171,6 +179,11 @@ def _head_scale(family: Family, config: Mapping[str, Any], architecture: str, hi
     return sqrt(hidden.new / hidden.old) if scaled else 1.0
 
 
+def _embedding_scale(family: Family, config: Mapping[str, Any], hidden: AxisMap) -> float:
+    """What embeddings are multiplied by so that the model's own sqrt(hidden) comes out as before, where it has one."""
+    return sqrt(hidden.old / hidden.new) if hidden.old != hidden.new and family.scales_embedding(config) else 1.0
+
+
 def _request(family: Family, sizes: Sequence[Sizes], recipe: Recipe) -> Mapping[str, int | None]:
     """The sizes to widen each source to."""
     if recipe.mode and not any(recipe.sizes.values()):
@@ -195,8 +208,7 @@ def _check_recipe(recipe: Recipe, sources: int) -> None:
     for option, value, known in (("method", recipe.method, METHODS), ("mapping", recipe.mapping, MAPPINGS)):
         if value not in known:
             raise RequestError(f"--{option} {value!r} is not one of {', '.join(known)}")
-    if not 0 <= recipe.noise < 1:
-        raise RequestError(f"--noise {recipe.noise} should be from 0 (equal parts) to below 1 (all in one copy)")
+    noise_of(recipe.noise)
     if recipe.dtype is not None and recipe.dtype not in FLOATS:
         raise RequestError(f"--dtype should be one of {', '.join(str(d).removeprefix('torch.') for d in FLOATS)}")
     if recipe.mode is None:
@@ -221,10 +233,14 @@ def _check_recipe(recipe: Recipe, sources: int) -> None:
 
 
 def _split_notes(recipe: Recipe, tensors: Sequence[TensorPlan]) -> list[str]:
-    splits = sum(any(part.rule.splits or part.rule.among for part in tensor.parts) for tensor in tensors)
+    split = [{part.rule.noise for part in tensor.parts if part.rule.splits or part.rule.among} for tensor in tensors]
+    splits = sum(map(bool, split))
     if splits:
+        sizes = sorted(set().union(*split))
+        by = " to ".join(f"{size:.3g}" for size in dict.fromkeys((sizes[0], sizes[-1])))
+        width = ", by the width" if recipe.noise == BY_WIDTH else ""
         return [
-            f"read copies are split unevenly by {recipe.noise:g} in {splits} tensors, so that they part in training;"
+            f"read copies are split unevenly by {by}{width} in {splits} tensors, so that they part in training;"
             " their sums are unchanged"
         ]
     if recipe.mode == "side-by-side":

@@ -18,6 +18,7 @@ from growkit.checkpoint.small_files import read_json
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.families.stacked import live_name
+from growkit.growth.depth.matching import turned
 from growkit.growth.dual_rules import dual_rule, rate_multipliers
 from growkit.growth.muon_rules import ADAMW, BY_INDEX, MOMENTUM, MUON, is_muons, muon_rate, rates_by_index
 from growkit.growth.plan import Member, Part, Plan, TensorPlan
@@ -164,6 +165,10 @@ def _moment(part: Part, known: str, kind: str, inserted: bool, plan: Plan, store
     rule = dual_rule(part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
     if plan.recipe.mode != "side-by-side":  # there, dual_rule knows; elsewhere sources take turns
         rule = member.growth.once(("present", rule, part.rule), lambda: _where_present(rule, part.rule))
+    if part.pair is not None and part.pair.turn is not None:
+        rule = turned(rule, part.pair.turn)
+    if part.rule.share != rule.share:
+        rule = replace(rule, share=part.rule.share)
     return Part(part.source, name, rule.silent if inserted and MOMENTS[kind] == 1 else rule)
 
 
@@ -188,10 +193,11 @@ def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = (), muon: b
     rates: dict[str, dict[str, Any]] = {}
     for tensor in plan.tensors:
         part = tensor.parts[0]
-        factors = []
-        for each in tensor.parts if _meet(tensor.parts) else tensor.parts[:1]:
+        factors, meet = [], _meet(tensor.parts)
+        for each in tensor.parts if meet else tensor.parts[:1]:
             member = plan.members[each.source]
-            factors.append(rate_multipliers(each.name, member.shapes[each.name], member.growth))
+            own = rate_multipliers(each.name, member.shapes[each.name], member.growth)
+            factors.append([factor * each.rule.share for factor in own] if meet else own)
         weight, gradient = (sum(kind) for kind in zip(*factors))  # one, or what sources that meet give together
         multipliers: dict[str, Any] = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
         rated = before[part.source] if before else {}

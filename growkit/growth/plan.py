@@ -52,12 +52,26 @@ class AxisPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Two layers that are averaged. turn: of a tensor of the upper one, the order that puts what it holds where the
+    lower one has it; None while it is not known."""
+
+    lower: int
+    upper: int
+    turn: Rule | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule."""
+    """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule.
+
+    pair: the layers that are averaged, where this is of the upper one; `rule` follows its order once that is known.
+    """
 
     source: int
     name: str
     rule: Rule
+    pair: Neighbours | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +158,7 @@ class Plan:
         whole = max((_working_bytes(tensor) for tensor in self.tensors), default=0)
         cast = self.recipe.dtype is not None
         blocks = max((_block_bytes(tensor, cast) for tensor in self.tensors), default=0)
-        return process_bytes() + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole
+        return process_bytes() + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole + _matching_bytes(self)
 
     def parameters(self) -> tuple[int, int]:
         """Numbers of weights before and after (buffers that transformers recomputes not counted)."""
@@ -240,6 +254,14 @@ def _block_bytes(tensor: TensorPlan, cast: bool) -> int:
     elements = min(BLOCK_ELEMENTS, prod(tensor.shape))
     kept = not cast and len(tensor.parts) == 1 and tensor.draw is None and tensor.parts[0].rule.is_copy
     return elements * (KEPT_BYTES if kept else GROWN_BYTES)
+
+
+def _matching_bytes(plan: Plan) -> int:
+    """Bytes that matching two averaged layers needs: a number for each pair of units, and a matrix of either layer."""
+    averaged = [part for tensor in plan.tensors for part in tensor.parts if part.pair is not None]
+    units = max((max(m.growth.maps[axis].old for axis in ("ffn", "head")) for m in plan.members), default=0)
+    widest = max((prod(plan.members[part.source].shapes[part.name]) for part in averaged), default=0)
+    return 4 * (3 * units**2 + 4 * widest) if averaged else 0
 
 
 def _working_bytes(tensor: TensorPlan) -> int:

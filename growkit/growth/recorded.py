@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from growkit.checkpoint.fields import FieldKind, Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
+from growkit.checkpoint.fields import AnyOf, FieldKind, Fields, ListOf, MapOf, Null, Number, OneOf, Text, Whole, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.errors import CheckpointError, RequestError
@@ -20,6 +20,7 @@ from growkit.growth.request import Depth, Recipe
 from growkit.growth.sources import headers_of
 from growkit.growth.spelling import DTYPES, dtype_of
 from growkit.growth.width.sizes import OPTIONS
+from growkit.growth.width.uneven import BY_WIDTH
 from growkit.limits import AXIS, EXPERTS, LAYERS, SEEDS
 
 GROWTHS = ("widen", "stack", "grow")  # of one source, layer by layer
@@ -27,14 +28,14 @@ SHOWN = 12  # digits of a hash in a sentence
 _LAYER, _ELSEWHERE = Null(Whole(0, LAYERS)), ("mode", "experts", "like")  # of fuse and upcycle, and settled before
 _DEPTH: dict[str, FieldKind] = {
     "layers": _LAYER, "method": Text(), "overlap": _LAYER, "after": ListOf(Whole(1, LAYERS), most=LAYERS),
-    "every": _LAYER, "block": _LAYER, "slices": Null(Text()),
+    "every": _LAYER, "where": Null(Text()), "block": _LAYER, "slices": Null(Text()),
 }  # fmt: skip
 _KINDS: dict[str, FieldKind] = {
     "sizes": Fields(dict.fromkeys((*OPTIONS, "expert"), Whole(1, AXIS))),
     "method": Text(),
     "keep": Number(0, 1),
     "mapping": Text(),
-    "noise": Number(0, 1),
+    "noise": AnyOf((Number(0, 1), OneOf((BY_WIDTH,)))),
     "seed": Whole(*SEEDS),
     "dtype": Null(OneOf([*DTYPES])),
     "depth": Fields({field.name: _DEPTH[field.name] for field in fields(Depth) if field.name != "option"}),

@@ -9,6 +9,7 @@ import torch
 
 from growkit.errors import RequestError
 from growkit.growth.spelling import dtype_of, layer_numbers
+from growkit.growth.width.uneven import Noise, noise_of
 
 SHRINK_PERTURB = "shrink-perturb"  # a width method
 
@@ -20,8 +21,9 @@ class Depth:
     layers: int | None = None  # their number; None where the rest says it
     method: str = "stack"  # which layer each new one copies, a row of growkit.growth.depth.layers.METHODS
     overlap: int | None = None  # solar: layers left out of each run
-    after: tuple[int, ...] = ()  # identity: the layers, from 1, that a new one follows
-    every: int | None = None  # identity: a new layer after every such one
+    after: tuple[int, ...] = ()  # identity, interleave, average: the layers, from 1, that a new one follows
+    every: int | None = None  # identity, interleave: a new layer after every such one
+    where: str | None = None  # identity, interleave, average: "spread", "middle" or "top"; None: as each method does
     block: int | None = None  # top, middle: how many layers are repeated
     slices: str | None = None  # the layers one by one, such as "1-8,5-12"
     option: str = "--method"  # what people call the method: grow has another --method
@@ -54,7 +56,7 @@ class Recipe:
     method: str = "fpi"  # "fpi", "aki" or "shrink-perturb"
     keep: float = 0.8  # shrink-perturb: what lifted weights are multiplied by
     mapping: str = "cyclic"  # "cyclic" or "random"
-    noise: float = 0.5  # relative size of the split between read copies
+    noise: Noise = 0.5  # relative size of the split between read copies, or "auto": by the width
     seed: int = 0  # for everything that is drawn at random
     dtype: torch.dtype | None = None  # of what is written; None: as it was
     depth: Depth | None = None  # None: as deep as it was
@@ -115,7 +117,7 @@ def recipe(
     ffn: int | None = None,
     method: str = Recipe.method,
     mapping: str = Recipe.mapping,
-    noise: float | None = None,
+    noise: Noise | None = None,
     keep: float | None = None,
     seed: int = Recipe.seed,
     dtype: str | None = None,
@@ -145,7 +147,7 @@ def recipe(
         },
         method=method,
         mapping=mapping,
-        noise=default if noise is None else noise,
+        noise=default if noise is None else noise_of(noise),
         keep=Recipe.keep if keep is None else keep,
         seed=seed,
         dtype=dtype_of(dtype),
@@ -164,6 +166,7 @@ def stack_recipe(
     overlap: int | None = None,
     after: str | Sequence[int] | None = None,
     every: int | None = None,
+    where: str | None = None,
     block: int | None = None,
     slices: str | None = None,
     seed: int = Recipe.seed,
@@ -173,8 +176,8 @@ def stack_recipe(
     RequestError.
     """
     depth = Depth(
-        layers=layers, method=method, overlap=overlap, after=layer_numbers(after), every=every, block=block,
-        slices=slices,
+        layers=layers, method=method, overlap=overlap, after=layer_numbers(after), every=every, where=where,
+        block=block, slices=slices,
     )  # fmt: skip
     return recipe(seed=seed, dtype=dtype, depth=depth)
 
@@ -191,11 +194,12 @@ def grow_recipe(
     overlap: int | None = None,
     after: str | Sequence[int] | None = None,
     every: int | None = None,
+    where: str | None = None,
     block: int | None = None,
     slices: str | None = None,
     method: str = Recipe.method,
     mapping: str = Recipe.mapping,
-    noise: float | None = None,
+    noise: Noise | None = None,
     keep: float | None = None,
     seed: int = Recipe.seed,
     dtype: str | None = None,
@@ -208,8 +212,8 @@ def grow_recipe(
     in `stack_recipe`. like: a model whose sizes are meant, its number of layers among them. Raises RequestError.
     """
     placing = Depth(
-        layers=layers, method=depth, overlap=overlap, after=layer_numbers(after), every=every, block=block,
-        slices=slices, option="--depth",
+        layers=layers, method=depth, overlap=overlap, after=layer_numbers(after), every=every, where=where,
+        block=block, slices=slices, option="--depth",
     )  # fmt: skip
     deepens = like is not None or placing != Depth(method=depth, option="--depth")
     if not deepens and depth != Depth.method:

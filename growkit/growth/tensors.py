@@ -19,6 +19,7 @@ from growkit.growth.request import SHRINK_PERTURB, Recipe
 from growkit.growth.rules import Growth, check_shape, grown_shape, is_embedding, tensor_rule
 from growkit.growth.source_headers import Headers
 from growkit.growth.width.more_experts import experts_map
+from growkit.growth.width.uneven import unevenness
 from growkit.maps.axis import AxisMap
 from growkit.maps.notation import GAIN, SHIFT, UNSIZED, WRITE
 from growkit.operators.draws import Redraw
@@ -88,7 +89,7 @@ class TensorPlans:
     def _among(self, name: str, origin: str) -> tuple[int, int] | None:
         """(place among an expert's copies, their number) of what is split between them; None for all else."""
         growth = self._growth(0, origin)
-        split = growth.sum_of_copies and growth.noise > 0 and self.family.of_each_expert(origin)
+        split = growth.sum_of_copies and growth.noise != 0 and self.family.of_each_expert(origin)
         if not split or not self._writes_stream(origin):
             return None
         copies = self._places(origin)
@@ -206,8 +207,10 @@ class TensorPlans:
             givers = [(source, name)] + ([(source, donor)] if donor != name else [])
             rules = self._turns(self._rule(source, name, like), len(givers))
         if among is not None:
+            noise = unevenness(self.recipe.noise, among[1])
             rules = [
-                self.growths[source].once(("among", rule, among), partial(replace, rule, among=among)) for rule in rules
+                self.growths[source].once(("among", rule, among), partial(replace, rule, among=among, noise=noise))
+                for rule in rules
             ]
         return tuple(
             Part(number, stored, rule.silent if silent else rule) for (number, stored), rule in zip(givers, rules)

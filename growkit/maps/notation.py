@@ -37,7 +37,8 @@ BASE = {
     "query_dim": "head_dim",
     "key_dim": "head_dim",
     "value_dim": "head_dim",
-    "normed": "hidden",  # the stream where a norm writes it before the first layer, and norms stand before blocks
+    # the stream where a norm or an activation writes it before the first layer, and norms stand before blocks
+    "normed": "hidden",
     "pooled": "hidden",  # the pooler's output: same size as hidden, but not the residual stream
     "head_hidden": "hidden",  # what the masked-LM head's own layer writes
     "head_embedding": "embedding",  # the same where a tied head is as wide as the embeddings
@@ -103,11 +104,16 @@ def parse(pattern: str) -> tuple[Dimension, ...]:
     return tuple(dimensions)
 
 
+def is_any(dimensions: tuple[Dimension, ...]) -> bool:
+    """Whether a tensor is carried along as it is, whatever dimensions it has."""
+    return bool(dimensions) and dimensions[0].axes == (ANY,)
+
+
 def spread(dimensions: tuple[Dimension, ...], rank: int) -> tuple[Dimension, ...]:
     """The dimensions of a tensor that has so many: one of any stands for all."""
-    if dimensions[0].axes != (ANY,):
+    if not is_any(dimensions):
         return dimensions
-    return (*dimensions, *(replace(dimensions[0], role=READ) for _ in range(rank - 1)))
+    return (dimensions[0], *(replace(dimensions[0], role=READ) for _ in range(rank - 1)))[:rank]
 
 
 def base(axis: str) -> str:

@@ -98,6 +98,7 @@ class Rule:
     each: int = 0
     # (place, number): what this tensor is split into with others that are added to it, as copies of an expert are
     among: tuple[int, int] | None = None
+    share: float = 1.0  # what of a sum of several parts this is
 
     @property
     def block_rows(self) -> int:

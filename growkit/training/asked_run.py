@@ -41,8 +41,11 @@ def asked_run(command: Command, words: Mapping[str, Any]) -> Finished:
     """
     resume = asked_resume(words["resume"])
     settings = settings_of(command, SimpleNamespace(**words))
+    forecast = words.get("forecast")
     if words["dry_run"]:
-        return Finished(folder=None, step=0, loss=None, outlook=outlook(settings, resume))
+        return Finished(folder=None, step=0, loss=None, outlook=outlook(settings, resume, forecast))
+    if forecast is not None:
+        raise RequestError("--forecast is for --dry-run, which says what a run will be; leave it out to train")
     words["announce"](settings)
     return run(settings, resume, words["watch"])
 
@@ -62,7 +65,8 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
     word = getattr(s, "train", ALL)
     window = asked.window_of(origin, s.seq_len)
     placing = asked.Staging(
-        schedule=s.schedule, sub_layers=s.sub_layers, sub_steps=s.sub_steps, to_layers=s.to_layers, stages=s.stages
+        schedule=s.schedule, sub_layers=s.sub_layers, sub_steps=s.sub_steps, to_layers=s.to_layers, jump_at=s.jump_at,
+        stages=s.stages,
     )  # fmt: skip
     duration = asked.Duration(s.steps, s.tokens, s.epochs)
     if command.epochs and s.stages is None and not duration.options:
@@ -76,6 +80,7 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
         "lr": usual_rate(word, origin.family) if s.lr is None else s.lr,
         "checkpoint": str(s.checkpoint),
         "data": str(s.data),
+        "decay": asked.chosen_decay(s.schedule, s.decay),
         "mix": asked_mix(getattr(s, "mix", None)),
         "out": str(s.out),
         "steps": total,

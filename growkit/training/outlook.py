@@ -1,13 +1,15 @@
 """What a run will be, before it is: stages, operations, memory, disk. Knows sizes; reads headers, computes nothing."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from growkit.models.live_layers import layers_of
 from growkit.models.stock import stock_class, with_own_kernels
+from growkit.reports.foreseen import Foreseen, foreseen
 from growkit.training.flops import step_flops
 from growkit.training.learning.learners import learning_layers
 from growkit.training.machine import BYTES
@@ -40,6 +42,7 @@ class Outlook:
     precision: str  # what products are computed in
     processes: int  # that share it
     rows: dict[str, int] | None = None  # of conversations: what became of them in rows, as RowCounts says
+    foreseen: Foreseen | None = None  # what a forecast says of its end
     notes: tuple[str, ...] = ()  # what was settled that nobody asked for, and why
 
     def to_json(self) -> dict[str, Any]:
@@ -47,9 +50,15 @@ class Outlook:
         return asdict(self)
 
 
-def outlook(settings: Settings, resume: bool = False) -> Outlook:
-    """What a run of these settings will be. Raises what the run itself would before it begins."""
-    return outlook_of(prepare(settings, resume))
+def outlook(settings: Settings, resume: bool = False, forecast: str | Path | None = None) -> Outlook:
+    """What a run of these settings will be. forecast: a folder of growkit forecast, which says what it ends with.
+    Raises what the run itself would before it begins, and what foreseen does."""
+    ready = prepare(settings, resume)
+    ahead = outlook_of(ready)
+    if forecast is None:
+        return ahead
+    source = ready.source
+    return replace(ahead, foreseen=foreseen(forecast, source.folder, source.name, source.config or {}, ahead.tokens))
 
 
 def outlook_of(ready: ReadyRun) -> Outlook:
