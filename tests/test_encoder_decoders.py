@@ -1,5 +1,7 @@
 """Encoder-decoders: each stack has layers of its own, grown in width as the plan says."""
 
+import json
+
 import pytest
 import tiny
 import torch
@@ -72,6 +74,33 @@ def test_an_encoder_alone_grows():
         ids = tiny.tokens()
         ours, theirs = (m(input_ids=ids).last_hidden_state for m in (model, wide))
         assert exactness == "exact" and tiny.relative(ours, theirs) <= ALGEBRA
+
+
+def test_a_tied_head_behind_the_norm_of_the_last_layer(tmp_path):
+    """Which carries what such a head cannot, and no other does; names that a config has for one size stay one."""
+    model = tiny.make("bart", decoder_layers=2, scale_embedding=True)
+    model.save_pretrained(tmp_path / "src")
+    stated = json.loads((tmp_path / "src/config.json").read_text())
+    (tmp_path / "src/config.json").write_text(json.dumps(stated | {"num_hidden_layers": 3, "hidden_size": 24}))
+    result = growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48, verify=True)
+    assert result.report.ok and result.report.relative < 1e-5
+    loaded = transformers.BartForConditionalGeneration.from_pretrained(tmp_path / "out", dtype=torch.float64)
+    gains = [[layer.final_layer_norm.weight[:24] for layer in one.model.decoder.layers] for one in (model, loaded)]
+    assert loaded.config.hidden_size == 48 and torch.equal(gains[0][0], gains[1][0])
+    assert torch.allclose(gains[0][1] / 2**0.5, gains[1][1], rtol=1e-12)
+    (tmp_path / "src/config.json").write_text(json.dumps(stated | {"hidden_size": 32}))
+    with pytest.raises(CheckpointError, match="d_model as 24 but 'hidden_size' as 32"):
+        growkit.widen(tmp_path / "src", tmp_path / "other", hidden=48)
+
+
+def test_an_encoder_of_sounds(tmp_path):
+    tiny.make("whisper", dtype=torch.float32).save_pretrained(tmp_path / "src")
+    for hidden, exactness in ((48, "exact"), (36, "near")):
+        result = growkit.grow(tmp_path / "src", tmp_path / str(hidden), hidden=hidden, heads=4, verify=True)
+        assert result.report.ok and (result.report.compared, result.report.exactness) == ("logits", exactness)
+    tiny.make("whisper", num_mel_bins=6, dtype=torch.float32).save_pretrained(tmp_path / "other")
+    with pytest.raises(CheckpointError, match="does not hear sounds as the source does"):
+        growkit.verify(tmp_path / "src", tmp_path / "other")
 
 
 def test_layers_are_counted_in_each_stack():

@@ -124,7 +124,8 @@ def _wrong_role(module: Any, part: str, roles: tuple[str, ...]) -> tuple[str, st
     kind = type(module).__name__
     if part not in ("weight", "bias"):
         return None
-    known = next((name for name in _ROLES if name == kind or (name == "Norm" and "Norm" in kind)), None)
+    norm = "Norm" in kind and not any(module.children())  # a norm is made of no modules
+    known = next((name for name in _ROLES if name == kind or (name == "Norm" and norm)), None)
     if known is None:
         return None
     weight, bias = _ROLES[known]

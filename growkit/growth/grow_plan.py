@@ -9,6 +9,7 @@ from typing import Any
 
 from growkit.errors import RequestError
 from growkit.families import Family
+from growkit.families.lacking import layer_counts
 from growkit.families.stock_config import stock_value
 from growkit.growth.depth.averages import averaged
 from growkit.growth.depth.by_layer import deepen_config
@@ -33,13 +34,12 @@ from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.more_experts import MoreExperts
 from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.side_by_side import MODES, added_sizes, side_by_side_lines, side_by_side_maps
+from growkit.growth.width.sized_config import odd_width_notes, target_config
 from growkit.growth.width.sizes import (
     FOLLOWERS,
     OPTIONS,
     Sizes,
-    odd_width_notes,
     read_sizes,
-    target_config,
     target_sizes,
 )
 from growkit.growth.width.uneven import BY_WIDTH, noise_of
@@ -151,6 +151,8 @@ def _widths(
                 architecture=architecture,
                 share=share,
                 head_scale=_head_scale(family, source.config, architecture, maps["hidden"]),
+                embedding_scale=_embedding_scale(family, source.config, maps["hidden"]),
+                depths=layer_counts(family, source.config, size["layer"]),
                 sum_of_copies=routed.all_copies,
             )
         )
@@ -175,6 +177,11 @@ def _head_scale(family: Family, config: Mapping[str, Any], architecture: str, hi
     asked = family.head_scaled and family.has_language_head(architecture) and hidden.old != hidden.new
     scaled = bool(asked) and bool(stock_value(family.model_type, config, family.head_scaled))
     return sqrt(hidden.new / hidden.old) if scaled else 1.0
+
+
+def _embedding_scale(family: Family, config: Mapping[str, Any], hidden: AxisMap) -> float:
+    """What embeddings are multiplied by so that the model's own sqrt(hidden) comes out as before, where it has one."""
+    return sqrt(hidden.old / hidden.new) if hidden.old != hidden.new and family.scales_embedding(config) else 1.0
 
 
 def _request(family: Family, sizes: Sequence[Sizes], recipe: Recipe) -> Mapping[str, int | None]:

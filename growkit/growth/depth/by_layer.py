@@ -7,11 +7,11 @@ from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
-from growkit.families.stock_config import stated_as, stock_value
+from growkit.families.stock_config import stated_under, stock_value
 from growkit.growth.depth.layers import place
 from growkit.maps.axis import AxisMap
 
-ENTRIES = ("layer_types", "no_rope_layers", "attention_layers")  # one entry per layer
+ENTRIES = ("layer_types", "no_rope_layers", "attention_layers", "mlp_layer_types")  # one entry per layer
 NUMBERS = ("mlp_only_layers",)  # the numbers of some layers
 TYPES = "layer_types"
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -46,7 +46,7 @@ def deepen_config(
     for source, count in zip(sources, old):
         _check(family, source, count)
     for key in family.keys("layer"):
-        config[stated_as(family.model_type, config, key)] = layers.new
+        config |= dict.fromkeys(stated_under(family.model_type, config, key, family.size_keys), layers.new)
     places = [place(number, old) for number in layers.index]
     _carry_stages(config, old[0])
     notes: list[str] = []
