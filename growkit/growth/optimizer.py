@@ -100,7 +100,7 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
                     _check_lacking(tensor.parts, known, kind, plan, stored)
                     continue
                 if kind == "step":
-                    step = Part(origin.source, f"{known}.{kind}", kept)
+                    step = Part(source=origin.source, name=f"{known}.{kind}", rule=kept)
                     tensor_plans.append(
                         TensorPlan(name=f"{name}.{kind}", shape=entry.shape, dtype=entry.dtype, parts=(step,))
                     )
@@ -169,7 +169,7 @@ def _moment(part: Part, known: str, kind: str, inserted: bool, plan: Plan, store
         rule = turned(rule, part.pair.turn)
     if part.rule.share != rule.share:
         rule = replace(rule, share=part.rule.share)
-    return Part(part.source, name, rule.silent if inserted and MOMENTS[kind] == 1 else rule)
+    return Part(source=part.source, name=name, rule=rule.silent if inserted and MOMENTS[kind] == 1 else rule)
 
 
 def _where_present(moment: Rule, weight: Rule) -> Rule:

@@ -60,7 +60,7 @@ class Neighbours:
     turn: Rule | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule.
 

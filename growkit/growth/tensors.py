@@ -232,7 +232,12 @@ class TensorPlans:
                 for rule in rules
             ]
         return tuple(
-            Part(number, stored, rule.silent if silent else rule, like="" if like == stored else like)
+            Part(
+                source=number,
+                name=stored,
+                rule=rule.silent if silent else rule,
+                like="" if like == stored else like,
+            )
             for (number, stored), rule in zip(givers, rules)
         )
 
