@@ -93,6 +93,16 @@ def test_a_tied_head_behind_the_norm_of_the_last_layer(tmp_path):
         growkit.widen(tmp_path / "src", tmp_path / "other", hidden=48)
 
 
+def test_an_encoder_of_sounds(tmp_path):
+    tiny.make("whisper", dtype=torch.float32).save_pretrained(tmp_path / "src")
+    for hidden, exactness in ((48, "exact"), (36, "near")):
+        result = growkit.grow(tmp_path / "src", tmp_path / str(hidden), hidden=hidden, heads=4, verify=True)
+        assert result.report.ok and (result.report.compared, result.report.exactness) == ("logits", exactness)
+    tiny.make("whisper", num_mel_bins=6, dtype=torch.float32).save_pretrained(tmp_path / "other")
+    with pytest.raises(CheckpointError, match="does not hear sounds as the source does"):
+        growkit.verify(tmp_path / "src", tmp_path / "other")
+
+
 def test_layers_are_counted_in_each_stack():
     model = tiny.make("t5")
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("decoder.block.2.")}

@@ -12,7 +12,7 @@ from growkit.families.schema import Family
 _TABLES = (
     "bert", "gpt", "llama", "fused", "gptj", "glm", "moe", "granitemoe", "gpt_oss", "deepseek", "moe_kin", "roberta",
     "electra", "ernie", "bert_kin", "mpnet", "eurobert", "albert", "deberta", "nomic_bert", "llama_kin", "layer_normed",
-    "olmo", "gemma3", "exaone4", "cohere", "gpt_neo", "modernbert", "t5", "bart", "vit", "vit_kin", "clip",
+    "olmo", "gemma3", "exaone4", "cohere", "gpt_neo", "modernbert", "t5", "bart", "whisper", "vit", "vit_kin", "clip",
     "siglip",
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {

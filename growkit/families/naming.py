@@ -16,7 +16,11 @@ from growkit.maps.notation import Dimension, parse
 
 _NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
 SEQUENCES = ("ForConditionalGeneration",)  # classes whose decoder reads what an encoder made of another text
-ENCODERS = ("EncoderModel", "ForTokenClassification")  # of such families, classes that have the encoder alone
+ENCODERS = (
+    "EncoderModel",
+    "ForTokenClassification",
+    "ForAudioClassification",
+)  # of such families, classes that have the encoder alone
 _FIRST_WORDS = {"gamma": "weight", "beta": "bias"}  # BERT's first files, of norms
 
 

@@ -104,6 +104,8 @@ class Family(TensorNames):
     small: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
 
+    # config keys of how many numbers a frame of sound has, and how many pairs of frames its encoder reads; else texts
+    frames: tuple[str, ...] = ()
     pools: str = "pooled"  # the axis of what its base model pools: what a layer of its own writes, or hidden
     pinned: tuple[str, ...] = ()  # config keys that keep their value though the class would take it from hidden
     # config key of how many times hidden the feed-forward width is, where no key states that width; and the key that is

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from growkit.families import Family, vocabulary_size
-from growkit.models.images import random_images
+from growkit.models.images import inputs_of, random_images
 
 TOKENS, PADDING = 11, 2  # of a sequence, the last of which are padding where a model looks both ways
 
@@ -35,12 +35,11 @@ def _texts(model: Any, family: Family) -> dict[str, torch.Tensor]:
     mask = torch.ones_like(ids)
     if not family.causal:
         mask[:, -PADDING:] = 0
-    inputs = {"input_ids": ids, "attention_mask": mask}
+    if family.stacks:
+        ids[:, -PADDING - 1] = model.config.eos_token_id  # where its classifiers look
+    inputs = inputs_of(model, ids, mask)
     if not family.causal and getattr(model.config, "type_vocab_size", 0) == 2:
         inputs["token_type_ids"] = ids % 2
-    if getattr(model.config, "is_encoder_decoder", False):
-        ids[:, -PADDING - 1] = model.config.eos_token_id  # where its classifiers look
-        inputs["decoder_input_ids"] = ids.flip(1)
     if type(model).__name__.endswith("MultipleChoice"):
         inputs = {name: value[:, None] for name, value in inputs.items()}
     return inputs
@@ -59,7 +58,7 @@ def stepwise(model: Any, family: Family) -> torch.Tensor:
     ids, told = inputs.pop(word), {}
     with torch.no_grad():
         if family.stacks:
-            told = {"encoder_outputs": model.get_encoder()(**inputs), "attention_mask": inputs["attention_mask"]}
+            told = {"encoder_outputs": model.get_encoder()(**inputs), "attention_mask": inputs.get("attention_mask")}
         for place in range(TOKENS):
             output = model(**told, **{word: ids[:, place : place + 1]}, past_key_values=cache, use_cache=True)
             cache = output.past_key_values

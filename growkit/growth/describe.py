@@ -29,9 +29,11 @@ def describe(plan: Plan, sources: Sequence[Checkpoint], hashes: Sequence[Mapping
         exactness=plan.exactness,
         axes=[axis.to_json() for axis in plan.axes],
         maps_digest=maps_digest(plan),
-        maps={axis: map_to_json(m) for axis, m in first.items()},
+        # maps that learned are no runs of copies
+        maps={axis: map_to_json(m) for axis, m in first.items()} if plan.learned is None else {},
         sources=source_entries(sources, hashes),
         inserted=_inserted(plan, sources),
+        learned=plan.learned,
     )
 
 

@@ -245,7 +245,7 @@ def _split_notes(recipe: Recipe, tensors: Sequence[TensorPlan]) -> list[str]:
         ]
     if recipe.mode == "side-by-side":
         return ["the blocks between members start at zero and learn: nothing keeps the members apart in training"]
-    if recipe.method == "fpi" and recipe.noise == 0 and recipe.mode is None and recipe.widens:
+    if recipe.method == "fpi" and recipe.noise == 0 and recipe.mode is None and recipe.widens and recipe.learn is None:
         return ["copies are equal and receive equal gradients: under deterministic training they stay equal for ever"]
     return []
 

@@ -119,6 +119,7 @@ class Plan:
     tensors: tuple[TensorPlan, ...]
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
+    learned: Mapping[str, Any] | None = None  # what learning its maps came to
 
     @property
     def source(self) -> str:
@@ -157,7 +158,7 @@ class Plan:
         whole = max((_working_bytes(tensor) for tensor in self.tensors), default=0)
         cast = self.recipe.dtype is not None
         blocks = max((_block_bytes(tensor, cast) for tensor in self.tensors), default=0)
-        return process_bytes() + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole + _matching_bytes(self)
+        return process_bytes() + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole + _whole_bytes(self)
 
     def parameters(self) -> tuple[int, int]:
         """Numbers of weights before and after (buffers that transformers recomputes not counted)."""
@@ -255,8 +256,14 @@ def _block_bytes(tensor: TensorPlan, cast: bool) -> int:
     return elements * (KEPT_BYTES if kept else GROWN_BYTES)
 
 
-def _matching_bytes(plan: Plan) -> int:
-    """Bytes that matching two averaged layers needs: a number for each pair of units, and a matrix of either layer."""
+def _whole_bytes(plan: Plan) -> int:
+    """Bytes of what is held beside that: to match two averaged layers a number for each pair of units, and a matrix of
+    either; for maps that learn the source, the result twice with its gradient, and the maps with theirs and two
+    moments."""
+    if plan.recipe.learn is not None:
+        before, after = plan.parameters()
+        each = [(m.new * m.old, 4 if axis == "hidden" else 2 * plan.layers.old) for axis, m in plan.growth.maps.items()]
+        return 4 * (before + 3 * after + 4 * sum(size * count for size, count in each))
     averaged = [part for tensor in plan.tensors for part in tensor.parts if part.pair is not None]
     units = max((max(m.growth.maps[axis].old for axis in ("ffn", "head")) for m in plan.members), default=0)
     widest = max((prod(plan.members[part.source].shapes[part.name]) for part in averaged), default=0)

@@ -19,7 +19,7 @@ from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
-from growkit.models.images import random_images
+from growkit.models.images import inputs_of, random_images
 from growkit.models.stock import computing, experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
 
@@ -213,11 +213,10 @@ def objective(config: dict[str, Any], label: str) -> bool:
 
 def _outputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """What a model puts out for one sequence (length,), or one image, by name: numbers alone, (1, ...) each."""
-    inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
-    if getattr(model.config, "is_encoder_decoder", False):
-        inputs["decoder_input_ids"] = ids[None].flip(1)
     if ids.is_floating_point():
         inputs = {"pixel_values": ids[None].to(model.dtype)}
+    else:
+        inputs = inputs_of(model, ids[None], torch.ones_like(ids[None]))
     with torch.no_grad(), computing(type(model).__name__):
         output = model(**inputs)
     return {

@@ -140,8 +140,8 @@ def _hidden(family: Family, old: int, new: int, recipe: Recipe, names: Iterable[
         return filler, NEAR, why
     if begins_normed:
         why = (
-            "a norm over the embeddings writes the stream, whose mean differs from token to token and no weight can write it"
-            f" into new places; exact widths are multiples of {old}"
+            "a norm or an activation behind the embeddings writes the stream, whose mean differs from token to token and no"
+            f" weight can write it into new places; exact widths are multiples of {old}"
         )
         return filler, NEAR, why
     if family.head_has_norm(names):
