@@ -22,6 +22,10 @@ def grown(
     nothing."""
     from growkit.growth.carry_out import carry_out
 
+    if recipe.learn is not None:
+        from growkit.data.tokens import open_tokens
+
+        open_tokens(recipe.learn.data)  # refuses what is none before anything is planned
     result = carry_out(sources, out, recipe, replace(options, proof=verify), _refined)
     if not verify or options.dry_run:
         return result

@@ -279,7 +279,7 @@ class Family(TensorNames):
 
     def holds_experts(self, name: str) -> bool:
         """Whether a tensor is of experts, one of them or all: then a token passes only the share that it takes."""
-        first, *others = parse(self.tensors.get(self.template(name), "vocab"))
+        first, *others = parse(self.tensors.get(self.template(name)) or "vocab")
         stacked = first.axes == ("expert",) and any(other.role == WRITE for other in others)
         return stacked or self.of_each_expert(name)
 

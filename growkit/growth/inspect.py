@@ -108,7 +108,7 @@ def _part(family: Family, name: str, architecture: str) -> str:
         return "routers"
     if axes & {"shared", "shared_ffn"}:
         return "shared experts"
-    if axes & {"ffn", "dense_ffn"}:
+    if axes & {"ffn", "dense_ffn"} or (not axes & {"hidden"} and family.layer_of(name) is not None):
         return "feed-forward"
     return "embeddings" if family.stands_before(name) else "output heads"
 

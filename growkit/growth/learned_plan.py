@@ -10,6 +10,7 @@ from growkit.maps.exactness import Exactness
 def as_learned(plan: Plan) -> Plan:
     """The plan of an exact growth as one whose maps learn. Raises RequestError for what they cannot be learned of."""
     recipe, family, source = plan.recipe, plan.family, plan.source
+    assert recipe.learn is not None, "the request asks for maps that learn"
     unlike = {
         f"--method {recipe.method}": recipe.method != "fpi",
         f"--noise {recipe.noise}": recipe.noise != 0,
@@ -28,4 +29,5 @@ def as_learned(plan: Plan) -> Plan:
         )
     why = "its map is learned on the task's loss, beginning at the exact one"
     axes = tuple(replace(line, exactness=Exactness.APPROXIMATE, why=why) for line in plan.axes if line.how != "kept")
-    return replace(plan, axes=axes or plan.axes)
+    note = f"maps learn for {recipe.learn.steps:,} steps first, and that holds the model whole (peak memory)"
+    return replace(plan, axes=axes or plan.axes, notes=(*plan.notes, note))

@@ -219,8 +219,9 @@ class TensorPlans:
             others = range(1, len(self.sources))
             givers = [(0, name), *((number, self._above(number, name) if above else name) for number in others)]
             # what has no place of its own for each member, such as a row of logits, is divided by what it reads
-            first = self.growths[0].dimensions(name)[0].axes[0]
-            rules = self._turns(self._rule(0, name), len(givers), first in (*UNSIZED, "vocab"))
+            first = self.growths[0].dimensions(name)[:1]
+            columns = not first or first[0].axes[0] in (*UNSIZED, "vocab")
+            rules = self._turns(self._rule(0, name), len(givers), columns)
         else:
             donor = self._above(source, name) if self.recipe.method == "aki" else name
             givers = [(source, name)] + ([(source, donor)] if donor != name else [])

@@ -25,6 +25,7 @@ from growkit.growth.plan import Plan
 from growkit.models.devices import device_named
 from growkit.models.running import objective
 from growkit.models.stock import computing
+from growkit.models.verify import room_for
 from growkit.operators.draws import Given
 from growkit.training.blank import live_names, model_of
 from growkit.training.flops import forward_flops, step_flops
@@ -36,6 +37,7 @@ from growkit.training.run_request import usable_positions
 
 MEASURED = 4  # batches that are measured before and after
 CONTEXT = 128  # tokens of a window, where the model has as many positions
+BYTES_OF_EACH = 6  # per parameter that room_for speaks of
 BETAS = (0.9, 0.99)
 Begin = Callable[[int], Callable[[int], None]]
 
@@ -77,6 +79,8 @@ def learned(plan: Plan, source: Checkpoint) -> Plan:
 def learned_maps(plan: Plan, source: Checkpoint, learn: Learn) -> tuple[LearnedMaps, WhatWasLearned]:
     """The maps of a plan after learning, and what it came to. Raises as learned does."""
     device = device_named(learn.device)
+    if lacking := room_for(plan.peak_bytes // BYTES_OF_EACH, "learning the maps"):
+        raise RequestError(lacking)
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in source.tensors.values()) else torch.float32
     text = open_tokens(learn.data)
     batches = _batches(plan, source, learn, text)
@@ -137,7 +141,7 @@ def _weights(source: Checkpoint, plan: Plan, maps: LearnedMaps) -> Mapping[str, 
     """The source's tensors, whole and on the maps' device."""
     device = next(maps.parameters()).device
     return {
-        name: source.rows(name, np.arange(shape[0])).reshape(shape).to(device, maps.dtype)
+        name: source.rows(name, np.arange(shape[0] if shape else 1)).reshape(shape).to(device, maps.dtype)
         for name, shape in plan.members[0].shapes.items()
         if not plan.family.is_buffer(name)
     }

@@ -96,7 +96,7 @@ class LearnedMaps(torch.nn.Module):
         """M_out W M_in^T of a tensor of the source; of a gain that is stored less an offset, of all of it."""
         tensor, layer = source[name].to(self.dtype), self.family.layer_of(name)
         dimensions = self.growth.dimensions(name)
-        if dimensions[0].role == GAIN:
+        if self._is_gain(name):
             tensor = tensor + self.family.norms.gain_offset
         for place, (dimension, size) in enumerate(zip(dimensions, source[name].shape)):
             if dimension.axes[0] not in UNSIZED:
@@ -105,8 +105,10 @@ class LearnedMaps(torch.nn.Module):
         return tensor * self.growth.embedding_scale if is_embedding(name, self.growth) else tensor
 
     def _stored(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        gains = self.growth.dimensions(name)[0].role == GAIN
-        return tensor - self.family.norms.gain_offset if gains else tensor
+        return tensor - self.family.norms.gain_offset if self._is_gain(name) else tensor
+
+    def _is_gain(self, name: str) -> bool:
+        return any(dimension.role == GAIN for dimension in self.growth.dimensions(name))
 
     def _factor(self, dimension: Dimension, size: int) -> torch.Tensor:
         """What the last norm multiplies by for the head, (new,), and 1 elsewhere."""
