@@ -109,7 +109,9 @@ def dual(plan, tensors: dict, power: int) -> dict[str, tuple[torch.Tensor, torch
     for name, tensor in tensors.items():
         rule = dual_rule(name, tuple(tensor.shape), plan.growth, power)
         grown = grow_tensor(
-            TensorPlan(name=name, shape=shapes[name], dtype=tensor.dtype, parts=(Part(0, name, rule),)),
+            TensorPlan(
+                name=name, shape=shapes[name], dtype=tensor.dtype, parts=(Part(source=0, name=name, rule=rule),)
+            ),
             [StateSource(tensors)],
             0,
         )

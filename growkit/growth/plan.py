@@ -4,7 +4,7 @@ how to describe itself; ignorant of how maps are chosen and of how anything is e
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -60,17 +60,19 @@ class Neighbours:
     turn: Rule | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule.
 
     pair: the layers that are averaged, where this is of the upper one; `rule` follows its order once that is known.
+    like: the name of one that has its axes; "": itself.
     """
 
     source: int
     name: str
     rule: Rule
     pair: Neighbours | None = None
+    like: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +111,8 @@ class Member:
 class Plan:
     """Everything needed to grow checkpoints. tensors are in the order they will lie in the file.
 
-    layers: the map of layers, over those of all members one after another.
+    layers: the map of layers, over those of all members one after another; stacks: of each stack of them, by the stem
+    before its numbers, the first of which is `layers`.
     """
 
     recipe: Recipe
@@ -120,6 +123,7 @@ class Plan:
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
     learned: Mapping[str, Any] | None = None  # what learning its maps came to
+    stacks: Mapping[str, AxisMap] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
