@@ -18,7 +18,7 @@ from tiny_runs import Stopped, ask, curve, dataset, stops_at
 from growkit.data.batches import Batches, batch_of
 from growkit.families import family_named
 from growkit.growth.plan import forward_flops as planned_flops
-from growkit.growth.width.sizes import odd_width
+from growkit.growth.width.sized_config import odd_width
 from growkit.training import pretrain
 from growkit.training.flops import forward_flops, step_flops
 from growkit.training.objective import Predicted

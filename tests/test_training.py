@@ -21,6 +21,7 @@ from growkit.training.machine import BYTES, Machine, shard_size, this_machine
 from growkit.training.objective import Predicted, WholeWord, is_masked, learn, mixed, nats, total_loss
 from growkit.training.optim import adamw, load_state, moments, rate, set_rate
 from growkit.training.prefix import submodel
+from growkit.training.run_request import chosen_decay
 from growkit.training.stages import SCHEDULES, Stage, read_stages
 from growkit.training.teachers.teaching import ALPHAS, Teaching
 
@@ -315,11 +316,14 @@ TABLES = {  # (schedule, steps, layers, options): (name, steps, sub_layers, trai
         ("all", 20, None, None, None),
     ],
     ("mslt", 9, 3, "to_layers", 4): [("3 layers", 3, None, None, None), ("4 layers", 3, None, 1, 4), ("all", 3, *[None] * 3)],
+    ("late", 100, 3, "to_layers", 12): [("3 layers", 60, None, None, None), ("12 layers", 40, None, None, 12)],
 }  # fmt: skip
 
 
 def stages_of(schedule, steps, layers, **options):
-    return SCHEDULES[schedule](steps, layers, **{"sub_layers": None, "sub_steps": None, "to_layers": None, **options})
+    return SCHEDULES[schedule](
+        steps, layers, **{"sub_layers": None, "sub_steps": None, "to_layers": None, "jump_at": None, **options}
+    )
 
 
 @pytest.mark.parametrize("case", TABLES, ids=str)
@@ -344,13 +348,29 @@ def test_stages_add_up_for_every_size():
 
 def test_schedules_that_cannot_be():
     for schedule, options in {
-        "two-stage": {"sub_steps": 11}, "stackbert": {"to_layers": 3}, "mslt": {"to_layers": 2}
+        "two-stage": {"sub_steps": 11}, "stackbert": {"to_layers": 3}, "mslt": {"to_layers": 2}, "late": {"to_layers": 3}
     }.items():  # fmt: skip
         with pytest.raises(RequestError):
             stages_of(schedule, 10, 3, **options)
-    for schedule, options in (("two-stage", {"sub_layers": 4}), ("stackbert", {}), ("mslt", {})):
+    for schedule, options in (("two-stage", {"sub_layers": 4}), ("stackbert", {}), ("mslt", {}), ("late", {})):
         with pytest.raises(RequestError):
             stages_of(schedule, 10, 3, **options)
+
+
+def test_a_late_jump_is_made_at_the_full_rate(tmp_path):
+    """The rate has reached its peak before the jump, and falls only after it, wherever the jump may be."""
+    for share in (0.1, 0.6, 0.8):
+        before, after = stages_of("late", 1000, 2, to_layers=6, jump_at=share)
+        assert (before.steps, after.layers, before.steps + after.steps) == (round(1000 * share), 6, 1000)
+        assert rate(before.steps, 1000, 20, chosen_decay("late", None)) == 1.0
+        assert rate(999, 1000, 20, chosen_decay("late", None)) < 0.2
+    assert chosen_decay("plain", None) == chosen_decay("stackbert", None) == "cosine"
+    assert [chosen_decay("late", steady) for steady in ("constant", "wsd")] == ["constant", "wsd"]
+    for falling in ("cosine", "linear"):
+        with pytest.raises(RequestError, match=f"never is with --decay {falling}; use --decay wsd or constant"):
+            chosen_decay("late", falling)
+    with pytest.raises(RequestError, match="0 steps before the jump and 1 after"):
+        stages_of("late", 1, 2, to_layers=3, jump_at=0.3)
 
 
 def test_stages_from_toml(tmp_path):

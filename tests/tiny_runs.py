@@ -112,6 +112,7 @@ def settings(**asked) -> Settings:
         command="pretrain",
         train="all",
         mix=None,
+        decay="cosine",
         capacity=0.0,
         teacher_steps=0,
         balance=0.0,
@@ -123,7 +124,9 @@ def settings(**asked) -> Settings:
 
 
 def ask(world, out, schedule="plain", steps=12, model="gpt2", to_layers=6, **more) -> Settings:
-    stages = SCHEDULES[schedule](steps, 3, sub_layers=more.pop("sub_layers", 1), sub_steps=6, to_layers=to_layers)
+    stages = SCHEDULES[schedule](
+        steps, 3, sub_layers=more.pop("sub_layers", 1), sub_steps=6, to_layers=to_layers, jump_at=None
+    )
     usual = dict(seq_len=16, batch_size=4, lr=1e-3, warmup=2, eval_every=6, eval_tokens=160, save_every=3, keep=9)
     named = dict(checkpoint=str(world / model), data=str(world / "data"), out=out, steps=steps, stages=stages)
     return settings(**{**named, **usual, **more})

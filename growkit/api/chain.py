@@ -31,7 +31,7 @@ NOT_GROWING = (
     "seed", "dtype", "optimizer", "allow_nonfinite", "shard_size", "dry_run", "force", "verify", "family",
     "source_heads", "progress", "announce",
 )  # fmt: skip
-NOT_TRAINING = ("teacher", "stages", "to_layers", "dry_run", "resume", "watch", "announce")
+NOT_TRAINING = ("teacher", "stages", "to_layers", "jump_at", "dry_run", "resume", "watch", "announce")
 
 
 @public

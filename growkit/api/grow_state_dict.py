@@ -27,6 +27,7 @@ def grow_state_dict(
     overlap: w.Overlap = None,
     after: w.After = None,
     every: w.Every = None,
+    where: w.Where = None,
     block: w.Block = None,
     slices: w.Slices = None,
     method: w.WidthMethod = "fpi",
@@ -49,7 +50,7 @@ def grow_state_dict(
 
     request = grow_recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, layers=layers, depth=depth,
-        overlap=overlap, after=after, every=every, block=block, slices=slices, method=method, mapping=mapping,
+        overlap=overlap, after=after, every=every, where=where, block=block, slices=slices, method=method, mapping=mapping,
         noise=noise, keep=keep, seed=seed, dtype=dtype, experts=experts, top_k=top_k,
     )  # fmt: skip
     return grown_state(state, config, request)

@@ -73,7 +73,7 @@ Shard = Annotated[
 Compile = Annotated[bool | None, Option(help="Compile each layer; default on a GPU.", panel=MACHINE)]
 GradCheckpointing = Annotated[bool, Option(help="Recompute activations instead of keeping them.", panel=MACHINE)]
 Schedule = Annotated[
-    Literal["plain", "two-stage", "stackbert", "mslt"],
+    Literal["plain", "two-stage", "stackbert", "mslt", "late"],
     Option(help="what is trained when.", panel=STAGES, metavar="NAME"),
 ]
 SubLayers = Annotated[
@@ -96,10 +96,23 @@ SubSteps = Annotated[
 ]
 ToLayers = Annotated[
     int | None,
-    Option(help="stackbert, mslt: layers at the end.", panel=STAGES, metavar="N", within=(1, limits.LAYERS)),
+    Option(help="stackbert, mslt, late: layers at the end.", panel=STAGES, metavar="N", within=(1, limits.LAYERS)),
+]
+JumpAt = Annotated[
+    float | None,
+    Option(
+        help="late: share of the steps before its one jump; default 0.6.",
+        panel=STAGES,
+        metavar="X",
+        within=(0.01, 0.8),
+    ),
 ]
 Decay = Annotated[
     Literal["cosine", "linear", "wsd", "constant"], Option(help="how the rate falls.", panel=RATE, metavar="HOW")
+]
+StagedDecay = Annotated[
+    Literal["cosine", "linear", "wsd", "constant"] | None,
+    Option(help="how the rate falls; default cosine, with --schedule late wsd.", panel=RATE, metavar="HOW"),
 ]
 FinalLr = Annotated[float, Option(help="Share of the peak at the end.", panel=RATE, metavar="X", within=(0, 1))]
 WeightDecay = Annotated[

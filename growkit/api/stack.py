@@ -30,6 +30,7 @@ def stack(
     overlap: w.Overlap = None,
     after: w.After = None,
     every: w.Every = None,
+    where: w.Where = None,
     block: w.Block = None,
     slices: w.Slices = None,
     seed: w.Seed = 0,
@@ -57,7 +58,7 @@ def stack(
     from growkit.growth.spelling import size_in_bytes
 
     request = stack_recipe(
-        layers=layers, method=method, overlap=overlap, after=after, every=every, block=block, slices=slices, seed=seed,
+        layers=layers, method=method, overlap=overlap, after=after, every=every, where=where, block=block, slices=slices, seed=seed,
         dtype=dtype,
     )  # fmt: skip
     options = Options(

@@ -18,7 +18,7 @@ DEPTH = "How deep"
 
 PathLike = str | Path
 DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
-DepthMethod = Literal["stack", "interleave", "top", "middle", "identity", "solar"]
+DepthMethod = Literal["stack", "interleave", "top", "middle", "identity", "average", "solar"]
 
 Source = Annotated[PathLike, Argument("A folder, a .safetensors file or a hub id.", "SRC")]
 Checkpoint = Annotated[PathLike, Argument("A folder, a .safetensors file or a hub id.", "CKPT")]
@@ -59,7 +59,15 @@ TopK = Annotated[
     ),
 ]
 
-Layers = Annotated[int | None, Option(help="Number of layers.", panel=DEPTH, metavar="N", within=(1, limits.LAYERS))]
+Layers = Annotated[
+    int | None,
+    Option(
+        help="Number of layers; where a decoder has others than its encoder, of that one: both grow as many times.",
+        panel=DEPTH,
+        metavar="N",
+        within=(1, limits.LAYERS),
+    ),
+]
 DepthHow = Annotated[DepthMethod, Option(help="which layer each new one copies.", panel=DEPTH, metavar="METHOD")]
 Overlap = Annotated[
     int | None,
@@ -72,11 +80,25 @@ Overlap = Annotated[
 ]
 After = Annotated[
     str | Sequence[int] | None,
-    Option(help="identity: the layers, from 1, that a new one follows.", panel=DEPTH, metavar="I,J,..."),
+    Option(
+        help="identity, interleave, average: the layers, from 1, that a new one follows.",
+        panel=DEPTH,
+        metavar="I,J,...",
+    ),
 ]
 Every = Annotated[
     int | None,
-    Option(help="identity: a new layer after every K-th.", panel=DEPTH, metavar="K", within=(1, limits.LAYERS)),
+    Option(
+        help="identity, interleave: a new layer after every K-th.", panel=DEPTH, metavar="K", within=(1, limits.LAYERS)
+    ),
+]
+Where = Annotated[
+    Literal["spread", "middle", "top"] | None,
+    Option(
+        help="identity, interleave, average: where single new layers go; default spread evenly.",
+        panel=DEPTH,
+        metavar="PLACE",
+    ),
 ]
 Block = Annotated[
     int | None,

@@ -57,7 +57,7 @@ class StateSource:
     def rows(self, name: str, rows: np.ndarray, columns_as_rows: bool = False) -> torch.Tensor:
         """Rows of a tensor seen as (rows, rest), or of its transpose."""
         tensor = self.state[name].detach().cpu()
-        matrix = tensor.reshape(tensor.shape[0], -1)
+        matrix = tensor.reshape(tensor.shape[0] if tensor.shape else 1, -1)
         return (matrix.T if columns_as_rows else matrix)[torch.from_numpy(rows)]
 
     def stretch(self, name: str, first: int, count: int, dtype: torch.dtype) -> Stretch | None:

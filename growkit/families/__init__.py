@@ -10,9 +10,10 @@ from growkit.families.schema import Family
 
 # a file of tables each
 _TABLES = (
-    "bert", "gpt", "llama", "fused", "gptj", "glm", "moe", "granitemoe", "gpt_oss", "deepseek", "roberta",
-    "electra", "ernie", "mpnet", "eurobert", "albert", "deberta", "nomic_bert", "llama_kin", "layer_normed",
-    "olmo", "gemma3", "exaone4", "cohere", "gpt_neo", "modernbert", "t5", "vit", "clip", "siglip",
+    "bert", "gpt", "llama", "fused", "gptj", "glm", "moe", "granitemoe", "gpt_oss", "deepseek", "moe_kin", "roberta",
+    "electra", "ernie", "bert_kin", "mpnet", "eurobert", "albert", "deberta", "nomic_bert", "llama_kin", "layer_normed",
+    "olmo", "gemma3", "exaone4", "cohere", "gpt_neo", "modernbert", "t5", "bart", "whisper", "vit", "vit_kin", "clip",
+    "siglip",
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {
     family.model_type: family for name in _TABLES for family in import_module(f"{__name__}.{name}").FAMILIES

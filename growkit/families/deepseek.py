@@ -8,26 +8,27 @@ all heads), and values have a width of their own.
 from dataclasses import replace
 from typing import Any
 
+from growkit.families.bert import renamed
 from growkit.families.keys import Keys
-from growkit.families.llama import ATTENTION, HEAD_NORM
+from growkit.families.llama import ATTENTION, FEED_FORWARD, HEAD_NORM, OUTSIDE, llama_like
 from growkit.families.modules import linear
-from growkit.families.moe import EXPERTS, FUSED, TOP_K, feed_forward, mixture
-from growkit.families.schema import RMS, ExpertKeys, Norms, Rotary
+from growkit.families.moe import EXPERTS, FUSED, TOP_K, feed_forward, mixture, no_biases
+from growkit.families.schema import RMS, AttentionWindows, ExpertKeys, Norms, Rotary
 
-_MIXED = {
+MIXED = {
     **EXPERTS,
     # what training moves so that experts are taken equally often: it chooses, and weighs nothing
     "layers.{layer}.mlp.gate.e_score_correction_bias": "expert",
     **feed_forward("layers.{layer}.mlp.shared_experts", "(shared ffn)"),
     **feed_forward("layers.{layer}.mlp", "dense_ffn"),
 }
-_SIZES: dict[str, Keys] = {
+DEEPSEEK_SIZES: dict[str, Keys] = {
     "ffn": "moe_intermediate_size",
     "dense_ffn": "intermediate_size",
     "expert": "n_routed_experts",
     "shared": "n_shared_experts",
 }
-_EXPERTS = ExpertKeys(
+ROUTED = ExpertKeys(
     top_k=TOP_K,
     first_dense="first_k_dense_replace",
     gates="sigmoid",
@@ -38,7 +39,7 @@ _EXPERTS = ExpertKeys(
 )
 
 _NORMED = ({"use_qk_norm": (True,)},)
-_SMALL: dict[str, Any] = {
+SMALL_MIXED: dict[str, Any] = {
     "n_routed_experts": 8,
     "n_shared_experts": 2,
     "first_k_dense_replace": 1,
@@ -47,7 +48,7 @@ _SMALL: dict[str, Any] = {
     "routed_scaling_factor": 1.7,
 }
 _SMALL_LATENT: dict[str, Any] = {
-    **_SMALL,
+    **SMALL_MIXED,
     "num_key_value_heads": 4,
     "qk_nope_head_dim": 6,
     "qk_rope_head_dim": 4,
@@ -58,9 +59,9 @@ _SMALL_LATENT: dict[str, Any] = {
 GLM4_MOE = mixture(
     "glm4_moe",
     "Glm4Moe",
-    {**{name: axes for name, axes in ATTENTION.items() if not name.endswith("o_proj.bias")}, **HEAD_NORM, **_MIXED},
-    _SIZES,
-    experts=_EXPERTS,
+    {**{name: axes for name, axes in ATTENTION.items() if not name.endswith("o_proj.bias")}, **HEAD_NORM, **MIXED},
+    DEEPSEEK_SIZES,
+    experts=ROUTED,
     norms=Norms(kind=RMS, on_heads=True),
     stored_where={f"layers.{{layer}}.self_attn.{name}_norm.weight": _NORMED for name in "qk"},
     rotary=Rotary(fraction=0.5),
@@ -74,7 +75,7 @@ GLM4_MOE = mixture(
         "first_k_dense_replace": 1,
         "use_qk_norm": False,
     },
-    small={**_SMALL, "head_dim": 8, "attention_bias": True, "use_qk_norm": True},
+    small={**SMALL_MIXED, "head_dim": 8, "attention_bias": True, "use_qk_norm": True},
     variants=({"use_qk_norm": False, "attention_bias": False},),
 )
 
@@ -90,7 +91,7 @@ _LATENT = {
     **linear("layers.{layer}.self_attn.o_proj", "hidden", "(head value_dim)"),
 }
 _LATENT_SIZES: dict[str, Keys] = {
-    **_SIZES,
+    **DEEPSEEK_SIZES,
     "head_dim": "v_head_dim",
     "q_rank": "q_lora_rank",
     "kv_rank": "kv_lora_rank",
@@ -118,14 +119,14 @@ _BIASES = {
     for place, width in (("", "dense_ffn"), ("shared_experts.", "(shared ffn)"))
     for name in ("gate", "up", "down")
 }
-_CHOOSING = "layers.{layer}.mlp.gate.e_score_correction_bias"
+CHOOSING = "layers.{layer}.mlp.gate.e_score_correction_bias"
 DEEPSEEK_V2 = mixture(
     "deepseek_v2",
     "DeepseekV2",
-    {**{name: axes for name, axes in _MIXED.items() if name != _CHOOSING}, **_LATENT, **_BIASES},
+    {**{name: axes for name, axes in MIXED.items() if name != CHOOSING}, **_LATENT, **_BIASES},
     _LATENT_SIZES,
     # the class does not read norm_topk_prob
-    experts=replace(_EXPERTS, gates="all", divided=False, grouped_where={"topk_method": "group_limited_greedy"}),
+    experts=replace(ROUTED, gates="all", divided=False, grouped_where={"topk_method": "group_limited_greedy"}),
     hidden_by_heads=True,
     defaults={
         **_LATENT_DEFAULTS,
@@ -143,9 +144,9 @@ DEEPSEEK_V2 = mixture(
 DEEPSEEK_V3 = mixture(
     "deepseek_v3",
     "DeepseekV3",
-    {**_MIXED, **_LATENT},
+    {**MIXED, **_LATENT},
     _LATENT_SIZES,
-    experts=_EXPERTS,
+    experts=ROUTED,
     defaults={
         **_LATENT_DEFAULTS,
         "n_routed_experts": 256,
@@ -158,4 +159,29 @@ DEEPSEEK_V3 = mixture(
     variants=({"q_lora_rank": None, "attention_bias": False},),
 )
 
-FAMILIES = (GLM4_MOE, DEEPSEEK_V2, DEEPSEEK_V3)
+# what a layer has is listed
+GLM4_MOE_LITE = replace(
+    DEEPSEEK_V3,
+    model_type="glm4_moe_lite",
+    experts=replace(ROUTED, first_dense="", kinds="mlp_layer_types"),
+    windows=AttentionWindows(listed=("mlp_layer_types",)),
+    architectures=renamed(DEEPSEEK_V3.architectures, "DeepseekV3", "Glm4MoeLite"),
+    defaults={"num_key_value_heads": 20},
+    small={key: value for key, value in DEEPSEEK_V3.small.items() if key != "first_k_dense_replace"},
+    variants=({"q_lora_rank": None, "mlp_layer_types": ["sparse", "dense", "sparse"]}, {"norm_topk_prob": False}),
+)
+# the same attention in a dense model
+YOUTU = llama_like(
+    "youtu",
+    "Youtu",
+    {**OUTSIDE, **_LATENT, **no_biases(FEED_FORWARD)},
+    {axis: key for axis, key in _LATENT_SIZES.items() if axis not in ("dense_ffn", "expert", "shared")}
+    | {"ffn": "intermediate_size"},
+    tied=True,
+    defaults={"num_key_value_heads": 16},
+    **_LATENT_FACTS,
+    small={key: value for key, value in _SMALL_LATENT.items() if key not in SMALL_MIXED} | {"attention_bias": True},
+    variants=({"q_lora_rank": None, "attention_bias": False},),
+)
+
+FAMILIES = (GLM4_MOE, DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, YOUTU)

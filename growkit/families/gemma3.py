@@ -1,6 +1,11 @@
-"""Gemma 3 without its eyes: Gemma 2 with norms over heads and a rotary base for each type of layers. Data only."""
+"""Gemma 3 without its eyes: Gemma 2 with norms over heads and a rotary base for each type of layers; and VaultGemma,
+Gemma 2 without norms behind its blocks. Data only.
+"""
 
-from growkit.families.llama import AFTER_BLOCKS, BRANCH_NORMS, DECODER, GEMMA_FACTS, HEAD_NORM, llama_like
+from dataclasses import replace
+
+from growkit.families.bert import renamed
+from growkit.families.llama import AFTER_BLOCKS, BRANCH_NORMS, DECODER, GEMMA2, GEMMA_FACTS, HEAD_NORM, llama_like
 from growkit.families.schema import RMS, AttentionWindows, Norms, Rotary
 
 GEMMA3_TEXT = llama_like(
@@ -23,5 +28,14 @@ GEMMA3_TEXT = llama_like(
     variants=({"attention_bias": True, "sliding_window_pattern": 3, "final_logit_softcapping": 3.0},),
     **GEMMA_FACTS,
 )
+VAULTGEMMA = replace(
+    GEMMA2,
+    model_type="vaultgemma",
+    tensors={
+        name: axes for name, axes in GEMMA2.tensors.items() if f"{name.rpartition('.')[0]}.weight" not in AFTER_BLOCKS
+    },
+    norms=Norms(kind=RMS, gain_offset=1.0),
+    architectures=renamed(GEMMA2.architectures, "Gemma2", "VaultGemma"),
+)
 
-FAMILIES = (GEMMA3_TEXT,)
+FAMILIES = (GEMMA3_TEXT, VAULTGEMMA)

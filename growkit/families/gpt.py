@@ -1,5 +1,7 @@
 """GPT-2, GPT-NeoX, OPT and Phi: pre-LayerNorm decoders. Data only."""
 
+from dataclasses import replace
+
 from growkit.families.keys import Both
 from growkit.families.modules import conv1d, decoder_classes, linear, norm, task_heads
 from growkit.families.schema import LAYER, Family, Norms, Positions, Rotary
@@ -179,4 +181,25 @@ PHI = Family(
     variants=({"partial_rotary_factor": 1.0, "head_dim": 8},),
 )
 
-FAMILIES = (GPT2, GPT_NEOX, OPT, PHI)
+BIOGPT = replace(
+    OPT,
+    model_type="biogpt",
+    sizes={**OPT.sizes, "hidden": "hidden_size", "ffn": "intermediate_size"},
+    tensors={
+        name.removeprefix("decoder.").replace("lm_head", "output_projection"): axes
+        for name, axes in OPT.tensors.items()
+        if not name.startswith(("decoder.final_layer_norm", "qa_outputs", "lm_head"))
+    }
+    | norm("layer_norm", before_head=True)
+    | {"output_projection.weight": "vocab /hidden"},
+    embedding="embed_tokens.weight",
+    heads=("output_projection.weight",),
+    embedding_scaled=True,
+    prefixes=("biogpt.",),
+    architectures=decoder_classes("BioGpt", "score.weight", "classifier.weight", "", "*"),
+    defaults={},
+    refused={"scale_embedding": (True, "growkit's embeddings of it are scaled by sqrt(hidden)")},
+    variants=(),
+)
+
+FAMILIES = (GPT2, GPT_NEOX, OPT, BIOGPT, PHI)

@@ -1,4 +1,4 @@
-"""StarCoder2, StableLM and Nemotron: Llama's attention under LayerNorms. Data only."""
+"""StarCoder2, StableLM, Nemotron and Jais 2: Llama's attention under LayerNorms. Data only."""
 
 from growkit.families.llama import ATTENTION, DECODER, OUTSIDE, llama_like
 from growkit.families.llama_kin import BIASES, UP_DOWN
@@ -57,5 +57,14 @@ NEMOTRON = llama_like(
     small={"head_dim": 8, **BIASES["small"]},
     variants=({**BIASES["variants"][0], "partial_rotary_factor": 1.0},),
 )
+JAIS2 = llama_like(
+    "jais2",
+    "Jais2",
+    {**OUTSIDE, **ATTENTION, **UP_DOWN},
+    norms=Norms(kind=LAYER),
+    hidden_by_heads=True,
+    rotary=Rotary(),
+    **BIASES,
+)
 
-FAMILIES = (STARCODER2, STABLELM, NEMOTRON)
+FAMILIES = (STARCODER2, STABLELM, NEMOTRON, JAIS2)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from growkit.families.llama import ATTENTION, DECODER, OUTSIDE, llama_like
+from growkit.families.llama import ATTENTION, DECODER, HEAD_NORM, OUTSIDE, llama_like
 from growkit.families.modules import linear, norm
 from growkit.families.schema import RMS, AttentionWindows, Norms, Rotary
 
@@ -95,5 +95,65 @@ MINISTRAL = llama_like(
     small={"head_dim": 8, "sliding_window": 6},
     variants=({"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},),
 )
+MINISTRAL3 = llama_like(
+    "ministral3",
+    "Ministral3",
+    switches={},
+    rotary=Rotary(base=1e6, kind="yarn"),
+    defaults={"num_key_value_heads": 8, "head_dim": 128},
+    # queries are scaled by their position, from the 4th on
+    small={
+        "sliding_window": 6,
+        "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 4,
+            "max_position_embeddings": 64, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.5,
+        },
+    },
+    variants=({"sliding_window": None},),
+)  # fmt: skip
+CWM = llama_like(
+    "cwm",
+    "Cwm",
+    hidden_by_heads=True,
+    switches={"mlp_bias": "layers.{layer}.mlp.up_proj.bias"},
+    rotary=Rotary(base=1e6, kind="llama3"),
+    windows=AttentionWindows(listed=("layer_types",)),
+    defaults={"num_key_value_heads": 8, "head_dim": 128},
+    small={"sliding_window": 6, "mlp_bias": True},
+    variants=({"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "mlp_bias": False},),
+)
+# Llama's own classes, with configs of their own
+INTERNLM3 = llama_like(
+    "internlm3", "Llama", hidden_by_heads=True, defaults={"num_key_value_heads": 2, "head_dim": 128}, **BIASES
+)
+IQUESTCODER = llama_like(
+    "iquestcoder", "Llama", hidden_by_heads=True, defaults={"num_key_value_heads": 8, "head_dim": 128}, **BIASES
+)
+APERTUS = llama_like(
+    "apertus",
+    "Apertus",
+    {
+        **{
+            name.replace("post_attention_", "feedforward_").replace("input_", "attention_"): axes
+            for name, axes in OUTSIDE.items()
+        },
+        **ATTENTION,
+        **HEAD_NORM,
+        **UP_DOWN,
+        # what a layer's activation learns, and two numbers that are always the same
+        "layers.{layer}.mlp.act_fn.alpha_p": "one",
+        "layers.{layer}.mlp.act_fn.alpha_n": "one",
+        "layers.{layer}.mlp.act_fn.beta": "",
+        "layers.{layer}.mlp.act_fn.eps": "",
+    },
+    switches={"attention_bias": "layers.{layer}.self_attn.q_proj.bias"},
+    norms=Norms(kind=RMS, on_heads=True),
+    rotary=Rotary(base=12e6, kind="llama3"),
+    small={"attention_bias": True},
+    variants=({"attention_bias": False, "head_dim": 8},),
+)
 
-FAMILIES = (GRANITE, HYPERCLOVAX, SMOLLM3, ARCEE, HELIUM, SEED_OSS, HUNYUAN, ERNIE4_5, MINISTRAL)
+FAMILIES = (
+    GRANITE, HYPERCLOVAX, SMOLLM3, ARCEE, HELIUM, SEED_OSS, HUNYUAN, ERNIE4_5, MINISTRAL, MINISTRAL3, CWM, INTERNLM3,
+    IQUESTCODER, APERTUS,
+)  # fmt: skip

@@ -9,7 +9,7 @@ from growkit.families.keys import Either, Keys
 from growkit.families.llama import ATTENTION, HEAD_NORM, NORM_OVER_HEADS, OUTSIDE, llama_like
 from growkit.families.schema import RMS, ExpertKeys, Family, Norms, Rotary
 
-_MIXTRAL = {
+MIXTRAL_EXPERTS = {
     "layers.{layer}.block_sparse_moe.gate.weight": "expert /hidden",
     "layers.{layer}.block_sparse_moe.experts.{expert}.w1.weight": "ffn /hidden",
     "layers.{layer}.block_sparse_moe.experts.{expert}.w3.weight": "ffn /hidden",
@@ -38,7 +38,7 @@ _SHARED = {
 }
 
 
-def _fused(stored: str, *names: str) -> dict[str, tuple[str, ...]]:
+def fused(stored: str, *names: str) -> dict[str, tuple[str, ...]]:
     """What live models call experts' tensors (the gate's, the one beside it, the one that writes) and the router."""
     gate, up, down = (f"layers.{{layer}}.{stored}.experts.{{expert}}.{name}.weight" for name in names)
     return {
@@ -48,11 +48,12 @@ def _fused(stored: str, *names: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _no_biases(tensors: dict[str, str]) -> dict[str, str]:
+def no_biases(tensors: dict[str, str]) -> dict[str, str]:
+    """A table without its biases."""
     return {name: axes for name, axes in tensors.items() if name.endswith(".weight")}
 
 
-FUSED = _fused("mlp", "gate_proj", "up_proj", "down_proj")  # the same in live models
+FUSED = fused("mlp", "gate_proj", "up_proj", "down_proj")  # the same in live models
 
 
 def mixture(model_type: str, stem: str, tensors: dict[str, str], sizes: dict[str, Keys], **facts: Any) -> Family:
@@ -73,9 +74,9 @@ _QWEN_EXPERTS = ExpertKeys(
 MIXTRAL = mixture(
     "mixtral",
     "Mixtral",
-    {**_no_biases(ATTENTION), **_MIXTRAL},
+    {**no_biases(ATTENTION), **MIXTRAL_EXPERTS},
     {"expert": "num_local_experts"},
-    experts=ExpertKeys(top_k=TOP_K, divided=True, fused=_fused("block_sparse_moe", "w1", "w3", "w2")),
+    experts=ExpertKeys(top_k=TOP_K, divided=True, fused=fused("block_sparse_moe", "w1", "w3", "w2")),
     hidden_by_heads=False,
     rotary=Rotary(base=1e6),
     defaults={"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2},

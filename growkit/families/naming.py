@@ -16,13 +16,18 @@ from growkit.maps.notation import Dimension, parse
 
 _NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
 SEQUENCES = ("ForConditionalGeneration",)  # classes whose decoder reads what an encoder made of another text
-ENCODERS = ("EncoderModel", "ForTokenClassification")  # of such families, classes that have the encoder alone
+ENCODERS = (
+    "EncoderModel",
+    "ForTokenClassification",
+    "ForAudioClassification",
+)  # of such families, classes that have the encoder alone
 _FIRST_WORDS = {"gamma": "weight", "beta": "bias"}  # BERT's first files, of norms
 
 
 def name_of_today(name: str) -> str:
     """What stock models call a tensor now that files have had under another name; the name itself for all others."""
-    return ".".join(_FIRST_WORDS.get(word, word) for word in name.split("."))
+    stem, _, word = name.rpartition(".")
+    return f"{stem}.{_FIRST_WORDS[word]}" if stem.endswith("LayerNorm") and word in _FIRST_WORDS else name
 
 
 @lru_cache(maxsize=1 << 16)
@@ -58,6 +63,8 @@ class TensorNames:
     # stem before the numbers of each of several stacks of layers -> the config key of how many it has
     stacks: Mapping[str, str] = field(default_factory=dict)
     first_only: tuple[str, ...] = ()  # templates that the first layer of a stack alone has
+    # stem of the norm that ends a layer and in the last one, there alone, stands before the head
+    last_norm: str = ""
     headless: tuple[str, ...] = ()  # classes without a language-model head, though they are called as if they had one
 
     def axes_of(self, name: str, architecture: str = "") -> tuple[Dimension, ...]:
@@ -104,6 +111,11 @@ class TensorNames:
         match = None if stem in self.tensors else _NUMBER.search(stem)
         return int(match[0]) if match else None
 
+    def stack_of(self, name: str) -> str:
+        """The stem before the layer numbers of the stack that a tensor is of; "" in a model of one stack, or none."""
+        stem = self.stem(name)
+        return next((stack for stack in self.stacks if stem.startswith(stack)), "")
+
     def in_layer(self, name: str, layer: int) -> str:
         """The same tensor's name in another layer."""
         stem = self.stem(name)
@@ -141,6 +153,10 @@ class TensorNames:
         """Whether a transformers class puts a language-model head on its base model: only then can a head be tied."""
         named = architecture.endswith(("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForPreTraining", *SEQUENCES))
         return named and architecture not in self.headless
+
+    def ends_layer(self, name: str) -> bool:
+        """Whether this is of the norm that ends a layer, and before the head the model."""
+        return bool(self.last_norm) and self.template(name).rpartition(".")[0] == self.last_norm
 
     def stands_before(self, name: str) -> bool:
         """Whether a tensor outside the layers feeds them, rather than reads what they made: its line in the table

@@ -41,6 +41,7 @@ class ExpertKeys:
     sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
     dense_layers: str = ""  # config key: numbers of layers without experts all the same
     first_dense: str = ""  # or the key of how many first layers have none, as all others have
+    kinds: str = ""  # or what the config lists of each layer, "sparse" where it has experts
     # how a token's scores become weights: a softmax over "all" experts, over those "taken", or a "sigmoid" of each
     gates: str = "all"
     # whether the weights of those taken are divided by their sum, or the config key that says so
@@ -73,7 +74,8 @@ class Family(TensorNames):
     always_tied: Mapping[str, Any] = field(default_factory=dict)
     # config key of how many times the layers are passed in turn, where that is more often than there are layers
     passes: str = ""
-    embedding_scaled: bool = False  # the model multiplies its embeddings by sqrt(hidden)
+    # whether the model multiplies its embeddings by sqrt(hidden), or the config key that says so
+    embedding_scaled: bool | str = False
     # config key -> value: where a config has it, kv heads are a size of their own; else each head has one
     grouped_where: Mapping[str, Any] = field(default_factory=dict)
     # config key -> value: where a config has it, and kv heads are no size of their own, all heads share one
@@ -102,6 +104,8 @@ class Family(TensorNames):
     small: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
 
+    # config keys of how many numbers a frame of sound has, and how many pairs of frames its encoder reads; else texts
+    frames: tuple[str, ...] = ()
     pools: str = "pooled"  # the axis of what its base model pools: what a layer of its own writes, or hidden
     pinned: tuple[str, ...] = ()  # config keys that keep their value though the class would take it from hidden
     # config key of how many times hidden the feed-forward width is, where no key states that width; and the key that is
@@ -124,21 +128,16 @@ class Family(TensorNames):
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
 
-    def begins_normed(self, names: Iterable[str]) -> bool:
-        """Whether these are tensors of a model whose stream a norm writes before the first layer."""
-        return any("normed" in self.tensors.get(self.template(name), "") for name in names)
-
-    def head_has_norm(self, names: Iterable[str]) -> bool:
-        """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
-        return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
+    def has_axes(self, names: Iterable[str], mark: str) -> bool:
+        """Whether the axes of any of these tensors have a mark or a word in them: "normed" where a norm writes the
+        stream before the first layer, "~/" where a norm with a gain stands before the head, "~/head_" where that norm
+        is over what a layer of the head's own writes.
+        """
+        return any(mark in self.tensors.get(self.template(name), "") for name in names)
 
     def of_each_expert(self, name: str) -> bool:
         """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
         return self.is_moe and super().of_each_expert(name)
-
-    def norms_head(self, names: Iterable[str]) -> bool:
-        """Whether these are tensors of a model that has a norm with a gain before its head."""
-        return any(self.tensors.get(self.template(name), "").startswith("~/") for name in names)
 
     @cached_property
     def head_parts(self) -> int:
@@ -216,6 +215,11 @@ class Family(TensorNames):
             for axis in axes
         }
 
+    def scales_embedding(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config's model multiplies its embeddings by sqrt(hidden)."""
+        key = self.embedding_scaled
+        return bool(self.value(config, key)) if isinstance(key, str) else key
+
     def groups_heads(self, config: Mapping[str, Any]) -> bool:
         """Whether kv heads of a config's model are a size of their own."""
         where = self.grouped_where.items()
@@ -231,6 +235,11 @@ class Family(TensorNames):
         soundly.
         """
         keys = self.experts
+        if keys.kinds:
+            kinds = self.value(config, keys.kinds)
+            if not isinstance(kinds, list) or layer >= len(kinds):
+                raise CheckpointError(f"config.json should list layers under {keys.kinds!r}, not {kinds!r}")
+            return bool(kinds[layer] == "sparse")
         if keys.first_dense:
             first = self.value(config, keys.first_dense)
             if type(first) is not int or first < 0:
@@ -263,7 +272,7 @@ class Family(TensorNames):
 
     def holds_experts(self, name: str) -> bool:
         """Whether a tensor is of experts, one of them or all: then a token passes only the share that it takes."""
-        first, *others = parse(self.tensors.get(self.template(name), "vocab"))
+        first, *others = parse(self.tensors.get(self.template(name)) or "vocab")
         stacked = first.axes == ("expert",) and any(other.role == WRITE for other in others)
         return stacked or self.of_each_expert(name)
 

@@ -3,7 +3,7 @@ config classes; ignorant of families and of files. The class is asked only where
 importing it takes as long as importing torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -13,6 +13,11 @@ from growkit.errors import CheckpointError, reason_of
 # what stock models read of a config though its class has no such field
 READ_ANYWAY = (
     "is_causal", "position_buckets", "norm_rel_ebd", "share_att_key", "conv_kernel_size", "conv_groups", "conv_act",
+)  # fmt: skip
+
+# names that config classes take for what they call otherwise; where a config has both, these win
+GENERAL = (
+    "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "head_dim",
 )  # fmt: skip
 
 
@@ -43,6 +48,18 @@ def stated_as(model_type: str, config: Mapping[str, Any], key: str) -> str:
         return key
     names = getattr(_class_of(model_type), "attribute_map", {})
     return next((name for name, meant in names.items() if meant == key and name in config), key)
+
+
+def stated_under(model_type: str, config: Mapping[str, Any], key: str, own: Collection[str]) -> list[str]:
+    """Every key under which a config has what its class calls `key`, at least one to state it under.
+
+    own: keys of other things, for which the class need not be asked.
+    """
+    others = [name for name in GENERAL if name in config and name not in own and name != key]
+    if not others:
+        return [stated_as(model_type, config, key)]
+    names = getattr(_class_of(model_type), "attribute_map", {})
+    return list(dict.fromkeys([stated_as(model_type, config, key), *(n for n in others if names.get(n) == key)]))
 
 
 def meaning(model_type: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

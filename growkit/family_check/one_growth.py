@@ -46,8 +46,9 @@ def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> Measur
         relative(value, _on_one_footing(family, name, value, theirs[name], plan.growth.maps))
         for name, value in ours.items()
     )
-    if family.causal and family.has_language_head(type(model).__name__):
-        difference = max(difference, relative(ours["logits"], stepwise(grown)))
+    if (family.causal or family.stacks) and family.has_language_head(type(model).__name__):
+        steps = stepwise(grown, family)[:, : ours["logits"].shape[1]]
+        difference = max(difference, relative(ours["logits"], steps))
     return MeasuredGrowth(plan=plan, grown=grown, difference=difference)
 
 

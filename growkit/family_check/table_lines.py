@@ -56,6 +56,12 @@ def table_faults(family: Family) -> list[str]:
                 f"the line {name!r}: {family.tensors[name]!r} is no tensor of any stock {family.model_type}; remove it,"
                 " or add to `variants` the setting that has it"
             )
+    for name in family.heads:
+        if family.stands_before(name):
+            faults[name] = (
+                f"the line {line_of(family, name)} stands above all layers', as if it fed them; a table is in the order of"
+                " computing, so put it below"
+            )
     return list(faults.values())
 
 
@@ -124,7 +130,8 @@ def _wrong_role(module: Any, part: str, roles: tuple[str, ...]) -> tuple[str, st
     kind = type(module).__name__
     if part not in ("weight", "bias"):
         return None
-    known = next((name for name in _ROLES if name == kind or (name == "Norm" and "Norm" in kind)), None)
+    norm = "Norm" in kind and not any(module.children())  # a norm is made of no modules
+    known = next((name for name in _ROLES if name == kind or (name == "Norm" and norm)), None)
     if known is None:
         return None
     weight, bias = _ROLES[known]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.source import Checkpoint
+from growkit.growth.depth.matching import matched
 from growkit.growth.plan import Plan
 from growkit.growth.prepare import Options, Path_, prepared
 from growkit.growth.request import Recipe
@@ -49,7 +50,7 @@ def carry_out(
             return done
         options.announce(ready.plan)
         write_checkpoint(
-            refine(ready.plan, ready.sources[0]),
+            matched(refine(ready.plan, ready.sources[0]), ready.sources),
             ready.sources,
             ready.folder,
             options.shard_bytes,

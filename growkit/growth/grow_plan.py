@@ -9,9 +9,11 @@ from typing import Any
 
 from growkit.errors import RequestError
 from growkit.families import Family
+from growkit.families.lacking import layer_counts
 from growkit.families.stock_config import stock_value
+from growkit.growth.depth.averages import averaged
 from growkit.growth.depth.by_layer import deepen_config
-from growkit.growth.depth.layers import layer_line, layer_map
+from growkit.growth.depth.stacks import stack_lines, stack_maps
 from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan, TensorPlan
 from growkit.growth.request import SHRINK_PERTURB, Recipe
@@ -32,13 +34,12 @@ from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.more_experts import MoreExperts
 from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.side_by_side import MODES, added_sizes, side_by_side_lines, side_by_side_maps
+from growkit.growth.width.sized_config import odd_width_notes, target_config
 from growkit.growth.width.sizes import (
     FOLLOWERS,
     OPTIONS,
     Sizes,
-    odd_width_notes,
     read_sizes,
-    target_config,
     target_sizes,
 )
 from growkit.growth.width.uneven import BY_WIDTH, noise_of
@@ -83,14 +84,21 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     )
     stated = check_kin(family, sources, joined(alike))
     growths, config, lines, notes = _widths(family, sources, sizes, recipe)
-    depths = [size["layer"] for size in sizes]
+    depths = [growth.depths for growth in growths]
     # fused models share their layers; stacked ones have them one after another
     layered = depths[:1] if recipe.mode else depths
-    layers = layer_map(layered, recipe.depth)
+    stacks = stack_maps(layered, recipe.depth)
+    first, layers = next(iter(stacks.items()))
     if recipe.depth is not None:
-        lines.append(layer_line(layers, layered, family.norms.after))
-        notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
-    tensors = TensorPlans(sources=sources, growths=growths, layers=layers, depths=layered, recipe=recipe).plans()
+        lines += stack_lines(stacks, layered, family.norms.after)
+        counts = [count[first] for count in layered]
+        notes += deepen_config(family, config, [source.config for source in sources], counts, stacks)
+
+    def planned(layers: AxisMap) -> tuple[TensorPlan, ...]:
+        own = {**stacks, first: layers}
+        return TensorPlans(sources=sources, growths=growths, layers=own, depths=layered, recipe=recipe).plans()
+
+    tensors = averaged(family, layers, planned)
     state_dtype(config, sources, recipe.dtype)
     members = tuple(member_of(source, growth) for source, growth in zip(sources, growths))
     stated = [note for source in sources for note in source.notes] + stated
@@ -106,6 +114,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         tensors=tensors,
         config=config,
         notes=tuple(notes),
+        stacks=stacks,
     )
 
 
@@ -146,6 +155,8 @@ def _widths(
                 architecture=architecture,
                 share=share,
                 head_scale=_head_scale(family, source.config, architecture, maps["hidden"]),
+                embedding_scale=_embedding_scale(family, source.config, maps["hidden"]),
+                depths=layer_counts(family, source.config, size["layer"]),
                 sum_of_copies=routed.all_copies,
             )
         )
@@ -170,6 +181,11 @@ def _head_scale(family: Family, config: Mapping[str, Any], architecture: str, hi
     asked = family.head_scaled and family.has_language_head(architecture) and hidden.old != hidden.new
     scaled = bool(asked) and bool(stock_value(family.model_type, config, family.head_scaled))
     return sqrt(hidden.new / hidden.old) if scaled else 1.0
+
+
+def _embedding_scale(family: Family, config: Mapping[str, Any], hidden: AxisMap) -> float:
+    """What embeddings are multiplied by so that the model's own sqrt(hidden) comes out as before, where it has one."""
+    return sqrt(hidden.old / hidden.new) if hidden.old != hidden.new and family.scales_embedding(config) else 1.0
 
 
 def _request(family: Family, sizes: Sequence[Sizes], recipe: Recipe) -> Mapping[str, int | None]:
@@ -233,7 +249,7 @@ def _split_notes(recipe: Recipe, tensors: Sequence[TensorPlan]) -> list[str]:
         ]
     if recipe.mode == "side-by-side":
         return ["the blocks between members start at zero and learn: nothing keeps the members apart in training"]
-    if recipe.method == "fpi" and recipe.noise == 0 and recipe.mode is None and recipe.widens:
+    if recipe.method == "fpi" and recipe.noise == 0 and recipe.mode is None and recipe.widens and recipe.learn is None:
         return ["copies are equal and receive equal gradients: under deterministic training they stay equal for ever"]
     return []
 

@@ -18,6 +18,7 @@ from growkit.checkpoint.small_files import read_json
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.families.stacked import live_name
+from growkit.growth.depth.matching import turned
 from growkit.growth.dual_rules import dual_rule, rate_multipliers
 from growkit.growth.muon_rules import ADAMW, BY_INDEX, MOMENTUM, MUON, is_muons, muon_rate, rates_by_index
 from growkit.growth.plan import Member, Part, Plan, TensorPlan
@@ -99,7 +100,7 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
                     _check_lacking(tensor.parts, known, kind, plan, stored)
                     continue
                 if kind == "step":
-                    step = Part(origin.source, f"{known}.{kind}", kept)
+                    step = Part(source=origin.source, name=f"{known}.{kind}", rule=kept)
                     tensor_plans.append(
                         TensorPlan(name=f"{name}.{kind}", shape=entry.shape, dtype=entry.dtype, parts=(step,))
                     )
@@ -161,10 +162,14 @@ def _moment(part: Part, known: str, kind: str, inserted: bool, plan: Plan, store
     name = _stored_name(part, known, kind, plan)
     if name not in stored[part.source]:
         raise _lacks(member, name)
-    rule = dual_rule(part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
+    rule = dual_rule(part.like or part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
     if plan.recipe.mode != "side-by-side":  # there, dual_rule knows; elsewhere sources take turns
         rule = member.growth.once(("present", rule, part.rule), lambda: _where_present(rule, part.rule))
-    return Part(part.source, name, rule.silent if inserted and MOMENTS[kind] == 1 else rule)
+    if part.pair is not None and part.pair.turn is not None:
+        rule = turned(rule, part.pair.turn)
+    if part.rule.share != rule.share:
+        rule = replace(rule, share=part.rule.share)
+    return Part(source=part.source, name=name, rule=rule.silent if inserted and MOMENTS[kind] == 1 else rule)
 
 
 def _where_present(moment: Rule, weight: Rule) -> Rule:
@@ -188,15 +193,16 @@ def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = (), muon: b
     rates: dict[str, dict[str, Any]] = {}
     for tensor in plan.tensors:
         part = tensor.parts[0]
-        factors = []
-        for each in tensor.parts if _meet(tensor.parts) else tensor.parts[:1]:
+        factors, meet = [], _meet(tensor.parts)
+        for each in tensor.parts if meet else tensor.parts[:1]:
             member = plan.members[each.source]
-            factors.append(rate_multipliers(each.name, member.shapes[each.name], member.growth))
+            own = rate_multipliers(each.like or each.name, member.shapes[each.name], member.growth)
+            factors.append([factor * each.rule.share for factor in own] if meet else own)
         weight, gradient = (sum(kind) for kind in zip(*factors))  # one, or what sources that meet give together
         multipliers: dict[str, Any] = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
         rated = before[part.source] if before else {}
         earlier = rated.get(part.name) or rated.get(live_name(plan.family, part.name)[0]) or {}
-        place = part.name, plan.members[part.source].shapes[part.name], plan.members[part.source].growth
+        place = part.like or part.name, plan.members[part.source].shapes[part.name], plan.members[part.source].growth
         muons = muon and is_muons(plan.family, part.name)
         if muons:
             rate = muon_rate(*place)

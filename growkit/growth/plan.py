@@ -4,7 +4,7 @@ how to describe itself; ignorant of how maps are chosen and of how anything is e
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -51,12 +51,28 @@ class AxisPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Two layers that are averaged. turn: of a tensor of the upper one, the order that puts what it holds where the
+    lower one has it; None while it is not known."""
+
+    lower: int
+    upper: int
+    turn: Rule | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule."""
+    """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule.
+
+    pair: the layers that are averaged, where this is of the upper one; `rule` follows its order once that is known.
+    like: the name of one that has its axes; "": itself.
+    """
 
     source: int
     name: str
     rule: Rule
+    pair: Neighbours | None = None
+    like: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +111,8 @@ class Member:
 class Plan:
     """Everything needed to grow checkpoints. tensors are in the order they will lie in the file.
 
-    layers: the map of layers, over those of all members one after another.
+    layers: the map of layers, over those of all members one after another; stacks: of each stack of them, by the stem
+    before its numbers, the first of which is `layers`.
     """
 
     recipe: Recipe
@@ -105,6 +122,8 @@ class Plan:
     tensors: tuple[TensorPlan, ...]
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
+    learned: Mapping[str, Any] | None = None  # what learning its maps came to
+    stacks: Mapping[str, AxisMap] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -143,7 +162,7 @@ class Plan:
         whole = max((_working_bytes(tensor) for tensor in self.tensors), default=0)
         cast = self.recipe.dtype is not None
         blocks = max((_block_bytes(tensor, cast) for tensor in self.tensors), default=0)
-        return process_bytes() + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole
+        return process_bytes() + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole + _whole_bytes(self)
 
     def parameters(self) -> tuple[int, int]:
         """Numbers of weights before and after (buffers that transformers recomputes not counted)."""
@@ -239,6 +258,20 @@ def _block_bytes(tensor: TensorPlan, cast: bool) -> int:
     elements = min(BLOCK_ELEMENTS, prod(tensor.shape))
     kept = not cast and len(tensor.parts) == 1 and tensor.draw is None and tensor.parts[0].rule.is_copy
     return elements * (KEPT_BYTES if kept else GROWN_BYTES)
+
+
+def _whole_bytes(plan: Plan) -> int:
+    """Bytes of what is held beside that: to match two averaged layers a number for each pair of units, and a matrix of
+    either; for maps that learn the source, the result twice with its gradient, and the maps with theirs and two
+    moments."""
+    if plan.recipe.learn is not None:
+        before, after = plan.parameters()
+        each = [(m.new * m.old, 4 if axis == "hidden" else 2 * plan.layers.old) for axis, m in plan.growth.maps.items()]
+        return 4 * (before + 3 * after + 4 * sum(size * count for size, count in each))
+    averaged = [part for tensor in plan.tensors for part in tensor.parts if part.pair is not None]
+    units = max((max(m.growth.maps[axis].old for axis in ("ffn", "head")) for m in plan.members), default=0)
+    widest = max((prod(plan.members[part.source].shapes[part.name]) for part in averaged), default=0)
+    return 4 * (3 * units**2 + 4 * widest) if averaged else 0
 
 
 def _working_bytes(tensor: TensorPlan) -> int:

@@ -28,7 +28,8 @@ Value = TypeVar("Value")
 class Growth:
     """The maps of all axes of one source, with the facts about the model that a rule depends on.
 
-    head_scale: what undoes that a model divides the stream before its head by sqrt(hidden).
+    head_scale: what undoes that a model divides the stream before its head by sqrt(hidden); embedding_scale: that it
+    multiplies its embeddings by it (Gemma). depths: how many layers each stack has, by the stem before their numbers.
     share: what this source contributes where several meet, such as in the logits of models side by side: 1 / their
     number.
     """
@@ -40,6 +41,8 @@ class Growth:
     architecture: str = ""
     share: float = 1.0
     head_scale: float = 1.0
+    embedding_scale: float = 1.0
+    depths: Mapping[str, int] = field(default_factory=dict)
     sum_of_copies: bool = False  # a token takes all copies of an expert or none, with equal weights
     _by_key: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -51,19 +54,20 @@ class Growth:
 
     def for_kind(self, what: Hashable, name: str, shape: Shape, make: Callable[[], Value]) -> Value:
         """The same for all tensors of one template and shape."""
-        return self.once((what, self.family.template(name), shape), make)
+        return self.once((what, self.family.template(name), self.stands_last(name), shape), make)
 
     def dimensions(self, name: str) -> tuple[Dimension, ...]:
         """The dimensions of a stored tensor; a stored copy of a tied embedding has the embedding's."""
         if is_tied_head(name, self):
             return parse(self.family.tensors[self.family.embedding])
-        return self.family.axes_of(name, self.architecture)
+        dimensions = self.family.axes_of(name, self.architecture)
+        return tuple(replace(d, before_head=True) for d in dimensions) if self.stands_last(name) else dimensions
 
-    @property
-    def embedding_scale(self) -> float:
-        """What embeddings are multiplied by so that the model's own sqrt(hidden) comes out as before (Gemma)."""
-        hidden = self.maps["hidden"]
-        return float(np.sqrt(hidden.old / hidden.new)) if self.family.embedding_scaled else 1.0
+    def stands_last(self, name: str) -> bool:
+        """Whether this is of the norm that ends the last layer, before the head."""
+        if not self.family.ends_layer(name):
+            return False
+        return self.family.layer_of(name) == self.depths.get(self.family.stack_of(name), 0) - 1
 
 
 def unchanged(sizes: Mapping[str, int]) -> dict[str, AxisMap]:
@@ -110,7 +114,8 @@ def tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
 
 
 def _tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
-    dimensions = growth.dimensions(name)
+    # a single number is a vector of one
+    dimensions, shape = (growth.dimensions(name), shape) if shape else (parse("one"), (1,))
     selections = [selection(d, size, growth) for d, size in zip(dimensions, shape)]
     if is_embedding(name, growth):
         selections[-1] = replace(selections[-1], amplitude=selections[-1].amplitude * growth.embedding_scale)
@@ -148,7 +153,8 @@ def is_placed(dimensions: tuple[Dimension, ...], shape: Shape, growth: Growth) -
 
 def is_embedding(name: str, growth: Growth) -> bool:
     """Whether this is the token embedding, or a stored copy of it: what the model may multiply by sqrt(hidden)."""
-    return growth.family.stem(name) == growth.family.embedding or is_tied_head(name, growth)
+    family, stem = growth.family, growth.family.stem(name)
+    return family.embedding in (stem, family.copies.get(stem)) or is_tied_head(name, growth)
 
 
 def is_tied_head(name: str, growth: Growth) -> bool:

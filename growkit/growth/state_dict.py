@@ -12,6 +12,7 @@ from growkit.errors import CheckpointError
 from growkit.families import family_named
 from growkit.families.naming import name_of_today
 from growkit.families.stacked import join_experts, split_experts
+from growkit.growth.depth.matching import matched
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.plan import Plan
@@ -55,6 +56,6 @@ def planned_and_grown(
         body=head is None and not family.stacks and not any(name.startswith(family.prefixes) for name in tensors),
     )
     sources = [StateSource(tensors)]
-    todo = grow_plan([headers], recipe)
+    todo = matched(grow_plan([headers], recipe), sources)
     grown = {tensor.name: grow_tensor(tensor, sources, todo.recipe.seed) for tensor in todo.tensors}
     return todo, grown if tensors.keys() == state.keys() else join_experts(family, grown)

@@ -47,14 +47,37 @@ def overlapped(old: int, new: int, overlap: int | None = None) -> list[int]:
     return [*range(old - overlap), *range(overlap, old)]
 
 
-def each_followed(old: int, new: int, every: int | None = None, after: Sequence[int] = ()) -> list[int]:
-    """Copies that follow their layer, after every k-th (LLaMA-Pro, arXiv 2401.02415), after those that `after` counts
-    from 1, or else evenly spread: each_followed(4, 6) == [0, 1, 1, 2, 3, 3]. They are meant to start as the
-    identity."""
-    added = new - old
-    evenly = [-(-(number + 1) * old // added) for number in range(added)]
-    followed = list(after or (range(every, old + 1, every) if every else evenly))
+def each_followed(
+    old: int, new: int, every: int | None = None, after: Sequence[int] = (), where: str = "spread"
+) -> list[int]:
+    """Single layers that follow their own, after every k-th (LLaMA-Pro, arXiv 2401.02415), after those that `after`
+    counts from 1, or else as `placed` says: each_followed(4, 6) == [0, 1, 1, 2, 3, 3]."""
+    followed = list(after or (range(every, old + 1, every) if every else placed(old, new - old, where)))
     return [layer for layer in range(old) for _ in range(1 + followed.count(layer + 1))]
+
+
+def put_between(old: int, new: int, after: Sequence[int] = (), where: str = "spread") -> list[int]:
+    """Layers that stand between two, after the lower of them, as in each_followed; none stands behind the last.
+
+    Raises ValueError for a model of one layer, and for one behind the last.
+    """
+    if old < 2 and new > old:
+        raise ValueError("average puts a layer between two, and the source has one")
+    if old in after:
+        raise ValueError(f"average puts a layer between two, and above the source's last, {old}, there is none")
+    return [*each_followed(old - 1, new - 1, after=after, where=where), old - 1] if old > 1 else [0]
+
+
+def placed(count: int, added: int, where: str = "spread") -> list[int]:
+    """Which of so many places, counted from 1, as many more go to: evenly "spread", in the "middle" or at the "top".
+
+    placed(6, 2, "middle") == [3, 4]; placed(6, 2, "top") == [5, 6]. All have as many, or one more where it says.
+    """
+    if where == "spread":
+        return [-(-(number + 1) * count // added) for number in range(added)]
+    whole, rest = divmod(added, count)
+    first = count - rest if where == "top" else (count - rest + 1) // 2
+    return sorted([*range(1, count + 1)] * whole + [*range(first + 1, first + rest + 1)])
 
 
 def _repeated(old: int, new: int, block: int, end: int) -> list[int]:

@@ -34,7 +34,8 @@ BASE = {
     "query_dim": "head_dim",
     "key_dim": "head_dim",
     "value_dim": "head_dim",
-    "normed": "hidden",  # the stream where a norm writes it before the first layer, and norms stand before blocks
+    # the stream where a norm or an activation writes it before the first layer, and norms stand before blocks
+    "normed": "hidden",
     "pooled": "hidden",  # the pooler's output: same size as hidden, but not the residual stream
     "head_hidden": "hidden",  # what the masked-LM head's own layer writes
     "head_embedding": "embedding",  # the same where a tied head is as wide as the embeddings

@@ -1,4 +1,6 @@
-"""Images of random pixels, for models that read images. Knows what a config says of their size; ignorant of models."""
+"""What a model is called with: tokens, images or sounds, the last two of random numbers. Knows what a config says of
+their sizes; ignorant of what comes out.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +9,8 @@ import torch
 
 from growkit.errors import CheckpointError
 from growkit.families import family_named
+from growkit.families.naming import ENCODERS
+from growkit.operators.seeds import generator
 
 SIDE, CHANNELS = 4096, 64  # the most of an image
 
@@ -32,3 +36,36 @@ def random_images(config: Mapping[str, Any], count: int, draws: torch.Generator)
     CheckpointError.
     """
     return torch.randn((count, *image_shape(config)), generator=draws)
+
+
+def sound_shape(config: Mapping[str, Any]) -> tuple[int, int]:
+    """(numbers of a frame, frames) of the sounds that a config's model reads, two frames for each of its positions.
+    Raises CheckpointError where it does not say so soundly.
+    """
+    family = family_named(config.get("model_type"))
+    features, positions = (family.number(config, key) for key in family.frames)
+    for key, size, most in zip(family.frames, (features, positions), (SIDE, SIDE * CHANNELS)):
+        if size > most:
+            raise CheckpointError(f"config.json should give {key!r} as a number to {most}, not {size}")
+    return features, 2 * positions
+
+
+def random_sound(config: Mapping[str, Any], draws: torch.Generator) -> torch.Tensor:
+    """(1, numbers of a frame, frames) of about the scale that processors give. Raises CheckpointError."""
+    return torch.randn((1, *sound_shape(config)), generator=draws)
+
+
+def inputs_of(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a stock model that reads texts is called with for token ids (sequences, tokens) and which of them count.
+
+    A decoder reads the same tokens backwards; behind an encoder of sounds, it hears one that these tokens choose.
+    """
+    config = model.config.to_dict()
+    family, decodes = family_named(config.get("model_type")), not type(model).__name__.endswith(ENCODERS)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if family.frames:
+        sound = random_sound(config, generator(int(ids.sum()), "sound")).to(ids.device, model.dtype)
+        inputs = {"input_features": sound.expand(len(ids), -1, -1)}
+    if getattr(model.config, "is_encoder_decoder", False) and decodes:
+        inputs["decoder_input_ids"] = ids.flip(1)
+    return inputs

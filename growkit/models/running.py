@@ -19,12 +19,13 @@ from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
-from growkit.models.images import random_images
+from growkit.models.images import inputs_of, random_images
 from growkit.models.stock import computing, experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
 
 SEQUENCES, LENGTH = 8, 64
 MISSING = "missing: "  # before the names of weights that transformers did not find
+SEES_ALL = "use_bidirectional_attention"  # config key of decoders that were made encoders (Gemma)
 SPARE = (
     2  # positions left over in every family, so that models of one size get the same tokens wherever they count from
 )
@@ -205,16 +206,17 @@ def objective(config: dict[str, Any], label: str) -> bool:
     causal = is_causal(config)
     if causal and not family.causal and not config.get("is_decoder"):
         raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
+    if causal and config.get(SEES_ALL):
+        raise CheckpointError(f"{label!r} is a {name} with {SEES_ALL}: it sees the tokens that it should predict")
     return causal
 
 
 def _outputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """What a model puts out for one sequence (length,), or one image, by name: numbers alone, (1, ...) each."""
-    inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
-    if getattr(model.config, "is_encoder_decoder", False):
-        inputs["decoder_input_ids"] = ids[None].flip(1)
     if ids.is_floating_point():
         inputs = {"pixel_values": ids[None].to(model.dtype)}
+    else:
+        inputs = inputs_of(model, ids[None], torch.ones_like(ids[None]))
     with torch.no_grad(), computing(type(model).__name__):
         output = model(**inputs)
     return {

@@ -17,7 +17,7 @@ from growkit.checkpoint.source import CONFIG
 from growkit.errors import CheckpointError, ran_out, reason_of
 from growkit.families import family_named
 from growkit.families.stock_config import hushed
-from growkit.growth.width.sizes import odd_width
+from growkit.growth.width.sized_config import odd_width
 
 
 def stock_class(config: Mapping[str, Any], label: str) -> Any:

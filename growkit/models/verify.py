@@ -22,7 +22,7 @@ from growkit.maps.exactness import Exactness
 from growkit.maps.map_json import maps_from_json
 from growkit.models.adapters import Adapter
 from growkit.models.compare import averaged, distance, on_one_footing
-from growkit.models.images import image_shape
+from growkit.models.images import image_shape, sound_shape
 from growkit.models.running import Results, loadable, sequences_for, tokenizer_of
 from growkit.units import size
 
@@ -158,6 +158,8 @@ def _check_comparable(config: dict[str, Any], first: dict[str, Any], sequences: 
         if not (pixels and family.reads_pixels) or image_shape(config) != tuple(sequences[0].shape):
             raise CheckpointError(f"{label!r} does not read images as the source does; nothing to compare them on")
         return
+    if family.frames and sound_shape(config) != sound_shape(first):
+        raise CheckpointError(f"{label!r} does not hear sounds as the source does; nothing to compare them on")
     positions = family.longest(config)
     if isinstance(positions, int) and any(len(sequence) > positions for sequence in sequences):
         raise CheckpointError(f"{label!r} has {positions} positions, fewer than the source; nothing to compare them on")

@@ -52,7 +52,7 @@ def assemble(
     block = torch.zeros(stop - start, rules[0].columns.new, dtype=wide)
     for part, rows in enumerate(present):
         if len(rows):
-            block[torch.from_numpy(rows - start)] += expand(part, rows, wide)
+            block[torch.from_numpy(rows - start)] += rules[part].share * expand(part, rows, wide)
     return block.to(dtype)
 
 

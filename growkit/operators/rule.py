@@ -98,6 +98,7 @@ class Rule:
     each: int = 0
     # (place, number): what this tensor is split into with others that are added to it, as copies of an expert are
     among: tuple[int, int] | None = None
+    share: float = 1.0  # what of a sum of several parts this is
 
     @property
     def block_rows(self) -> int:
@@ -112,6 +113,11 @@ class Rule:
     def is_copy(self) -> bool:
         """Whether the tensor stays as it is."""
         return self.among is None and self.rows.unchanged and self.columns.unchanged
+
+    @property
+    def writes_nothing(self) -> bool:
+        """Whether it is a rule that writes zeros."""
+        return not self.rows.amplitude.any()
 
     @cached_property
     def silent(self) -> "Rule":

@@ -52,8 +52,8 @@ def carried_weights(plan: Plan, changed: Collection[str]) -> list[CarriedWeight]
             continue
         if len(tensor.parts) > 1:
             raise RequestError(
-                f"{tensor.name!r} was grown out of two layers (--method aki), and a change of rank m would have rank 2m;"
-                " grow the base by --method fpi, or plug the skill in and grow that"
+                f"{tensor.name!r} was grown out of two layers (by aki or average), and a change of rank m would have rank"
+                " 2m; grow the base by --method fpi, or plug the skill in and grow that"
             )
         found.append(CarriedWeight(tensor.name, tensor.parts[0].name, tensor.parts[0].rule))
     return found

@@ -65,7 +65,8 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
     word = getattr(s, "train", ALL)
     window = asked.window_of(origin, s.seq_len)
     placing = asked.Staging(
-        schedule=s.schedule, sub_layers=s.sub_layers, sub_steps=s.sub_steps, to_layers=s.to_layers, stages=s.stages
+        schedule=s.schedule, sub_layers=s.sub_layers, sub_steps=s.sub_steps, to_layers=s.to_layers, jump_at=s.jump_at,
+        stages=s.stages,
     )  # fmt: skip
     duration = asked.Duration(s.steps, s.tokens, s.epochs)
     if command.epochs and s.stages is None and not duration.options:
@@ -79,6 +80,7 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
         "lr": usual_rate(word, origin.family) if s.lr is None else s.lr,
         "checkpoint": str(s.checkpoint),
         "data": str(s.data),
+        "decay": asked.chosen_decay(s.schedule, s.decay),
         "mix": asked_mix(getattr(s, "mix", None)),
         "out": str(s.out),
         "steps": total,

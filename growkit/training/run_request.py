@@ -18,7 +18,7 @@ from growkit.growth.optimizer import kept_state
 from growkit.growth.sources import open_source
 from growkit.growth.width.sizes import read_sizes
 from growkit.training.run_batches import rows_in
-from growkit.training.stages import SCHEDULES, Stage, read_stages
+from growkit.training.stages import SCHEDULES, STEADY, Stage, read_stages
 
 LENGTH = 512
 TEMPERATURE = 1.0  # where a teacher's logits are there, all of them
@@ -77,7 +77,8 @@ class Staging:
     schedule: str  # a row of growkit.training.stages.SCHEDULES
     sub_layers: int | None  # two-stage: layers that learn in a step of the first stage
     sub_steps: int | None  # two-stage: steps of the first stage
-    to_layers: int | None  # stackbert, mslt: layers at the end
+    to_layers: int | None  # stackbert, mslt, late: layers at the end
+    jump_at: float | None  # late: share of the steps before the jump
     stages: str | Path | Sequence[Stage] | None  # instead: a TOML file, or the stages themselves
 
     def chosen(self, origin: Origin, duration: Duration, size: int, length: int, data: str | Path) -> tuple[Stage, ...]:
@@ -101,19 +102,30 @@ class Staging:
         for option, value, schedules in (
             ("--sub-layers", self.sub_layers, ("two-stage",)),
             ("--sub-steps", self.sub_steps, ("two-stage",)),
-            ("--to-layers", self.to_layers, ("stackbert", "mslt")),
+            ("--to-layers", self.to_layers, ("stackbert", "mslt", "late")),
+            ("--jump-at", self.jump_at, ("late",)),
         ):
             if value is not None and self.schedule not in schedules:
                 raise RequestError(f"{option} is for --schedule {' or '.join(schedules)}, not for {self.schedule}")
         return SCHEDULES[self.schedule](
-            steps, layers, sub_layers=self.sub_layers, sub_steps=self.sub_steps, to_layers=self.to_layers
+            steps,
+            layers,
+            sub_layers=self.sub_layers,
+            sub_steps=self.sub_steps,
+            to_layers=self.to_layers,
+            jump_at=self.jump_at,
         )
 
     def _own_stages(self, stages: str | Path | Sequence[Stage], duration: Duration, layers: int) -> tuple[Stage, ...]:
         if duration.options:
             given = duration.options[0]
             raise RequestError(f"{given} and --stages both say how long; leave {given} out")
-        placing = {"--sub-layers": self.sub_layers, "--sub-steps": self.sub_steps, "--to-layers": self.to_layers}
+        placing = {
+            "--sub-layers": self.sub_layers,
+            "--sub-steps": self.sub_steps,
+            "--to-layers": self.to_layers,
+            "--jump-at": self.jump_at,
+        }
         twice = [option for option, value in placing.items() if value is not None]
         twice += ["--schedule"] if self.schedule != "plain" else []
         if twice:
@@ -206,6 +218,20 @@ def _stores(teacher: str | dict[str, str] | None) -> list[Path]:
     """Those of the teachers that are written down."""
     specs = [teacher] if isinstance(teacher, str) else (teacher or {}).values()
     return [Path(spec) for spec in specs if is_store(Path(spec))]
+
+
+def chosen_decay(schedule: str, asked: str | None) -> str:
+    """How the rate falls: as asked for, or by cosine, or where a schedule grows at a steady rate as wsd does. Raises
+    RequestError for a decay that leaves such a schedule no steady rate."""
+    steady = STEADY.get(schedule)
+    if asked is None:
+        return steady[0] if steady else "cosine"
+    if steady and asked not in steady:
+        raise RequestError(
+            f"--schedule {schedule} grows while the rate is steady, which it never is with --decay {asked}; use --decay"
+            f" {' or '.join(steady)}"
+        )
+    return asked
 
 
 def mixture_weight(origin: Origin, checkpoint: str | Path, option: str, asked: float | None, usual: float) -> float:

@@ -1,7 +1,7 @@
 """A run as data: stages, and the schedules that are made of them. Knows the literature's recipes; ignorant of models.
 
 A stage says for how many steps which layers learn, and what is grown before it begins. bert2BERT's two stages,
-StackBERT and MSLT are rows of one table.
+StackBERT, MSLT and a late jump are rows of one table.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from growkit.limits import LAYERS, STEPS
 from growkit.operators.seeds import stable_seed
 
 MOST = 1000  # stages of a run
+JUMP = 0.6  # share of the steps before a late jump, so that a fifth goes on at the full rate before wsd lowers it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +116,29 @@ def mslt(steps: int, layers: int, to_layers: int | None, **_: Any) -> tuple[Stag
     return (*stages, Stage(name="all", steps=steps - sum(alone)))
 
 
+def late(steps: int, layers: int, to_layers: int | None, jump_at: float | None, **_: Any) -> tuple[Stage, ...]:
+    """One jump to all layers late in the run, while the rate is steady (arXiv 2511.04981): most steps are a small
+    model's."""
+    first = round((JUMP if jump_at is None else jump_at) * steps)
+    target = _target(layers, to_layers)
+    if not 0 < first < steps:
+        raise RequestError(
+            f"--jump-at leaves {first} steps before the jump and {steps - first} after it; give more steps"
+        )
+    return (
+        Stage(name=f"{layers} layers", steps=first),
+        Stage(name=f"{target} layers", steps=steps - first, layers=target),
+    )
+
+
 SCHEDULES: dict[str, Callable[..., tuple[Stage, ...]]] = {
     "plain": plain,
     "two-stage": two_stage,
     "stackbert": stackbert,
     "mslt": mslt,
+    "late": late,
 }
+STEADY = {"late": ("wsd", "constant")}  # schedules that grow at a steady rate -> the decays that have one
 
 
 COUNT = Whole(1, LAYERS)

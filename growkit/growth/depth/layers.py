@@ -13,13 +13,14 @@ import numpy as np
 from growkit.errors import RequestError
 from growkit.growth.plan import AxisPlan
 from growkit.growth.request import Depth
-from growkit.maps.axis import FREE, AxisMap, axis_map, identity
+from growkit.maps.axis import FREE, AxisMap, axis_map, copy_rank, counts, identity
 from growkit.maps.exactness import Exactness
 from growkit.maps.layer_order import (
     each_followed,
     interleaved,
     middle_repeated,
     overlapped,
+    put_between,
     stacked,
     top_repeated,
 )
@@ -27,6 +28,8 @@ from growkit.maps.notation import READ, WRITE
 
 MOST_LAYERS, MOST_SOURCES = 4096, 26
 OF_SEVERAL = ("stack", "interleave")  # methods that say what several sources become
+PLACES = ("spread", "middle", "top")  # where single new layers go
+AVERAGE = "average"
 _SLICE = re.compile(r"(?:([A-Z]):)?(\d+)(?:-(\d+))?")
 
 Layers = list[int]
@@ -34,7 +37,7 @@ Layers = list[int]
 
 def layer_map(old: Sequence[int], depth: Depth | None) -> AxisMap:
     """The map of layers for sources of `old` layers each: index over all of them, write 0 where a layer is inserted as
-    the identity.
+    the identity, and between 0 and 1 where the layer above that one gives the rest.
 
     Raises RequestError for a method, a number or a combination of options that cannot be.
     """
@@ -61,7 +64,16 @@ def layer_map(old: Sequence[int], depth: Depth | None) -> AxisMap:
         raise RequestError(f"{len(index)} layers are more than growkit plans for, {MOST_LAYERS}")
     # an inserted layer, which follows its source, carries nothing of it: it starts as the identity
     silent = np.diff(index, prepend=-1) == 0 if name == "identity" else np.zeros(len(index), dtype=bool)
-    return axis_map(name, total, np.array(index), np.where(silent, 0.0, 1.0), 1.0, modes={READ: FREE * silent})
+    write = np.where(silent, 0.0, 1.0)
+    if name == AVERAGE:  # of k between two layers the j-th has j / (k + 1) of the upper one
+        write = 1.0 - copy_rank(np.array(index)) / counts(np.array(index), total)
+    return axis_map(name, total, np.array(index), write, 1.0, modes={READ: FREE * silent})
+
+
+def between(layers: AxisMap) -> np.ndarray:
+    """(new,) what the layer above the one that a layer is gives to it: 0 but where two are averaged."""
+    own = layers.sides[WRITE].amplitude
+    return np.where((own > 0) & (own < 1), 1.0 - own, 0.0)
 
 
 def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool) -> AxisPlan:
@@ -70,6 +82,9 @@ def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool) -> AxisPlan
     how = f"{layers.name}: {spelled(layers, old)}"
     if layers.is_identity and len(old) == 1:
         return AxisPlan(axis="layer", old=layers.old, new=size, how="kept", exactness=Exactness.EXACT, why="unchanged")
+    if layers.name == AVERAGE:
+        why = "a new layer is the mean of its two neighbours, heads and units of one matched to those of the other"
+        return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.APPROXIMATE, why=why)
     if layers.name != "identity":
         why = "a copy computes on what the layers below it made, which is not what it was trained on"
         return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.APPROXIMATE, why=why)
@@ -81,22 +96,29 @@ def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool) -> AxisPlan
 
 
 def spelled(layers: AxisMap, old: Sequence[int]) -> str:
-    """A layer table for people: "1..6 1..6 3..6", inserted layers in brackets, several sources as A1..A6 B1..B6."""
+    """A layer table for people: "1..6 1..6 3..6", inserted layers in brackets, several sources as A1..A6 B1..B6, and
+    averages as 1+2, or 0.67x1+0.33x2."""
     places = [place(number, old) for number in layers.index]
-    silent = layers.sides[WRITE].amplitude == 0
+    silent, above = layers.sides[WRITE].amplitude == 0, between(layers)
 
     def follows(run: int) -> tuple[int, bool, int]:
         source, layer = places[run]
-        return source, bool(silent[run]), layer - run
+        return source, bool(silent[run]), layer - run if not above[run] else len(places) + run
 
     words = []
     for (source, inserted, _), group in groupby(range(len(places)), follows):
         run = list(group)
         letter = chr(ord("A") + source) if len(old) > 1 else ""
         numbers = [f"{letter}{places[number][1] + 1}" for number in run]
+        if above[run[0]]:
+            numbers = [_mean(places[run[0]][1] + 1, float(above[run[0]]))]
         spoken = numbers if len(numbers) < 3 else [f"{numbers[0]}..{numbers[-1]}"]
         words += [f"({word})" for word in spoken] if inserted else spoken
     return " ".join(words)
+
+
+def _mean(lower: int, above: float) -> str:
+    return f"{lower}+{lower + 1}" if above == 0.5 else f"{1 - above:.2g}x{lower}+{above:.2g}x{lower + 1}"
 
 
 def place(number: int, old: Sequence[int]) -> tuple[int, int]:
@@ -108,10 +130,15 @@ def place(number: int, old: Sequence[int]) -> tuple[int, int]:
 
 METHODS: dict[str, Callable[[int, int, Depth], Layers]] = {
     "stack": lambda old, new, depth: stacked(old, new),
-    "interleave": lambda old, new, depth: interleaved(old, new),
+    "interleave": lambda old, new, depth: (
+        each_followed(old, new, depth.every, depth.after, depth.where or "spread")
+        if depth.after or depth.every or depth.where
+        else interleaved(old, new)
+    ),
     "top": lambda old, new, depth: top_repeated(old, new, depth.block),
     "middle": lambda old, new, depth: middle_repeated(old, new, depth.block),
-    "identity": lambda old, new, depth: each_followed(old, new, depth.every, depth.after),
+    "identity": lambda old, new, depth: each_followed(old, new, depth.every, depth.after, depth.where or "spread"),
+    AVERAGE: lambda old, new, depth: put_between(old, new, depth.after, depth.where or "spread"),
     "solar": lambda old, new, depth: overlapped(old, new, depth.overlap),
 }
 
@@ -154,18 +181,23 @@ def _check(depth: Depth, old: Sequence[int]) -> None:
         raise RequestError(f"{len(old)} sources are more than growkit has letters for, {MOST_SOURCES}")
     used = {
         "--overlap": (depth.overlap is not None, ("solar",)),
-        "--after": (bool(depth.after), ("identity",)),
-        "--every": (depth.every is not None, ("identity",)),
+        "--after": (bool(depth.after), ("identity", "interleave", AVERAGE)),
+        "--every": (depth.every is not None, ("identity", "interleave")),
+        "--where": (depth.where is not None, ("identity", "interleave", AVERAGE)),
         "--block": (depth.block is not None, ("top", "middle")),
     }
     for name, (given, methods) in used.items():
         if given and (method not in methods or depth.slices is not None):
             other = "--slices" if depth.slices is not None else f"{option} {method}"
             raise RequestError(f"{name} is for {option} {' or '.join(methods)}, not for {other}")
+        if given and len(old) > 1:
+            raise RequestError(f"{name} places layers of one source, and {len(old)} are stacked")
     if depth.slices is None and len(old) > 1 and method not in OF_SEVERAL:
         raise RequestError(f"{option} {method} takes one source; stack several with {' or '.join(OF_SEVERAL)}")
-    if depth.after and depth.every is not None:
-        raise RequestError("--after and --every both say where new layers go; give one of them")
+    if (depth.where, depth.every, depth.after).count(None) + (not depth.after) < 2:
+        raise RequestError("--after, --every and --where each say where new layers go; give one of them")
+    if depth.where not in (None, *PLACES):
+        raise RequestError(f"--where {depth.where!r} is not one of {', '.join(PLACES)}")
     if depth.overlap is not None and not 0 <= depth.overlap <= total // 2:
         raise RequestError(f"--overlap {depth.overlap} should be from 0 to half of the source's {total} layers")
     if depth.every is not None and not 1 <= depth.every <= total:

@@ -23,7 +23,8 @@ from growkit.growth.source_headers import (
 from growkit.growth.upcycle.experts import ROUTER_STD, ROUTERS, diversity_of, sparse_layers, widths_of
 from growkit.growth.upcycle.mixture import Mixture
 from growkit.growth.upcycle.sparse_config import sparse_config
-from growkit.growth.width.sizes import OPTIONS, odd_width_notes, read_sizes
+from growkit.growth.width.sized_config import odd_width_notes
+from growkit.growth.width.sizes import OPTIONS, read_sizes
 from growkit.maps.axis import identity
 from growkit.maps.exactness import Exactness
 from growkit.units import size

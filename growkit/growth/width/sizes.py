@@ -3,13 +3,12 @@ of tensors, maps and files.
 """
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.families.keys import key_names, keys_to_read
-from growkit.families.stock_config import stated_as
+from growkit.families.stock_config import stated_under
 from growkit.growth.width.rotary import rotary_size
 from growkit.limits import AXIS
 from growkit.maps.notation import KEPT, SIZED
@@ -41,11 +40,13 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
                 continue
             if type(value) is not int or not 1 <= value <= AXIS:
                 raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
-            if sizes.setdefault(axis, value) != value:
-                raise CheckpointError(
-                    f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {key!r} as {value}; growkit grows"
-                    " models where they are one size"
-                )
+            for name in stated_under(family.model_type, config, key, family.size_keys):
+                stated = config.get(name, value) if name != key else value
+                if sizes.setdefault(axis, value) != stated:
+                    raise CheckpointError(
+                        f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {name!r} as {stated}; growkit grows"
+                        " models where they are one size"
+                    )
     sizes.setdefault("ffn", family.ffn_of(config, sizes["hidden"]))  # GPT-2's n_inner: null
     if sizes["head"] % family.head_parts:
         raise CheckpointError(
@@ -242,50 +243,3 @@ def _nearest(asked: Mapping[str, int], old: Sizes, works: Callable[[Mapping[str,
         if sizes:
             return f"; nearest that work: {OPTIONS[axis]} {' or '.join(map(str, sorted(sizes)))}"
     return ""
-
-
-def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict[str, Any]:
-    """The config with the new sizes written where it had the old ones; everything else as it was."""
-    grown = deepcopy(dict(config))  # rotary settings are nested, and the source stays as it is
-    for axis in family.sizes:
-        for key in family.keys(axis):
-            implied = {
-                "head_dim": new["hidden"] // new["head"],
-                "kv_head": new["head"],
-                "ffn": 4 * new["hidden"],
-                "embedding": new["hidden"],
-            }
-            if (
-                config.get(key) is None
-                and axis in implied
-                and implied[axis] == new[axis]
-                and family.defaults.get(key) is None
-            ):
-                continue
-            if axis == "kv_head" and family.shares_kv(config):
-                continue
-            if axis in OPTIONS or axis in FOLLOWERS or axis == "embedding":
-                grown[key if key in family.defaults else stated_as(family.model_type, config, key)] = new[axis]
-    if new["hidden"] != family.number(config, family.sizes["hidden"]):
-        grown |= {key: family.value(config, key) for key in family.pinned}
-    return grown
-
-
-def odd_width(family: Family, config: Mapping[str, Any], itemsize: int) -> int | None:
-    """A width of a mixture's experts whose rows are no multiple of 16 bytes, which torch's grouped product refuses; or
-    None.
-    """
-    sizes = read_sizes(family, config) if family.is_moe else {}
-    return next((sizes[axis] for axis in ("hidden", "ffn") if axis in sizes and sizes[axis] * itemsize % 16), None)
-
-
-def odd_width_notes(family: Family, config: Mapping[str, Any], itemsize: int) -> list[str]:
-    """What a plan says of such a width."""
-    width = odd_width(family, config, itemsize)
-    if width is None:
-        return []
-    return [
-        f"rows of {width} numbers are no multiple of 16 bytes, which transformers' usual way of computing experts"
-        " needs: load the"
-        ' result with experts_implementation="eager"'
-    ]

@@ -1,0 +1,102 @@
+"""The arms of the study: where each model of the target's size begins, and how it is trained. Data, and nothing else.
+
+An arm grows one of three sources, which are trained for equally many tokens: `narrow` has the target's layers, `shallow`
+its width, `small` neither. What it says of growth goes to `growkit.grow`, of training to `growkit.pretrain`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+NARROW, SHALLOW, SMALL = "narrow", "shallow", "small"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to a model of the target's size.
+
+    start: init (random weights), corner (the source in the corner of random weights), grow. source: which one; None: no
+    trained model. layers: of an init that a schedule deepens; None: the target's. grow, train: options of growkit.grow
+    and of growkit.pretrain. relax: share of the steps over which multipliers relax. inherits: its source teaches.
+    source_optimizer: what trained the source. rates_of: the arm whose pilots choose the learning rate. against: the arm
+    from scratch it is compared with.
+    """
+
+    start: str = "grow"
+    source: str | None = None
+    layers: int | None = None
+    grow: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    relax: float | None = None
+    inherits: bool = False
+    source_optimizer: str = "adamw"
+    rates_of: str
+    against: str = "scratch"
+
+
+def _grown(source: str, rates_of: str, train: dict[str, Any] | None = None, **more: Any) -> Arm:
+    """A growth; its optimizer begins anew where nothing else is said."""
+    own = {name: more.pop(name) for name in ("relax", "inherits", "source_optimizer", "against") if name in more}
+    return Arm(source=source, rates_of=rates_of, train=train or {}, grow={"optimizer": "none", **more}, **own)
+
+
+CARRIED, TWO_STAGE, MUON = {"optimizer": "auto"}, {"schedule": "two-stage"}, {"optimizer": "muon"}
+OFF = {"multipliers": "off"}
+WIDE, DEEP, BOTH = "FPI", "stack", "FPI + stack"  # whose pilots choose the rate of all that start alike
+BY_MUON = {"source_optimizer": "muon", "against": "scratch, Muon"}
+
+ARMS: dict[str, Arm] = {
+    "scratch": Arm(start="init", rates_of="scratch"),
+    # width
+    "corner copy": Arm(start="corner", source=NARROW, rates_of="scratch"),
+    "FPI, equal split": _grown(NARROW, WIDE, noise=0.0),
+    "FPI": _grown(NARROW, WIDE, noise=0.5),
+    "FPI, random map": _grown(NARROW, WIDE, mapping="random"),
+    "shrink-perturb": _grown(NARROW, WIDE, method="shrink-perturb"),
+    "AKI": _grown(NARROW, WIDE, method="aki"),
+    "bert2BERT (AKI, two-stage)": _grown(NARROW, WIDE, TWO_STAGE, method="aki"),
+    "FPI, two-stage": _grown(NARROW, WIDE, TWO_STAGE),
+    "FPI, carried state, exact": _grown(NARROW, WIDE, **CARRIED),
+    "FPI, carried state, relax": _grown(NARROW, WIDE, relax=0.5, **CARRIED),
+    "FPI, carried state, off": _grown(NARROW, WIDE, OFF, **CARRIED),
+    # depth
+    "stack": _grown(SHALLOW, DEEP, depth="stack"),
+    "interleave": _grown(SHALLOW, DEEP, depth="interleave"),
+    "middle": _grown(SHALLOW, DEEP, depth="middle"),
+    "identity": _grown(SHALLOW, DEEP, depth="identity"),
+    "stack, two-stage": _grown(SHALLOW, DEEP, TWO_STAGE, depth="stack"),
+    "stack, carried state": _grown(SHALLOW, DEEP, depth="stack", **CARRIED),
+    "StackBERT": Arm(start="init", layers=1, train={"schedule": "stackbert"}, rates_of="scratch"),
+    "MSLT": Arm(start="init", layers=1, train={"schedule": "mslt"}, rates_of="scratch"),
+    "late jump": Arm(start="init", layers=1, train={"schedule": "late"}, rates_of="scratch"),
+    "scratch, wsd": Arm(start="init", train={"decay": "wsd"}, rates_of="scratch"),
+    # both
+    "FPI + stack": _grown(SMALL, BOTH),
+    "FPI + stack, carried state, exact": _grown(SMALL, BOTH, **CARRIED),
+    "FPI + stack, carried state, relax": _grown(SMALL, BOTH, relax=0.5, **CARRIED),
+    "FPI + stack, carried state, off": _grown(SMALL, BOTH, OFF, **CARRIED),
+    "FPI + interleave": _grown(SMALL, BOTH, depth="interleave"),
+    "FPI + identity": _grown(SMALL, BOTH, depth="identity"),
+    "AKI + stack": _grown(SMALL, BOTH, method="aki"),
+    "AKI + stack, two-stage": _grown(SMALL, BOTH, TWO_STAGE, method="aki"),
+    # a teacher
+    "inherit, live": Arm(start="init", source=SMALL, inherits=True, rates_of="scratch"),
+    "AKI + stack, inherit, live": _grown(SMALL, BOTH, method="aki", inherits=True),
+    # Muon
+    "scratch, Muon": Arm(start="init", train=MUON, rates_of="scratch, Muon", against="scratch, Muon"),
+    "FPI + stack, Muon": _grown(SMALL, "FPI + stack, Muon", MUON, **BY_MUON),
+    "FPI + stack, Muon, carried state, exact": _grown(SMALL, "FPI + stack, Muon", MUON, **BY_MUON, **CARRIED),
+}
+
+# share of compute saved, as published: the source left out unless said; sizes and texts are far from a small study's
+PUBLISHED = (
+    ("bert2BERT (AKI, two-stage)", "BERT 12 x 512 to 12 x 768", "45.2 %", "arXiv 2110.07143"),
+    ("AKI", "GPT 12 x 512 to 12 x 768", "47 %", "arXiv 2110.07143"),
+    ("FPI", "BERT 12 x 512 to 12 x 768", "30.4 %", "arXiv 2110.07143"),
+    ("AKI", "BERT 12 x 512 to 12 x 768", "38.4 %", "arXiv 2110.07143"),
+    ("StackBERT", "BERT-Base, as bert2BERT ran it", "24.3 %", "arXiv 2110.07143"),
+    ("MSLT", "BERT-Base, as bert2BERT ran it", "10.7 %", "arXiv 2110.07143"),
+    ("LiGO, not in this study yet", "BERT 6 x 512 to 12 x 768", "44.7 %", "arXiv 2303.00980"),
+    ("inherit, live", "RoBERTa 125 M to 355 M, steps", "27.3 %", "arXiv 2105.13880"),
+    ("stack", "7 B; a speed-up of 54.6 %, source included", "35.3 %", "arXiv 2405.15319"),
+    ("FPI, exact (LEMON)", "pre-LN BERT", "33.2 %", "arXiv 2310.07999"),
+)

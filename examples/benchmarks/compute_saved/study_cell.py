@@ -1,0 +1,239 @@
+"""Cells of the study, carried out by growkit's own commands in folders that can be taken up anywhere: datasets, sources,
+pilots that choose a rate, starts, runs. Knows the order of things; ignorant of what the figures say.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from study_arms import Arm
+from study_grid import Cell, Grid, arm_of
+
+import growkit
+from growkit.checkpoint.headers import file_hash
+from growkit.checkpoint.small_files import read_json
+from growkit.checkpoint.writer import write_json
+from growkit.errors import RequestError
+from growkit.reports.runs import read_run
+
+DEEPENING = ("stackbert", "mslt", "late")  # schedules that are told where they end
+DONE = "done.json"
+ORDER, PILOT = 1000, 2000  # added to the seed of a source: other batches for what is grown from it, and for its pilots
+
+
+class Stopped(Exception):
+    """The time is over, or a signal came; the same command goes on."""
+
+
+class Clock:
+    """Seconds of training at each step, kept beside a run: of the processor where that is what computes, so that other
+    programs on the machine do not count, else of the wall."""
+
+    def __init__(self, file: Path, device: str):
+        self._file, self._now = file, time.process_time if device == "cpu" else time.monotonic
+        self.seconds: dict[int, float] = {0: 0.0}
+        for line in file.read_text().splitlines() if file.exists() else []:
+            step, _, seconds = line.partition(" ")
+            if seconds:
+                self.seconds[int(step)] = float(seconds)
+        self._last = self._now()
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Hear a line of metrics; the time before one that is no step is validation's, or a checkpoint's."""
+        now, before = self._now(), self._last
+        if line["kind"] == "train":
+            self.seconds[line["step"]] = self.seconds[line["step"] - 1] + now - before
+            with self._file.open("a") as file:
+                file.write(f"{line['step']} {self.seconds[line['step']]:.4f}\n")
+        self._last = self._now()
+
+
+class Bench:
+    """Where a grid is measured. work: its folder; books: one with train/ and val/; other: text of another kind, or a
+    folder of it. due: called before each run, raises Stopped when no more should begin."""
+
+    def __init__(self, grid: Grid, work: Path, books: Path, other: list[Path], due: Callable[[], None]):
+        self.grid, self.work, self.due = grid, work, due
+        self.said, self.train = grid.said, grid.said["train"]
+        self.device = self.train.get("device", "auto")
+        self.data, self.other = work / "data", work / "other"
+        work.mkdir(parents=True, exist_ok=True)
+        if not self.data.exists():
+            growkit.tokenize([books / "train"], self.data, train_tokenizer=self.said["vocabulary"], val=[books / "val"])
+        if not self.other.exists():
+            growkit.tokenize(other, self.other, tokenizer=self.data)
+        bins = [self.data / "train.bin", self.data / "val.bin", self.other / "train.bin"]
+        self.hash = "".join(file_hash(file)[:8] for file in bins)
+
+    def result(self, cell: Cell) -> dict[str, Any] | None:
+        """What a cell came to, None where it is not measured. Raises RequestError for what others measured."""
+        file = self.work / "results" / f"{cell.name}.json"
+        if not file.exists():
+            return None
+        said = read_json(file)
+        if said.get("made_by") != self.grid.made_by(cell, self.hash):
+            raise RequestError(
+                f"{str(file)!r} was made by another version of growkit, of other data or of other settings; name another"
+                " --work, or delete it"
+            )
+        return said
+
+    def measure(self, cell: Cell) -> dict[str, Any]:
+        """Measure a cell, and keep its result."""
+        arm = arm_of(cell.arm)
+        rate, pilots = self._rate(cell.size, arm.rates_of)
+        source = self._source(cell.size, arm, cell.base, cell.seed) if arm.source else None
+        folder = self.work / "cells" / cell.name
+        ran = self._run(cell, arm, folder, rate, cell.seed + ORDER)
+        loss = growkit.evaluate(
+            folder / "run" / "final", self.other, split="train", context=self.train["seq_len"],
+            limit=self.train["eval_tokens"], device=self.device,
+        ).loss  # fmt: skip
+        result = {
+            "made_by": self.grid.made_by(cell, self.hash),
+            "growkit": growkit.__version__,
+            "cell": asdict(cell),
+            "rate": rate,
+            "other": loss,
+            "source": source,
+            "pilots": pilots,
+            **ran,
+        }
+        (self.work / "results").mkdir(exist_ok=True)
+        write_json(self.work / "results" / f"{cell.name}.json", result)
+        for rest in ("start", "probe", "run/checkpoints", "run/stages"):
+            shutil.rmtree(folder / rest, ignore_errors=True)
+        return result
+
+    def _steps(self, size: str, budget: float) -> int:
+        """Steps of a budget in tokens per parameter of the target."""
+        parameters = read_json(self._blank(size, "target") / DONE)["parameters"]
+        return max(2, round(budget * parameters / (self.train["seq_len"] * self.train["batch_size"])))
+
+    def _blank(self, size: str, model: str, seed: int = 0, **more: Any) -> Path:
+        """A model of random weights, with the tokenizer."""
+        name = ".".join([size, model, f"seed-{seed}", *(f"{key}-{value}" for key, value in more.items())])
+        folder, config = self.work / "blank" / name, self.work / "blank" / f"{name}.config"
+        if not (folder / DONE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            config.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(self.data / "tokenizer", config, dirs_exist_ok=True)
+            (config / "config.json").write_text(json.dumps(self.grid.config(size, model, **more)))
+            made = growkit.init(config, folder, seed=seed)
+            write_json(folder / DONE, {"parameters": made.parameters})
+        return folder
+
+    def _source(self, size: str, arm: Arm, base: float, seed: int) -> dict[str, Any]:
+        """What training an arm's source costs and comes to; its folder is told by _source_folder."""
+        run = self._source_folder(size, arm, base, seed)
+        if not (run / DONE).exists():
+            assert arm.source is not None
+            steps = self._steps(size, base)
+            train = {"optimizer": arm.source_optimizer}
+            points = self._pretrain(self._blank(size, arm.source, seed), run, steps, self.said["rates"]["source"], seed,
+                                    train)  # fmt: skip
+            write_json(run / DONE, {"model": arm.source, "steps": steps, **points[-1]})
+        return read_json(run / DONE)
+
+    def _source_folder(self, size: str, arm: Arm, base: float, seed: int) -> Path:
+        return self.work / "sources" / f"{size}.{arm.source}.{arm.source_optimizer}.base-{base:g}.seed-{seed}"
+
+    def _rate(self, size: str, name: str) -> tuple[float, dict[str, Any]]:
+        """The learning rate that short runs of an arm choose, and what they came to."""
+        arm, tried, base = arm_of(name), self.said["rates"]["tried"], float(self.said["base"])
+        cell = Cell(name, size, float(self.said["rates"]["pilot"]), base, 0)
+        made_by, losses, flops, seconds = self.grid.made_by(cell, self.hash), {}, 0.0, 0.0
+        if arm.source:
+            self._source(size, arm, base, 0)
+        for rate in tried:
+            folder = self.work / "pilots" / f"{cell.name}.rate-{rate:g}"
+            if not (folder / DONE).exists():
+                point = self._run(cell, arm, folder, rate, PILOT)["curve"][-1]
+                write_json(folder / DONE, {"made_by": made_by, **point})
+            said = read_json(folder / DONE)
+            if said["made_by"] != made_by:
+                raise RequestError(f"{str(folder)!r} is of other settings; name another --work, or delete it")
+            losses[rate] = said["loss"]
+            flops, seconds = flops + said["flops"], seconds + said["seconds"]
+        best = min(losses, key=losses.__getitem__)
+        return best, {"arm": name, "losses": losses, "flops": flops, "seconds": seconds}
+
+    def _run(self, cell: Cell, arm: Arm, folder: Path, rate: float, order: int) -> dict[str, Any]:
+        """Make a cell's start and train it. order: the seed of its batches."""
+        start, steps = self._start(cell, arm, folder / "start"), self._steps(cell.size, cell.budget)
+        train = dict(arm.train)
+        if train.get("schedule") in DEEPENING:
+            train["to_layers"] = self._layers(cell.size)
+        if arm.relax is not None:
+            train["multipliers"] = f"relax:{max(1, round(arm.relax * steps))}"
+        own = {key: train[key] for key in ("optimizer", "multipliers") if key in train}
+        probe = self._pretrain(start, folder / "probe", 1, 1e-12, order, own)  # a step that moves nothing
+        if arm.inherits:
+            train["teacher"] = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
+        curve = self._pretrain(start, folder / "run", steps, rate, order, train)
+        return {"steps": steps, "step0": probe[-1]["loss"], "loss": curve[-1]["loss"], "curve": curve}
+
+    def _start(self, cell: Cell, arm: Arm, out: Path) -> Path:
+        """Where an arm begins."""
+        if arm.start == "init":
+            return self._blank(
+                cell.size, "target", cell.seed, **({"num_hidden_layers": arm.layers} if arm.layers else {})
+            )
+        if out.exists():
+            return out
+        source = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
+        blank = self._blank(cell.size, "target", cell.seed)
+        if arm.start == "corner":
+            return corner_copy(source, blank, out)
+        growkit.grow(source, out, like=blank, seed=cell.seed, **arm.grow)
+        return out
+
+    def _layers(self, size: str) -> int:
+        return int(self.grid.config(size, "target")["num_hidden_layers"])
+
+    def _pretrain(
+        self, start: Path, run: Path, steps: int, rate: float, order: int, train: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Train, going on with what is there; the validations: step, loss, flops, seconds."""
+        self.due()
+        run.parent.mkdir(parents=True, exist_ok=True)
+        clock = Clock(run.with_name(f"{run.name}.clock"), self.device)
+        own = {key: value for key, value in self.train.items() if key != "evaluations"}
+        done = growkit.pretrain(
+            start, self.data, run, steps=steps, lr=rate, seed=order, resume="auto", watch=clock,
+            eval_every=max(1, steps // self.train["evaluations"]), **own, **train,
+        )  # fmt: skip
+        if done.folder is None:
+            raise Stopped
+        return [
+            {"step": point.step, "loss": point.loss, "flops": point.cost.flops,
+             "seconds": clock.seconds.get(point.step, point.cost.seconds)}
+            for point in read_run(run).val
+        ]  # fmt: skip
+
+
+def corner_copy(source: Path, blank: Path, out: Path) -> Path:
+    """DirectCopy of arXiv 2110.07143, which growkit has no method for: the source's weights in the corner of random ones.
+
+    Heads and their slots must lie one after another in both, which they do where head_dim stays.
+    """
+    (word,) = read_json(blank / "config.json")["architectures"]
+    large, small = (getattr(transformers, word).from_pretrained(path, dtype=torch.float32) for path in (blank, source))
+    weights = dict(small.named_parameters())
+    with torch.no_grad():
+        for name, weight in large.named_parameters():
+            if name in weights:
+                weight[tuple(slice(size) for size in weights[name].shape)] = weights[name]
+    partial = out.with_name("corner.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(blank, partial)
+    (partial / DONE).unlink()
+    large.save_pretrained(partial)
+    partial.rename(out)
+    return out

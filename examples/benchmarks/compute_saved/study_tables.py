@@ -1,0 +1,141 @@
+"""The study's results as a page of tables, pictures and one JSON, from the cells that are there. Knows how figures are
+shown; ignorant of how they were found.
+"""
+
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from study_arms import ARMS, PUBLISHED
+from study_cell import Bench
+from study_figures import WAYS, Result, Row, rows_of
+from study_grid import Cell, Grid
+from study_pictures import draw_all
+
+import growkit
+
+Lines = list[str]
+HEADS = (
+    "", "seeds", "rate", "step 0", "at the end", "below scratch", "other text", "FLOPs saved", "with source", "time saved",
+    "with source", "FLOPs saved, same tokens in all", "with source",
+)  # fmt: skip
+
+
+def write_tables(grid: Grid, bench: Bench, out: Path) -> None:
+    """Write GRID.md, GRID.json and pictures into a folder."""
+    cells = grid.cells()
+    found = [(cell, bench.result(cell)) for cell in cells]
+    results = [result for _, result in found if result is not None]
+    missing = [cell for cell, result in found if result is None]
+    rows = rows_of(results)
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = draw_all(grid.name, rows, results, out)
+    text = page(grid, rows, results, missing, pictures)
+    (out / f"{grid.name}.md").write_text(text, "utf-8")
+    said = {
+        "grid": grid.name,
+        "growkit": growkit.__version__,
+        "machine": machine(),
+        "missing": [cell.name for cell in missing],
+        "rows": [asdict(row) for row in rows],
+        "results": [{**result, "curve": [_short(point) for point in result["curve"]]} for result in results],
+    }
+    (out / f"{grid.name}.json").write_text(json.dumps(said, indent=None, separators=(",", ":")) + "\n", "utf-8")
+    print(f"{len(results)} of {len(cells)} cells; wrote {out}")
+
+
+def page(grid: Grid, rows: list[Row], results: list[Result], missing: list[Cell], pictures: list[str]) -> str:
+    """All tables as Markdown."""
+    lines = [
+        f"# {grid.name}\n",
+        f"{len(results)} of {len(results) + len(missing)} cells are measured, on {machine()}, one thread a run; growkit"
+        f" {growkit.__version__}. Cells of one seed say so.\n",
+    ]
+    for size in grid.said["sizes"]:
+        for budget in sorted({row.budget for row in rows if row.size == size}):
+            of = [row for row in rows if (row.size, row.budget) == (size, budget) and row.base == grid.said["base"]]
+            lines += [
+                f"## {size}, {budget:g} tokens per parameter of the target\n",
+                *_table(HEADS, map(_cells, of)),
+                "",
+            ]
+        bases = [row for row in rows if row.size == size and row.base != grid.said["base"]]
+        if bases:
+            lines += [f"## {size}, other bases\n", *_table(("", "base", *HEADS[1:]), map(_with_base, bases)), ""]
+    lines += ["## Sources\n", *_table(("source", "steps", "loss", "FLOPs", "seconds"), _sources(results)), ""]
+    lines += ["## Pilots\n", *_table(("arm", "loss by rate", "chosen", "FLOPs", "seconds"), _pilots(results)), ""]
+    lines += ["## Published\n", *_table(("arm", "where", "saved", "from"), PUBLISHED), ""]
+    if missing:
+        lines += ["## Missing\n", ", ".join(f"`{cell.name}`" for cell in missing), ""]
+    lines += [f"![{name}]({name})\n" for name in pictures]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """What computes, in words."""
+    info = Path("/proc/cpuinfo")
+    named = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    """A row of the table; where not every seed came to scratch's loss, in how many that was."""
+    ahead = sum(row.ahead) / len(row.ahead) if row.ahead else None
+    spread = f" ({min(row.ahead):+.3f} to {max(row.ahead):+.3f})" if len(row.ahead) > 1 else ""
+    saved: list[str] = []
+    for way in WAYS:
+        saved += [_share(row.saved[way], row), _share(row.with_source[way], row)]
+    total = [_percent(row.to_total["flops"]), _percent(row.to_total_with_source["flops"])]
+    return (
+        row.arm, str(len(row.seeds)), f"{row.rate:g}", f"{row.step0:.3f}", f"{row.loss:.3f}",
+        "" if ahead is None else f"{ahead:+.3f}{spread}", f"{row.other:.3f}", *saved, *total,
+    )  # fmt: skip
+
+
+def _with_base(row: Row) -> tuple[str, ...]:
+    arm, *rest = _cells(row)
+    return (arm, f"{row.base:g}", *rest)
+
+
+def _share(value: float | None, row: Row) -> str:
+    if value is None and row.ahead:
+        return "not reached" if not row.reached else f"reached by {row.reached} of {len(row.ahead)}"
+    return _percent(value)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Lines:
+    heads = tuple(heads)
+    return [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *map(tuple, rows))]
+
+
+def _sources(results: list[Result]) -> list[tuple[str, ...]]:
+    """Each source, means of nothing: one line for each model, optimizer, base and seed."""
+    lines = {}
+    for result in results:
+        if source := result["source"]:
+            cell, arm = result["cell"], ARMS[result["cell"]["arm"]]
+            name = f"{source['model']}, {arm.source_optimizer}, base {cell['base']:g}, seed {cell['seed']}"
+            lines[name] = (name, str(source["steps"]), f"{source['loss']:.3f}", f"{source['flops']:.3g}",
+                           f"{source['seconds']:.0f}")  # fmt: skip
+    return list(lines.values())
+
+
+def _pilots(results: list[Result]) -> list[tuple[str, ...]]:
+    lines = {}
+    for result in results:
+        pilots = result["pilots"]
+        losses = ", ".join(f"{float(rate):g}: {loss:.3f}" for rate, loss in pilots["losses"].items())
+        lines[pilots["arm"]] = (pilots["arm"], losses, f"{result['rate']:g}", f"{pilots['flops']:.3g}",
+                                f"{pilots['seconds']:.0f}")  # fmt: skip
+    return list(lines.values())
+
+
+def _short(point: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if key in ("loss", "seconds") else value for key, value in point.items()}
