@@ -128,6 +128,11 @@ class TensorNames:
         match = None if stem in self.tensors or self._beside(stem) else _NUMBER.search(stem)
         return int(match[0]) if match else None
 
+    def stack_of(self, name: str) -> str:
+        """The stem before the layer numbers of the stack that a tensor is of; "" in a model of one stack, or none."""
+        stem = self.stem(name)
+        return next((stack for stack in self.stacks if stem.startswith(stack)), "")
+
     def in_layer(self, name: str, layer: int) -> str:
         """The same tensor's name in another layer."""
         stem = self.stem(name)

@@ -102,23 +102,16 @@ class Family(TensorNames):
         """Whether its feed-forward layers are mixtures of experts."""
         return "expert" in self.sizes
 
-    def begins_normed(self, names: Iterable[str]) -> bool:
-        """Whether these are tensors of a model whose stream a norm writes before the first layer."""
-        return any("normed" in self.tensors.get(self.template(name), "") for name in names)
-
-    def head_has_norm(self, names: Iterable[str]) -> bool:
-        """Whether these are tensors of a model whose head has a layer and a norm of its own, over what that writes."""
-        return any(self.tensors.get(self.template(name), "").startswith("~/head_") for name in names)
+    def has_axes(self, names: Iterable[str], mark: str) -> bool:
+        """Whether the axes of any of these tensors have a mark or a word in them: "normed" where a norm writes the
+        stream before the first layer, "~/" where a norm with a gain stands before the head, "~/head_" where that norm
+        is over what a layer of the head's own writes.
+        """
+        return any(mark in self.tensors.get(self.template(name), "") for name in names)
 
     def of_each_expert(self, name: str) -> bool:
         """Whether each expert has such a tensor of its own: then a token passes only those of the experts it takes."""
         return self.is_moe and super().of_each_expert(name)
-
-    def norms_head(self, names: Iterable[str]) -> bool:
-        """Whether these are tensors of a model that has a norm with a gain before its head."""
-        return any(
-            self.ends_layer(name) or self.tensors.get(self.template(name), "").startswith("~/") for name in names
-        )
 
     @cached_property
     def head_parts(self) -> int:
@@ -268,7 +261,7 @@ class Family(TensorNames):
 
     def holds_experts(self, name: str) -> bool:
         """Whether a tensor is of experts, one of them or all: then a token passes only the share that it takes."""
-        first, *others = parse(self.tensors.get(self.template(name), "vocab"))
+        first, *others = parse(self.tensors.get(self.template(name)) or "vocab")
         stacked = first.axes == ("expert",) and any(other.role == WRITE for other in others)
         return stacked or self.of_each_expert(name)
 

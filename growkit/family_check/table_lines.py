@@ -57,6 +57,12 @@ def table_faults(family: Family) -> list[str]:
                 f"the line {name!r}: {family.tensors[name]!r} is no tensor of any stock {family.model_type}; remove it,"
                 " or add to `variants` the setting that has it"
             )
+    for name in family.heads:
+        if family.stands_before(name):
+            faults[name] = (
+                f"the line {line_of(family, name)} stands above all layers', as if it fed them; a table is in the order of"
+                " computing, so put it below"
+            )
     return list(faults.values())
 
 

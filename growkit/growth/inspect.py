@@ -10,9 +10,10 @@ from typing import Any
 
 from growkit.errors import GrowkitError
 from growkit.families import Family, family_named
+from growkit.families.lacking import layer_counts
 from growkit.families.upcycling import ROWS
 from growkit.growth.depth.by_layer import deepen_config
-from growkit.growth.depth.layers import layer_line, layer_map
+from growkit.growth.depth.stacks import stack_lines, stack_maps
 from growkit.growth.plan import active, forward_flops
 from growkit.growth.request import Depth, Recipe, upcycle_recipe
 from growkit.growth.source_headers import Headers, architecture_of, check_config, check_tied_head, is_tied
@@ -109,7 +110,7 @@ def _part(family: Family, name: str, architecture: str) -> str:
         return "routers"
     if axes & {"shared", "shared_ffn"}:
         return "shared experts"
-    if axes & {"ffn", "dense_ffn"}:
+    if axes & {"ffn", "dense_ffn"} or (not axes & {"hidden"} and family.layer_of(name) is not None):
         return "feed-forward"
     return "embeddings" if family.stands_before(name) else "output heads"
 
@@ -160,11 +161,12 @@ def _depth_probe(family: Family, headers: Headers, layers: int, method: str) -> 
     depth = Depth(layers=2 * layers, method=method)
     option = f"--layers {2 * layers} ({method})"
     try:
-        deeper = layer_map([layers], depth)
+        counts = layer_counts(family, headers.config, layers)
+        deeper = stack_maps([counts], depth)
         deepen_config(family, dict(headers.config), [headers.config], [layers], deeper)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error))
-    line = layer_line(deeper, [layers], family.norms.after, family.fixed_layers(headers.config))
+    line = stack_lines(deeper, [counts], family.norms.after, family.fixed_layers(headers.config))[0]
     return GrowthOption(option, str(line.exactness), line.why)
 
 

@@ -69,8 +69,7 @@ class Growth:
         """Whether this is of the norm that ends the last layer, before the head."""
         if not self.family.ends_layer(name):
             return False
-        stem = self.family.stem(name)
-        return self.family.layer_of(name) == next(n for stack, n in self.depths.items() if stem.startswith(stack)) - 1
+        return self.family.layer_of(name) == self.depths.get(self.family.stack_of(name), 0) - 1
 
 
 def unchanged(sizes: Mapping[str, int]) -> dict[str, AxisMap]:

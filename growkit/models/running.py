@@ -26,6 +26,7 @@ from growkit.operators.seeds import generator
 
 SEQUENCES, LENGTH = 8, 64
 MISSING = "missing: "  # before the names of weights that transformers did not find
+SEES_ALL = "use_bidirectional_attention"  # config key of decoders that were made encoders (Gemma)
 SPARE = (
     2  # positions left over in every family, so that models of one size get the same tokens wherever they count from
 )
@@ -201,12 +202,14 @@ def objective(config: dict[str, Any], label: str) -> bool:
         raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
     if family.stacks:
         raise CheckpointError(
-            f"{label!r} is a {name}, whose decoder reads what an encoder made of another text; growkit widens and merges"
-            " such models, and neither trains nor asks them"
+            f"{label!r} is a {name}, whose decoder reads what an encoder made of another {'sound' if family.frames else 'text'};"
+            " pretrain, tune, teach and eval are for models of one stack: growkit grows, merges and verifies this one"
         )
     causal = is_causal(config)
     if causal and not family.causal and not config.get("is_decoder"):
         raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
+    if causal and config.get(SEES_ALL):
+        raise CheckpointError(f"{label!r} is a {name} with {SEES_ALL}: it sees the tokens that it should predict")
     return causal
 
 

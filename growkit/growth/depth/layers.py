@@ -93,6 +93,7 @@ def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool, fixed: int 
     if post_norm:
         why = "after a post-LayerNorm no layer is the identity: the new ones add nothing, but norm the stream again"
         return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.APPROXIMATE, why=why)
+    fixed = min(fixed, size)
     if (layers.index[:fixed] != np.arange(fixed)).any() or (layers.sides[WRITE].amplitude[:fixed] == 0).any():
         why = (
             f"what images add behind the first {fixed} layers would come elsewhere; exact where new layers stand behind them:"
