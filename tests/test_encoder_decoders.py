@@ -177,5 +177,5 @@ def test_what_is_not_there_yet_is_refused(tmp_path):
     with pytest.raises(RequestError, match="attention from one stack of layers to another"):
         growkit.panel(tmp_path / "src", tmp_path / "panel", rank=4)
     assert not (tmp_path / "panel").exists()
-    with pytest.raises(CheckpointError, match="neither trains nor asks them"):
+    with pytest.raises(CheckpointError, match="pretrain, tune, teach and eval are for models of one stack"):
         objective({**model.config.to_dict(), "architectures": ["T5ForConditionalGeneration"]}, "tiny")

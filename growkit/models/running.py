@@ -200,8 +200,8 @@ def objective(config: dict[str, Any], label: str) -> bool:
         raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
     if family.stacks:
         raise CheckpointError(
-            f"{label!r} is a {name}, whose decoder reads what an encoder made of another text; growkit widens and merges"
-            " such models, and neither trains nor asks them"
+            f"{label!r} is a {name}, whose decoder reads what an encoder made of another {'sound' if family.frames else 'text'};"
+            " pretrain, tune, teach and eval are for models of one stack: growkit grows, merges and verifies this one"
         )
     causal = is_causal(config)
     if causal and not family.causal and not config.get("is_decoder"):
