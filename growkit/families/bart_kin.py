@@ -1,4 +1,4 @@
-"""BART's kin without norms over embeddings, with positions that are learned, or sinusoids of hidden's width. Data only."""
+"""BART's kin without norms over embeddings; positions are learned, or sinusoids as wide as hidden. Data only."""
 
 from typing import Any
 
