@@ -7,6 +7,7 @@ import pytest
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES
+from growkit.families.text_part import flattened
 from growkit.family_check.checked_family import DIFFERS, EXACT
 from growkit.family_check.growths import growths_to_try
 from growkit.family_check.in_float64 import float32_parts_in_double
@@ -27,7 +28,7 @@ def test_a_family_in_width_and_depth(name):
     assert table_faults(family) == []
     with float32_parts_in_double():
         model = small_model(family, tie_word_embeddings=False)
-        tries = growths_to_try(read_sizes(family, model.config.to_dict()), "ffn" in family.sizes)
+        tries = growths_to_try(read_sizes(family, flattened(model.config.to_dict())), "ffn" in family.sizes)
 
         def grows(growth: str) -> bool:
             try:
