@@ -1,6 +1,6 @@
 """BERT's kin: LayoutLM, which also knows where on a page a word stands, and those whose norms stand before their
-blocks: Megatron-BERT, RoBERTa-PreLayerNorm, and ESM, which reads proteins and has rotary positions or learned ones. Data
-only.
+blocks: Megatron-BERT, RoBERTa-PreLayerNorm, and ESM, which reads proteins and has rotary positions or learned ones.
+Data only.
 """
 
 from dataclasses import replace
