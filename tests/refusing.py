@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,14 @@ def refused(*args, says, plan_shown=False):
     assert plan_shown or not result.stdout
     assert tree() == before
     return lines[0]
+
+
+def do_what_it_says(sentence):
+    """Carry out the `python -c CODE WORDS` that a sentence ends with, in this process."""
+    code, *words = shlex.split(re.search(r"python -c (.*)", sentence)[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["-c", *words])
+        exec(compile(code, "-c", "exec"), {"__name__": "__main__"})
 
 
 def cases(table):

@@ -73,7 +73,7 @@ def test_every_key_of_a_table_is_what_its_class_says(name, bare):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, one in FAMILIES.items() if one.rotary and not (one.rotary.by_type or one.rotary.size_key)]
+    "name", [n for n in tiny.ALL if (rotary := FAMILIES[n].rotary) and not (rotary.by_type or rotary.size_key)]
 )
 def test_absent_rotary_settings(name):
     family = FAMILIES[name]

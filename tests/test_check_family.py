@@ -54,6 +54,11 @@ def test_a_prefix_that_is_not_named_is_blamed(monkeypatch):
     assert "but for 'model.' before it, which is not among the prefixes 'transformer.'" in said
 
 
+def test_a_head_above_the_layers_is_blamed(monkeypatch):
+    first = {"lm_head.weight": LLAMA.tensors["lm_head.weight"]}
+    assert "stands above all layers'" in faults(monkeypatch, replace(LLAMA, tensors={**first, **LLAMA.tensors}))
+
+
 def test_a_wrong_size_is_blamed(monkeypatch):
     said = faults(monkeypatch, replace(LLAMA, sizes={**LLAMA.sizes, "ffn": "hidden_size"}))
     assert "'ffn /hidden' is 40 x 40 in a small LlamaForCausalLM, whose model.layers.0.mlp.gate_proj.weight is" in said

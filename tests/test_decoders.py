@@ -4,8 +4,11 @@ refused, and nothing else.
 
 import pytest
 import tiny
+import torch
 from comparing import ALGEBRA, check_exact, check_refused, logits
+from safetensors.torch import load_file
 
+import growkit
 from growkit import grow_state_dict
 
 SLIDING = "sliding_attention"
@@ -84,3 +87,24 @@ def test_settings_that_a_config_leaves_open_stay_open():
             wide = tiny.rebuild(model, *grow_state_dict(model.state_dict(), config, **growth))
             ids = tiny.tokens()
             assert tiny.relative(logits(model, ids), logits(wide, ids)) <= ALGEBRA, family
+
+
+def test_single_numbers_are_carried_by_everything(tmp_path, monkeypatch):
+    """Apertus stores two of each layer's activation as tensors without dimensions, beside two of one that it learns."""
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        tiny.make("apertus", seed=seed).save_pretrained(str(seed))
+    growkit.grow("0", "grown", hidden=48, layers=4, depth="identity", verify=False)
+    growkit.fuse(["0", "1"], "fused", verify=False)
+    growkit.merge(["0", "1"], "merged", method="average")
+    growkit.delta("0", "1", "delta")
+    growkit.apply("0", ["delta"], "applied")
+    one, other, *made = (
+        load_file(f"{name}/model.safetensors") for name in ("0", "1", "grown", "fused", "merged", "applied")
+    )
+    learned, fixed = (f"model.layers.2.mlp.act_fn.{name}" for name in ("alpha_p", "beta"))
+    assert all(torch.equal(state[fixed], one[fixed]) and not state[fixed].shape for state in made)
+    mean = (one[learned] + other[learned]) / 2
+    for state, expected in zip(made, (one[learned], mean, mean, other[learned])):
+        torch.testing.assert_close(state[learned], expected)
+    assert growkit.inspect("0").parameters["output heads"] == one["lm_head.weight"].numel()

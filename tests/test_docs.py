@@ -44,6 +44,7 @@ SMALLER = {
     "steps 20000": "steps 8 --batch-size 4", "steps=20000": "steps=8, batch_size=4", "val-fraction 0.01": "val-fraction 0.5", "val-fraction 0.05": "val-fraction 0.5", "rank 16": "rank 4",
     "--adapter 16 --steps 1000": "--adapter 2 --steps 4",
     "--train top:4": "--train top:4 --steps 4 --batch-size 4",
+    "--learn 100": "--learn 4 --batch-size 2 --seq-len 8",
 }  # fmt: skip
 NOT_RUN = {
     "make demo": "takes minutes, and sets up an environment",

@@ -103,6 +103,45 @@ def test_an_encoder_of_sounds(tmp_path):
         growkit.verify(tmp_path / "src", tmp_path / "other")
 
 
+def test_stacks_grow_as_many_times_over():
+    """An inserted layer adds nothing to either stack; what the first layer alone has stays with the first."""
+    with tiny.float32_parts_in_double(), torch.no_grad():
+        model = tiny.make("t5", num_layers=3, num_decoder_layers=1)
+        exactness, deep = grown(model, dict(layers=6, depth="identity", hidden=48))
+        ids = tiny.tokens()
+        ours, theirs = (m(input_ids=ids, decoder_input_ids=ids.flip(1)).logits for m in (model, deep))
+        assert exactness == "exact" and tiny.relative(ours, theirs) <= ALGEBRA
+        assert (deep.config.num_layers, deep.config.num_decoder_layers) == (6, 2)
+    model = tiny.make("t5")
+    _, other = grown(model, dict(slices="3,1-2,1"))
+    name = "SelfAttention.relative_attention_bias.weight"
+    kept = [found for found in other.state_dict() if found.endswith(name)]
+    assert kept == [f"{stack}.block.0.layer.0.{name}" for stack in ("encoder", "decoder")]
+    assert all(other.state_dict()[found].equal(model.state_dict()[found]) for found in kept)
+
+
+def test_the_last_norm_of_a_deeper_model_is_the_one_that_carries_a_tied_head():
+    model = tiny.make("bart")
+    _, deep = grown(model, dict(layers=6, depth="stack", hidden=48))
+    gains = [layer.final_layer_norm.weight[:24] for layer in deep.model.decoder.layers]
+    own = [layer.final_layer_norm.weight for layer in model.model.decoder.layers]
+    assert torch.equal(gains[2], own[2]) and torch.allclose(gains[5], own[2] / 2, rtol=1e-12)
+
+
+UNEVEN = [
+    (dict(layers=4), "its encoder has 3 layers and its decoder 2, .* the other would have 2.67; take a multiple of 3"),
+    (dict(depth="identity", after=[3]), "--after speaks of the layers of one stack, and its encoder has 3 layers"),
+    (dict(layers=6, depth="average"), "average is for models of one stack"),
+]
+
+
+@pytest.mark.parametrize(("growth", "sentence"), UNEVEN)
+def test_stacks_that_cannot_grow_alike(growth, sentence):
+    model = tiny.make("bart", decoder_layers=2)
+    with pytest.raises(RequestError, match=sentence):
+        grown(model, growth)
+
+
 def test_layers_are_counted_in_each_stack():
     model = tiny.make("t5")
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("decoder.block.2.")}
@@ -138,7 +177,5 @@ def test_what_is_not_there_yet_is_refused(tmp_path):
     with pytest.raises(RequestError, match="attention from one stack of layers to another"):
         growkit.panel(tmp_path / "src", tmp_path / "panel", rank=4)
     assert not (tmp_path / "panel").exists()
-    with pytest.raises(CheckpointError, match="grows in width, and keeps the layers it has"):
-        grow_state_dict(model.state_dict(), model.config, layers=4)
-    with pytest.raises(CheckpointError, match="neither trains nor asks them"):
+    with pytest.raises(CheckpointError, match="pretrain, tune, teach and eval are for models of one stack"):
         objective({**model.config.to_dict(), "architectures": ["T5ForConditionalGeneration"]}, "tiny")

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 import growkit
 from growkit import CheckpointError, RequestError, grow_state_dict
+from growkit.checkpoint.headers import read_header
 from growkit.data.batches import batch_of
 from growkit.families import FAMILIES
 from growkit.growth.grow_plan import grow_plan
@@ -192,6 +193,12 @@ def test_kin_of_one_table_is_taken_for_the_first():
     """Files without a config whose names and code are RoBERTa's are read as one."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tiny.make("camembert").state_dict().items()}
     assert infer_family(shapes).model_type == "roberta"
+
+
+def test_files_whose_names_are_not_those_of_models_say_their_family(tmp_path):
+    tiny.make("nomic_bert", dtype=torch.float32).save_pretrained(tmp_path)
+    shapes = {name: tensor.shape for name, tensor in read_header(tmp_path / "model.safetensors").items()}
+    assert any(name.endswith("Wqkv.weight") for name in shapes) and infer_family(shapes).model_type == "nomic_bert"
 
 
 def test_a_head_without_a_norm_is_exact_at_any_width():

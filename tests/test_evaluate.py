@@ -218,6 +218,7 @@ EVALS = [  # what is changed, arguments, part of the sentence
     (lambda: put("gpt2/tokenizer.json", "{}"), "gpt2 --data gpt2-data", "the tokenizer of 'gpt2' does not load"),
     (body_only, "gpt2 --data gpt2-data", "'gpt2' is a GPT2Model, which has no language-model head"),
     (lambda: edit("bert/config.json", architectures=["BertLMHeadModel"]), "bert --data bert-data", "sees the tokens that it should predict"),
+    (lambda: edit("gpt2/config.json", use_bidirectional_attention=True), "gpt2 --data gpt2-data", "with use_bidirectional_attention: it sees"),
     (headless, "bert --data bert-data", "'bert' lacks weights that its class needs (missing: cls.predictions.transform"),
     (lambda: wrap(TOKENIZERS["bert"], sep_token="[SEP]").save_pretrained("bert"), "bert --data text", "its tokenizer has no mask token"),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 import pytest
 import tiny
 import torch
-from comparing import gradients
+from comparing import gradients, headers
 from covering import sample
 from safetensors.torch import load_file, save_file
 
@@ -23,7 +23,6 @@ from growkit.checkpoint.stream import StateSource
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
 from growkit.growth.request import recipe
-from growkit.growth.source_headers import Headers
 from growkit.operators import rule
 
 EVERY = sample(tiny.DENSE)
@@ -44,16 +43,8 @@ def member(family: str, seed: int, tied: bool = True, larger: bool = False):
 
 def plan_of(models, request):
     """The plan of several live models; one model given twice is one source given twice."""
-    states = [model.state_dict() for model in models]
-    shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in states]
-    dtypes = [{name: tensor.dtype for name, tensor in state.items()} for state in states]
-    configs = [model.config.to_dict() for model in models]
-    labels = [f"model {id(model)}" for model in models]
-    headers = [
-        Headers(label=label, shapes=shapes, dtypes=dtypes, config=config)
-        for label, shapes, dtypes, config in zip(labels, shapes, dtypes, configs)
-    ]
-    return grow_plan(headers, request)
+    known = [headers(model.state_dict(), model.config.to_dict(), f"model {id(model)}") for model in models]
+    return grow_plan(known, request)
 
 
 def state_of(plan, states) -> dict[str, torch.Tensor]:

@@ -46,6 +46,25 @@ def stock(name, ids, **drawn):
     ]
 
 
+def test_a_decoder_answers_what_its_encoder_read(tmp_path):
+    """Behind a token of its own, which is none of the answer; it takes no room from the prompt."""
+    model = make("bart", dtype=torch.float32, seed=3, vocab_size=512, max_position_embeddings=15, pad_token_id=1)
+    model.generation_config.update(num_beams=4, early_stopping=True, forced_eos_token_id=None, eos_token_id=2)
+    model.save_pretrained(tmp_path)
+    tokenizer = wrap(TOKENIZERS["gpt2"], eos_token="<end>", unk_token="<end>")
+    tokenizer.save_pretrained(tmp_path)
+    ids = tokenizer(PROMPT)["input_ids"]
+    said = growkit.generate(tmp_path, PROMPT, max_tokens=SAID)
+    wanted = model.generate(
+        torch.tensor([ids]), max_new_tokens=SAID, num_beams=1, do_sample=False, eos_token_id=2, pad_token_id=2,
+        forced_eos_token_id=None,
+    )[0, 1:]  # fmt: skip
+    assert said.text == tokenizer.decode(wanted, skip_special_tokens=True)
+    assert (said.tokens, said.prompt_tokens) == (len(wanted), len(ids)) and len(ids) + SAID > 15
+    make("whisper", dtype=torch.float32).save_pretrained(tmp_path / "sounds")
+    refused("generate", tmp_path / "sounds", PROMPT, says="reads sounds; growkit generate has a text to read")
+
+
 @pytest.mark.parametrize("name", ["base", "chat"])
 def test_greedy_is_transformers(name):
     tokenizer = transformers.AutoTokenizer.from_pretrained(name)

@@ -26,7 +26,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 def deepened(family, config: dict, index: list[int]) -> tuple[dict, list[str]]:
     result = dict(config)
     layers = axis_map("stack", config["num_hidden_layers"], np.array(index), 1.0, 1.0)
-    return result, deepen_config(family, result, [config], [layers.old], layers)
+    return result, deepen_config(family, result, [config], [layers.old], {"": layers})
 
 
 def test_a_pattern_given_as_a_number_becomes_the_list_it_means_where_layers_move():

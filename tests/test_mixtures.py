@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from comparing import check_exact, check_refused
+from safetensors.torch import load_file, save_file
 
 import growkit
 from growkit.families import FAMILIES
@@ -69,3 +70,25 @@ def test_folders_grow_stack_and_merge(family, tmp_path):
     growkit.merge([one, other], tmp_path / "merged", method="average")
     found = growkit.inspect(tmp_path / "wide")
     assert found.parameters["experts"] > found.parameters["routers"] > 0 and found.sizes["hidden"] == 48
+
+
+@pytest.mark.parametrize("family", ["glm4_moe", "deepseek_v3"])
+def test_a_layer_that_predicts_further_tokens_is_left_out(family, tmp_path):
+    """As the hub's files have it: one layer more than the config says, with a head and norms of its own."""
+    tiny.make(family, dtype=torch.float32).save_pretrained(tmp_path / "src")
+    path = tmp_path / "src/model.safetensors"
+    state = load_file(path)
+    further = {n.replace("layers.2.", "layers.3."): tensor.clone() for n, tensor in state.items() if "layers.2." in n}
+    own = {
+        "eh_proj.weight": torch.ones(24, 48),
+        "enorm.weight": torch.ones(24),
+        "shared_head.head.weight": torch.ones(61, 24),
+    }
+    further |= {f"model.layers.3.{name}": tensor for name, tensor in own.items()}
+    save_file({**state, **further}, path, {"format": "pt"})
+    assert growkit.inspect(tmp_path / "src").sizes["layer"] == 3
+    grown = growkit.grow(tmp_path / "src", tmp_path / "grown", hidden=48, layers=4, depth="identity", verify=False)
+    assert grown.plan.notes[0].startswith("layers.3 of the file predicts tokens after the next one")
+    assert grown.plan.config["num_nextn_predict_layers"] == 0
+    names = {tensor.name for tensor in grown.plan.tensors}
+    assert names == {*state, *(n.replace("layers.2.", "layers.3.") for n in state if "layers.2." in n)}

@@ -130,7 +130,7 @@ def test_layers_keep_their_experts_wherever_they_go(settings, depth, expected, l
     family = FAMILIES["qwen3_moe"]
     before = {"decoder_sparse_step": 1, "mlp_only_layers": [], "num_hidden_layers": 4, **settings}
     layers, config = layer_map([4], Depth(**depth)), dict(before)
-    notes = deepen_config(family, config, [before], [4], layers)
+    notes = deepen_config(family, config, [before], [4], {"": layers})
     assert [str(n + 1) for n in range(layers.new) if family.is_sparse(config, n)] == expected.split()
     assert bool(notes) == listed and (config["decoder_sparse_step"] == before["decoder_sparse_step"] or listed)
 

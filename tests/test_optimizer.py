@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from comparing import gradients, loss_of
+from comparing import gradients, headers, loss_of
 from covering import can, cover, features, free, kind, sample
 from on_disk import written
 from safetensors.torch import load_file, save_file
@@ -33,7 +33,6 @@ from growkit.growth.grow_plan import grow_plan
 from growkit.growth.optimizer import kept_state
 from growkit.growth.plan import Part, TensorPlan
 from growkit.growth.request import recipe
-from growkit.growth.source_headers import Headers
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for one another
 
@@ -96,12 +95,7 @@ def cases(table: dict) -> list:
 
 
 def plan_of(model, **growth):
-    state, config = tiny.stored(model), model.config.to_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    return grow_plan(
-        [Headers(label="tiny", shapes=shapes, dtypes={n: t.dtype for n, t in state.items()}, config=config)],
-        recipe(**growth),
-    )
+    return grow_plan([headers(tiny.stored(model), model.config.to_dict())], recipe(**growth))
 
 
 def grown_by(plan, state: dict) -> dict[str, torch.Tensor]:
@@ -115,7 +109,9 @@ def dual(plan, tensors: dict, power: int) -> dict[str, tuple[torch.Tensor, torch
     for name, tensor in tensors.items():
         rule = dual_rule(name, tuple(tensor.shape), plan.growth, power)
         grown = grow_tensor(
-            TensorPlan(name=name, shape=shapes[name], dtype=tensor.dtype, parts=(Part(0, name, rule),)),
+            TensorPlan(
+                name=name, shape=shapes[name], dtype=tensor.dtype, parts=(Part(source=0, name=name, rule=rule),)
+            ),
             [StateSource(tensors)],
             0,
         )

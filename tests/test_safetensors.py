@@ -8,15 +8,13 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from refusing import cases, refused, run
+from refusing import cases, do_what_it_says, refused, run
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -282,8 +280,7 @@ def test_pickle_is_refused_with_a_command_that_converts_it(src):
     sentence = refused(
         "widen", "src/pytorch_model.bin", "--hidden", "48", says="convert it once where you trust it: python"
     )
-    command = sentence.split("trust it: python", 1)[1].replace("NEW_FOLDER", "new")
-    subprocess.run(sys.executable + command, shell=True, check=True, capture_output=True, timeout=600)
+    do_what_it_says(sentence.replace("NEW_FOLDER", "new"))
     assert "transformer.wte.weight" in load_file("new/model.safetensors"), "with its head, not as a base model"
     assert run("verify", "good", "new").exit_code == 0
 

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from comparing import logits, stepwise
+from comparing import headers, logits, stepwise
 from refusing import run
 from safetensors.torch import load_file
 from texts import EXCERPT, TOKENIZERS, wrap
@@ -23,7 +23,6 @@ from growkit.families.upcycling import ROWS
 from growkit.growth.execute import grow_tensor
 from growkit.growth.plan import active
 from growkit.growth.request import upcycle_recipe
-from growkit.growth.source_headers import Headers
 from growkit.growth.upcycle.experts import factors
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 
@@ -48,18 +47,10 @@ def dense(family: str, seed: int = 0, tied: bool = False):
         return tiny.make(family, seed=seed, tie_word_embeddings=tied, **PLAIN.get(family, {}))
 
 
-def headers(model, label="tiny"):
-    state = model.state_dict()
-    return Headers(
-        label=label,
-        shapes={n: tuple(t.shape) for n, t in state.items()},
-        dtypes={n: t.dtype for n, t in state.items()},
-        config=model.config.to_dict(),
-    )
-
-
 def plan_of(models, **request):
-    return upcycle_plan([headers(m, f"model {id(m)}") for m in models], upcycle_recipe(**request))
+    return upcycle_plan(
+        [headers(m.state_dict(), m.config.to_dict(), f"model {id(m)}") for m in models], upcycle_recipe(**request)
+    )
 
 
 def tensors_of(plan, models) -> dict[str, torch.Tensor]:
@@ -395,9 +386,7 @@ def test_a_config_that_says_little_is_read_as_the_dense_class_reads_it(family):
     said = {"model_type": family, **little} | ({"head_dim": 8} if family == "qwen3" else {})
     with torch.device("meta"):
         model = getattr(transformers, tiny.language_model(family))(kind.from_dict(said))
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    source = Headers(label="tiny", shapes=shapes, dtypes=dict.fromkeys(shapes, torch.float32), config=said)
-    plan = upcycle_plan([source], upcycle_recipe())
+    plan = upcycle_plan([headers(model.state_dict(), said)], upcycle_recipe())
     mixture = getattr(transformers, tiny.STEMS[row.target] + "Config").from_dict(plan.config)
     ours, theirs = model.config.to_dict(), mixture.to_dict()
     other = {"architectures", "model_type", "intermediate_size", "max_window_layers", "layer_types", "pretraining_tp"}

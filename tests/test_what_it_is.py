@@ -3,11 +3,7 @@ what to do.
 """
 
 import json
-import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,7 @@ import tiny
 import torch
 import transformers
 from on_disk import edit_weights
-from refusing import refused, run
+from refusing import do_what_it_says, refused, run
 from texts import EXCERPT, TOKENIZERS, wrap
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1234\n"
@@ -59,8 +55,7 @@ def test_a_model_that_was_saved_in_a_wrapper(src, prefix):
     edit_weights(src, lambda state: wrapped(state, prefix))
     for _ in range(prefix.count(".")):
         sentence = refused("inspect", "src", says="wrapped; save the model inside, or strip '")
-        command = shlex.split(re.search(r"python -c .*", sentence)[0])
-        subprocess.run([sys.executable, *command[1:]], check=True)
+        do_what_it_says(sentence)
         shutil.move("NEW.safetensors", "src/model.safetensors")
     _, info = transformers.LlamaForCausalLM.from_pretrained("src", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]

@@ -22,7 +22,11 @@ def grown(
     nothing."""
     from growkit.growth.carry_out import carry_out
 
-    result = carry_out(sources, out, recipe, replace(options, proof=verify), _with_clusters)
+    if recipe.learn is not None:
+        from growkit.data.tokens import open_tokens
+
+        open_tokens(recipe.learn.data)  # refuses what is none before anything is planned
+    result = carry_out(sources, out, recipe, replace(options, proof=verify), _refined)
     if not verify or options.dry_run:
         return result
     from growkit.models.prove import proved  # loads transformers
@@ -30,8 +34,12 @@ def grown(
     return proved(result, sources, options.family, options.source_heads)
 
 
-def _with_clusters(plan: "Plan", source: "Checkpoint") -> "Plan":
-    """The plan with routers from a text, which only a live model can tell."""
+def _refined(plan: "Plan", source: "Checkpoint") -> "Plan":
+    """The plan with what only a live model can tell: maps that learned, routers from a text."""
+    if plan.recipe.learn is not None:
+        from growkit.training.learned_growth import learned  # loads transformers
+
+        return learned(plan, source)
     if plan.recipe.experts is None or plan.recipe.experts.router != "clusters":
         return plan
     from growkit.models.clusters import with_clusters  # loads transformers

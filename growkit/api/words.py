@@ -59,7 +59,15 @@ TopK = Annotated[
     ),
 ]
 
-Layers = Annotated[int | None, Option(help="Number of layers.", panel=DEPTH, metavar="N", within=(1, limits.LAYERS))]
+Layers = Annotated[
+    int | None,
+    Option(
+        help="Number of layers; where a decoder has others than its encoder, of that one: both grow as many times.",
+        panel=DEPTH,
+        metavar="N",
+        within=(1, limits.LAYERS),
+    ),
+]
 DepthHow = Annotated[DepthMethod, Option(help="which layer each new one copies.", panel=DEPTH, metavar="METHOD")]
 Overlap = Annotated[
     int | None,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from growkit.checkpoint.fields import Fields, Number, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE, Checkpoint
 from growkit.errors import CheckpointError
@@ -14,6 +15,8 @@ from growkit.maps.exactness import Exactness
 from growkit.version import __version__
 
 INSERTED = "inserted_layers"  # a key: those that growths before this result inserted, counted from 1
+LEARNED = "learned"  # a key: what learning the maps of a growth came to
+SAID = Fields({LEARNED: Fields({"flops": Number(0.0, 1e40)}, needed=("flops",))})
 FORMAT = 2  # of the JSON a plan and growkit.json hold
 
 
@@ -29,11 +32,13 @@ def record(
     maps_digest: str | None = None,
     maps: Mapping[str, Any] | None = None,
     inserted: Sequence[int] = (),
+    learned: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What growkit.json says: which command, asked how, made this of which sources. What is not given has no place in
     it.
 
-    inserted: layers, from 0, that growths of its source inserted as identities.
+    inserted: layers, from 0, that growths of its source inserted as identities. learned: what came of learning its
+    maps.
     sources: from source_entries. maps: as JSON, those that are not the identity; maps_digest: of all sources' maps.
     """
     known = {
@@ -47,6 +52,7 @@ def record(
         "axes": None if axes is None else list(axes),
         "maps_digest": maps_digest,
         "sources": list(sources),
+        LEARNED: None if learned is None else dict(learned),
         INSERTED: [layer + 1 for layer in inserted] or None,
         "maps": dict(maps or {}),
     }
@@ -65,6 +71,15 @@ def source_entries(
         own = record_of(source.folder)
         entries.append({"name": source.name, **part, "files": dict(files), **({"record": own} if own else {})})
     return entries
+
+
+def learning_flops(folder: Path | None) -> float:
+    """Operations that it took to learn the maps by which a checkpoint was grown; 0 where they were exact. Raises
+    CheckpointError for a growkit.json that says what growkit never says."""
+    path = folder / PROVENANCE if folder is not None else None
+    if path is None or not path.exists():
+        return 0.0
+    return float(checked(read_json(path), SAID, path).get(LEARNED, {"flops": 0.0})["flops"])
 
 
 def record_of(folder: Path | None) -> dict[str, Any] | None:

@@ -133,9 +133,10 @@ APERTUS = llama_like(
     "apertus",
     "Apertus",
     {
-        **{name: axes for name, axes in OUTSIDE.items() if "{layer}" not in name},
-        **norm("layers.{layer}.attention_layernorm"),
-        **norm("layers.{layer}.feedforward_layernorm"),
+        **{
+            name.replace("post_attention_", "feedforward_").replace("input_", "attention_"): axes
+            for name, axes in OUTSIDE.items()
+        },
         **ATTENTION,
         **HEAD_NORM,
         **UP_DOWN,

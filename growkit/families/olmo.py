@@ -1,12 +1,17 @@
 """OLMo, whose norms have no parameters, and OLMo 3, which is OLMo 2 with sliding windows. Data only."""
 
-from growkit.families.llama import DECODER, OLMO2, llama_like
+from growkit.families.llama import ATTENTION, FEED_FORWARD, OLMO2, OUTSIDE, llama_like
 from growkit.families.schema import LAYER, AttentionWindows, Norms, Rotary
 
 OLMO = llama_like(
     "olmo",
     "Olmo",
-    {name: axes for name, axes in DECODER.items() if "norm." not in name},
+    {
+        "embed_tokens.weight": "vocab hidden",
+        **ATTENTION,
+        **FEED_FORWARD,
+        **{name: axes for name, axes in OUTSIDE.items() if "norm." not in name},
+    },
     norms=Norms(kind=LAYER),
     forbids={"clip_qkv": ((None,), ("head_dim",), "its queries would be scaled, and are clipped as they were")},
     variants=({"attention_bias": True, "num_key_value_heads": 4}, {"clip_qkv": 0.5}),

@@ -4,10 +4,10 @@ Knows transformers' modules; ignorant of families.
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import torch
 
@@ -19,20 +19,32 @@ class _DoubleTorch(ModuleType):
         return torch.float64 if name in ("float32", "float") else getattr(torch, name)
 
 
+_DOUBLE = _DoubleTorch("torch")
+
+
+@lru_cache(maxsize=1)
+def _stock_modules(loaded: int) -> tuple[Any, ...]:
+    """Modules of transformers that compute. loaded: how many modules there are, by which new ones are noticed."""
+    names = [name for name in sys.modules if name.startswith("transformers.models.") and ".modeling_" in name]
+    return tuple(sys.modules[name] for name in [*names, "transformers.modeling_rope_utils"])
+
+
 @contextmanager
 def float32_parts_in_double() -> Iterator[None]:
     """Within the block, norms, softmax and rotary tables of stock models that are loaded by now are float64.
 
     With this, 1e-10 can be asked of every family.
     """
-    double = _DoubleTorch("torch")
-    modules = [m for n, m in sys.modules.items() if n.startswith("transformers.models.") and ".modeling_" in n]
-    modules.append(sys.modules["transformers.modeling_rope_utils"])
-    with ExitStack() as stack:
+    modules = [module for module in _stock_modules(len(sys.modules)) if vars(module).get("torch") is torch]
+    single, usual = torch.Tensor.float, torch.get_default_dtype()
+    try:
         for module in modules:
-            if getattr(module, "torch", None) is torch:
-                stack.enter_context(mock.patch.object(module, "torch", double))
-        stack.enter_context(mock.patch.object(torch.Tensor, "float", torch.Tensor.double))
-        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            module.torch = _DOUBLE
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
         torch.set_default_dtype(torch.float64)
         yield
+    finally:
+        torch.set_default_dtype(usual)
+        torch.Tensor.float = single  # type: ignore[method-assign]
+        for module in modules:
+            module.torch = torch

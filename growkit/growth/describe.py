@@ -21,7 +21,7 @@ def describe(plan: Plan, sources: Sequence[Checkpoint], hashes: Sequence[Mapping
 
     Maps are those of the first source; the digest is of the maps of all.
     """
-    first = _changed_maps(plan.growth.maps, plan.layers)
+    first = _changed_maps(plan.growth.maps, plan)
     return record(
         plan.recipe.command,
         family=plan.result_family.model_type,
@@ -29,15 +29,17 @@ def describe(plan: Plan, sources: Sequence[Checkpoint], hashes: Sequence[Mapping
         exactness=plan.exactness,
         axes=[axis.to_json() for axis in plan.axes],
         maps_digest=maps_digest(plan),
-        maps={axis: map_to_json(m) for axis, m in first.items()},
+        # maps that learned are no runs of copies
+        maps={axis: map_to_json(m) for axis, m in first.items()} if plan.learned is None else {},
         sources=source_entries(sources, hashes),
         inserted=_inserted(plan, sources),
+        learned=plan.learned,
     )
 
 
 def maps_digest(plan: Plan) -> str:
     """SHA-256 of the maps of all sources that are not the identity."""
-    all_maps = [_changed_maps(member.growth.maps, plan.layers) for member in plan.members]
+    all_maps = [_changed_maps(member.growth.maps, plan) for member in plan.members]
     lines = [f"{axis} {m.digest()}\n" for maps in all_maps for axis, m in maps.items()]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -48,8 +50,10 @@ def _inserted(plan: Plan, sources: Sequence[Checkpoint]) -> tuple[int, ...]:
     return carried(before, plan.layers)
 
 
-def _changed_maps(maps: Mapping[str, AxisMap], layers: AxisMap) -> dict[str, AxisMap]:
-    return {axis: m for axis, m in sorted({**maps, "layer": layers}.items()) if not m.is_identity}
+def _changed_maps(maps: Mapping[str, AxisMap], plan: Plan) -> dict[str, AxisMap]:
+    layers = {"layer": plan.layers}  # and those of another stack, where they are not the same
+    layers |= {f"{stack}layer": m for stack, m in plan.stacks.items() if m.digest() != plan.layers.digest()}
+    return {axis: m for axis, m in sorted({**maps, **layers}.items()) if not m.is_identity}
 
 
 def growth_card(plan: Plan, sources: Sequence[Checkpoint]) -> str:

@@ -13,7 +13,7 @@ from growkit.families.lacking import layer_counts
 from growkit.families.stock_config import stock_value
 from growkit.growth.depth.averages import averaged
 from growkit.growth.depth.by_layer import deepen_config
-from growkit.growth.depth.layers import layer_line, layer_map
+from growkit.growth.depth.stacks import stack_lines, stack_maps
 from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan, TensorPlan
 from growkit.growth.request import SHRINK_PERTURB, Recipe
@@ -59,7 +59,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     _check_recipe(recipe, len(sources))
     family = one_family(sources, "become one")
     sizes = [read_sizes(family, source.config) for source in sources]
-    if family.reads_pixels and recipe.mode is not None:
+    if (family.reads_pixels or family.beside) and recipe.mode is not None:
         raise RequestError(
             f"{sources[0].label!r} is a {family.model_type}, which reads images; growkit fuses language models, and widens,"
             " stacks and merges this one"
@@ -84,16 +84,19 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     )
     stated = check_kin(family, sources, joined(alike))
     growths, config, lines, notes = _widths(family, sources, sizes, recipe)
-    depths = [size["layer"] for size in sizes]
+    depths = [growth.depths for growth in growths]
     # fused models share their layers; stacked ones have them one after another
     layered = depths[:1] if recipe.mode else depths
-    layers = layer_map(layered, recipe.depth)
+    stacks = stack_maps(layered, recipe.depth)
+    first, layers = next(iter(stacks.items()))
     if recipe.depth is not None:
-        lines.append(layer_line(layers, layered, family.norms.after))
-        notes += deepen_config(family, config, [source.config for source in sources], layered, layers)
+        lines += stack_lines(stacks, layered, family.norms.after, family.fixed_layers(sources[0].config))
+        counts = [count[first] for count in layered]
+        notes += deepen_config(family, config, [source.config for source in sources], counts, stacks)
 
     def planned(layers: AxisMap) -> tuple[TensorPlan, ...]:
-        return TensorPlans(sources=sources, growths=growths, layers=layers, depths=layered, recipe=recipe).plans()
+        own = {**stacks, first: layers}
+        return TensorPlans(sources=sources, growths=growths, layers=own, depths=layered, recipe=recipe).plans()
 
     tensors = averaged(family, layers, planned)
     state_dtype(config, sources, recipe.dtype)
@@ -111,6 +114,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         tensors=tensors,
         config=config,
         notes=tuple(notes),
+        stacks=stacks,
     )
 
 
@@ -245,7 +249,7 @@ def _split_notes(recipe: Recipe, tensors: Sequence[TensorPlan]) -> list[str]:
         ]
     if recipe.mode == "side-by-side":
         return ["the blocks between members start at zero and learn: nothing keeps the members apart in training"]
-    if recipe.method == "fpi" and recipe.noise == 0 and recipe.mode is None and recipe.widens:
+    if recipe.method == "fpi" and recipe.noise == 0 and recipe.mode is None and recipe.widens and recipe.learn is None:
         return ["copies are equal and receive equal gradients: under deterministic training they stay equal for ever"]
     return []
 

@@ -21,17 +21,17 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
     """
     if named is not None:
         return family_named(named)
-    fits = [f for f in FAMILIES.values() if all(f.knows(n) for n in shapes) and not lacking(f, shapes, 1)]
+    fits = [f for f in FAMILIES.values() if _has_all(f, _live(f, shapes))]
     # a prefix such as "bert." settles what bare names would leave open
     prefixed = [f for f in fits if any(n.startswith(f.prefixes) for n in shapes) or not any("." in n for n in shapes)]
     fits = prefixed or fits
     if len(fits) > 1:
-        fits = [family for family in fits if _agrees(family, shapes)] or fits
+        fits = [family for family in fits if _agrees(family, _live(family, shapes))] or fits
     if not fits:
         name = next(iter(shapes), "")
         raise CheckpointError(
-            f"no config.json, and names such as {name!r} fit none of {', '.join(sorted(FAMILIES))}; put the model's"
-            " config.json beside the file"
+            f"no config.json, and names such as {name!r} fit none of the {len(FAMILIES)} families growkit knows; put the"
+            " model's config.json beside the file"
         )
     if len(fits) > 1 and any(_unnamed(f) != _unnamed(fits[0]) for f in fits):
         names = ", ".join(sorted(f.model_type for f in fits))
@@ -40,6 +40,23 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
             " put config.json beside the file"
         )
     return fits[0]
+
+
+def _has_all(family: Family, shapes: Shapes) -> bool:
+    """Whether these are a family's tensors, and all that one of its layers needs."""
+    return all(family.knows(name) for name in shapes) and not lacking(family, shapes, 1)
+
+
+def _live(family: Family, shapes: Shapes) -> Shapes:
+    """Shapes under the names that stock models have for them, where a family's files have others."""
+    if not family.stored_as:
+        return shapes
+    pieces = {name: family.pieces(name) for name in shapes}
+    return {
+        own: (shapes[name][0] // len(owns), *shapes[name][1:]) if shapes[name] else ()
+        for name, owns in pieces.items()
+        for own in owns
+    }
 
 
 def _agrees(family: Family, shapes: Shapes) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 
 from growkit.errors import GrowkitError
 from growkit.families import Family, family_named
+from growkit.families.lacking import layer_counts
 from growkit.families.upcycling import ROWS
 from growkit.growth.depth.by_layer import deepen_config
-from growkit.growth.depth.layers import layer_line, layer_map
+from growkit.growth.depth.stacks import stack_lines, stack_maps
 from growkit.growth.plan import active, forward_flops
 from growkit.growth.request import Depth, Recipe, upcycle_recipe
 from growkit.growth.source_headers import Headers, architecture_of, check_config, check_tied_head, is_tied
@@ -20,7 +21,7 @@ from growkit.growth.sources import headers_of, open_source
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_sizes
-from growkit.maps.notation import GAIN, SHIFT
+from growkit.maps.notation import ANY, GAIN, SHIFT
 
 HEADS = {"head", "kv_head", "query_head", "key_head", "q_rank", "kv_rank"}
 
@@ -97,6 +98,8 @@ def _part(family: Family, name: str, architecture: str) -> str:
     stem = name[: -len(".bias")] + ".weight" if name.endswith(".bias") else name
     dimensions = family.axes_of(stem if family.knows(stem) else name, architecture)
     axes = {axis for dimension in dimensions for axis in dimension.axes}
+    if axes == {ANY}:
+        return "tower"
     if any(dimension.role in (GAIN, SHIFT) for dimension in dimensions):
         return "norms"
     if axes & HEADS:
@@ -107,7 +110,7 @@ def _part(family: Family, name: str, architecture: str) -> str:
         return "routers"
     if axes & {"shared", "shared_ffn"}:
         return "shared experts"
-    if axes & {"ffn", "dense_ffn"}:
+    if axes & {"ffn", "dense_ffn"} or (not axes & {"hidden"} and family.layer_of(name) is not None):
         return "feed-forward"
     return "embeddings" if family.stands_before(name) else "output heads"
 
@@ -158,11 +161,12 @@ def _depth_probe(family: Family, headers: Headers, layers: int, method: str) -> 
     depth = Depth(layers=2 * layers, method=method)
     option = f"--layers {2 * layers} ({method})"
     try:
-        deeper = layer_map([layers], depth)
+        counts = layer_counts(family, headers.config, layers)
+        deeper = stack_maps([counts], depth)
         deepen_config(family, dict(headers.config), [headers.config], [layers], deeper)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error))
-    line = layer_line(deeper, [layers], family.norms.after)
+    line = stack_lines(deeper, [counts], family.norms.after, family.fixed_layers(headers.config))[0]
     return GrowthOption(option, str(line.exactness), line.why)
 
 

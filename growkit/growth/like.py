@@ -9,6 +9,7 @@ from typing import Any
 from growkit.checkpoint.source import read_config
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
+from growkit.families.lacking import layer_counts
 from growkit.families.named import NAMED
 from growkit.growth.request import Depth, Recipe
 from growkit.growth.source_headers import Headers
@@ -57,6 +58,16 @@ def sizes_like(target: str | Path, source: Headers) -> tuple[SizeByAxis, list[st
         raise RequestError(
             f"{str(target)!r} has a vocabulary of {wanted['vocab']}, the source of {own['vocab']}; growkit does not change"
             " vocabularies: give sizes with --hidden, --layers and the like"
+        )
+    ours, theirs = (
+        layer_counts(family, config, size["layer"]) for config, size in ((source.config, own), (config, wanted))
+    )
+    apart = next((s for s in ours if theirs[s] * own["layer"] != ours[s] * wanted["layer"]), None)
+    if apart is not None:
+        raise RequestError(
+            f"{str(target)!r} has {wanted['layer']} layers and {theirs[apart]} in its {apart.removesuffix('.')}, the source"
+            f" {own['layer']} and {ours[apart]}; both grow as many times over: give sizes with --hidden, --layers and the"
+            " like"
         )
     if wanted.get("expert") != own.get("expert"):
         raise RequestError(

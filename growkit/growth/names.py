@@ -21,6 +21,7 @@ def default_name(names: Sequence[str], plan: Plan) -> str:
         how = "slices" if recipe.depth.slices else recipe.depth.method
         marks += [f"l{plan.layers.new}", *([how] if how != "stack" else []), *filter(None, [recipe.depth.where])]
     marks += [recipe.mode] if recipe.mode else []
+    marks += ["learned"] if recipe.learn is not None else []
     return "-".join([_stem(names), *marks])
 
 

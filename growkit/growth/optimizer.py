@@ -100,7 +100,7 @@ def optimizer_tensors(plan: Plan, stored: Sequence[Stored]) -> tuple[TensorPlan,
                     _check_lacking(tensor.parts, known, kind, plan, stored)
                     continue
                 if kind == "step":
-                    step = Part(origin.source, f"{known}.{kind}", kept)
+                    step = Part(source=origin.source, name=f"{known}.{kind}", rule=kept)
                     tensor_plans.append(
                         TensorPlan(name=f"{name}.{kind}", shape=entry.shape, dtype=entry.dtype, parts=(step,))
                     )
@@ -162,14 +162,14 @@ def _moment(part: Part, known: str, kind: str, inserted: bool, plan: Plan, store
     name = _stored_name(part, known, kind, plan)
     if name not in stored[part.source]:
         raise _lacks(member, name)
-    rule = dual_rule(part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
+    rule = dual_rule(part.like or part.name, member.shapes[part.name], member.growth, MOMENTS[kind])
     if plan.recipe.mode != "side-by-side":  # there, dual_rule knows; elsewhere sources take turns
         rule = member.growth.once(("present", rule, part.rule), lambda: _where_present(rule, part.rule))
     if part.pair is not None and part.pair.turn is not None:
         rule = turned(rule, part.pair.turn)
     if part.rule.share != rule.share:
         rule = replace(rule, share=part.rule.share)
-    return Part(part.source, name, rule.silent if inserted and MOMENTS[kind] == 1 else rule)
+    return Part(source=part.source, name=name, rule=rule.silent if inserted and MOMENTS[kind] == 1 else rule)
 
 
 def _where_present(moment: Rule, weight: Rule) -> Rule:
@@ -196,13 +196,13 @@ def learning_rates(plan: Plan, before: Sequence[Mapping[str, Any]] = (), muon: b
         factors, meet = [], _meet(tensor.parts)
         for each in tensor.parts if meet else tensor.parts[:1]:
             member = plan.members[each.source]
-            own = rate_multipliers(each.name, member.shapes[each.name], member.growth)
+            own = rate_multipliers(each.like or each.name, member.shapes[each.name], member.growth)
             factors.append([factor * each.rule.share for factor in own] if meet else own)
         weight, gradient = (sum(kind) for kind in zip(*factors))  # one, or what sources that meet give together
         multipliers: dict[str, Any] = {"lr": weight, "weight_decay": 1.0 / weight if weight else 1.0, "eps": gradient}
         rated = before[part.source] if before else {}
         earlier = rated.get(part.name) or rated.get(live_name(plan.family, part.name)[0]) or {}
-        place = part.name, plan.members[part.source].shapes[part.name], plan.members[part.source].growth
+        place = part.like or part.name, plan.members[part.source].shapes[part.name], plan.members[part.source].growth
         muons = muon and is_muons(plan.family, part.name)
         if muons:
             rate = muon_rate(*place)

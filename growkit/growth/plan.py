@@ -4,7 +4,7 @@ how to describe itself; ignorant of how maps are chosen and of how anything is e
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from growkit.checkpoint.record import FORMAT
 from growkit.families import Family, family_named
+from growkit.families.text_part import changes
 from growkit.growth.request import Recipe
 from growkit.growth.rules import Growth
 from growkit.maps.axis import AxisMap
@@ -60,17 +61,19 @@ class Neighbours:
     turn: Rule | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """What one stored tensor gives to a target tensor: the number of its source, its name there, and the rule.
 
     pair: the layers that are averaged, where this is of the upper one; `rule` follows its order once that is known.
+    like: the name of one that has its axes; "": itself.
     """
 
     source: int
     name: str
     rule: Rule
     pair: Neighbours | None = None
+    like: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +112,8 @@ class Member:
 class Plan:
     """Everything needed to grow checkpoints. tensors are in the order they will lie in the file.
 
-    layers: the map of layers, over those of all members one after another.
+    layers: the map of layers, over those of all members one after another; stacks: of each stack of them, by the stem
+    before its numbers, the first of which is `layers`.
     """
 
     recipe: Recipe
@@ -119,6 +123,8 @@ class Plan:
     tensors: tuple[TensorPlan, ...]
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
+    learned: Mapping[str, Any] | None = None  # what learning its maps came to
+    stacks: Mapping[str, AxisMap] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -147,7 +153,7 @@ class Plan:
     @property
     def changed(self) -> dict[str, Any]:
         """Settings of the first member's config that become others."""
-        return {key: value for key, value in self.config.items() if self.members[0].config.get(key) != value}
+        return changes(self.members[0].config, self.config)
 
     @property
     def peak_bytes(self) -> int:
@@ -157,7 +163,7 @@ class Plan:
         whole = max((_working_bytes(tensor) for tensor in self.tensors), default=0)
         cast = self.recipe.dtype is not None
         blocks = max((_block_bytes(tensor, cast) for tensor in self.tensors), default=0)
-        return process_bytes() + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole + _matching_bytes(self)
+        return process_bytes() + TENSOR_BYTES * len(self.tensors) + blocks + 2 * whole + _whole_bytes(self)
 
     def parameters(self) -> tuple[int, int]:
         """Numbers of weights before and after (buffers that transformers recomputes not counted)."""
@@ -255,8 +261,14 @@ def _block_bytes(tensor: TensorPlan, cast: bool) -> int:
     return elements * (KEPT_BYTES if kept else GROWN_BYTES)
 
 
-def _matching_bytes(plan: Plan) -> int:
-    """Bytes that matching two averaged layers needs: a number for each pair of units, and a matrix of either layer."""
+def _whole_bytes(plan: Plan) -> int:
+    """Bytes of what is held beside that: to match two averaged layers a number for each pair of units, and a matrix of
+    either; for maps that learn the source, the result twice with its gradient, and the maps with theirs and two
+    moments."""
+    if plan.recipe.learn is not None:
+        before, after = plan.parameters()
+        each = [(m.new * m.old, 4 if axis == "hidden" else 2 * plan.layers.old) for axis, m in plan.growth.maps.items()]
+        return 4 * (before + 3 * after + 4 * sum(size * count for size, count in each))
     averaged = [part for tensor in plan.tensors for part in tensor.parts if part.pair is not None]
     units = max((max(m.growth.maps[axis].old for axis in ("ffn", "head")) for m in plan.members), default=0)
     widest = max((prod(plan.members[part.source].shapes[part.name]) for part in averaged), default=0)

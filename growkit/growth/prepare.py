@@ -18,6 +18,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import family_named
 from growkit.families.stock_config import check_taken
 from growkit.growth.grow_plan import grow_plan
+from growkit.growth.learned_plan import as_learned
 from growkit.growth.like import with_sizes
 from growkit.growth.names import default_name, folder_for
 from growkit.growth.optimizer import kept_state, optimizer_tensors, rates_beside, read_rates
@@ -75,7 +76,7 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         for source in sources:
             checkpoints.append(open_source(source, options.family, options.source_heads))
             opened.callback(checkpoints[-1].close)
-        states = _states(options.optimizer, checkpoints)
+        states = _states(options.optimizer, checkpoints, recipe.learn is not None)
         for state in states:
             stored.append(open_state(Path(state)))
             opened.callback(stored[-1].close)
@@ -91,6 +92,7 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
             raise RequestError(f"cannot read text from {text!r}: no such file")
         todo = (grow_plan if asked.experts is None else upcycle_plan)(headers, asked)
         todo = replace(todo, notes=(*todo.notes, *notes))
+        todo = todo if asked.learn is None else as_learned(todo)
         todo = replace(todo, notes=(*todo.notes, *_check_beside(checkpoints)))
         if options.proof:
             for checkpoint in checkpoints:
@@ -142,10 +144,14 @@ def _check_beside(sources: Sequence[Checkpoint]) -> list[str]:
     return notes
 
 
-def _states(asked: Path_ | Sequence[Path_] | None, sources: Sequence[Checkpoint]) -> list[Path_]:
-    """The files of AdamW's state that grow along. Raises RequestError where not every source has one of those asked
-    for."""
+def _states(asked: Path_ | Sequence[Path_] | None, sources: Sequence[Checkpoint], learned: bool) -> list[Path_]:
+    """The files of AdamW's state that grow along, none by learned maps. Raises RequestError where not every source has
+    one of those asked for, or none can grow."""
     words = _words(asked)
+    if learned and words not in ([], [AUTO], [NOTHING_BESIDE]):
+        raise RequestError("--optimizer FILE grows by exact maps; with --learn training begins with a state of its own")
+    if learned:
+        return []
     if words == [AUTO]:
         beside = [kept_state(source.folder) for source in sources]
         return [] if None in beside else [path for path in beside if path is not None]

@@ -25,7 +25,10 @@ from growkit.limits import AXIS, EXPERTS, LAYERS, SEEDS
 
 GROWTHS = ("widen", "stack", "grow")  # of one source, layer by layer
 SHOWN = 12  # digits of a hash in a sentence
-_LAYER, _ELSEWHERE = Null(Whole(0, LAYERS)), ("mode", "experts", "like")  # of fuse and upcycle, and settled before
+_LAYER, _ELSEWHERE = (
+    Null(Whole(0, LAYERS)),
+    ("mode", "experts", "like", "learn"),
+)  # of fuse and upcycle, and settled before
 _DEPTH: dict[str, FieldKind] = {
     "layers": _LAYER, "method": Text(), "overlap": _LAYER, "after": ListOf(Whole(1, LAYERS), most=LAYERS),
     "every": _LAYER, "where": Null(Text()), "block": _LAYER, "slices": Null(Text()),
@@ -70,6 +73,10 @@ def recorded_growth(base: Checkpoint, grown: Checkpoint) -> Plan:
         raise RequestError(
             f"{grown.label!r} was made by growkit {said.get('command')}; maps are known for what widen, stack or grow made"
             f" of {base.label!r} alone"
+        )
+    if isinstance(said.get("request"), dict) and "learn" in said["request"]:
+        raise RequestError(
+            f"{grown.label!r} was grown by maps that learned (--learn), which mix all units: nothing is carried over that"
         )
     said = checked(said, SCHEMA, path)
     sources, there = said["sources"], {*base.hashes().values()}

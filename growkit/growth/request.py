@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from growkit.errors import RequestError
+from growkit.growth.learning import Learn
 from growkit.growth.spelling import dtype_of, layer_numbers
 from growkit.growth.width.uneven import Noise, noise_of
 
@@ -64,6 +65,7 @@ class Recipe:
     experts: Experts | None = None  # what a dense model becomes; None: it stays one
     like: str | Path | None = None  # a model whose sizes are meant; None once they are known (growkit.growth.like)
     top_k: int | None = None  # with more experts: how many a token takes; None: as many as before
+    learn: Learn | None = None  # how maps learn; None: they are exact
     # with more experts: of each layer, from 0, how many copies of each; empty: all have as many
     copies: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # layer -> copies of its experts
 
@@ -101,6 +103,8 @@ class Recipe:
             asked["depth"] = {key: value for key, value in stated.items() if key != "option"}
         if self.mode is not None:
             asked["mode"] = self.mode
+        if self.learn is not None:
+            asked["learn"] = self.learn.to_json()
         if self.top_k is not None:
             asked["top_k"] = self.top_k
         if self.copies:
@@ -127,13 +131,14 @@ def recipe(
     experts: int | None = None,
     top_k: int | None = None,
     copies: Mapping[int, tuple[int, ...]] | None = None,
+    learn: Learn | None = None,
 ) -> Recipe:
-    """A request for a growth. noise defaults to 0.5 for fpi, and to 0 for aki, shrink-perturb and fused models, which
-    part by themselves.
+    """A request for a growth. noise defaults to 0.5 for fpi, and to 0 for aki, shrink-perturb, learned maps and fused
+    models, which part by themselves.
 
     Raises RequestError for a dtype that is none of float64, float32, bfloat16, float16.
     """
-    default = Recipe.noise if method == "fpi" and mode is None else 0.0
+    default = Recipe.noise if method == "fpi" and mode is None and learn is None else 0.0
     if keep is not None and method != SHRINK_PERTURB:
         raise RequestError(f"--keep is for --method {SHRINK_PERTURB}, not for {method}")
     return Recipe(
@@ -156,6 +161,7 @@ def recipe(
         like=like,
         top_k=top_k,
         copies=copies or {},
+        learn=learn,
     )
 
 
@@ -207,6 +213,7 @@ def grow_recipe(
     experts: int | None = None,
     top_k: int | None = None,
     copies: Mapping[int, tuple[int, ...]] | None = None,
+    learn: Learn | None = None,
 ) -> Recipe:
     """A request for a growth in width, in depth or in both. depth: how layers are stacked; the rest as in `recipe` and
     in `stack_recipe`. like: a model whose sizes are meant, its number of layers among them. Raises RequestError.
@@ -221,7 +228,7 @@ def grow_recipe(
     return recipe(
         hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ffn=ffn, method=method, mapping=mapping,
         noise=noise, keep=keep, seed=seed, dtype=dtype, depth=placing if deepens else None, like=like,
-        experts=experts, top_k=top_k, copies=copies,
+        experts=experts, top_k=top_k, copies=copies, learn=learn,
     )  # fmt: skip
 
 

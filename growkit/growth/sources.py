@@ -19,7 +19,7 @@ from growkit.families import FAMILIES, Family, family_named
 from growkit.families.stacked import split_with
 from growkit.growth.infer import infer_config, infer_family
 from growkit.growth.source_headers import Headers
-from growkit.growth.stored_names import in_pieces, names_of_today, without_copies
+from growkit.growth.stored_names import in_pieces, names_of_today, without_copies, without_further
 
 INFERRED = (
     "no config.json: norm epsilon, activation, rotary base and the like are transformers' defaults for the family; a model"
@@ -41,6 +41,9 @@ def open_source(source: str | Path, family: str | None = None, heads: int | None
         kind: Family | None = infer_family(_shapes(checkpoint), family)
     else:
         kind = FAMILIES.get(str(config.get("model_type")))
+    if kind is not None:
+        checkpoint.tensors, note = without_further(kind, config, checkpoint.tensors)
+        checkpoint.notes += (note,) * bool(note)
     if kind is not None and kind.is_moe:
         checkpoint.tensors = split_stored(kind, checkpoint.tensors)  # as they come, or stacked
     if kind is not None:

@@ -6,12 +6,15 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 from growkit.checkpoint.headers import StoredTensor
 from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.families.naming import name_of_today
 
+# what only a layer has that predicts the token after the next one, and where a config counts such layers
+FURTHER, FURTHER_KEYS = ".eh_proj.weight", ("num_nextn_predict_layers", "num_mtp_layers")
 Stored = Mapping[str, StoredTensor]
 WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DistributedDataParallel", "_fsdp_wrapped_module.": "FSDP"}
 STRIP = (
@@ -97,15 +100,33 @@ def without_copies(
     return named
 
 
+def without_further(
+    family: Family, config: dict[str, Any] | None, tensors: Stored
+) -> tuple[dict[str, StoredTensor], str]:
+    """Tensors without the layers that predict further tokens (DeepSeek's multi-token prediction), which stock models do
+    not load, and a note of that, "" where there are none. A config then says that there are none.
+    """
+    further = {family.layer_of(name) for name in tensors if name.endswith(FURTHER)}
+    if not further:
+        return dict(tensors), ""
+    for key in FURTHER_KEYS:
+        if config is not None and key in config:
+            config[key] = 0
+    names = ", ".join(f"layers.{number}" for number in sorted(number for number in further if number is not None))
+    note = (
+        f"{names} of the file predicts tokens after the next one (multi-token prediction), which transformers'"
+        f" {family.model_type} does not load: left out"
+    )
+    return {name: tensor for name, tensor in tensors.items() if family.layer_of(name) not in further}, note
+
+
 def prefixed_like(family: Family, first: Stored, other: Stored) -> dict[str, StoredTensor]:
     """A model's tensors with the base model's prefix where the first model's have it."""
-    prefix = family.prefix_of(first)
-    prefixed = {family.template(name): name.startswith(prefix) for name in first}
+    prefixes = {family.template(name): name.removesuffix(family.stem(name)) for name in first}
     named: dict[str, StoredTensor] = {}
     for name, tensor in other.items():
-        stem = family.stem(name)
-        known = prefixed.get(family.template(name))
-        own = name if known is None else f"{prefix if known else ''}{stem}"
+        prefix = prefixes.get(family.template(name))
+        own = name if prefix is None else prefix + family.stem(name)
         named[own] = tensor if own == name else replace(tensor, name=own)
     return named
 

@@ -2,7 +2,7 @@
 of sizes and of how maps were chosen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial, reduce
 from typing import Any
@@ -32,8 +32,8 @@ class TensorPlans:
 
     sources: Sequence[Headers]
     growths: Sequence[Growth]
-    layers: AxisMap
-    depths: Sequence[int]
+    layers: Mapping[str, AxisMap]  # of each stack, by the stem before its numbers
+    depths: Sequence[Mapping[str, int]]  # of each source whose layers these are, how many each stack has
     recipe: Recipe
     shared_parts: dict[Any, tuple[Part, ...]] = field(default_factory=dict)
 
@@ -111,37 +111,46 @@ class TensorPlans:
 
     def _targets(self) -> list[tuple[str, int, str, bool]]:
         """(name, source, name there, whether its layer is inserted) of each target tensor."""
-        in_layers: list[dict[int, list[str]]] = [{} for _ in self.sources]
-        for by_layer, headers in zip(in_layers, self.sources):
-            for name in headers.shapes:
-                layer = self.family.layer_of(name)
-                if layer is not None and not self.family.is_buffer(name):
-                    by_layer.setdefault(layer, []).append(name)
         own = [name for name in self.sources[0].shapes if not self.family.is_buffer(name)]
-        if self.layers.is_identity and len(self.depths) == 1:
+        if all(layers.is_identity for layers in self.layers.values()) and len(self.depths) == 1:
             return [(name, 0, name, False) for name in own]
-        silent = self.layers.sides[WRITE].amplitude == 0
-        stacked = []
-        for target, number in enumerate(self.layers.index):
-            source, layer = place(number, self.depths)
-            origins = {self.family.in_layer(name, target): name for name in in_layers[source][layer]}
-            if layer == 0 and target > 0:
-                origins |= self._lent(source, target)
-            lacked = () if target else self.family.first_lacks
-            stacked += [
-                (name, source, origin, bool(silent[target]))
-                for name, origin in origins.items()
-                if self.family.template(name) not in lacked
-            ]
+        stacks = {stack: self._stacked(stack) for stack in self.layers}
         targets: list[tuple[str, int, str, bool]] = []
         for name in own:
             if self.family.layer_of(name) is None:
                 source = 0 if self.family.stands_before(name) else len(self.sources) - 1
                 targets.append((name, source, name, False))
-            else:
-                targets += stacked  # all layers stand where the first tensor of a layer does
-                stacked = []
+            else:  # all layers of a stack stand where the first tensor of one does
+                targets += stacks.pop(self.family.stack_of(name), [])
         return targets
+
+    def _stacked(self, stack: str) -> list[tuple[str, int, str, bool]]:
+        """The same of the layers of one stack."""
+        in_layers: list[dict[int, list[str]]] = [{} for _ in self.sources]
+        for by_layer, headers in zip(in_layers, self.sources):
+            for name in headers.shapes:
+                layer = self.family.layer_of(name)
+                if layer is not None and not self.family.is_buffer(name) and self.family.stack_of(name) == stack:
+                    by_layer.setdefault(layer, []).append(name)
+        silent = self.layers[stack].sides[WRITE].amplitude == 0
+        stacked = []
+        for target, number in enumerate(self.layers[stack].index):
+            source, layer = place(number, [counts[stack] for counts in self.depths])
+            origins = {self.family.in_layer(name, target): name for name in in_layers[source].get(layer, ())}
+            if layer == 0 and target > 0:
+                origins |= self._lent(source, target)
+            if target == 0:  # what the first layer alone has stays with the first
+                origins |= {name: name for name in in_layers[source].get(0, ()) if self._is_firsts(name)}
+            lacked = self.family.first_only if target else self.family.first_lacks
+            stacked += [
+                (name, source, origin, bool(silent[target]))
+                for name, origin in origins.items()
+                if self.family.template(name) not in lacked
+            ]
+        return stacked
+
+    def _is_firsts(self, name: str) -> bool:
+        return self.family.template(name) in self.family.first_only
 
     def _lent(self, source: int, target: int) -> dict[str, str]:
         """What a copy of the first layer has that this layer lacks -> the tensor outside the layers that it is."""
@@ -154,12 +163,11 @@ class TensorPlans:
         }
 
     def _plan(self, name: str, source: int, origin: str, inserted: bool) -> TensorPlan:
-        lent = self.family.template(name) in self.family.first_lacks and self.family.layer_of(origin) is None
         key = (
             source,
             origin,
             inserted and self._is_silenced(origin),
-            self.family.in_layer(name, 1) if lent else origin,
+            self._like(name, source, origin),
             self._among(name, origin),
         )
         if key not in self.shared_parts:
@@ -174,6 +182,17 @@ class TensorPlans:
             inserted=inserted,
             draw=None if key[2] else self._perturbation(name, origin, source, len(shape)),
         )
+
+    def _like(self, name: str, source: int, origin: str) -> str:
+        """The name of one that has a target's axes, where it comes from `origin`, whose may be others."""
+        family, stack = self.family, self.family.stack_of(name)
+        if family.template(name) in family.first_lacks and family.layer_of(origin) is None:
+            return family.in_layer(name, 1)
+        if not family.ends_layer(name):
+            return origin
+        count = self.growths[source].depths[stack]
+        ends = family.layer_of(name) == self.layers[stack].new - 1
+        return family.in_layer(origin, count - 1 if ends else count)  # the last one, or none that is
 
     def _perturbation(self, name: str, origin: str, source: int, dimensions: int) -> Redraw | None:
         """What shrink-perturb adds to a matrix of a model that becomes wider; vectors stay, and a stored copy of the
@@ -200,8 +219,9 @@ class TensorPlans:
             others = range(1, len(self.sources))
             givers = [(0, name), *((number, self._above(number, name) if above else name) for number in others)]
             # what has no place of its own for each member, such as a row of logits, is divided by what it reads
-            first = self.growths[0].dimensions(name)[0].axes[0]
-            rules = self._turns(self._rule(0, name), len(givers), first in (*UNSIZED, "vocab"))
+            first = self.growths[0].dimensions(name)[:1]
+            columns = not first or first[0].axes[0] in (*UNSIZED, "vocab")
+            rules = self._turns(self._rule(0, name), len(givers), columns)
         else:
             donor = self._above(source, name) if self.recipe.method == "aki" else name
             givers = [(source, name)] + ([(source, donor)] if donor != name else [])
@@ -213,7 +233,13 @@ class TensorPlans:
                 for rule in rules
             ]
         return tuple(
-            Part(number, stored, rule.silent if silent else rule) for (number, stored), rule in zip(givers, rules)
+            Part(
+                source=number,
+                name=stored,
+                rule=rule.silent if silent else rule,
+                like="" if like == stored else like,
+            )
+            for (number, stored), rule in zip(givers, rules)
         )
 
     def _turns(self, rule: Rule, count: int, columns: bool = False) -> list[Rule]:

@@ -103,7 +103,9 @@ def _dense_jobs(plan: Plan, sources: Sequence[Checkpoint]) -> list[Job]:
     recipe = replace(plan.recipe, dtype=None)
     return [
         Job(
-            TensorPlans(sources=headers, growths=growths, layers=identity(1), depths=[1], recipe=recipe).plans(),
+            TensorPlans(
+                sources=headers, growths=growths, layers={"": identity(1)}, depths=[{"": 1}], recipe=recipe
+            ).plans(),
             modules,
             dense_folders[0][0].name,
         )

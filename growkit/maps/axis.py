@@ -83,6 +83,15 @@ class AxisMap:
         carried = (write.mode == GATHER) & (read.mode == GATHER)
         return np.bincount(self.index[carried], (write.amplitude * read.amplitude)[carried], self.old)
 
+    def matrix(self, role: str) -> np.ndarray:
+        """(new, old) what a role multiplies by, float64: W' = M W. Rows that no rule gives an entry of the source are
+        0."""
+        side, matrix = self.sides[role], np.zeros((self.new, self.old))
+        gathered, mean = side.mode == GATHER, side.mode == MEAN
+        matrix[np.flatnonzero(gathered), self.index[gathered]] = side.amplitude[gathered]
+        matrix[mean] = side.amplitude[mean, None] / self.old
+        return matrix
+
     def digest(self) -> str:
         """A stable hash of everything the map says, for provenance."""
         state = sha256(f"{self.old} {self.new}".encode())

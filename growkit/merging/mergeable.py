@@ -59,7 +59,7 @@ def check_mergeable(family: Family, first: Headers, other: Headers, body: bool) 
     notes = check_kin(family, (first, other), BODIES if body else MERGED)
     pair, theirs = f"{first.label!r} and {other.label!r}", names_of(family, other)
     for stem, name in names_of(family, first).items():
-        rows = family.axes_of(name, architecture_of(family, first))[0].axes == ("vocab",)
+        rows = any(one.axes == ("vocab",) for one in family.axes_of(name, architecture_of(family, first))[:1])
         shapes = first.shapes[name], other.shapes[theirs[stem]]
         if shapes[0][rows:] != shapes[1][rows:]:
             cure = "" if body else f"; {BY_BODY}"

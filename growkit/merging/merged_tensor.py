@@ -87,7 +87,7 @@ def merged_tensor(
     place = Place(names, _layer(family, names[0], layers), layers)
     weights = tuple(number_at(member.weight, place) for member in members)
     _check_weights(weights, request, based, names[0])
-    by_token = dimensions[0].axes == ("vocab",)
+    by_token = any(dimension.axes == ("vocab",) for dimension in dimensions[:1])
     shape = first.shapes[names[0]]
     stored = [member.dtypes[stem] for member in members if stem in member.dtypes]
     dtype = request.dtype or (first.dtypes[names[0]] if based else reduce(torch.promote_types, stored))

@@ -124,5 +124,5 @@ class SparseFile:
             ]
         else:
             self._columns.end, self._values.end = columns, values
-            shape = (tensor.height, tensor.width) if len(tensor.shape) > 1 else (tensor.height,)
+            shape = (tensor.height, tensor.width) if len(tensor.shape) > 1 else tensor.shape
             self._parts.append((f"{tensor.stem}.dense", tensor.dtype, shape, self._dense.since(dense)))

@@ -69,22 +69,22 @@ def generate(
         adapter.check(source)
     with loadable(source) as folder:
         config = read_model_config(folder / CONFIG)
-        if not objective(config, source.label):
-            raise CheckpointError(f"{source.label!r} fills in masked tokens; it cannot go on with a text")
+        answers = _answers(config, source.label)
         tokenizer = _tokenizer(source.folder, source.label)
         ids, templated = _prompt_ids(tokenizer, prompt, system, raw, source.label)
         _check_ids(ids, tokenizer, vocabulary_size(config), source.label)
-        room = _room(config, len(ids), max_tokens, source.label)
+        room = _room(config, len(ids), max_tokens, answers, source.label)
         model, keys = load_model(config, folder, torch.float32 if where.type == "cpu" else torch.bfloat16)
         settings = generation_settings(folder)
     check_complete(keys, source.label, "it has nothing to say")
     if adapter is not None:
         model = adapter.put_on(model)
     ends = _ends(settings, tokenizer)
-    stream = _Stream(tokenizer, len(ids), say)
+    told = 1 if answers else len(ids)  # tokens that stand before the new ones: a decoder begins with one of its own
+    stream = _Stream(tokenizer, told, say)
     drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
     settings.update(
-        max_new_tokens=room, max_length=None, min_length=0, num_beams=1, return_dict_in_generate=False,
+        max_new_tokens=room, max_length=None, min_length=0, num_beams=1, early_stopping=False, return_dict_in_generate=False,
         eos_token_id=ends or None, pad_token_id=(ends or [0])[0], **{"do_sample": False, **drawn},
     )  # fmt: skip
     if not temperature:
@@ -95,7 +95,7 @@ def generate(
         made = model.to(where).generate(
             inputs, attention_mask=torch.ones_like(inputs), generation_config=settings, streamer=stream
         )
-    new = made[0, len(ids) :].tolist()
+    new = made[0, told:].tolist()
     stopped = bool(new) and new[-1] in ends
     opened = None if adapter is None else adapter.opened(model)
     return Generated(
@@ -180,12 +180,26 @@ def _check_ids(ids: list[int], tokenizer: Any, rows: int, label: str) -> None:
         raise CheckpointError(beyond_rows("the prompt holds", max(ids), token, label, rows))
 
 
-def _room(config: dict[str, Any], prompt: int, asked: int, label: str) -> int:
-    """How many tokens may be said."""
+def _answers(config: dict[str, Any], label: str) -> bool:
+    """Whether a model's decoder answers what its encoder reads; else it goes on with it. Raises CheckpointError for one
+    that does neither.
+    """
+    family, name = family_named(config.get("model_type")), str((config.get("architectures") or ["no class"])[0])
+    if family.frames:
+        raise CheckpointError(f"{label!r} is a {name}, which reads sounds; growkit generate has a text to read")
+    if family.stacks and family.has_language_head(name):
+        return True
+    if not objective(config, label):
+        raise CheckpointError(f"{label!r} fills in masked tokens; it cannot go on with a text")
+    return False
+
+
+def _room(config: dict[str, Any], prompt: int, asked: int, answers: bool, label: str) -> int:
+    """How many tokens may be said. answers: in a text of its own, behind one token that begins it."""
     longest = family_named(config.get("model_type")).longest(config)
     if longest is not None and prompt >= longest:
         raise RequestError(f"the prompt has {prompt} tokens, and {label!r} only {longest} positions; shorten it")
-    return asked if longest is None else min(asked, longest - prompt)
+    return asked if longest is None else min(asked, longest - (1 if answers else prompt))
 
 
 def _ends(settings: Any, tokenizer: Any) -> list[int]:

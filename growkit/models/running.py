@@ -19,12 +19,14 @@ from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
+from growkit.families.text_part import nested, special_tokens
 from growkit.models.images import inputs_of, random_images
 from growkit.models.stock import computing, experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
 
 SEQUENCES, LENGTH = 8, 64
 MISSING = "missing: "  # before the names of weights that transformers did not find
+SEES_ALL = "use_bidirectional_attention"  # config key of decoders that were made encoders (Gemma)
 SPARE = (
     2  # positions left over in every family, so that models of one size get the same tokens wherever they count from
 )
@@ -104,7 +106,7 @@ def loadable(checkpoint: Checkpoint) -> Iterator[Path]:
         )
     with tempfile.TemporaryDirectory(prefix="growkit-") as name:
         temporary = Path(name)
-        (temporary / CONFIG).write_text(json.dumps(checkpoint.config))
+        (temporary / CONFIG).write_text(json.dumps(nested(checkpoint.config)))
         for path in folder.iterdir() if folder else ():
             if path.is_file() and path.suffix in (".json", ".txt", ".model") and not (temporary / path.name).exists():
                 os.symlink(path.resolve(), temporary / path.name)
@@ -135,6 +137,7 @@ def sequences_for(
     vocabulary = vocabulary_size(config)
     if text is None:
         stated = [config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")]
+        stated += special_tokens(config)
         special = {i for value in stated for i in (value if isinstance(value, list) else [value])}
         allowed = torch.tensor([i for i in range(vocabulary) if i not in special] or [0])
         draws = torch.randint(len(allowed), (sequences, length), generator=generator(seed, "verify"))
@@ -199,12 +202,14 @@ def objective(config: dict[str, Any], label: str) -> bool:
         raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
     if family.stacks:
         raise CheckpointError(
-            f"{label!r} is a {name}, whose decoder reads what an encoder made of another text; growkit widens and merges"
-            " such models, and neither trains nor asks them"
+            f"{label!r} is a {name}, whose decoder reads what an encoder made of another {'sound' if family.frames else 'text'};"
+            " pretrain, tune, teach and eval are for models of one stack: growkit grows, merges and verifies this one"
         )
     causal = is_causal(config)
     if causal and not family.causal and not config.get("is_decoder"):
         raise CheckpointError(f"{label!r} is a {name} without is_decoder: it sees the tokens that it should predict")
+    if causal and config.get(SEES_ALL):
+        raise CheckpointError(f"{label!r} is a {name} with {SEES_ALL}: it sees the tokens that it should predict")
     return causal
 
 

@@ -114,6 +114,11 @@ class Rule:
         """Whether the tensor stays as it is."""
         return self.among is None and self.rows.unchanged and self.columns.unchanged
 
+    @property
+    def writes_nothing(self) -> bool:
+        """Whether it is a rule that writes zeros."""
+        return not self.rows.amplitude.any()
+
     @cached_property
     def silent(self) -> "Rule":
         """The rule that writes zeros (gains of 0 where gains are stored less an offset)."""

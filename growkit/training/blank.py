@@ -23,7 +23,14 @@ from growkit.families.stacked import expert_of, live_name
 from growkit.growth.source_headers import FLOATS
 from growkit.models.running import loadable
 from growkit.models.small.targets import unwrapped
-from growkit.models.stock import experts_that_compute, generation_settings, hushed, stock_class, stock_config
+from growkit.models.stock import (
+    experts_that_compute,
+    generation_settings,
+    hushed,
+    stock_class,
+    stock_config,
+    with_own_kernels,
+)
 from growkit.training.sharing import Pieces, fill_tensor
 
 ROWS = 1024  # compared at a time
@@ -82,11 +89,52 @@ def blank_model(source: Checkpoint) -> Blank:
     return Blank(model.eval(), source, pieces)
 
 
+def model_of(config: Mapping[str, Any], label: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """The stock model of a config, whose parameters have no values, to be computed with others in their place; buffers
+    on a device. Raises CheckpointError for a class that transformers does not have or cannot make."""
+    import transformers
+
+    model_class = stock_class(config, label)
+    try:
+        with hushed(), _parameters_without_memory():
+            stated = with_own_kernels(transformers.AutoConfig.for_model(**config))
+            stated.dtype = dtype
+            model = model_class(stated).eval()
+    except Exception as error:  # transformers raises many kinds; each means that there is no such model
+        raise CheckpointError(f"transformers cannot make the model of {label!r}: {reason_of(error)}") from None
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+    return model
+
+
+def live_names(family: Family, stored: Collection[str], model: Any, label: str) -> dict[str, str]:
+    """Stored name -> live name of each parameter of a dense model, of tied ones the first. Raises CheckpointError where
+    one is missing."""
+    aliases = _aliases(model)
+    live = {name for names in aliases.values() for name in names}
+    pieces = pieces_of(family, stored, live, model.base_model_prefix)
+    found: dict[str, str] = {}
+    for names in aliases.values():
+        held = [name for name in names if name in pieces]
+        if not held and not family.is_buffer(names[0]):
+            raise CheckpointError(
+                f"{label!r} lacks weights that its class needs (missing: {names[0]}); nothing to learn"
+            )
+        found |= {pieces[name].names[0][0]: name for name in held[:1]}
+    return found
+
+
 def check_trainable(source: Checkpoint) -> None:
-    """Refuse weights that are quantised: their numbers are no weights, and they would be taken for some. Raises
-    CheckpointError with the first one's name."""
+    """Refuse weights that are quantised: their numbers are no weights, and they would be taken for some; and a text
+    model beside a tower. Raises CheckpointError with the first one's name."""
     config = source.config or {}
     family = family_named(config.get("model_type"))
+    if family.beside is not None:
+        raise CheckpointError(
+            f"{source.label!r} is a {family.model_type}, a text model beside a tower that reads images: growkit grows, merges,"
+            " verifies and asks it, and trains text models by themselves; train this one with transformers"
+        )
     coded = [t for name, t in source.tensors.items() if t.dtype not in FLOATS and not family.is_buffer(name)]
     if coded or config.get("quantization_config"):
         what = f"tensor {coded[0].name!r} has dtype {str(coded[0].dtype).removeprefix('torch.')}" if coded else ""

@@ -61,6 +61,7 @@ class Run:
     release: Callable[[], object] = lambda: None  # lets others into its folder
     forget: Callable[[], object] = lambda: None  # takes its folder back
     notes: Sequence[str] = ()  # what was settled that nobody asked for, said when it begins
+    spent: float = 0.0  # operations that went into what it begins with: those of a growth whose maps learned
     told: bool = False
     stopped: bool = False
     begun: bool = False
@@ -69,7 +70,7 @@ class Run:
         s = self.settings
         self.out = Path(s.out)
         self.step = self.stage_number = self.tokens = 0
-        self.flops = self.seconds = 0.0
+        self.flops, self.seconds = self.spent, 0.0
         self.val_loss: float | None = None  # the model's own, when it was last asked
 
     def begin(self, resume: bool = False) -> None:

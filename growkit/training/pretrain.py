@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from growkit.checkpoint.inserted import inserted_layers
-from growkit.checkpoint.record import record, source_entries
+from growkit.checkpoint.record import learning_flops, record, source_entries
 from growkit.checkpoint.small_files import open_plain
 from growkit.checkpoint.source import Checkpoint
 from growkit.growth.sources import open_source
@@ -106,6 +106,7 @@ def run_of(
         release=release,
         forget=held.forget,
         notes=ready.notes,
+        spent=learning_flops(ready.source.folder),
     )
 
 

@@ -91,7 +91,7 @@ def prepare(settings: Settings, resume: bool, part: Trained | None = None) -> Re
     val = open_tokens(settings.data, "val") if train.has_val else None
     splits = [train] if val is None else [train, val]
     # each file is read once, not by every process
-    _check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
+    check_tokens(splits, machine.agreed(lambda: [tokens.ids.max() for tokens in splits]), source, config)
     hashes = machine.agreed(lambda: {**_hashes(settings, train, val, source), **part.reads})
     settings = replace(settings, precision=str(machine.precision).removeprefix("torch."), hashes=hashes)
     teachers = open_teachers(settings, machine)
@@ -229,10 +229,11 @@ def _added(learners: Learners, source: Checkpoint) -> int:
     return sum(tensor.numel() for tensor in kept)
 
 
-def _check_tokens(
+def check_tokens(
     splits: Sequence[Tokens], largest_ids: Sequence[int], source: Checkpoint, config: dict[str, Any]
 ) -> None:
-    """Refuse tokens that another tokenizer made, or that the model has no embeddings for."""
+    """Refuse tokens of a dataset's splits that another tokenizer made, or that the model has no embeddings for. Raises
+    RequestError."""
     rows = vocabulary_size(config)
     for tokens, largest in zip(splits, largest_ids):
         if largest >= rows:

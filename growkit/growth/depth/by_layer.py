@@ -24,6 +24,9 @@ def is_by_layer(key: str) -> bool:
 
 def difference(family: Family, one: Mapping[str, Any], other: Mapping[str, Any], count: int) -> str | None:
     """The first thing that two configs of `count` layers each say differently layer by layer, or None."""
+    stack = next((key for key in family.stacks.values() if family.value(one, key) != family.value(other, key)), None)
+    if stack is not None:
+        return stack
     if kinds_of_attention(family, one, count) != kinds_of_attention(family, other, count):
         return TYPES
     listed = (
@@ -34,19 +37,28 @@ def difference(family: Family, one: Mapping[str, Any], other: Mapping[str, Any],
 
 
 def deepen_config(
-    family: Family, config: dict[str, Any], sources: Sequence[Mapping[str, Any]], old: Sequence[int], layers: AxisMap
+    family: Family,
+    config: dict[str, Any],
+    sources: Sequence[Mapping[str, Any]],
+    old: Sequence[int],
+    stacks: Mapping[str, AxisMap],
 ) -> list[str]:
     """Give a config its new number of layers and carry along all that it says layer by layer; returns notes for the
     plan.
 
-    sources: the configs whose layers these are, `old` layers each. Raises CheckpointError where layers cannot move.
+    sources: the configs whose layers these are, `old` layers each; stacks: the map of each stack of layers, the one of
+    these first. Raises CheckpointError where layers cannot move.
     """
+    layers = next(iter(stacks.values()))
     if layers.is_identity and len(old) == 1:
         return []
     for source, count in zip(sources, old):
         _check(family, source, count)
     for key in family.keys("layer"):
         config |= dict.fromkeys(stated_under(family.model_type, config, key, family.size_keys), layers.new)
+    for stack, key in family.stacks.items():
+        if config.get(key) is not None or family.value(config, key) != stacks[stack].new:
+            config[key] = stacks[stack].new
     places = [place(number, old) for number in layers.index]
     _carry_stages(config, old[0])
     notes: list[str] = []
@@ -152,11 +164,6 @@ def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
                 f"config.json has {key} {family.value(config, key)!r}: a layer computes by its number, so it cannot stand elsewhere;"
                 f" {family.model_type} grows in depth without it"
             )
-    if family.stacks:
-        raise CheckpointError(
-            f"a {family.model_type} has an encoder and a decoder, whose layers growkit does not tell apart yet: it grows in"
-            " width, and keeps the layers it has"
-        )
     if family.passes:
         raise CheckpointError(
             f"{family.model_type} passes the {'layer' if count == 1 else f'{count} layers'} it has"

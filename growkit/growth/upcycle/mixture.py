@@ -179,7 +179,7 @@ class Mixture:
             runs[int(columns)] = (shape[int(columns)], first, width)
         selections = [_run(*run, amplitude) for run, amplitude in zip(runs, (weight, 1.0))]
         roles = [dimension.role for dimension in self.dense.axes_of(name)]
-        return Part(source, name, rule_of(selections, roles))
+        return Part(source=source, name=name, rule=rule_of(selections, roles))
 
     def _dtype_of(self, name: str) -> torch.dtype:
         return self.dtype or reduce(torch.promote_types, [source.dtypes[name] for source in self.sources])

@@ -130,7 +130,7 @@ def _hidden(family: Family, old: int, new: int, recipe: Recipe, names: Iterable[
     if recipe.mapping == "random" or recipe.method == "aki":
         why = f"uneven copies change LayerNorm's statistics; a multiple of {old} or --mapping cyclic with fpi would not"
         return copies(old, index), APPROXIMATE, why
-    begins_normed = family.begins_normed(names)
+    begins_normed = family.has_axes(names, "normed")
     filler = mean_filler(old, new, family.norms.after, begins_normed)
     if family.norms.after:
         why = (
@@ -144,7 +144,7 @@ def _hidden(family: Family, old: int, new: int, recipe: Recipe, names: Iterable[
             f" weight can write it into new places; exact widths are multiples of {old}"
         )
         return filler, NEAR, why
-    if family.head_has_norm(names):
+    if family.has_axes(names, "~/head_"):
         why = (
             "the head's own LayerNorm runs over units that no number of copies evens out; exact widths are"
             f" multiples of {old}"
