@@ -19,6 +19,7 @@ from growkit.checkpoint.new_folder import NOTHING, Contents, new_folder
 from growkit.checkpoint.record import record_text
 from growkit.checkpoint.source import CONFIG, PROVENANCE, SINGLE, Checkpoint
 from growkit.checkpoint.writer import Shape, Slot, check_space, layout, write_index, write_json
+from growkit.families.text_part import nested
 
 CARD = "README.md"
 Hashes = list[dict[str, str]]
@@ -93,7 +94,7 @@ def write_folder(
         if card is not None:
             (folder / CARD).write_text(card, "utf-8")
         if config is not None:
-            write_json(folder / CONFIG, dict(config))
+            write_json(folder / CONFIG, nested(config))
 
 
 def beside(

@@ -40,7 +40,7 @@ def float32_parts_in_double() -> Iterator[None]:
     try:
         for module in modules:
             module.torch = _DOUBLE
-        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign,assignment]
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
         torch.set_default_dtype(torch.float64)
         yield
     finally:

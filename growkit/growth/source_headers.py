@@ -13,6 +13,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family, family_named
 from growkit.families.lacking import lacking, layer_counts
 from growkit.families.naming import ENCODERS
+from growkit.families.text_part import BESIDE, TEXT
 from growkit.growth.plan import Member
 from growkit.growth.rules import Growth
 
@@ -73,6 +74,15 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
         if taken > experts:
             raise CheckpointError(
                 f"config.json has {family.experts.top_k} {taken}, more than its {experts} experts; one is wrong"
+            )
+    if family.beside is not None:
+        texts = family.beside.texts
+        text = config[BESIDE][TEXT].get("model_type", texts[0]) if BESIDE in config else None
+        if text not in texts:
+            found = f"a {text}" if text else "none"
+            raise CheckpointError(
+                f"config.json has {found} under {TEXT!r}; the text model of a {family.model_type} that growkit grows is a"
+                f" {' or a '.join(texts)}"
             )
     for key, (understood, why) in family.refused.items():
         if config.get(key, understood) != understood:

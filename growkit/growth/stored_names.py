@@ -122,13 +122,11 @@ def without_further(
 
 def prefixed_like(family: Family, first: Stored, other: Stored) -> dict[str, StoredTensor]:
     """A model's tensors with the base model's prefix where the first model's have it."""
-    prefix = family.prefix_of(first)
-    prefixed = {family.template(name): name.startswith(prefix) for name in first}
+    prefixes = {family.template(name): name.removesuffix(family.stem(name)) for name in first}
     named: dict[str, StoredTensor] = {}
     for name, tensor in other.items():
-        stem = family.stem(name)
-        known = prefixed.get(family.template(name))
-        own = name if known is None else f"{prefix if known else ''}{stem}"
+        prefix = prefixes.get(family.template(name))
+        own = name if prefix is None else prefix + family.stem(name)
         named[own] = tensor if own == name else replace(tensor, name=own)
     return named
 
