@@ -158,6 +158,9 @@ def kinds_of_attention(family: Family, config: Mapping[str, Any], count: int) ->
 
 
 def _check(family: Family, config: Mapping[str, Any], count: int) -> None:
+    forbidden = family.forbidden(config).get("layer")
+    if forbidden is not None:
+        raise CheckpointError(forbidden)
     for key in family.by_number:
         if family.value(config, key) and config.get(TYPES) is None:
             raise CheckpointError(
