@@ -93,6 +93,11 @@ class Family(TensorNames):
         return "vocab" not in self.sizes
 
     @property
+    def pairs(self) -> bool:
+        """Whether its models compare texts with images, and are called with both."""
+        return self.beside is not None and not self.beside.tokens
+
+    @property
     def output_axes(self) -> dict[str, str]:
         """Name of an output of a base model -> the axis that its last dimension is."""
         return {"last_hidden_state": "hidden", "pooler_output": self.pools, "image_hidden_states": "hidden"}
