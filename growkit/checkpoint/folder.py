@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from threading import Event
@@ -26,6 +26,8 @@ Hashes = list[dict[str, str]]
 # (folder, headers, slots, sizes): puts all tensors where the slots say; see growkit.checkpoint.stream
 WriteTensors = Callable[[Path, Mapping[str, bytes], Mapping[str, Slot], Mapping[str, int]], None]
 
+Settings = Mapping[str, Mapping[str, Any]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFiles:
@@ -41,11 +43,12 @@ class WeightFiles:
 @dataclass(frozen=True)
 class Beside:
     """Whose tokenizer and other files the result gets, and how wide its hidden states were and are. instead: a file
-    that takes the place of the one of its name."""
+    that takes the place of the one of its name; settings: by name, JSON that does."""
 
     folder: Path
     hidden: tuple[int, int]
     instead: Path | None = None
+    settings: Settings = field(default_factory=dict)
 
 
 def write_folder(
@@ -80,6 +83,8 @@ def write_folder(
             copy_companions(beside.folder, folder, beside.hidden)
             if beside.instead is not None:
                 copy_plain(beside.instead, folder / beside.instead.name)
+            for name, content in beside.settings.items():
+                write_json(folder / name, dict(content))
         for files, (headers, slots, sizes) in zip(weights, laid):
             files.write(folder / files.place, headers, slots, sizes)
             total = sum(prod(shape) * dtype.itemsize for _, dtype, shape in files.tensors)
@@ -92,9 +97,11 @@ def write_folder(
             write_json(folder / CONFIG, nested(config))
 
 
-def beside(source: Checkpoint, old: int, new: int, instead: Path | None = None) -> Beside | None:
+def beside(
+    source: Checkpoint, old: int, new: int, instead: Path | None = None, settings: Settings | None = None
+) -> Beside | None:
     """What a result gets from beside a source's weights; None for a bare file. old, new: width of hidden states."""
-    return None if source.folder is None else Beside(source.folder, (old, new), instead)
+    return None if source.folder is None else Beside(source.folder, (old, new), instead, settings or {})
 
 
 @contextmanager

@@ -82,6 +82,7 @@ class ExpertKeys:
     sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
     dense_layers: str = ""  # config key: numbers of layers without experts all the same
     first_dense: str = ""  # or the key of how many first layers have none, as all others have
+    last: str = ""  # and the key of the number of the last layer that has them; negative: the model's last
     kinds: str = ""  # or what the config lists of each layer, "sparse" where it has experts
     # how a token's scores become weights: a softmax over "all" experts, over those "taken", or a "sigmoid" of each
     gates: str = "all"

@@ -16,7 +16,7 @@ from growkit.errors import CheckpointError
 from growkit.maps.notation import Dimension, parse
 
 _NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
-SEQUENCES = ("ForConditionalGeneration",)  # classes whose decoder reads what an encoder made of another text
+SEQUENCES = ("ForConditionalGeneration", "MTModel")  # classes whose decoder reads what an encoder made of another text
 ENCODERS = (
     "EncoderModel",
     "ForTokenClassification",

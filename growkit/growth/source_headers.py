@@ -121,7 +121,8 @@ def check_tied_head(family: Family, headers: Headers, widened: bool) -> None:
     """Raises RequestError where the stream is widened of a model whose head is tied and has no norm with a gain before
     it, which alone can carry what a tied head cannot.
     """
-    if widened and is_tied(family, headers) and not family.has_axes(headers.shapes, "~/"):
+    normed = family.has_axes(headers.shapes, "~/") or any(map(family.ends_layer, headers.shapes))
+    if widened and is_tied(family, headers) and not normed:
         raise RequestError(
             f"hidden of {family.model_type} cannot grow while its head is the embedding: no norm before it has a gain"
             " that could carry what such a head cannot"
