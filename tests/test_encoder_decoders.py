@@ -94,7 +94,13 @@ def test_a_tied_head_behind_the_norm_of_the_last_layer(tmp_path):
 
 
 def test_an_encoder_of_sounds(tmp_path):
-    tiny.make("whisper", dtype=torch.float32).save_pretrained(tmp_path / "src")
+    model = tiny.make("whisper", dtype=torch.float32)
+    model.save_pretrained(tmp_path / "src")
+    settings = tmp_path / "src/generation_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"alignment_heads": [[1, 2], [2, 0]]}))
+    growkit.grow(tmp_path / "src", tmp_path / "deep", hidden=48, layers=5, depth="identity", after=[1, 2])
+    carried = json.loads((tmp_path / "deep/generation_config.json").read_text())
+    assert carried["alignment_heads"] == [[2, 2], [4, 0]]  # which tell when a word is said
     for hidden, exactness in ((48, "exact"), (36, "near")):
         result = growkit.grow(tmp_path / "src", tmp_path / str(hidden), hidden=hidden, heads=4, verify=True)
         assert result.report.ok and (result.report.compared, result.report.exactness) == ("logits", exactness)

@@ -7,6 +7,7 @@ import pytest
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES
+from growkit.families.text_part import flattened
 from growkit.family_check.checked_family import DIFFERS, EXACT
 from growkit.family_check.growths import growths_to_try
 from growkit.family_check.in_float64 import float32_parts_in_double
@@ -21,13 +22,13 @@ WIDTH, DEPTH = ("hidden x2", "hidden, heads kept", "ffn"), ("layers",)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_in_width_and_depth(name):
     """Both at once; where that is refused, each alone, of which only depth may be: of a layer that is passed many
-    times.
+    times, or where something reads each layer's attention.
     """
     family = FAMILIES[name]
     assert table_faults(family) == []
     with float32_parts_in_double():
         model = small_model(family, tie_word_embeddings=False)
-        tries = growths_to_try(read_sizes(family, model.config.to_dict()), "ffn" in family.sizes)
+        tries = growths_to_try(read_sizes(family, flattened(model.config.to_dict())), "ffn" in family.sizes)
 
         def grows(growth: str) -> bool:
             try:
@@ -40,7 +41,8 @@ def test_a_family_in_width_and_depth(name):
 
         if not grows("all"):
             assert any([grows(growth) for growth in WIDTH if growth in tries])
-            assert any([grows(growth) for growth in DEPTH]) != bool(family.passes)
+            no_depth = bool(family.passes) or any("layer" in axes for _, axes, _ in family.forbids.values())
+            assert any([grows(growth) for growth in DEPTH]) != no_depth
 
 
 def test_the_sample_has_every_feature():

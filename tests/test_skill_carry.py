@@ -92,14 +92,14 @@ def test_a_change_carried_is_the_change_grown(family, sizes):
 
 SETTINGS = dict(
     sizes={"hidden": 48, "expert": 8}, method="shrink-perturb", keep=0.5, mapping="random", noise=0.25, seed=7,
-    dtype=torch.bfloat16, depth=Depth(layers=5, method="identity", after=(1, 2)), top_k=4, copies={2: (1, 3)},
+    dtype=torch.bfloat16, depth=Depth(layers=5, method="identity", after=(1, 2), where="top"), top_k=4, copies={2: (1, 3)},
 )  # fmt: skip
 
 
 def test_every_setting_of_a_growth_is_read_back():
     """A setting that comes later must be written, read and named here."""
     asked = Recipe(**SETTINGS)
-    assert {*SETTINGS, "mode", "experts", "like"} == {field.name for field in fields(Recipe)}
+    assert {*SETTINGS, "mode", "experts", "like", "learn"} == {field.name for field in fields(Recipe)}
     assert all(getattr(asked, name) != getattr(Recipe(), name) for name in SETTINGS)
     said = json.loads(json.dumps(asked.to_json()))
     assert SCHEMA.kinds["request"].fault(said) is None
@@ -214,9 +214,10 @@ NO = cases([
     (lambda: grow("grown", "larger", hidden=72), "base one larger", "'larger' was grown from 'grown', weights of SHA-256"),
     (lambda: grow("grown", "larger", hidden=72), "grown one larger", "'one' was made for 'base', weights of SHA-256"),
     (lambda: growkit.stack(["base", "base"], "two", layers=6, verify=False), "base one two", "'two' was made of 2 models"),
-    (lambda: grow("base", "aki", hidden=48, method="aki"), "base one aki", "was grown out of two layers (--method aki)"),
+    (lambda: grow("base", "aki", hidden=48, method="aki"), "base one aki", "was grown out of two layers (by aki or average)"),
     (lambda: other_request(sizes={"hidden": 36, "ffn": 80}), "base one odd", "tells of other maps than its request makes of 'base' now"),
     (lambda: other_request(copies={"2": [1, 2]}), "base one odd", "tells of a growth that cannot be of 'base': [1, 2] are no copies"),
+    (lambda: other_request(learn={"steps": 3}), "base one odd", "'odd' was grown by maps that learned (--learn)"),
     (lambda: mixture_folder(tiny.make("llama"), "mov"), "base mov grown", "'mov' is neither a skill nor a LoRA of PEFT"),
     (dora, "base lora grown", "otherwise than by A and B of a linear layer inside the model's layers"),
     (None, "base nosuch grown", "'nosuch' does not exist"),

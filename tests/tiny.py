@@ -27,8 +27,8 @@ def _settings(family):
     return kind, settings | ({"pad_token_id": 0} if padding >= settings[family.keys("vocab")[0]] else {})
 
 
-# language models; of others, such as those that read images, test_images.py and check-family speak
-ALL = {name: _settings(family) for name, family in FAMILIES.items() if family.heads}
+# language models; of others, such as those that read images too, test_images.py and check-family speak
+ALL = {name: _settings(family) for name, family in FAMILIES.items() if family.heads and not family.beside}
 CONFIGS = {name: ALL[name] for name in EVERY}
 # an encoder and a decoder that reads it: test_encoder_decoders.py
 SEQUENCES = tuple(n for n in ALL if stock_classes(FAMILIES[n])[0].__name__.endswith(naming.SEQUENCES))

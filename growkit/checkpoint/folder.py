@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from threading import Event
@@ -19,11 +19,14 @@ from growkit.checkpoint.new_folder import NOTHING, Contents, new_folder
 from growkit.checkpoint.record import record_text
 from growkit.checkpoint.source import CONFIG, PROVENANCE, SINGLE, Checkpoint
 from growkit.checkpoint.writer import Shape, Slot, check_space, layout, write_index, write_json
+from growkit.families.text_part import nested
 
 CARD = "README.md"
 Hashes = list[dict[str, str]]
 # (folder, headers, slots, sizes): puts all tensors where the slots say; see growkit.checkpoint.stream
 WriteTensors = Callable[[Path, Mapping[str, bytes], Mapping[str, Slot], Mapping[str, int]], None]
+
+Settings = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +43,12 @@ class WeightFiles:
 @dataclass(frozen=True)
 class Beside:
     """Whose tokenizer and other files the result gets, and how wide its hidden states were and are. instead: a file
-    that takes the place of the one of its name."""
+    that takes the place of the one of its name; settings: by name, JSON that does."""
 
     folder: Path
     hidden: tuple[int, int]
     instead: Path | None = None
+    settings: Settings = field(default_factory=dict)
 
 
 def write_folder(
@@ -79,6 +83,8 @@ def write_folder(
             copy_companions(beside.folder, folder, beside.hidden)
             if beside.instead is not None:
                 copy_plain(beside.instead, folder / beside.instead.name)
+            for name, content in beside.settings.items():
+                write_json(folder / name, dict(content))
         for files, (headers, slots, sizes) in zip(weights, laid):
             files.write(folder / files.place, headers, slots, sizes)
             total = sum(prod(shape) * dtype.itemsize for _, dtype, shape in files.tensors)
@@ -88,12 +94,14 @@ def write_folder(
         if card is not None:
             (folder / CARD).write_text(card, "utf-8")
         if config is not None:
-            write_json(folder / CONFIG, dict(config))
+            write_json(folder / CONFIG, nested(config))
 
 
-def beside(source: Checkpoint, old: int, new: int, instead: Path | None = None) -> Beside | None:
+def beside(
+    source: Checkpoint, old: int, new: int, instead: Path | None = None, settings: Settings | None = None
+) -> Beside | None:
     """What a result gets from beside a source's weights; None for a bare file. old, new: width of hidden states."""
-    return None if source.folder is None else Beside(source.folder, (old, new), instead)
+    return None if source.folder is None else Beside(source.folder, (old, new), instead, settings or {})
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from growkit.checkpoint.fields import AnyOf, FieldKind, Fields, Flag, ListOf, Null, Number, Text, Whole, checked
 from growkit.checkpoint.small_files import read_json
 from growkit.errors import CheckpointError
+from growkit.families.text_part import BESIDE, flattened
 from growkit.limits import AXIS, EXPERTS, LAYERS
 
 COUNT, RATE = Null(Whole(1, AXIS)), Null(Number(0, 1e30))
@@ -39,8 +40,12 @@ CONFIG_FIELDS = Fields(KINDS)
 
 
 def read_model_config(path: Path) -> dict[str, Any]:
-    """A config.json. Raises CheckpointError where it cannot be read, or a key holds what it cannot mean."""
-    content = checked(read_json(path), CONFIG_FIELDS, path)
+    """A config.json, with the settings of a text model inside a larger one as if they were all (flattened).
+
+    Raises CheckpointError where it cannot be read, or a key holds what it cannot mean.
+    """
+    stored = {key: value for key, value in read_json(path).items() if key != BESIDE}  # which is growkit's own
+    content = checked(flattened(stored), CONFIG_FIELDS, path)
     for key, value in content.items():
         if _holds_nan(value):
             raise CheckpointError(

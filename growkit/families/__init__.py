@@ -12,8 +12,8 @@ from growkit.families.schema import Family
 _TABLES = (
     "bert", "gpt", "llama", "fused", "gptj", "glm", "moe", "granitemoe", "gpt_oss", "deepseek", "moe_kin", "roberta",
     "electra", "ernie", "bert_kin", "mpnet", "eurobert", "albert", "deberta", "nomic_bert", "llama_kin", "layer_normed",
-    "olmo", "gemma3", "exaone4", "cohere", "gpt_neo", "modernbert", "t5", "bart", "whisper", "vit", "vit_kin", "clip",
-    "siglip",
+    "olmo", "gemma3", "exaone4", "cohere", "gpt_neo", "modernbert", "t5", "bart", "bart_kin", "whisper", "vit", "vit_kin",
+    "clip", "siglip", "vision_language",
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {
     family.model_type: family for name in _TABLES for family in import_module(f"{__name__}.{name}").FAMILIES

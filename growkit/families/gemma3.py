@@ -1,12 +1,14 @@
-"""Gemma 3 without its eyes: Gemma 2 with norms over heads and a rotary base for each type of layers; and VaultGemma,
-Gemma 2 without norms behind its blocks. Data only.
+"""Gemma 3: Gemma 2 with norms over heads and a rotary base for each type of layers, alone and beside a tower whose
+images are pooled, normed and projected to what embeddings are after they are scaled; and VaultGemma, Gemma 2 without
+norms behind its blocks. Data only.
 """
 
 from dataclasses import replace
 
 from growkit.families.bert import renamed
 from growkit.families.llama import AFTER_BLOCKS, BRANCH_NORMS, DECODER, GEMMA2, GEMMA_FACTS, HEAD_NORM, llama_like
-from growkit.families.schema import RMS, AttentionWindows, Norms, Rotary
+from growkit.families.schema import RMS, AttentionWindows, Norms, Rotary, Tower
+from growkit.families.vision_language import IMAGES, SMALL_TOWER, beside_tower
 
 GEMMA3_TEXT = llama_like(
     "gemma3_text",
@@ -38,4 +40,23 @@ VAULTGEMMA = replace(
     architectures=renamed(GEMMA2.architectures, "Gemma2", "VaultGemma"),
 )
 
-FAMILIES = (GEMMA3_TEXT, VAULTGEMMA)
+GEMMA3 = beside_tower(
+    GEMMA3_TEXT,
+    "gemma3",
+    "Gemma3",
+    {"multi_modal_projector.mm_input_projection_weight": "/space hidden"},
+    Tower(
+        texts=("gemma3_text",),
+        settings={"vision_config": SMALL_TOWER, "mm_tokens_per_image": 4, "image_token_index": 5},
+        tokens=4,
+        token="image_token_index",
+        inputs=IMAGES,
+        marks="token_type_ids",
+    ),
+    architectures=(
+        ("score.weight", "Gemma3ForSequenceClassification"),
+        ("*", "Gemma3ForConditionalGeneration"),
+    ),
+)
+
+FAMILIES = (GEMMA3_TEXT, GEMMA3, VAULTGEMMA)

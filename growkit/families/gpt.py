@@ -201,5 +201,22 @@ BIOGPT = replace(
     refused={"scale_embedding": (True, "growkit's embeddings of it are scaled by sqrt(hidden)")},
     variants=(),
 )
+XGLM = replace(
+    BIOGPT,
+    model_type="xglm",
+    sizes={"hidden": "d_model", "head": "attention_heads", "ffn": "ffn_dim", "vocab": "vocab_size", "layer": "num_layers",
+           "position": "max_position_embeddings"},
+    tensors={
+        name.replace("output_projection", "lm_head"): axes
+        for name, axes in BIOGPT.tensors.items()
+        if not name.startswith(("embed_positions", "score", "classifier"))
+    },
+    heads=("lm_head.weight",),
+    positions=Positions(),
+    forbids={"": ((), ("hidden",), "its sinusoidal positions are made for one width, and those of another are others")},
+    refused={**BIOGPT.refused, "add_cross_attention": (False, "its cross-attention reads another model's hidden axis")},
+    prefixes=("model.",),
+    architectures=decoder_classes("XGLM", "", "*"),
+)  # fmt: skip
 
-FAMILIES = (GPT2, GPT_NEOX, OPT, BIOGPT, PHI)
+FAMILIES = (GPT2, GPT_NEOX, OPT, BIOGPT, XGLM, PHI)

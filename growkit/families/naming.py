@@ -1,13 +1,14 @@
 """What a family's tensors are called, and the axes of each. Knows templates of names; ignorant of sizes and of values.
 
 A template is a stored name without the prefix that a task model gives its base model, with "{layer}" for a layer's
-number and "{expert}" for an expert's.
+number and "{expert}" for an expert's; "*" stands for anything, in names that are no layer's.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from sys import intern
 
@@ -15,7 +16,7 @@ from growkit.errors import CheckpointError
 from growkit.maps.notation import Dimension, parse
 
 _NUMBER = re.compile(r"(?:(?<=\.)|^)\d+(?=\.)")
-SEQUENCES = ("ForConditionalGeneration",)  # classes whose decoder reads what an encoder made of another text
+SEQUENCES = ("ForConditionalGeneration", "MTModel")  # classes whose decoder reads what an encoder made of another text
 ENCODERS = (
     "EncoderModel",
     "ForTokenClassification",
@@ -36,6 +37,12 @@ def _stem_and_templates(name: str, prefixes: tuple[str, ...]) -> tuple[str, str,
     stem = next((name[len(p) :] for p in prefixes if name.startswith(p)), name)
     layered = _NUMBER.sub("{layer}", stem, count=1)
     return stem, intern(layered), intern(_NUMBER.sub("{expert}", layered, count=1))
+
+
+@lru_cache(maxsize=1 << 16)
+def _among(stem: str, templates: tuple[str, ...]) -> str:
+    """The first of several templates with "*" that a stem fits; "" for none."""
+    return next((template for template in templates if fnmatchcase(stem, template)), "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +105,17 @@ class TensorNames:
         one, where the table does not have either as it is.
         """
         stem, layered, template = _stem_and_templates(name, self.prefixes)
-        return stem if stem in self.tensors else layered if layered in self.tensors else template
+        if stem in self.tensors:
+            return stem
+        return self._beside(stem) or (layered if layered in self.tensors else template)
+
+    @cached_property
+    def _any(self) -> tuple[str, ...]:
+        return tuple(template for template in self.tensors if "*" in template)
+
+    def _beside(self, stem: str) -> str:
+        """The template of a tensor that is no layer's, whatever numbers its name has; "" for others."""
+        return _among(stem, self._any) if self._any else ""
 
     def prefix_of(self, names: Iterable[str]) -> str:
         """The prefix that these names have, those of them that have one; "" where none has."""
@@ -108,7 +125,7 @@ class TensorNames:
     def layer_of(self, name: str) -> int | None:
         """The layer number in a tensor's name, or None."""
         stem = self.stem(name)
-        match = None if stem in self.tensors else _NUMBER.search(stem)
+        match = None if stem in self.tensors or self._beside(stem) else _NUMBER.search(stem)
         return int(match[0]) if match else None
 
     def stack_of(self, name: str) -> str:

@@ -11,45 +11,18 @@ from functools import cached_property
 from typing import Any
 
 from growkit.errors import CheckpointError
+from growkit.families.facts import AttentionWindows as AttentionWindows
+from growkit.families.facts import ExpertKeys as ExpertKeys
 from growkit.families.facts import Norms as Norms
 from growkit.families.facts import Positions as Positions
 from growkit.families.facts import Rotary as Rotary
+from growkit.families.facts import Tower as Tower
 from growkit.families.keys import Keys, key_names
 from growkit.families.naming import TensorNames
 from growkit.families.stock_config import stock_value
 from growkit.maps.notation import WRITE, parse
 
 RMS, LAYER = "RMSNorm", "LayerNorm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionWindows:
-    """Which layers see a sliding window only, where a config does not list layer_types."""
-
-    layer_cycle: tuple[str, ...] = ()  # layer_types of the first layers, again and again
-    full_layers: str = ""  # or the key of how many first layers see everything where use_sliding_window is on
-    # or what the config class lists of each layer by a rule of its own, such as a number under sliding_window_pattern
-    listed: tuple[str, ...] = ()
-    runs: str = ""  # key under which the last of them is given as [[kinds, how often these are repeated], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertKeys:
-    """Where a mixture of experts says how tokens are routed, and how a live model holds its experts."""
-
-    top_k: str = ""  # config key: how many experts a token takes
-    sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
-    dense_layers: str = ""  # config key: numbers of layers without experts all the same
-    first_dense: str = ""  # or the key of how many first layers have none, as all others have
-    kinds: str = ""  # or what the config lists of each layer, "sparse" where it has experts
-    # how a token's scores become weights: a softmax over "all" experts, over those "taken", or a "sigmoid" of each
-    gates: str = "all"
-    # whether the weights of those taken are divided by their sum, or the config key that says so
-    divided: bool | str = False
-    scale: str = ""  # config key of what all weights are multiplied by
-    groups: tuple[str, ...] = ()  # config keys: of how many groups of experts, and of how many of them a token takes
-    grouped_where: Mapping[str, Any] = field(default_factory=dict)  # config key -> value at which it does
-    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # live name -> the templates it holds, stacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +59,12 @@ class Family(TensorNames):
     scaled_scores: bool = True  # attention divides them by sqrt(head_dim), if nothing else is said
     # config key -> the value, None for any, at which it fixes the softmax scale instead of head_dim
     score_keys: Mapping[str, Any] = field(default_factory=dict)
-    windows: AttentionWindows = AttentionWindows()
+    windows: AttentionWindows = field(default_factory=AttentionWindows)
+    beside: Tower | None = None  # of a text model inside a larger one
     by_number: tuple[
         str, ...
     ] = ()  # config keys that make a layer compute by its number, so that it cannot stand elsewhere
-    experts: ExpertKeys = ExpertKeys()
+    experts: ExpertKeys = field(default_factory=ExpertKeys)
     # what transformers' config class fills in where a key is absent, for those that growth asks of every model; None:
     # what follows from other sizes. Of any other key the class is asked
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -121,7 +95,7 @@ class Family(TensorNames):
     @property
     def output_axes(self) -> dict[str, str]:
         """Name of an output of a base model -> the axis that its last dimension is."""
-        return {"last_hidden_state": "hidden", "pooler_output": self.pools}
+        return {"last_hidden_state": "hidden", "pooler_output": self.pools, "image_hidden_states": "hidden"}
 
     @property
     def is_moe(self) -> bool:
@@ -162,7 +136,9 @@ class Family(TensorNames):
         """
         place, _, inner = key.partition(".")
         if inner and isinstance(config.get(place), dict):
-            return config[place].get(inner, self.defaults.get(key))
+            return (
+                self.value(config[place], inner) if "." in inner else config[place].get(inner, self.defaults.get(key))
+            )
         if key in config:
             return config[key]
         return self.defaults[key] if key in self.defaults else stock_value(self.model_type, config, key)
@@ -205,6 +181,19 @@ class Family(TensorNames):
         gated = self.ffn_gated and self.value(config, self.ffn_gated)
         return (int(width * 2 / 3) + 7) // 8 * 8 if gated else width
 
+    def fixed_layers(self, config: Mapping[str, Any]) -> int:
+        """Behind how many first layers a tower adds to the stream. Raises CheckpointError for a config that does not
+        list it soundly.
+        """
+        if self.beside is None or not self.beside.added:
+            return 0
+        added = self.value(config, self.beside.added)
+        if not isinstance(added, list | tuple):
+            raise CheckpointError(
+                f"config.json should list layers under {self.beside.added.removeprefix('beside.')!r}, not {added!r}"
+            )
+        return len(added)
+
     def forbidden(self, config: Mapping[str, Any]) -> dict[str, str]:
         """The axes that cannot grow in a config's model -> a sentence that says so, and why."""
         stated = {key: self.value(config, key) if key else None for key in self.forbids}
@@ -244,7 +233,10 @@ class Family(TensorNames):
             first = self.value(config, keys.first_dense)
             if type(first) is not int or first < 0:
                 raise CheckpointError(f"config.json should give {keys.first_dense!r} as a whole number, not {first!r}")
-            return layer >= first
+            last = self.value(config, keys.last) if keys.last else -1
+            if type(last) is not int:
+                raise CheckpointError(f"config.json should give {keys.last!r} as a whole number, not {last!r}")
+            return layer >= first and (last < 0 or layer <= last)
         if not self.is_moe or not keys.sparse_step:
             return self.is_moe
         dense = self.value(config, keys.dense_layers) or []

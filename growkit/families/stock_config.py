@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 from growkit.errors import CheckpointError, reason_of
+from growkit.families.text_part import BESIDE, flattened, nested
 
 # what stock models read of a config though its class has no such field
 READ_ANYWAY = (
@@ -37,16 +38,18 @@ def hushed() -> Iterator[None]:
 def stock_value(model_type: str, config: Mapping[str, Any], key: str) -> Any:
     """What a key that a config does not have is to transformers: a default, or what follows from the others.
 
-    None where the class has no such key. Raises CheckpointError where transformers does not take the config.
+    Of a text model inside a larger one: to its own class. None where the class has no such key. Raises CheckpointError
+    where transformers does not take the config.
     """
-    return getattr(_as_stock(model_type, config), key, None)
+    whole = _as_stock(model_type, config)
+    return getattr(whole.text_config if BESIDE in config else whole, key, None)
 
 
 def stated_as(model_type: str, config: Mapping[str, Any], key: str) -> str:
     """The key under which a config has what its class calls `key`: that one, or one that transformers takes for it."""
-    if key in config:
+    if key in config or "." in key:
         return key
-    names = getattr(_class_of(model_type), "attribute_map", {})
+    names = _names(model_type, config)
     return next((name for name, meant in names.items() if meant == key and name in config), key)
 
 
@@ -58,7 +61,7 @@ def stated_under(model_type: str, config: Mapping[str, Any], key: str, own: Coll
     others = [name for name in GENERAL if name in config and name not in own and name != key]
     if not others:
         return [stated_as(model_type, config, key)]
-    names = getattr(_class_of(model_type), "attribute_map", {})
+    names = _names(model_type, config)
     return list(dict.fromkeys([stated_as(model_type, config, key), *(n for n in others if names.get(n) == key)]))
 
 
@@ -69,8 +72,8 @@ def meaning(model_type: str, config: Mapping[str, Any]) -> tuple[dict[str, Any],
     where transformers does not take the config.
     """
     stock = _as_stock(model_type, config)
-    known = {*type(stock)().to_dict(), *READ_ANYWAY}
-    settings = stock.to_dict()
+    known = {*flattened(type(stock)().to_dict()), *READ_ANYWAY}
+    settings = flattened(stock.to_dict())
     extra = sorted(key for key in settings if key not in known)
     return {key: settings.get(key) for key in sorted(known)}, extra
 
@@ -83,6 +86,12 @@ def check_taken(config: Mapping[str, Any], whose: str) -> None:
     _as_stock(str(config.get("model_type")), config, whose)
 
 
+def _names(model_type: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """What a config's class takes for what it calls otherwise."""
+    kind = type(_as_stock(model_type, config).text_config) if BESIDE in config else _class_of(model_type)
+    return getattr(kind, "attribute_map", {})
+
+
 def _class_of(model_type: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -92,6 +101,6 @@ def _class_of(model_type: str) -> Any:
 def _as_stock(model_type: str, config: Mapping[str, Any], whose: str = "this config.json") -> Any:
     try:
         with hushed():
-            return _class_of(model_type)(**{k: v for k, v in deepcopy(dict(config)).items() if k != "model_type"})
+            return _class_of(model_type)(**{k: v for k, v in deepcopy(nested(config)).items() if k != "model_type"})
     except Exception as error:  # transformers raises many kinds; each means that it does not take this config
         raise CheckpointError(f"transformers does not take {whose}: {reason_of(error)}") from None

@@ -9,6 +9,7 @@ from typing import Any
 
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family
+from growkit.families.text_part import flattened
 from growkit.family_check.blame import blamed, lifted
 from growkit.family_check.growths import growths_to_try
 from growkit.family_check.in_float64 import float32_parts_in_double
@@ -82,7 +83,7 @@ def _growths(family: Family) -> Iterator[CheckedGrowth]:
     ways += [(other, {"pad_token_id": 1}, True, ("hidden x2", "hidden and ffn", "all")) for other in others]
     for architecture, settings, tied, names in ways:
         config = small_config(family, **settings, tie_word_embeddings=tied)
-        tries = growths_to_try(read_sizes(family, config.to_dict()), "ffn" in family.sizes)
+        tries = growths_to_try(read_sizes(family, flattened(config.to_dict())), "ffn" in family.sizes)
         model = small_model(family, architecture, **settings, tie_word_embeddings=tied)
         for name in names or tries:
             if name in tries:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from growkit.families import Family
-from growkit.family_check.outputs import relative, stepwise, whole
+from growkit.families.text_part import flattened
+from growkit.family_check.outputs import OF_IMAGES, relative, stepwise, whole
 from growkit.family_check.small_models import rebuilt, stored
 from growkit.growth.plan import Plan
 from growkit.growth.request import grow_recipe
@@ -38,7 +39,7 @@ def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> Measur
     AssertionError where the result does not load.
     """
     state = stored(family, model)
-    config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
+    config = {**flattened(model.config.to_dict()), "architectures": [type(model).__name__]}
     plan, new = planned_and_grown(state, config, grow_recipe(**growth))
     grown = rebuilt(family, model, new, plan.config)
     ours, theirs = (whole(one, family) for one in (model, grown))
@@ -47,8 +48,9 @@ def grown_small(family: Family, model: Any, growth: Mapping[str, Any]) -> Measur
         for name, value in ours.items()
     )
     if (family.causal or family.stacks) and family.has_language_head(type(model).__name__):
-        steps = stepwise(grown, family)[:, : ours["logits"].shape[1]]
-        difference = max(difference, relative(ours["logits"], steps))
+        through = {name: (ours[name], value) for name, value in stepwise(grown, family).items()}
+        steps = (relative(one, other[:, : one.shape[1]]) for one, other in through.values())
+        difference = max(difference, *steps)
     return MeasuredGrowth(plan=plan, grown=grown, difference=difference)
 
 
@@ -56,5 +58,5 @@ def _on_one_footing(
     family: Family, name: str, ours: torch.Tensor, theirs: torch.Tensor, maps: Mapping[str, AxisMap]
 ) -> torch.Tensor:
     """What the grown model puts out, hidden states collapsed to the source's width."""
-    axis = family.output_axes.get(name.removeprefix("encoder_"))
+    axis = family.output_axes.get(name.removeprefix("encoder_").removesuffix(OF_IMAGES))
     return collapse(theirs, maps[axis]) if ours.shape != theirs.shape and axis is not None else theirs

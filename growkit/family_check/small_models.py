@@ -2,7 +2,7 @@
 ignorant of growth.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,11 +11,13 @@ from growkit.families.schema import Family
 from growkit.families.small_sizes import SMALL, small_settings
 from growkit.families.stacked import join_experts
 from growkit.families.stock_config import hushed
+from growkit.families.text_part import nested, put
 
 # transformers' lists of its classes, the language models' first
 _CAUSAL = ("MODEL_FOR_CAUSAL_LM",)
 _FILLING = ("MODEL_FOR_MASKED_LM",)
 _BOTH = ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM", "MODEL_FOR_SPEECH_SEQ_2_SEQ")  # an encoder and a decoder
+_TOWERED = ("MODEL_FOR_IMAGE_TEXT_TO_TEXT",)  # a text model beside a tower
 _OTHERS = (
     "MODEL", "MODEL_FOR_PRETRAINING", "MODEL_FOR_SEQUENCE_CLASSIFICATION", "MODEL_FOR_TOKEN_CLASSIFICATION",
     "MODEL_FOR_QUESTION_ANSWERING", "MODEL_FOR_MULTIPLE_CHOICE", "MODEL_FOR_IMAGE_CLASSIFICATION",
@@ -29,7 +31,7 @@ def stock_classes(family: Family) -> tuple[Any, ...]:
     from transformers.models.auto import modeling_auto
 
     names: list[str] = []
-    language = _BOTH if family.stacks else _CAUSAL if family.causal else _FILLING
+    language = _TOWERED if family.beside else _BOTH if family.stacks else _CAUSAL if family.causal else _FILLING
     for kind in (*language, *_OTHERS):
         listed = getattr(modeling_auto, f"{kind}_MAPPING_NAMES").get(family.model_type, ())
         names += [listed] if isinstance(listed, str) else [*listed]
@@ -42,12 +44,14 @@ def small_config(family: Family, **changes: Any) -> Any:
     """The stock config of a small model; `changes` are settings of it. Raises what transformers does of a bad one."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    settings = {**small_settings(family), **changes}
+    settings = small_settings(family)
+    for key, value in changes.items():
+        put(settings, key, value)
     with hushed():
-        config = CONFIG_MAPPING[family.model_type](**settings)
-        if (getattr(config, "pad_token_id", None) or 0) < SMALL["vocab"]:
+        config = CONFIG_MAPPING[family.model_type](**nested(settings))
+        if (getattr(config.get_text_config(), "pad_token_id", None) or 0) < SMALL["vocab"]:
             return config
-        return type(config)(**{"pad_token_id": 0, **settings})
+        return type(config)(**nested({"pad_token_id": 0, **settings}))
 
 
 def small_model(
@@ -58,13 +62,16 @@ def small_model(
     kind = stock_classes(family)[0] if architecture is None else architecture
     with hushed():
         model = kind(small_config(family, **changes))
-    return shaken(one_by_one(family, model).to(dtype), seed).eval()
+    return shaken(one_by_one(family, model).to(dtype), seed, family.is_buffer).eval()
 
 
-def shaken(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """Move every parameter far from its default: gains about 1 with spread, everything else a third of a normal."""
+def shaken(model: torch.nn.Module, seed: int, stays: Callable[[str], bool] = lambda _: False) -> torch.nn.Module:
+    """Move every parameter far from its default: gains about 1 with spread, everything else a third of a normal. stays:
+    whether one of a name does not, since transformers computes it."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
+        if stays(name):
+            continue
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         is_gain = parameter.dim() == 1 and name.endswith("weight")
         parameter.data = ((0.8 if is_gain else 0.0) + 0.33 * noise).to(parameter.dtype)
@@ -84,7 +91,7 @@ def stored(family: Family, model: Any, tensors: Mapping[str, torch.Tensor] | Non
     from transformers.core_model_loading import revert_weight_conversion
 
     named = dict(model.state_dict() if tensors is None else tensors)
-    return revert_weight_conversion(model, named) if family.is_moe or family.reads_pixels else named
+    return revert_weight_conversion(model, named) if family.is_moe or _by_file(family) else named
 
 
 def rebuilt(
@@ -96,14 +103,21 @@ def rebuilt(
 ) -> Any:
     """A model of the same class with another state and config. Raises AssertionError where a key is not matched."""
     with hushed():
-        if family.reads_pixels:  # a file's names are not those of the model: transformers knows both
-            return _from_file(type(model), state, type(model.config).from_dict(dict(config)), dtype)
-        grown = one_by_one(family, type(model)(type(model.config).from_dict(dict(config))).to(dtype).eval())
+        settings = type(model.config).from_dict(nested(config))
+        if _by_file(family):
+            return _from_file(type(model), state, settings, dtype)
+        grown = one_by_one(family, type(model)(settings).to(dtype).eval())
     missing, unexpected = grown.load_state_dict(join_experts(family, state), strict=False)
     tied = set(getattr(grown, "all_tied_weights_keys", {}))
-    assert not unexpected and set(missing) <= tied, (missing, unexpected)
+    missing = [name for name in missing if name not in tied and not family.is_buffer(name)]
+    assert not unexpected and not missing, (missing, unexpected)
     grown.tie_weights()
     return grown
+
+
+def _by_file(family: Family) -> bool:
+    """Whether names in a file are not those of the live model: transformers knows both."""
+    return family.reads_pixels or family.beside is not None
 
 
 def _from_file(kind: Any, state: Mapping[str, torch.Tensor], config: Any, dtype: torch.dtype) -> Any:

@@ -12,9 +12,10 @@ from growkit.errors import CheckpointError
 from growkit.families.modules import task_heads
 from growkit.families.schema import Family
 from growkit.families.stock_config import hushed
+from growkit.families.text_part import flattened
 from growkit.family_check.small_models import small_config, stock_classes, stored
 from growkit.growth.width.sizes import read_sizes
-from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WRITE, Dimension, base
+from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WRITE, Dimension, base, is_any
 
 # what each kind of module does with the dimensions of its weight, and of its bias
 _ROLES = {
@@ -43,7 +44,7 @@ def table_faults(family: Family) -> list[str]:
             # only a language model's head can be the embedding
             for tied in (True, False) if family.has_language_head(architecture.__name__) else (False,):
                 model = _without_memory(family, architecture, {**settings, "tie_word_embeddings": tied})
-                names = stored(family, model)
+                names = {**model.state_dict(), **stored(family, model)} if family.beside else stored(family, model)
                 met |= {family.template(name) for name in names}
                 for template, sentence in _of_model(family, model, names):
                     faults.setdefault(template, sentence)
@@ -74,7 +75,7 @@ def _of_model(family: Family, model: Any, names: Mapping[str, torch.Tensor]) -> 
     """(template, what is wrong with its line) of a model's tensors."""
     architecture = type(model).__name__
     try:
-        sizes = read_sizes(family, model.config.to_dict())
+        sizes = read_sizes(family, flattened(model.config.to_dict()))
     except CheckpointError as error:
         yield "sizes", f"`sizes` of {family.model_type} do not fit its config: {error}"
         return
@@ -86,6 +87,8 @@ def _of_model(family: Family, model: Any, names: Mapping[str, torch.Tensor]) -> 
             dimensions = family.axes_of(name, architecture)
         except CheckpointError:
             yield family.template(name), _forgotten(family, name, architecture)
+            continue
+        if is_any(dimensions):
             continue
         line = line_of(family, name, architecture)
         wanted = [_size(dimension, sizes, size) for dimension, size in zip(dimensions, tensor.shape)]

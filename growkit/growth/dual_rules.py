@@ -32,7 +32,7 @@ def dual_rule(name: str, shape: Shape, growth: Growth, power: int) -> Rule:
 
 
 def _dual_rule(name: str, shape: Shape, growth: Growth, power: int) -> Rule:
-    rule, dimensions = tensor_rule(name, shape, growth), growth.dimensions(name)
+    rule, dimensions = tensor_rule(name, shape, growth), growth.dimensions(name, len(shape))
     placed = growth.share != 1.0 and is_placed(dimensions, shape, growth)
     selections = []
     for place, (dimension, size) in enumerate(zip(dimensions, shape)):

@@ -59,7 +59,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     _check_recipe(recipe, len(sources))
     family = one_family(sources, "become one")
     sizes = [read_sizes(family, source.config) for source in sources]
-    if family.reads_pixels and recipe.mode is not None:
+    if (family.reads_pixels or family.beside) and recipe.mode is not None:
         raise RequestError(
             f"{sources[0].label!r} is a {family.model_type}, which reads images; growkit fuses language models, and widens,"
             " stacks and merges this one"
@@ -90,7 +90,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     stacks = stack_maps(layered, recipe.depth)
     first, layers = next(iter(stacks.items()))
     if recipe.depth is not None:
-        lines += stack_lines(stacks, layered, family.norms.after)
+        lines += stack_lines(stacks, layered, family.norms.after, family.fixed_layers(sources[0].config))
         counts = [count[first] for count in layered]
         notes += deepen_config(family, config, [source.config for source in sources], counts, stacks)
 

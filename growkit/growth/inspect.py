@@ -21,7 +21,7 @@ from growkit.growth.sources import headers_of, open_source
 from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes, target_sizes
-from growkit.maps.notation import GAIN, SHIFT
+from growkit.maps.notation import ANY, GAIN, SHIFT
 
 HEADS = {"head", "kv_head", "query_head", "key_head", "q_rank", "kv_rank"}
 
@@ -98,6 +98,8 @@ def _part(family: Family, name: str, architecture: str) -> str:
     stem = name[: -len(".bias")] + ".weight" if name.endswith(".bias") else name
     dimensions = family.axes_of(stem if family.knows(stem) else name, architecture)
     axes = {axis for dimension in dimensions for axis in dimension.axes}
+    if axes == {ANY}:
+        return "tower"
     if any(dimension.role in (GAIN, SHIFT) for dimension in dimensions):
         return "norms"
     if axes & HEADS:
@@ -164,7 +166,7 @@ def _depth_probe(family: Family, headers: Headers, layers: int, method: str) -> 
         deepen_config(family, dict(headers.config), [headers.config], [layers], deeper)
     except GrowkitError as error:
         return GrowthOption(option, "refused", str(error))
-    line = stack_lines(deeper, [counts], family.norms.after)[0]
+    line = stack_lines(deeper, [counts], family.norms.after, family.fixed_layers(headers.config))[0]
     return GrowthOption(option, str(line.exactness), line.why)
 
 

@@ -42,7 +42,7 @@ def muon_rate(name: str, shape: Shape, growth: Growth) -> float:
 
     def factor() -> float:
         copies = {}
-        for dimension, size in zip(growth.dimensions(name), shape):
+        for dimension, size in zip(growth.dimensions(name, len(shape)), shape):
             axis = dimension_map(dimension, size, growth)
             written = axis.sides[WRITE]
             copies[dimension.role] = float((written.amplitude[written.mode == GATHER] ** 2).sum()) / axis.old

@@ -12,6 +12,7 @@ import torch
 
 from growkit.checkpoint.record import FORMAT
 from growkit.families import Family, family_named
+from growkit.families.text_part import changes
 from growkit.growth.request import Recipe
 from growkit.growth.rules import Growth
 from growkit.maps.axis import AxisMap
@@ -152,7 +153,7 @@ class Plan:
     @property
     def changed(self) -> dict[str, Any]:
         """Settings of the first member's config that become others."""
-        return {key: value for key, value in self.config.items() if self.members[0].config.get(key) != value}
+        return changes(self.members[0].config, self.config)
 
     @property
     def peak_bytes(self) -> int:

@@ -25,10 +25,8 @@ from growkit.limits import AXIS, EXPERTS, LAYERS, SEEDS
 
 GROWTHS = ("widen", "stack", "grow")  # of one source, layer by layer
 SHOWN = 12  # digits of a hash in a sentence
-_LAYER, _ELSEWHERE = (
-    Null(Whole(0, LAYERS)),
-    ("mode", "experts", "like", "learn"),
-)  # of fuse and upcycle, and settled before
+_LAYER = Null(Whole(0, LAYERS))
+_ELSEWHERE = ("mode", "experts", "like", "learn")  # of fuse and upcycle, settled before, and refused here
 _DEPTH: dict[str, FieldKind] = {
     "layers": _LAYER, "method": Text(), "overlap": _LAYER, "after": ListOf(Whole(1, LAYERS), most=LAYERS),
     "every": _LAYER, "where": Null(Text()), "block": _LAYER, "slices": Null(Text()),
@@ -79,6 +77,10 @@ def recorded_growth(base: Checkpoint, grown: Checkpoint) -> Plan:
             f"{grown.label!r} was grown by maps that learned (--learn), which mix all units: nothing is carried over that"
         )
     said = checked(said, SCHEMA, path)
+    if "learn" in said["request"]:
+        raise RequestError(
+            f"{grown.label!r} was grown by maps that learned (--learn), which are kept nowhere; carry over a growth without"
+        )
     sources, there = said["sources"], {*base.hashes().values()}
     if len(sources) != 1:
         raise RequestError(f"{grown.label!r} was made of {len(sources)} models; maps are known for growths of one")

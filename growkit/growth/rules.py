@@ -16,7 +16,7 @@ from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.growth.width.uneven import Noise, unevenness
 from growkit.maps.axis import ABSENT, AxisMap, concatenate, identity, outer
-from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WORDS, WRITE, Dimension, base, parse
+from growkit.maps.notation import GAIN, PAIR, READ, SHIFT, UNSIZED, WORDS, WRITE, Dimension, base, parse, spread
 from growkit.operators.rule import Rule, Selection, rule_of, select
 
 Maps = Mapping[str, AxisMap]
@@ -56,11 +56,13 @@ class Growth:
         """The same for all tensors of one template and shape."""
         return self.once((what, self.family.template(name), self.stands_last(name), shape), make)
 
-    def dimensions(self, name: str) -> tuple[Dimension, ...]:
-        """The dimensions of a stored tensor; a stored copy of a tied embedding has the embedding's."""
+    def dimensions(self, name: str, rank: int = 1) -> tuple[Dimension, ...]:
+        """The dimensions of a stored tensor; a stored copy of a tied embedding has the embedding's. rank: how many
+        dimensions there are of what may have any number.
+        """
         if is_tied_head(name, self):
             return parse(self.family.tensors[self.family.embedding])
-        dimensions = self.family.axes_of(name, self.architecture)
+        dimensions = spread(self.family.axes_of(name, self.architecture), rank)
         return tuple(replace(d, before_head=True) for d in dimensions) if self.stands_last(name) else dimensions
 
     def stands_last(self, name: str) -> bool:
@@ -98,7 +100,7 @@ def check_shape(name: str, shape: Shape, growth: Growth) -> None:
 
 
 def _check_shape(name: str, shape: Shape, growth: Growth) -> None:
-    dimensions = growth.dimensions(name)
+    dimensions = growth.dimensions(name, len(shape))
     expected = [dimension_map(d, size, growth).old for d, size in zip(dimensions, shape)]
     if len(dimensions) != len(shape) or expected != list(shape):
         axes = " x ".join(" + ".join("*".join(base(axis) for axis in block) for block in d.blocks) for d in dimensions)
@@ -115,7 +117,7 @@ def tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
 
 def _tensor_rule(name: str, shape: Shape, growth: Growth) -> Rule:
     # a single number is a vector of one
-    dimensions, shape = (growth.dimensions(name), shape) if shape else (parse("one"), (1,))
+    dimensions, shape = (growth.dimensions(name, len(shape)), shape) if shape else (parse("one"), (1,))
     selections = [selection(d, size, growth) for d, size in zip(dimensions, shape)]
     if is_embedding(name, growth):
         selections[-1] = replace(selections[-1], amplitude=selections[-1].amplitude * growth.embedding_scale)
@@ -166,7 +168,7 @@ def grown_shape(name: str, shape: Shape, growth: Growth) -> Shape:
     """The target shape of a tensor."""
 
     def grown() -> Shape:
-        return tuple(dimension_map(d, size, growth).new for d, size in zip(growth.dimensions(name), shape))
+        return tuple(dimension_map(d, size, growth).new for d, size in zip(growth.dimensions(name, len(shape)), shape))
 
     return growth.for_kind("shape", name, shape, grown)
 

@@ -13,6 +13,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family, family_named
 from growkit.families.lacking import lacking, layer_counts
 from growkit.families.naming import ENCODERS
+from growkit.families.text_part import BESIDE, TEXT
 from growkit.growth.plan import Member
 from growkit.growth.rules import Growth
 
@@ -74,6 +75,15 @@ def check_config(family: Family, config: Mapping[str, Any]) -> None:
             raise CheckpointError(
                 f"config.json has {family.experts.top_k} {taken}, more than its {experts} experts; one is wrong"
             )
+    if family.beside is not None:
+        texts = family.beside.texts
+        text = config[BESIDE][TEXT].get("model_type", texts[0]) if BESIDE in config else None
+        if text not in texts:
+            found = f"a {text}" if text else "none"
+            raise CheckpointError(
+                f"config.json has {found} under {TEXT!r}; the text model of a {family.model_type} that growkit grows is a"
+                f" {' or a '.join(texts)}"
+            )
     for key, (understood, why) in family.refused.items():
         if config.get(key, understood) != understood:
             raise CheckpointError(
@@ -111,7 +121,8 @@ def check_tied_head(family: Family, headers: Headers, widened: bool) -> None:
     """Raises RequestError where the stream is widened of a model whose head is tied and has no norm with a gain before
     it, which alone can carry what a tied head cannot.
     """
-    if widened and is_tied(family, headers) and not family.has_axes(headers.shapes, "~/"):
+    normed = family.has_axes(headers.shapes, "~/") or any(map(family.ends_layer, headers.shapes))
+    if widened and is_tied(family, headers) and not normed:
         raise RequestError(
             f"hidden of {family.model_type} cannot grow while its head is the embedding: no norm before it has a gain"
             " that could carry what such a head cannot"

@@ -12,6 +12,7 @@ from growkit.errors import CheckpointError
 from growkit.families import family_named
 from growkit.families.naming import name_of_today
 from growkit.families.stacked import join_experts, split_experts
+from growkit.families.text_part import flattened, nested
 from growkit.growth.depth.matching import matched
 from growkit.growth.execute import grow_tensor
 from growkit.growth.grow_plan import grow_plan
@@ -29,14 +30,14 @@ def grown_state(
     Raises CheckpointError for a state that is no model of a known family, RequestError for what cannot be grown.
     """
     plan, grown = planned_and_grown(state, config, recipe)
-    return grown, plan.config
+    return grown, nested(plan.config)
 
 
 def planned_and_grown(
     state: Mapping[str, torch.Tensor], config: Any, recipe: Recipe
 ) -> tuple[Plan, dict[str, torch.Tensor]]:
     """(the plan, the new state) of a state dict and a config or its dict. Raises as grown_state does."""
-    content = dict(config.to_dict() if hasattr(config, "to_dict") else config)
+    content = flattened(config.to_dict() if hasattr(config, "to_dict") else config)
     family = family_named(content.get("model_type"))
     tensors = split_experts(family, {name_of_today(name): tensor for name, tensor in state.items()})
     head, embedding = head_and_embedding(family, tensors)

@@ -16,6 +16,7 @@ from growkit.checkpoint.stream import Progress
 from growkit.checkpoint.writer import SINGLE, Slot, write_json
 from growkit.growth.describe import describe, growth_card
 from growkit.growth.execute import write_tensors
+from growkit.growth.named_heads import carried_settings
 from growkit.growth.optimizer import MULTIPLIERS, OPTIMIZER, PLACE, is_muon_state, learning_rates, optimizer_tensors
 from growkit.growth.plan import Plan, TensorPlan
 from growkit.growth.source_headers import Headers
@@ -75,7 +76,7 @@ def write_checkpoint(
         out,
         sources=sources,
         fill=fill,
-        beside=beside(sources[0], hidden.old, hidden.new),
+        beside=beside(sources[0], hidden.old, hidden.new, settings=carried_settings(plan, sources[0].folder)),
         # only the model is ever divided: one folder has one index
         weights=[files(jobs[0], shard_bytes), *map(files, jobs[1:])],
         record=lambda hashes: describe(plan, sources, hashes),

@@ -17,6 +17,9 @@ for the first of an axis (or of a number of equal parts), then for the second:
     "(head query_dim | kv_head key_dim | kv_head value_dim)"          all queries, all keys, all values
     "(kv_head: head query_dim | kv_head key_dim | kv_head value_dim)" for each kv head its queries, its key, its value
 
+"..." is a tensor of any number of dimensions that is carried along as it is, such as those of a tower beside a text
+model.
+
 "{layer}" and "{expert}" in a tensor's name are axes too; they just live in the name.
 
 Several words can name one size, because one size can play several parts: query_dim, key_dim and value_dim are all
@@ -24,7 +27,7 @@ head_dim, but a key may be padded with zeros where a value is copied. BASE holds
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 # axis -> the axis that has its size in the config
@@ -47,9 +50,10 @@ SIZED = ("hidden", "embedding", "head", "kv_head", "head_dim", "ffn", "shared_ff
 # these never grow: how many times as wide as a routed expert what all tokens pass is (DeepSeek), and of attention
 # through low-rank latents their ranks, the part of a head without positions and the part that turns
 KEPT = ("shared", "q_rank", "kv_rank", "nope_dim", "rope_dim")
+ANY = "any"  # what "..." stands for
 PAIR = "pair"  # two entries next to one another: of a gate and of what it gates (GPT-OSS)
 # sizes come from the tensor itself; space is one that others share, such as images and texts, so that it never grows
-UNSIZED = ("position", "type", "bucket", "kernel", "label", "gate", "one", "channel", "space")
+UNSIZED = ("position", "type", "bucket", "kernel", "label", "gate", "one", "channel", "space", ANY)
 WORDS = frozenset((*BASE, *SIZED, *KEPT, PAIR, *UNSIZED))
 
 WRITE, READ, GAIN, SHIFT = "write", "read", "gain", "shift"
@@ -82,6 +86,7 @@ def parse(pattern: str) -> tuple[Dimension, ...]:
     a mistake in a family's table and not a user's.
     """
     dimensions = []
+    pattern = ANY if pattern == "..." else pattern
     for term in re.findall(r"[^\s(]*\([^)]*\)|\S+", pattern):
         match = _TERM.fullmatch(term)
         if match is None:
@@ -97,6 +102,18 @@ def parse(pattern: str) -> tuple[Dimension, ...]:
         role = _ROLES[mark[0] if before_head else mark]
         dimensions.append(Dimension(blocks, role, before_head, dealt or ""))
     return tuple(dimensions)
+
+
+def is_any(dimensions: tuple[Dimension, ...]) -> bool:
+    """Whether a tensor is carried along as it is, whatever dimensions it has."""
+    return bool(dimensions) and dimensions[0].axes == (ANY,)
+
+
+def spread(dimensions: tuple[Dimension, ...], rank: int) -> tuple[Dimension, ...]:
+    """The dimensions of a tensor that has so many: one of any stands for all."""
+    if not is_any(dimensions):
+        return dimensions
+    return (dimensions[0], *(replace(dimensions[0], role=READ) for _ in range(rank - 1)))[:rank]
 
 
 def base(axis: str) -> str:

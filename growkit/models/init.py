@@ -19,6 +19,7 @@ from growkit.checkpoint.source import CONFIG, HUB_ID, from_hub
 from growkit.checkpoint.writer import check_target
 from growkit.data.tokenizer import tokenizer_folder
 from growkit.errors import CheckpointError, RequestError, reason_of
+from growkit.families.text_part import nested
 from growkit.models.stock import hushed, with_own_kernels
 from growkit.version import __version__
 
@@ -149,7 +150,7 @@ def _class_of(content: dict[str, Any], label: str) -> tuple[Any, Any]:
             f" {getattr(config_class, 'model_type', None)!r}"
         )
     try:
-        return model_class, with_own_kernels(config_class.from_dict(content))
+        return model_class, with_own_kernels(config_class.from_dict(nested(content)))
     except Exception as error:  # whatever transformers finds wrong
         raise _refused(label, error) from None
 

@@ -10,10 +10,13 @@ from growkit.families import family_named
 
 
 def layers_path(model: Any) -> str:
-    """Where a stock model's base model keeps its layers, such as "encoder.layer"."""
+    """Where a stock model's base model keeps its layers, such as "encoder.layer"; of a text model beside a tower, such
+    as "language_model.layers".
+    """
     family = family_named(model.config.model_type)
     template = next(name for name in family.tensors if "{layer}" in name)
-    return template.split(".{layer}")[0]
+    place = "" if family.beside is None else f"{family.beside.place}."
+    return place + template.split(".{layer}")[0]
 
 
 def layers_of(model: Any) -> torch.nn.ModuleList:

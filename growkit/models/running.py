@@ -19,6 +19,7 @@ from growkit.data.encode import unencodable
 from growkit.data.tokenizer import stock_tokenizer
 from growkit.errors import CheckpointError, RequestError, reason_of
 from growkit.families import family_named, vocabulary_size
+from growkit.families.text_part import nested, special_tokens
 from growkit.models.images import inputs_of, random_images
 from growkit.models.stock import computing, experts_that_compute, stock_class, stock_model
 from growkit.operators.seeds import generator
@@ -105,7 +106,7 @@ def loadable(checkpoint: Checkpoint) -> Iterator[Path]:
         )
     with tempfile.TemporaryDirectory(prefix="growkit-") as name:
         temporary = Path(name)
-        (temporary / CONFIG).write_text(json.dumps(checkpoint.config))
+        (temporary / CONFIG).write_text(json.dumps(nested(checkpoint.config)))
         for path in folder.iterdir() if folder else ():
             if path.is_file() and path.suffix in (".json", ".txt", ".model") and not (temporary / path.name).exists():
                 os.symlink(path.resolve(), temporary / path.name)
@@ -136,6 +137,7 @@ def sequences_for(
     vocabulary = vocabulary_size(config)
     if text is None:
         stated = [config.get(f"{kind}_token_id") for kind in ("pad", "bos", "eos", "mask", "cls", "sep")]
+        stated += special_tokens(config)
         special = {i for value in stated for i in (value if isinstance(value, list) else [value])}
         allowed = torch.tensor([i for i in range(vocabulary) if i not in special] or [0])
         draws = torch.randint(len(allowed), (sequences, length), generator=generator(seed, "verify"))

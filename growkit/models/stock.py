@@ -17,6 +17,7 @@ from growkit.checkpoint.source import CONFIG
 from growkit.errors import CheckpointError, ran_out, reason_of
 from growkit.families import family_named
 from growkit.families.stock_config import hushed
+from growkit.families.text_part import nested
 from growkit.growth.width.sized_config import odd_width
 
 
@@ -45,7 +46,7 @@ def parameter_names(config: Mapping[str, Any], label: str) -> list[str]:
     model_class = stock_class(config, label)
     try:
         with hushed(), torch.device("meta"):
-            stated = with_own_kernels(transformers.AutoConfig.for_model(**config))
+            stated = with_own_kernels(transformers.AutoConfig.for_model(**nested(config)))
             model = model_class.from_config(stated) if model_class is transformers.AutoModel else model_class(stated)
     except Exception as error:  # transformers raises many kinds; each means that there is no such model
         raise CheckpointError(f"transformers cannot make the model of {label!r}: {reason_of(error)}") from None

@@ -126,10 +126,15 @@ def live_names(family: Family, stored: Collection[str], model: Any, label: str) 
 
 
 def check_trainable(source: Checkpoint) -> None:
-    """Refuse weights that are quantised: their numbers are no weights, and they would be taken for some. Raises
-    CheckpointError with the first one's name."""
+    """Refuse weights that are quantised: their numbers are no weights, and they would be taken for some; and a text
+    model beside a tower. Raises CheckpointError with the first one's name."""
     config = source.config or {}
     family = family_named(config.get("model_type"))
+    if family.beside is not None:
+        raise CheckpointError(
+            f"{source.label!r} is a {family.model_type}, a text model beside a tower that reads images: growkit grows, merges,"
+            " verifies and asks it, and trains text models by themselves; train this one with transformers"
+        )
     coded = [t for name, t in source.tensors.items() if t.dtype not in FLOATS and not family.is_buffer(name)]
     if coded or config.get("quantization_config"):
         what = f"tensor {coded[0].name!r} has dtype {str(coded[0].dtype).removeprefix('torch.')}" if coded else ""

@@ -42,49 +42,51 @@ def _grown(source: str, rates_of: str, train: dict[str, Any] | None = None, **mo
 CARRIED, TWO_STAGE, MUON = {"optimizer": "auto"}, {"schedule": "two-stage"}, {"optimizer": "muon"}
 OFF = {"multipliers": "off"}
 WIDE, DEEP, BOTH = "FPI", "stack", "FPI + stack"  # whose pilots choose the rate of all that start alike
+WIDE_ON, BOTH_ON = "FPI, carried state, exact", "FPI + stack, carried state, exact"
+MUON_ON = "FPI + stack, Muon, carried state, exact"
 BY_MUON = {"source_optimizer": "muon", "against": "scratch, Muon"}
 
 ARMS: dict[str, Arm] = {
     "scratch": Arm(start="init", rates_of="scratch"),
     # width
-    "corner copy": Arm(start="corner", source=NARROW, rates_of="scratch"),
+    "corner copy": Arm(start="corner", source=NARROW, rates_of="corner copy"),
     "FPI, equal split": _grown(NARROW, WIDE, noise=0.0),
     "FPI": _grown(NARROW, WIDE, noise=0.5),
     "FPI, random map": _grown(NARROW, WIDE, mapping="random"),
-    "shrink-perturb": _grown(NARROW, WIDE, method="shrink-perturb"),
-    "AKI": _grown(NARROW, WIDE, method="aki"),
-    "bert2BERT (AKI, two-stage)": _grown(NARROW, WIDE, TWO_STAGE, method="aki"),
+    "shrink-perturb": _grown(NARROW, "shrink-perturb", method="shrink-perturb"),
+    "AKI": _grown(NARROW, "AKI", method="aki"),
+    "bert2BERT (AKI, two-stage)": _grown(NARROW, "AKI", TWO_STAGE, method="aki"),
     "FPI, two-stage": _grown(NARROW, WIDE, TWO_STAGE),
-    "FPI, carried state, exact": _grown(NARROW, WIDE, **CARRIED),
-    "FPI, carried state, relax": _grown(NARROW, WIDE, relax=0.5, **CARRIED),
-    "FPI, carried state, off": _grown(NARROW, WIDE, OFF, **CARRIED),
+    "FPI, carried state, exact": _grown(NARROW, WIDE_ON, **CARRIED),
+    "FPI, carried state, relax": _grown(NARROW, WIDE_ON, relax=0.5, **CARRIED),
+    "FPI, carried state, off": _grown(NARROW, WIDE_ON, OFF, **CARRIED),
     # depth
     "stack": _grown(SHALLOW, DEEP, depth="stack"),
     "interleave": _grown(SHALLOW, DEEP, depth="interleave"),
     "middle": _grown(SHALLOW, DEEP, depth="middle"),
     "identity": _grown(SHALLOW, DEEP, depth="identity"),
     "stack, two-stage": _grown(SHALLOW, DEEP, TWO_STAGE, depth="stack"),
-    "stack, carried state": _grown(SHALLOW, DEEP, depth="stack", **CARRIED),
+    "stack, carried state": _grown(SHALLOW, "stack, carried state", depth="stack", **CARRIED),
     "StackBERT": Arm(start="init", layers=1, train={"schedule": "stackbert"}, rates_of="scratch"),
     "MSLT": Arm(start="init", layers=1, train={"schedule": "mslt"}, rates_of="scratch"),
     "late jump": Arm(start="init", layers=1, train={"schedule": "late"}, rates_of="scratch"),
     "scratch, wsd": Arm(start="init", train={"decay": "wsd"}, rates_of="scratch"),
     # both
     "FPI + stack": _grown(SMALL, BOTH),
-    "FPI + stack, carried state, exact": _grown(SMALL, BOTH, **CARRIED),
-    "FPI + stack, carried state, relax": _grown(SMALL, BOTH, relax=0.5, **CARRIED),
-    "FPI + stack, carried state, off": _grown(SMALL, BOTH, OFF, **CARRIED),
+    "FPI + stack, carried state, exact": _grown(SMALL, BOTH_ON, **CARRIED),
+    "FPI + stack, carried state, relax": _grown(SMALL, BOTH_ON, relax=0.5, **CARRIED),
+    "FPI + stack, carried state, off": _grown(SMALL, BOTH_ON, OFF, **CARRIED),
     "FPI + interleave": _grown(SMALL, BOTH, depth="interleave"),
     "FPI + identity": _grown(SMALL, BOTH, depth="identity"),
-    "AKI + stack": _grown(SMALL, BOTH, method="aki"),
-    "AKI + stack, two-stage": _grown(SMALL, BOTH, TWO_STAGE, method="aki"),
+    "AKI + stack": _grown(SMALL, "AKI + stack", method="aki"),
+    "AKI + stack, two-stage": _grown(SMALL, "AKI + stack", TWO_STAGE, method="aki"),
     # a teacher
     "inherit, live": Arm(start="init", source=SMALL, inherits=True, rates_of="scratch"),
-    "AKI + stack, inherit, live": _grown(SMALL, BOTH, method="aki", inherits=True),
+    "AKI + stack, inherit, live": _grown(SMALL, "AKI + stack", method="aki", inherits=True),
     # Muon
     "scratch, Muon": Arm(start="init", train=MUON, rates_of="scratch, Muon", against="scratch, Muon"),
     "FPI + stack, Muon": _grown(SMALL, "FPI + stack, Muon", MUON, **BY_MUON),
-    "FPI + stack, Muon, carried state, exact": _grown(SMALL, "FPI + stack, Muon", MUON, **BY_MUON, **CARRIED),
+    "FPI + stack, Muon, carried state, exact": _grown(SMALL, MUON_ON, MUON, **BY_MUON, **CARRIED),
 }
 
 # share of compute saved, as published: the source left out unless said; sizes and texts are far from a small study's

@@ -37,6 +37,14 @@ def _first(rows: list[Any]) -> list[Any]:
     return [row for row, key in zip(rows, keys) if key == chosen]
 
 
+def _panel(name: str) -> str | None:
+    """The panel an arm is drawn in, told by a source; None for scratch, which is in all."""
+    arm = ARMS[name]
+    if name == "scratch":
+        return None
+    return arm.source or (SMALL if arm.layers is None else SHALLOW)
+
+
 def _curves(figure_of: Any, results: list[Result]) -> Any:
     """Validation losses against operations, one panel for each kind of source; scratch in all."""
     keys = [(one["cell"]["size"], one["cell"]["budget"], one["cell"]["base"]) for one in results]
@@ -46,12 +54,11 @@ def _curves(figure_of: Any, results: list[Result]) -> Any:
     shown = [one for one, key in zip(results, keys) if key == chosen and one["cell"]["seed"] == seed]
     figure = figure_of(figsize=(15, 5.5), layout="constrained")
     for axes, (title, source) in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS):
-        own = [one for one in shown if ARMS[one["cell"]["arm"]].source == source or one["cell"]["arm"] == "scratch"]
+        own = [one for one in shown if _panel(one["cell"]["arm"]) in (source, None)]
         for number, one in enumerate(sorted(own, key=lambda one: one["cell"]["arm"] != "scratch")):
             points = [{"flops": 0.0, "loss": one["step0"]}, *one["curve"]]
-            colour, style = (
-                ("black", "-") if number == 0 else (COLOURS[number % len(COLOURS)], "-" if number < 9 else "--")
-            )
+            colour = "black" if one["cell"]["arm"] == "scratch" else COLOURS[number % len(COLOURS)]
+            style = "-" if number < len(COLOURS) else "--"
             axes.plot([p["flops"] for p in points], [p["loss"] for p in points], style, color=colour, linewidth=1.3,
                       label=one["cell"]["arm"])  # fmt: skip
         axes.set(title=title, xlabel="FLOPs, the source's left out")

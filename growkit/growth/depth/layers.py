@@ -76,8 +76,10 @@ def between(layers: AxisMap) -> np.ndarray:
     return np.where((own > 0) & (own < 1), 1.0 - own, 0.0)
 
 
-def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool) -> AxisPlan:
-    """What a plan says of the layers; several sources are never what any of them was."""
+def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool, fixed: int = 0) -> AxisPlan:
+    """What a plan says of the layers; several sources are never what any of them was. fixed: behind each of how many
+    first layers something is added to the stream, whichever they are.
+    """
     size = layers.new
     how = f"{layers.name}: {spelled(layers, old)}"
     if layers.is_identity and len(old) == 1:
@@ -90,6 +92,13 @@ def layer_line(layers: AxisMap, old: Sequence[int], post_norm: bool) -> AxisPlan
         return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.APPROXIMATE, why=why)
     if post_norm:
         why = "after a post-LayerNorm no layer is the identity: the new ones add nothing, but norm the stream again"
+        return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.APPROXIMATE, why=why)
+    fixed = min(fixed, size)
+    if (layers.index[:fixed] != np.arange(fixed)).any() or (layers.sides[WRITE].amplitude[:fixed] == 0).any():
+        why = (
+            f"what images add behind the first {fixed} layers would come elsewhere; exact where new layers stand behind them:"
+            f" --after {fixed} or more"
+        )
         return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.APPROXIMATE, why=why)
     why = "new layers, in brackets, copy the one before but what they add to the stream starts at zero"
     return AxisPlan(axis="layer", old=layers.old, new=size, how=how, exactness=Exactness.EXACT, why=why)

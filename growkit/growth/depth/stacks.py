@@ -35,10 +35,12 @@ def stack_maps(old: Counts, depth: Depth | None) -> dict[str, AxisMap]:
     return maps
 
 
-def stack_lines(maps: Mapping[str, AxisMap], old: Counts, post_norm: bool) -> list[AxisPlan]:
-    """What a plan says of the layers: of stacks that grow alike once, of another in a line of its own."""
+def stack_lines(maps: Mapping[str, AxisMap], old: Counts, post_norm: bool, fixed: int = 0) -> list[AxisPlan]:
+    """What a plan says of the layers: of stacks that grow alike once, of another in a line of its own. fixed: as
+    layer_line has it.
+    """
     (first, first_map), *others = maps.items()
-    lines = [layer_line(first_map, [counts[first] for counts in old], post_norm)]
+    lines = [layer_line(first_map, [counts[first] for counts in old], post_norm, fixed)]
     for stack, layers in others:
         if layers.digest() != first_map.digest():
             line = layer_line(layers, [counts[stack] for counts in old], post_norm)

@@ -8,6 +8,7 @@ from typing import Any
 
 from growkit.families import Family
 from growkit.families.stock_config import stated_under
+from growkit.families.text_part import put
 from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, Sizes, read_sizes
 
 
@@ -33,7 +34,8 @@ def target_config(family: Family, config: Mapping[str, Any], new: Sizes) -> dict
                 continue
             if axis in OPTIONS or axis in FOLLOWERS or axis == "embedding":
                 names = stated_under(family.model_type, config, key, own) if key not in family.defaults else (key,)
-                grown |= dict.fromkeys(names, new[axis])
+                for name in names:
+                    put(grown, name, new[axis])
     if new["hidden"] != family.number(config, family.sizes["hidden"]):
         grown |= {key: family.value(config, key) for key in family.pinned}
     return grown

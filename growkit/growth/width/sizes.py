@@ -9,6 +9,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import Family
 from growkit.families.keys import key_names, keys_to_read
 from growkit.families.stock_config import stated_under
+from growkit.families.text_part import BESIDE
 from growkit.growth.width.rotary import rotary_size
 from growkit.limits import AXIS
 from growkit.maps.notation import KEPT, SIZED
@@ -35,17 +36,17 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
         for key in keys_to_read(keys, config):
             if axis not in (*SIZED, *KEPT, "layer"):
                 continue
-            value = family.value(config, key)
+            value, said = family.value(config, key), key.removeprefix(f"{BESIDE}.")
             if value is None and axis in ("head_dim", "kv_head", "ffn", "embedding", "q_rank"):
                 continue
             if type(value) is not int or not 1 <= value <= AXIS:
-                raise CheckpointError(f"config.json should give {key!r} as a positive whole number, not {value!r}")
+                raise CheckpointError(f"config.json should give {said!r} as a positive whole number, not {value!r}")
             for name in stated_under(family.model_type, config, key, family.size_keys):
                 stated = config.get(name, value) if name != key else value
                 if sizes.setdefault(axis, value) != stated:
                     raise CheckpointError(
-                        f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {name!r} as {stated}; growkit grows"
-                        " models where they are one size"
+                        f"config.json gives {key_names(keys)[0]} as {sizes[axis]} but {name.removeprefix(f'{BESIDE}.')!r} as"
+                        f" {stated}; growkit grows models where they are one size"
                     )
     sizes.setdefault("ffn", family.ffn_of(config, sizes["hidden"]))  # GPT-2's n_inner: null
     if sizes["head"] % family.head_parts:

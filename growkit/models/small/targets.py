@@ -11,6 +11,7 @@ import torch
 
 from growkit.errors import RequestError
 from growkit.families import Family, family_named
+from growkit.families.text_part import flattened
 from growkit.growth.width.sizes import read_sizes
 from growkit.maps.notation import READ, base, parse
 
@@ -43,7 +44,7 @@ def linear_layers(model: Any) -> list[LinearLayer]:
     """The linear layers inside a stock model's layers, in its order; routers and what is stacked over experts are
     none."""
     family = family_named(model.config.model_type)
-    return linears_among(family, model.config.to_dict(), [name for name, _ in model.named_parameters()])
+    return linears_among(family, flattened(model.config.to_dict()), [name for name, _ in model.named_parameters()])
 
 
 def linears_among(family: Family, config: Mapping[str, Any], names: Iterable[str]) -> list[LinearLayer]:
