@@ -1,5 +1,5 @@
-"""The towers of SigLIP, each by itself, and both, of which the one that reads texts grows. The one that reads images pools them by an attention of its own, whose probe is
-read as if the last norm had put it out. Data only.
+"""The towers of SigLIP, each by itself, and both, of which the one that reads texts grows. The one that reads images
+pools them by an attention of its own, whose probe is read as if the last norm had put it out. Data only.
 """
 
 from growkit.families.clip import ENCODER, READS_IMAGES, READS_TEXTS, TEXT, two_towers
