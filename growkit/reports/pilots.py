@@ -87,6 +87,9 @@ def flops_of_token(curve: Curve) -> float:
     steps = max((point.step for point in (*curve.train[-1:], *curve.val[-1:])), default=0)
     if not steps or not curve.cost.flops:
         raise CheckpointError(f"{str(curve.path)!r} has no training in it, so it says nothing of what a token costs")
+    first, last = (curve.train or curve.val)[0], (curve.train or curve.val)[-1]
+    if first.step < last.step:  # without what a growth whose maps learned took before the first step
+        return (last.cost.flops - first.cost.flops) / ((last.step - first.step) * _tokens_of_step(curve))
     return curve.cost.flops / (steps * _tokens_of_step(curve))
 
 

@@ -37,6 +37,7 @@ from growkit.training.run_request import usable_positions
 
 MEASURED = 4  # batches that are measured before and after
 CONTEXT = 128  # tokens of a window, where the model has as many positions
+WARMUP = 10  # steps at least
 BYTES_OF_EACH = 6  # per parameter that room_for speaks of
 BETAS = (0.9, 0.99)
 Begin = Callable[[int], Callable[[int], None]]
@@ -123,9 +124,10 @@ def _train(maps: LearnedMaps, loss: Callable[[int], torch.Tensor], learn: Learn)
     """Adam on the maps. A step moves a row of a matrix by about the rate, beside a row of length 1."""
     groups = [{"params": [parameter], "scale": 1.0 / math.sqrt(parameter.shape[1])} for parameter in maps.parameters()]
     optimizer = torch.optim.Adam(groups, lr=0.0, betas=BETAS)
+    warmup = max(WARMUP, learn.steps // 10)  # Adam's first steps move every entry alike
     for step in range(learn.steps):
         for group in optimizer.param_groups:
-            group["lr"] = learn.lr * group["scale"] * rate(step, learn.steps, learn.steps // 10, "cosine")
+            group["lr"] = learn.lr * group["scale"] * rate(step, learn.steps, warmup, "cosine")
         optimizer.zero_grad(set_to_none=True)
         loss(step).backward()
         torch.nn.utils.clip_grad_norm_(maps.parameters(), 1.0)
