@@ -7,6 +7,12 @@ import os
 import pytest
 import torch
 import typer.testing
+from costs import (  # noqa: F401  hooks of pytest's
+    pytest_addoption,
+    pytest_runtest_logstart,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
 from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -98,12 +98,12 @@ def test_an_encoder_of_sounds(tmp_path):
     model.save_pretrained(tmp_path / "src")
     settings = tmp_path / "src/generation_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"alignment_heads": [[1, 2], [2, 0]]}))
-    growkit.grow(tmp_path / "src", tmp_path / "deep", hidden=48, layers=5, depth="identity", after=[1, 2])
-    carried = json.loads((tmp_path / "deep/generation_config.json").read_text())
-    assert carried["alignment_heads"] == [[2, 2], [4, 0]]  # which tell when a word is said
-    for hidden, exactness in ((48, "exact"), (36, "near")):
-        result = growkit.grow(tmp_path / "src", tmp_path / str(hidden), hidden=hidden, heads=4, verify=True)
+    deep = dict(hidden=48, layers=5, depth="identity", after=[1, 2])
+    for exactness, growth in (("exact", deep), ("near", dict(hidden=36, heads=4))):
+        result = growkit.grow(tmp_path / "src", tmp_path / exactness, verify=True, **growth)
         assert result.report.ok and (result.report.compared, result.report.exactness) == ("logits", exactness)
+    carried = json.loads((tmp_path / "exact/generation_config.json").read_text())
+    assert carried["alignment_heads"] == [[2, 2], [4, 0]]  # which tell when a word is said
     tiny.make("whisper", num_mel_bins=6, dtype=torch.float32).save_pretrained(tmp_path / "other")
     with pytest.raises(CheckpointError, match="does not hear sounds as the source does"):
         growkit.verify(tmp_path / "src", tmp_path / "other")
@@ -148,6 +148,16 @@ def test_stacks_that_cannot_grow_alike(growth, sentence):
         grown(model, growth)
 
 
+def test_like_another_whose_stacks_are_other_in_proportion(tmp_path):
+    tiny.make("whisper").save_pretrained(tmp_path / "src")
+    for name, changes in (("twice", dict(decoder_layers=6)), ("turbo", dict(decoder_layers=1))):
+        tiny.make("whisper", d_model=48, encoder_layers=6, **changes).save_pretrained(tmp_path / name)
+    plan = growkit.grow(tmp_path / "src", like=tmp_path / "twice", depth="identity", dry_run=True).plan
+    assert [plan.config[key] for key in ("d_model", "encoder_layers", "decoder_layers")] == [48, 6, 6]
+    with pytest.raises(RequestError, match="has 6 layers and 1 in its decoder, the source 3 and 3; both grow as many"):
+        growkit.grow(tmp_path / "src", like=tmp_path / "turbo", dry_run=True)
+
+
 def test_layers_are_counted_in_each_stack():
     model = tiny.make("t5")
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("decoder.block.2.")}
@@ -183,5 +193,8 @@ def test_what_is_not_there_yet_is_refused(tmp_path):
     with pytest.raises(RequestError, match="attention from one stack of layers to another"):
         growkit.panel(tmp_path / "src", tmp_path / "panel", rank=4)
     assert not (tmp_path / "panel").exists()
+    (tmp_path / "src/config.json").unlink()
+    with pytest.raises(RequestError, match="scales its embeddings or gates its layers cannot be seen in shapes"):
+        growkit.widen(tmp_path / "src", tmp_path / "out", ffn=60, source_heads=4, family="t5")
     with pytest.raises(CheckpointError, match="pretrain, tune, teach and eval are for models of one stack"):
         objective({**model.config.to_dict(), "architectures": ["T5ForConditionalGeneration"]}, "tiny")

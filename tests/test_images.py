@@ -88,8 +88,8 @@ def test_what_reads_text_refuses_them():
     saved("SiglipTextModel", "text")
     with pytest.raises(CheckpointError, match="does not read images as the source does"):
         growkit.verify("model", "text")
-    with pytest.raises(CheckpointError, match="growkit does not grow clip: its two towers have sizes of their own"):
-        family_named("clip")
+    with pytest.raises(CheckpointError, match="growkit does not grow altclip: its two towers have sizes of their own"):
+        family_named("altclip")
 
 
 def test_the_size_of_images_is_checked():

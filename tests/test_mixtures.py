@@ -72,23 +72,25 @@ def test_folders_grow_stack_and_merge(family, tmp_path):
     assert found.parameters["experts"] > found.parameters["routers"] > 0 and found.sizes["hidden"] == 48
 
 
-@pytest.mark.parametrize("family", ["glm4_moe", "deepseek_v3"])
+@pytest.mark.parametrize("family", ["glm4_moe", "ernie4_5_moe"])
 def test_a_layer_that_predicts_further_tokens_is_left_out(family, tmp_path):
-    """As the hub's files have it: one layer more than the config says, with a head and norms of its own."""
+    """As the hub's files have it: one layer more than the config says, with a head and norms of its own, or another
+    name."""
     tiny.make(family, dtype=torch.float32).save_pretrained(tmp_path / "src")
     path = tmp_path / "src/model.safetensors"
     state = load_file(path)
-    further = {n.replace("layers.2.", "layers.3."): tensor.clone() for n, tensor in state.items() if "layers.2." in n}
+    place = "layers.3." if family == "glm4_moe" else "mtp_block.0."
+    further = {n.replace("layers.2.", place): tensor.clone() for n, tensor in state.items() if "layers.2." in n}
     own = {
         "eh_proj.weight": torch.ones(24, 48),
         "enorm.weight": torch.ones(24),
         "shared_head.head.weight": torch.ones(61, 24),
     }
-    further |= {f"model.layers.3.{name}": tensor for name, tensor in own.items()}
+    further |= {f"model.{place}{name}": tensor for name, tensor in own.items()}
     save_file({**state, **further}, path, {"format": "pt"})
     assert growkit.inspect(tmp_path / "src").sizes["layer"] == 3
     grown = growkit.grow(tmp_path / "src", tmp_path / "grown", hidden=48, layers=4, depth="identity", verify=False)
-    assert grown.plan.notes[0].startswith("layers.3 of the file predicts tokens after the next one")
-    assert grown.plan.config["num_nextn_predict_layers"] == 0
+    assert grown.plan.notes[0].startswith(f"left out: {len(further)} tensors of the file")
+    assert grown.plan.config.get("num_nextn_predict_layers", 0) == 0
     names = {tensor.name for tensor in grown.plan.tensors}
     assert names == {*state, *(n.replace("layers.2.", "layers.3.") for n in state if "layers.2." in n)}

@@ -255,13 +255,23 @@ FULL = {  # the largest file that the disk takes, as a share of the largest of a
 }
 
 
+GROWING = ("--schedule", "stackbert", "--to-layers", "6")
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """A run that grows, on a disk with room."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert run(*line(world, *GROWING, out=out)).exit_code == 0
+    return out
+
+
 @pytest.mark.parametrize("case", FULL)
-def test_a_full_disk(world, case):
+def test_a_full_disk(world, whole, case):
     """One sentence, no result and nothing half made; with room the run goes on to the same end."""
     share, code, says = FULL[case]
-    asked = line(world, "--schedule", "stackbert", "--to-layers", "6")
-    assert run(*asked, "--out", "whole").exit_code == 0
-    largest = max(path.stat().st_size for path in Path("whole").rglob("*"))
+    asked = line(world, *GROWING)
+    largest = max(path.stat().st_size for path in whole.rglob("*"))
 
     def work():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -273,7 +283,7 @@ def test_a_full_disk(world, case):
 
     assert ended(child(work)) == code
     assert Path("run").exists() and not Path("run/final").exists() and not list(Path("run").rglob("*.partial"))
-    assert run(*asked, "--resume", "auto").exit_code == 0 and curve("run") == curve("whole")
+    assert run(*asked, "--resume", "auto").exit_code == 0 and curve("run") == curve(whole)
 
 
 def dies_at(number):

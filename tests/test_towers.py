@@ -68,6 +68,16 @@ def test_two_are_stacked_and_merged():
         growkit.fuse(["model", "other"], out="fused")
 
 
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_of_two_towers_the_one_that_reads_texts_grows(family):
+    saved(family)
+    plan = growkit.grow("model", out="grown", hidden=36, layers=4, depth="identity").plan
+    measured = growkit.verify("model", "grown")
+    assert str(plan.exactness) == "exact" and measured.ok and measured.relative < 1e-5 and not measured.keys
+    assert "logits_per_image" in measured.compared and "the one that reads images stays" in " ".join(plan.notes)
+    assert config("grown")["vision_config"] == config("model")["vision_config"]
+
+
 def test_what_is_no_such_model_is_refused():
     saved("gemma3")
     with pytest.raises(CheckpointError, match="a text model beside a tower that reads images: growkit grows, merges"):

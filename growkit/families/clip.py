@@ -1,9 +1,12 @@
-"""The towers of CLIP, each by itself: one reads images, the other texts, into a space that both share. Data only."""
+"""The towers of CLIP, each by itself: one reads images, the other texts, into a space that both share; and both, of
+which the one that reads texts grows. Data only.
+"""
 
+from dataclasses import replace
 from typing import Any
 
 from growkit.families.modules import linear, norm
-from growkit.families.schema import LAYER, Family, Norms
+from growkit.families.schema import LAYER, Family, Norms, Tower
 
 SIZES = {
     "hidden": "hidden_size",
@@ -82,4 +85,26 @@ CLIP_TEXT = Family(
     **READS_TEXTS,
 )
 
-FAMILIES = (CLIP_VISION, CLIP_TEXT)
+SMALL_TOWER = {
+    "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 12,
+    "patch_size": 4,
+}  # fmt: skip
+
+
+def two_towers(text: Family, model_type: str, architecture: str, *others: str, **facts: Any) -> Family:
+    """The family of both towers: the one that reads texts grows, and the other one, what both share, and what `others`
+    are, stay.
+    """
+    return replace(
+        text,
+        model_type=model_type,
+        tensors={**dict.fromkeys(("vision_model.*", "logit_*", *others), "..."), **text.tensors},
+        architectures=(("*", architecture),),
+        beside=Tower(texts=(text.model_type,), place="text_model", settings={"vision_config": SMALL_TOWER}),
+        **facts,
+    )
+
+
+CLIP = two_towers(CLIP_TEXT, "clip", "CLIPModel", "visual_projection.weight")
+
+FAMILIES = (CLIP_VISION, CLIP_TEXT, CLIP)

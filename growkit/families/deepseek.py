@@ -114,7 +114,7 @@ _LATENT_DEFAULTS = {
     "v_head_dim": 128,
 }
 
-_BIASES = {
+MIXED_BIASES = {
     f"layers.{{layer}}.mlp.{place}{name}_proj.bias": "hidden" if name == "down" else width
     for place, width in (("", "dense_ffn"), ("shared_experts.", "(shared ffn)"))
     for name in ("gate", "up", "down")
@@ -123,7 +123,7 @@ CHOOSING = "layers.{layer}.mlp.gate.e_score_correction_bias"
 DEEPSEEK_V2 = mixture(
     "deepseek_v2",
     "DeepseekV2",
-    {**{name: axes for name, axes in MIXED.items() if name != CHOOSING}, **_LATENT, **_BIASES},
+    {**{name: axes for name, axes in MIXED.items() if name != CHOOSING}, **_LATENT, **MIXED_BIASES},
     _LATENT_SIZES,
     # the class does not read norm_topk_prob
     experts=replace(ROUTED, gates="all", divided=False, grouped_where={"topk_method": "group_limited_greedy"}),

@@ -47,13 +47,17 @@ class Positions:
 
 @dataclass(frozen=True, kw_only=True)
 class Tower:
-    """What stands beside a text model in a larger one: a tower that makes images into what the text model reads."""
+    """What stands beside a text model in a larger one: a tower that makes images into what the text model reads, or one
+    that meets it in a space that both share.
+    """
 
     texts: tuple[str, ...]  # model_types that the text model may be of, the usual one first
     place: str = "language_model"  # what a live model calls it
     settings: Mapping[str, Any]  # of a small model, all but the text model's
-    tokens: int  # how many places of a text one of its images takes
-    inputs: Mapping[str, Any]  # what it reads of two images: name -> the shape of random pixels, or a list of numbers
+    tokens: int = 0  # how many places of a text one of its images takes; 0: none, and it is called with both always
+    inputs: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what it reads of two images: name -> the shape of random pixels, or a list of numbers
     marks: str = ""  # name of an input that is 1 where a token is an image's
     token: str = "image_token_id"  # config key of that token
     added: str = ""  # config key that lists what is added to the stream behind each of the first layers
@@ -78,6 +82,7 @@ class ExpertKeys:
     sparse_step: str = ""  # config key: every how many-th layer has experts; "": all have
     dense_layers: str = ""  # config key: numbers of layers without experts all the same
     first_dense: str = ""  # or the key of how many first layers have none, as all others have
+    last: str = ""  # and the key of the number of the last layer that has them; negative: the model's last
     kinds: str = ""  # or what the config lists of each layer, "sparse" where it has experts
     # how a token's scores become weights: a softmax over "all" experts, over those "taken", or a "sigmoid" of each
     gates: str = "all"

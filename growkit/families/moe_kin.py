@@ -1,8 +1,8 @@
-"""Mixtures that put blocks of other families together: dots.llm1, Solar Open, MiniMax-M2, Flex-OLMo, Phi-3.5-MoE. Data
-only.
+"""Mixtures that put blocks of other families together: ERNIE 4.5, dots.llm1, Solar Open, MiniMax-M2, Flex-OLMo,
+Phi-3.5-MoE. Data only.
 """
 
-from growkit.families.deepseek import DEEPSEEK_SIZES, MIXED, ROUTED, SMALL_MIXED
+from growkit.families.deepseek import DEEPSEEK_SIZES, MIXED, MIXED_BIASES, ROUTED, SMALL_MIXED
 from growkit.families.llama import AFTER_BLOCKS, ATTENTION, HEAD_NORM, NORM_OVER_HEADS, NORMED_AFTER, llama_like
 from growkit.families.moe import EXPERTS, FUSED, MIXTRAL_EXPERTS, TOP_K, fused, mixture, no_biases
 from growkit.families.schema import LAYER, RMS, AttentionWindows, ExpertKeys, Norms, Rotary
@@ -104,5 +104,32 @@ PHIMOE = mixture(
     small={"attention_bias": True, "lm_head_bias": True, "sliding_window": 6},
     variants=({"attention_bias": False, "lm_head_bias": False, "sliding_window": None},),
 )
+_STATICS = "moe_statics.e_score_correction_bias"
+ERNIE4_5_MOE = mixture(
+    "ernie4_5_moe",
+    "Ernie4_5_Moe",
+    {
+        **ATTENTION,
+        **{name: axes for name, axes in MIXED.items() if not name.endswith("bias")},
+        **MIXED_BIASES,
+        f"layers.{{layer}}.mlp.{_STATICS}": "one expert",
+        "lm_head.bias": "vocab",
+    },
+    {**DEEPSEEK_SIZES, "expert": "moe_num_experts", "shared": "moe_num_shared_experts"},
+    experts=ExpertKeys(
+        top_k="moe_k",
+        first_dense="moe_layer_start_index",
+        last="moe_layer_end_index",
+        divided=True,
+        fused={**FUSED, f"layers.{{layer}}.mlp.gate.{_STATICS}": (f"layers.{{layer}}.mlp.{_STATICS}",)},
+    ),
+    tied=True,
+    rotary=Rotary(base=500000.0, pairs=True),
+    switches={"use_bias": "layers.{layer}.self_attn.q_proj.bias"},
+    refused={"moe_layer_interval": (1, "it has experts in every so many-th layer only")},
+    defaults={"num_key_value_heads": 4},
+    small={"moe_num_experts": 8, "moe_num_shared_experts": 2, "use_bias": True},
+    variants=({"use_bias": False, "moe_layer_start_index": 0, "moe_layer_end_index": 2},),
+)
 
-FAMILIES = (DOTS1, SOLAR_OPEN, MINIMAX_M2, FLEX_OLMO, PHIMOE)
+FAMILIES = (ERNIE4_5_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2, FLEX_OLMO, PHIMOE)

@@ -13,7 +13,7 @@ NOT_GROWN = {
     **dict.fromkeys(("jamba", "bamba", "zamba", "zamba2", "falcon_h1", "nemotron_h", "granitemoehybrid"), _STATE_SPACE),
     **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_text", "kimi_linear", "olmo_hybrid", "minimax"), _LINEAR),
     **dict.fromkeys(("lfm2", "lfm2_moe"), _CONVOLVED),
-    **dict.fromkeys(("clip", "siglip", "siglip2", "clipseg", "altclip", "blip"), _TWO_TOWERS),
+    **dict.fromkeys(("siglip2", "clipseg", "altclip", "blip"), _TWO_TOWERS),
     "reformer": "its reversible layers share one stream in two halves",
     "xlnet": "its relative positions are weights that growkit has no axis for",
     "longcat_flash": "its experts that do nothing have no tensors, so that a router's rows are no number of experts",

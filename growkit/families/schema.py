@@ -93,6 +93,11 @@ class Family(TensorNames):
         return "vocab" not in self.sizes
 
     @property
+    def pairs(self) -> bool:
+        """Whether its models compare texts with images, and are called with both."""
+        return self.beside is not None and not self.beside.tokens
+
+    @property
     def output_axes(self) -> dict[str, str]:
         """Name of an output of a base model -> the axis that its last dimension is."""
         return {"last_hidden_state": "hidden", "pooler_output": self.pools, "image_hidden_states": "hidden"}
@@ -233,7 +238,10 @@ class Family(TensorNames):
             first = self.value(config, keys.first_dense)
             if type(first) is not int or first < 0:
                 raise CheckpointError(f"config.json should give {keys.first_dense!r} as a whole number, not {first!r}")
-            return layer >= first
+            last = self.value(config, keys.last) if keys.last else -1
+            if type(last) is not int:
+                raise CheckpointError(f"config.json should give {keys.last!r} as a whole number, not {last!r}")
+            return layer >= first and (last < 0 or layer <= last)
         if not self.is_moe or not keys.sparse_step:
             return self.is_moe
         dense = self.value(config, keys.dense_layers) or []

@@ -1,8 +1,8 @@
-"""The towers of SigLIP, each by itself. The one that reads images pools them by an attention of its own, whose probe is
-read as if the last norm had put it out. Data only.
+"""The towers of SigLIP, each by itself, and both, of which the one that reads texts grows. The one that reads images
+pools them by an attention of its own, whose probe is read as if the last norm had put it out. Data only.
 """
 
-from growkit.families.clip import ENCODER, READS_IMAGES, READS_TEXTS, TEXT
+from growkit.families.clip import ENCODER, READS_IMAGES, READS_TEXTS, TEXT, two_towers
 from growkit.families.modules import linear, norm
 from growkit.families.schema import Family
 
@@ -40,4 +40,7 @@ SIGLIP_TEXT = Family(
     **READS_TEXTS,
 )
 
-FAMILIES = (SIGLIP_VISION, SIGLIP_TEXT)
+# the space that both share is as wide as the tower that reads images
+SIGLIP = two_towers(SIGLIP_TEXT, "siglip", "SiglipModel", small={"projection_size": 16}, variants=())
+
+FAMILIES = (SIGLIP_VISION, SIGLIP_TEXT, SIGLIP)

@@ -29,7 +29,7 @@ def whole(model: Any, family: Family) -> dict[str, torch.Tensor]:
     seen = TOKENS if causal else TOKENS - PADDING
     kept = _numbers(model, inputs)
     kept = {n: v[:, :seen] if v.dim() > 1 and v.shape[1] == TOKENS else v for n, v in kept.items()}
-    if family.beside is not None:
+    if family.beside is not None and not family.pairs:
         of_images = _numbers(copy.deepcopy(model), _with_images(model, family))  # some remember where images stood
         kept |= {f"{name}{OF_IMAGES}": value for name, value in of_images.items()}
     return kept

@@ -30,6 +30,8 @@ def stock_classes(family: Family) -> tuple[Any, ...]:
     import transformers
     from transformers.models.auto import modeling_auto
 
+    if family.pairs:  # transformers lists classes of one of the towers too
+        return tuple(getattr(transformers, name) for _, name in family.architectures)
     names: list[str] = []
     language = _TOWERED if family.beside else _BOTH if family.stacks else _CAUSAL if family.causal else _FILLING
     for kind in (*language, *_OTHERS):

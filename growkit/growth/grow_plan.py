@@ -105,6 +105,8 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     notes += odd_width_notes(family, config, max(tensor.dtype.itemsize for tensor in tensors))
     if recipe.mode and config.get("final_logit_softcapping", family.defaults.get("final_logit_softcapping")):
         notes.append("logits are capped after they are averaged, not before")
+    if family.pairs:
+        notes.append("of its two towers the one that reads texts grows; the one that reads images stays as it is")
     notes = [*dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
     return Plan(
         recipe=recipe,

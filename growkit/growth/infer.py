@@ -96,6 +96,11 @@ def infer_config(shapes: Shapes, family: Family, heads: int | None) -> dict[str,
             f"no config.json, and how many experts a token of a {family.model_type} takes cannot be seen in shapes: put the"
             " model's config.json beside the file"
         )
+    if family.stacks:
+        raise RequestError(
+            f"no config.json, and how a {family.model_type} scales its embeddings or gates its layers cannot be seen in"
+            " shapes: put the model's config.json beside the file"
+        )
     products = _axis_products(shapes, family)
     sizes: dict[str, int] = {axes[0]: size for axes, size in products.items() if len(axes) == 1}
     queries = products.get(("head", "head_dim"), 0)

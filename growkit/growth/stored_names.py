@@ -2,6 +2,7 @@
 twice. Knows families' names; ignorant of values.
 """
 
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,8 +14,10 @@ from growkit.errors import CheckpointError
 from growkit.families import Family
 from growkit.families.naming import name_of_today
 
-# what only a layer has that predicts the token after the next one, and where a config counts such layers
-FURTHER, FURTHER_KEYS = ".eh_proj.weight", ("num_nextn_predict_layers", "num_mtp_layers")
+# what predicts the token after the next one: by a word of its name, or by what only its layer has, and where a config
+# counts such layers
+FURTHER, JOINT = re.compile(r"mtp(_|$)"), ".eh_proj.weight"
+FURTHER_KEYS = ("num_nextn_predict_layers", "num_mtp_layers")
 Stored = Mapping[str, StoredTensor]
 WRAPPERS = {"_orig_mod.": "torch.compile", "module.": "DistributedDataParallel", "_fsdp_wrapped_module.": "FSDP"}
 STRIP = (
@@ -103,21 +106,24 @@ def without_copies(
 def without_further(
     family: Family, config: dict[str, Any] | None, tensors: Stored
 ) -> tuple[dict[str, StoredTensor], str]:
-    """Tensors without the layers that predict further tokens (DeepSeek's multi-token prediction), which stock models do
-    not load, and a note of that, "" where there are none. A config then says that there are none.
+    """Tensors without what predicts further tokens (multi-token prediction, as DeepSeek and ERNIE have it), which stock
+    models do not load, and a note of that, "" where there is nothing. A config then says that there are no such layers.
     """
-    further = {family.layer_of(name) for name in tensors if name.endswith(FURTHER)}
-    if not further:
-        return dict(tensors), ""
+    kept = {name: tensors[name] for name in tensors if not any(map(FURTHER.match, name.split(".")))}
+    layers = {family.layer_of(name) for name in kept if name.endswith(JOINT)}
+    if layers:
+        kept = {name: tensor for name, tensor in kept.items() if family.layer_of(name) not in layers}
+    if len(kept) == len(tensors):
+        return kept, ""
     for key in FURTHER_KEYS:
         if config is not None and key in config:
             config[key] = 0
-    names = ", ".join(f"layers.{number}" for number in sorted(number for number in further if number is not None))
+    gone = len(tensors) - len(kept)
     note = (
-        f"{names} of the file predicts tokens after the next one (multi-token prediction), which transformers'"
-        f" {family.model_type} does not load: left out"
+        f"left out: {gone} tensors of the file, such as {next(name for name in tensors if name not in kept)!r}, predict tokens"
+        f" after the next one (multi-token prediction), and transformers' {family.model_type} does not load them"
     )
-    return {name: tensor for name, tensor in tensors.items() if family.layer_of(name) not in further}, note
+    return kept, note
 
 
 def prefixed_like(family: Family, first: Stored, other: Stored) -> dict[str, StoredTensor]:

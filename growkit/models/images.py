@@ -10,6 +10,7 @@ import torch
 from growkit.errors import CheckpointError
 from growkit.families import family_named
 from growkit.families.naming import ENCODERS
+from growkit.families.text_part import BESIDE, TOWER, flattened
 from growkit.operators.seeds import generator
 
 SIDE, CHANNELS = 4096, 64  # the most of an image
@@ -20,7 +21,8 @@ def image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     so soundly.
     """
     family = family_named(config.get("model_type"))
-    size, channels = (family.value(config, key) for key in ("image_size", "num_channels"))
+    place = f"{BESIDE}.{TOWER}." if family.beside else ""
+    size, channels = (family.value(config, f"{place}{key}") for key in ("image_size", "num_channels"))
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(sides) != 2 or any(type(side) is not int or not 1 <= side <= SIDE for side in sides):
         raise CheckpointError(
@@ -58,14 +60,18 @@ def random_sound(config: Mapping[str, Any], draws: torch.Generator) -> torch.Ten
 def inputs_of(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """What a stock model that reads texts is called with for token ids (sequences, tokens) and which of them count.
 
-    A decoder reads the same tokens backwards; behind an encoder of sounds, it hears one that these tokens choose.
+    A model of two towers sees images that these tokens choose. A decoder reads the same tokens backwards; behind an
+    encoder of sounds, it hears one that they choose.
     """
-    config = model.config.to_dict()
+    config = flattened(model.config.to_dict())
     family, decodes = family_named(config.get("model_type")), not type(model).__name__.endswith(ENCODERS)
     inputs = {"input_ids": ids, "attention_mask": mask}
     if family.frames:
         sound = random_sound(config, generator(int(ids.sum()), "sound")).to(ids.device, model.dtype)
         inputs = {"input_features": sound.expand(len(ids), -1, -1)}
+    if family.pairs:
+        images = random_images(config, len(ids), generator(int(ids.sum()), "images"))
+        inputs["pixel_values"] = images.to(ids.device, model.dtype)
     if getattr(model.config, "is_encoder_decoder", False) and decodes:
         inputs["decoder_input_ids"] = ids.flip(1)
     return inputs

@@ -202,7 +202,7 @@ def objective(config: dict[str, Any], label: str) -> bool:
         raise CheckpointError(f"{label!r} is a {name}, which has no language-model head; there is no loss to measure")
     if family.stacks:
         raise CheckpointError(
-            f"{label!r} is a {name}, whose decoder reads what an encoder made of another {'sound' if family.frames else 'text'};"
+            f"{label!r} is a {name}, whose decoder reads what an encoder made of {'a sound' if family.frames else 'another text'};"
             " pretrain, tune, teach and eval are for models of one stack: growkit grows, merges and verifies this one"
         )
     causal = is_causal(config)

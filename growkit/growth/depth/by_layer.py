@@ -134,6 +134,8 @@ def _carry_experts(
                 f" ({family.experts.first_dense}); choose layers with --slices"
             )
         config[family.experts.first_dense] = first
+        if family.experts.last:
+            config[family.experts.last] = len(wanted) - 1
         return [f"config.json now has {family.experts.first_dense} {first}, because layers without experts moved"]
     config[family.experts.sparse_step] = 1
     config[family.experts.dense_layers] = [number for number, sparse in enumerate(wanted) if not sparse]
