@@ -18,7 +18,7 @@ DEPTH = "How deep"
 
 PathLike = str | Path
 DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
-DepthMethod = Literal["stack", "interleave", "top", "middle", "identity", "average", "solar"]
+DepthMethod = Literal["stack", "interleave", "top", "middle", "identity", "average", "solar", "auto"]
 
 Source = Annotated[PathLike, Argument("A folder, a .safetensors file or a hub id.", "SRC")]
 Checkpoint = Annotated[PathLike, Argument("A folder, a .safetensors file or a hub id.", "CKPT")]
@@ -119,10 +119,10 @@ Slices = Annotated[
 ]
 
 WidthMethod = Annotated[
-    Literal["fpi", "aki", "shrink-perturb"],
+    Literal["fpi", "aki", "shrink-perturb", "auto"],
     Option(
         help="fpi keeps the function; aki takes new units from the layer above (bert2BERT); shrink-perturb keeps a share"
-        " of every weight and fills up its length at random.",
+        " of every weight and fills up its length at random; auto: what a study found to train best.",
         panel=HOW,
         metavar="METHOD",
     ),

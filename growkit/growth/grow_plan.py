@@ -16,7 +16,7 @@ from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.stacks import stack_lines, stack_maps
 from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan, TensorPlan
-from growkit.growth.request import SHRINK_PERTURB, Recipe
+from growkit.growth.request import AUTO, SHRINK_PERTURB, Recipe
 from growkit.growth.rules import Growth
 from growkit.growth.source_headers import (
     FLOATS,
@@ -29,6 +29,7 @@ from growkit.growth.source_headers import (
     one_family,
     state_dtype,
 )
+from growkit.growth.studied import as_studied
 from growkit.growth.tensors import TensorPlans
 from growkit.growth.width.choose import choose_maps
 from growkit.growth.width.more_experts import MoreExperts
@@ -47,7 +48,7 @@ from growkit.maps.axis import AxisMap
 from growkit.maps.exactness import Exactness
 from growkit.maps.notation import KEPT
 
-METHODS, MAPPINGS = ("fpi", "aki", SHRINK_PERTURB), ("cyclic", "random")
+METHODS, MAPPINGS = ("fpi", "aki", SHRINK_PERTURB, AUTO), ("cyclic", "random")
 
 
 def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
@@ -58,6 +59,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
     """
     _check_recipe(recipe, len(sources))
     family = one_family(sources, "become one")
+    recipe, chosen = as_studied(recipe, family.is_moe)
     sizes = [read_sizes(family, source.config) for source in sources]
     if (family.reads_pixels or family.beside) and recipe.mode is not None:
         raise RequestError(
@@ -107,7 +109,7 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         notes.append("logits are capped after they are averaged, not before")
     if family.pairs:
         notes.append("of its two towers the one that reads texts grows; the one that reads images stays as it is")
-    notes = [*dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
+    notes = [*chosen, *dict.fromkeys(stated), *_split_notes(recipe, tensors), *notes, *_tie_notes(sources)]
     return Plan(
         recipe=recipe,
         members=members,

@@ -13,6 +13,7 @@ from growkit.growth.spelling import dtype_of, layer_numbers
 from growkit.growth.width.uneven import Noise, noise_of
 
 SHRINK_PERTURB = "shrink-perturb"  # a width method
+AUTO = "auto"  # a method of width or depth that growkit chooses (growkit.growth.studied)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class Depth:
     """How many layers, and which of the source's each of them is (see growkit.growth.depth.layers)."""
 
     layers: int | None = None  # their number; None where the rest says it
-    method: str = "stack"  # which layer each new one copies, a row of growkit.growth.depth.layers.METHODS
+    method: str = "stack"  # which layer each new one copies, a row of growkit.growth.depth.layers.METHODS, or "auto"
     overlap: int | None = None  # solar: layers left out of each run
     after: tuple[int, ...] = ()  # identity, interleave, average: the layers, from 1, that a new one follows
     every: int | None = None  # identity, interleave: a new layer after every such one
@@ -54,7 +55,7 @@ class Recipe:
     """What was asked for: target sizes, and how they are reached."""
 
     sizes: Mapping[str, int | None] = field(default_factory=dict)  # by axis; None: follows from the others
-    method: str = "fpi"  # "fpi", "aki" or "shrink-perturb"
+    method: str = "fpi"  # "fpi", "aki", "shrink-perturb" or "auto"
     keep: float = 0.8  # shrink-perturb: what lifted weights are multiplied by
     mapping: str = "cyclic"  # "cyclic" or "random"
     noise: Noise = 0.5  # relative size of the split between read copies, or "auto": by the width
@@ -139,6 +140,8 @@ def recipe(
     Raises RequestError for a dtype that is none of float64, float32, bfloat16, float16.
     """
     default = Recipe.noise if method == "fpi" and mode is None and learn is None else 0.0
+    if method == AUTO and noise is not None:
+        raise RequestError(f"--method {AUTO} chooses --noise too; leave it out, or name a method")
     if keep is not None and method != SHRINK_PERTURB:
         raise RequestError(f"--keep is for --method {SHRINK_PERTURB}, not for {method}")
     return Recipe(
