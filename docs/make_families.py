@@ -20,6 +20,7 @@ COLUMNS = {
     "head_dim, a multiple": ("head_dim x2",),
     "head_dim, any": ("head_dim +4",),
     "ffn": ("ffn",),
+    "experts": ("experts x2",),
     "identity layers": ("layers",),
     "AKI": ("hidden x2, aki",),
 }

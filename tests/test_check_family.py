@@ -28,6 +28,12 @@ def faults(monkeypatch, family) -> str:
     return " ".join(check_one(family).faults)
 
 
+def only(monkeypatch, name):
+    """One growth of all that are tried."""
+    tries = module.growths_to_try
+    monkeypatch.setattr(module, "growths_to_try", lambda *of: {name: tries(*of)[name]})
+
+
 @pytest.mark.parametrize(
     ("lines", "blames"),
     [
@@ -40,13 +46,49 @@ def faults(monkeypatch, family) -> str:
             {FINAL: "~hidden"},
             "but it is exact where the line 'norm.weight': '~hidden' is '~/hidden': this line is wrong",
         ),
-        ({NORM: "~/hidden"}, "growkit refuses what transformers made"),
+        ({NORM: "~/hidden"}, "'layers.{layer}.input_layernorm.weight': '~/hidden' has a mark of the last norm before"),
         ({QUERY: "(query_dim head) /hidden"}, "'(query_dim head) /hidden' is '(head query_dim) /hidden': this line is"),
     ],
     ids=["forgotten", "surplus", "roles swapped", "shift for gain", "axes swapped", "~ for ~/", "~/ for ~", "order"],
 )
 def test_a_wrong_line_is_blamed(monkeypatch, lines, blames):
     assert blames in faults(monkeypatch, with_lines(LLAMA, lines))
+
+
+def test_a_wrong_block_of_a_fused_line_is_blamed(monkeypatch):
+    only(monkeypatch, "hidden, heads kept")
+    line = "h.{layer}.attn.c_attn.weight"
+    sound, wrong = (
+        FAMILIES["gpt_bigcode"].tensors[line],
+        "(kv_head: head query_dim | kv_head key_dim | kv_head key_dim)",
+    )
+    said = faults(monkeypatch, with_lines(FAMILIES["gpt_bigcode"], {line: f"{wrong} /hidden"}))
+    assert f"they are equal where the line {line!r}: '{wrong} /hidden' is {sound!r}: this line is wrong" in said
+
+
+def test_other_orders_of_a_term():
+    assert "(query_dim head)" in blame._other_orders("(head query_dim)") and not [*blame._other_orders("hidden")]
+    fused = {*blame._other_orders("(kv_head: head query_dim | kv_head key_dim)")}
+    assert fused >= {
+        "(kv_head: query_dim head | kv_head key_dim)",
+        "(kv_head: kv_head key_dim | head query_dim)",
+        "(kv_head: head query_dim | kv_head value_dim)",
+        "(head query_dim | kv_head key_dim)",
+    }
+
+
+def test_a_line_that_hides_what_is_wrong_is_not_blamed(monkeypatch):
+    """An identity layer is silent, too, where what a block reads counts as written, so that it becomes zeros."""
+    only(monkeypatch, "layers")
+    readings = blame._other_readings
+    monkeypatch.setattr(blame, "_other_readings", lambda *of: (one for one in readings(*of) if "mlp" in one[0]))
+    said = faults(monkeypatch, with_lines(LLAMA, {DOWN: "normed /ffn"}))
+    assert f"they are equal where the line {DOWN!r}: 'normed /ffn' is 'hidden /ffn': this line is wrong" in said
+
+
+def test_a_second_number_in_a_name_is_an_expert_only_where_there_are_experts(monkeypatch):
+    line = "encoder.block.{layer}.layer.0.SelfAttention.q.weight"
+    assert f"the table lacks {line!r}" in faults(monkeypatch, with_lines(FAMILIES["t5"], {line: None}))
 
 
 def test_a_prefix_that_is_not_named_is_blamed(monkeypatch):

@@ -164,6 +164,13 @@ def test_verify_exit_codes(src):
     assert machine("verify", "src", "out", code=1)["keys"] == ["missing: model.layers.1.mlp.up_proj.weight"]
 
 
+def test_verify_says_no_loss_of_a_model_that_sees_what_it_should_predict(src):
+    tiny.make("gemma3_text", dtype=torch.float32, use_bidirectional_attention=True).save_pretrained("both_ways")
+    assert run("widen", "both_ways", "--hidden", "48", *FAST[2:], "-o", "out").exit_code == 0
+    found = machine("verify", "both_ways", "out")
+    assert found["ok"] and found["loss_source"] is None and found["loss_target"] is None
+
+
 INCOMPARABLE = [
     (["src", "nosuch"], "'nosuch' does not exist"),
     (["nosuch", "src"], "'nosuch' does not exist"),

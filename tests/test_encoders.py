@@ -195,6 +195,15 @@ def test_kin_of_one_table_is_taken_for_the_first():
     assert infer_family(shapes).model_type == "roberta"
 
 
+@pytest.mark.parametrize(("family", "positions"), [("bert", "position_embeddings.weight"), ("gpt2", "wpe.weight")])
+def test_what_has_no_positions_is_not_taken_for_kin_that_have(family, positions):
+    """BERTs with ALiBi have BERT's names, but for the table of positions that they lack."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tiny.make(family).state_dict().items()}
+    assert infer_family(shapes).model_type == family
+    with pytest.raises(CheckpointError, match="fit none of the"):
+        infer_family({name: shape for name, shape in shapes.items() if not name.endswith(positions)})
+
+
 def test_files_whose_names_are_not_those_of_models_say_their_family(tmp_path):
     tiny.make("nomic_bert", dtype=torch.float32).save_pretrained(tmp_path)
     shapes = {name: tensor.shape for name, tensor in read_header(tmp_path / "model.safetensors").items()}

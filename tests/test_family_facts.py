@@ -1,18 +1,21 @@
 """Facts of families: they stand in the tables and nowhere else, and what is read off them."""
 
 import ast
+import re
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
 import growkit
 from growkit import grow_state_dict
 from growkit.errors import CheckpointError
 from growkit.families import FAMILIES, family_named
 from growkit.families.keys import Both, Either, key_names, keys_to_read
+from growkit.family_check.small_models import stock_classes
 from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.sizes import read_sizes
 from growkit.maps.axis import identity
@@ -34,6 +37,39 @@ def strings(tree: ast.AST) -> list[tuple[int, str]]:
 def test_no_family_is_named_outside_the_tables(path):
     named = [(line, text) for line, text in strings(ast.parse(path.read_text("utf-8"))) if text in FAMILIES]
     assert not named, "facts of a family belong in growkit/families"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_transformers_passes_over_in_old_files_is_known(family):
+    """But for what predicts further tokens, in layers beyond the config's or under a name of its own."""
+    passed_over = {
+        pattern.removeprefix("^")
+        for kind in stock_classes(FAMILIES[family])
+        for pattern in getattr(kind, "_keys_to_ignore_on_load_unexpected", None) or ()
+        if not re.search(r"layers\\\.\d+|mtp|crossattention|original_inv_freq", pattern)
+    }
+    known = [*FAMILIES[family].buffers, *FAMILIES[family].tensors]
+    names = [name.replace("block.{layer}", "block.0") for name in known]
+    assert all(any(re.search(pattern, name) for name in names) for pattern in passed_over), passed_over
+
+
+@pytest.mark.parametrize(
+    ("family", "old"),
+    [
+        ("t5", {"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": torch.ones(32, 4)}),
+        ("distilbert", {"distilbert.embeddings.position_ids": torch.arange(16)[None]}),
+        ("opt", {"model.decoder.version": torch.ones(1)}),
+        ("bart", {"model.encoder.version": torch.ones(1), "model.decoder.version": torch.ones(1)}),
+    ],
+)
+def test_what_old_files_have_besides_is_left_out(family, old, tmp_path):
+    model = tiny.make(family, dtype=torch.float32)
+    model.save_pretrained(tmp_path / "src")
+    path = tmp_path / "src" / "model.safetensors"
+    save_file({**load_file(path), **old}, path, {"format": "pt"})
+    grown = growkit.widen(tmp_path / "src", tmp_path / "out", hidden=48)
+    assert set(grown.plan.members[0].dropped) == {*old}
+    assert not {*old} & load_file(tmp_path / "out" / "model.safetensors").keys()
 
 
 def test_strings_finds_a_family():

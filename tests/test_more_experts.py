@@ -25,6 +25,7 @@ EXACT = [
     ("deepseek_v2", dict(), dict(experts=16, top_k=4)),
     ("deepseek_v2", dict(topk_method="greedy"), dict(experts=24)),  # sets of copies as groups
     ("deepseek_v3", dict(n_group=1), dict(experts=16, hidden=36)),
+    ("ernie4_5_moe", dict(), dict(experts=16, top_k=4)),  # a bias added to shares of a softmax
 ]
 
 

@@ -62,6 +62,7 @@ FACTS: dict[str, Any] = dict(
     embedding="shared.weight",
     heads=("lm_head.weight",),
     copies=dict.fromkeys(_COPIES, "shared.weight"),
+    buffers=("encoder.version", "decoder.version"),  # of fairseq's files
     embedding_scaled="scale_embedding",
     stacks=STACKS,
     positions=Positions(extra_rows=2),

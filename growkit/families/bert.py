@@ -163,6 +163,7 @@ DISTILBERT = Family(
         ("classifier.weight", "DistilBertForTokenClassification"),
         ("*", "DistilBertModel"),
     ),
+    buffers=("embeddings.position_ids",),
 )
 
 FAMILIES = (BERT, ROBERTA, DISTILBERT)

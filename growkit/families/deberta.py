@@ -57,6 +57,7 @@ DEBERTA_V2 = Family(
     always_tied={"legacy": False},
     defaults={"attention_head_size": None, "embedding_size": None},
     stored_where={
+        "embeddings.position_embeddings.weight": ({"position_biased_input": (True,)},),
         f"{_SELF}.pos_key_proj.weight": ({"relative_attention": (True,), "share_att_key": _OFF, "pos_att_type": _C2P},),
         f"{_SELF}.pos_query_proj.weight": (
             {"relative_attention": (True,), "share_att_key": _OFF, "pos_att_type": _P2C},

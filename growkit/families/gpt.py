@@ -132,6 +132,7 @@ OPT = Family(
     positions=Positions(extra_rows=2),
     prefixes=("model.",),
     architectures=decoder_classes("OPT", "score.weight", "qa_outputs.weight", "*"),
+    buffers=("decoder.version",),
     refused={
         "do_layer_norm_before": (True, "with norms after each block no norm stands before its tied head to correct it"),
         "_remove_final_layer_norm": (False, "its tied head has no norm before it that could carry the correction"),

@@ -33,6 +33,7 @@ def lacking(family: Family, names: Iterable[str], layers: int, config: Mapping[s
                 at = name.replace("{layer}", str(layer))
                 needed += [at.replace("{expert}", str(number)) for number in numbers]
     needed += [family.embedding, *(name for name in weights if family.tensors[name] == "~/hidden")]
+    needed += [name for name in weights if family.words(name) & {"position"} and family.is_stored(name, config)]
     # an encoder may be stored without its decoder
     absent = tuple(stack for stack in family.stacks if not any(name.startswith(stack) for name in there))
     return [name for name in needed if name not in there and not name.startswith(absent)]

@@ -112,7 +112,7 @@ ERNIE4_5_MOE = mixture(
         **ATTENTION,
         **{name: axes for name, axes in MIXED.items() if not name.endswith("bias")},
         **MIXED_BIASES,
-        f"layers.{{layer}}.mlp.{_STATICS}": "one expert",
+        f"layers.{{layer}}.mlp.{_STATICS}": "/one /expert",  # added to shares of a softmax, which copies divide
         "lm_head.bias": "vocab",
     },
     {**DEEPSEEK_SIZES, "expert": "moe_num_experts", "shared": "moe_num_shared_experts"},

@@ -23,12 +23,12 @@ ENCODERS = (
     "ForAudioClassification",
 )  # of such families, classes that have the encoder alone
 _FIRST_WORDS = {"gamma": "weight", "beta": "bias"}  # BERT's first files, of norms
+_FIRST_WORD = re.compile(r"(?<=LayerNorm\.)(?:gamma|beta)(?=\.|$)")
 
 
 def name_of_today(name: str) -> str:
     """What stock models call a tensor now that files have had under another name; the name itself for all others."""
-    stem, _, word = name.rpartition(".")
-    return f"{stem}.{_FIRST_WORDS[word]}" if stem.endswith("LayerNorm") and word in _FIRST_WORDS else name
+    return _FIRST_WORD.sub(lambda match: _FIRST_WORDS[match[0]], name)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -102,12 +102,17 @@ class TensorNames:
 
     def template(self, name: str) -> str:
         """A stored name as the tables have it: without prefix, "{layer}" for its number and "{expert}" for a second
-        one, where the table does not have either as it is.
+        one, where the table does not have either as it is and has experts.
         """
         stem, layered, template = _stem_and_templates(name, self.prefixes)
         if stem in self.tensors:
             return stem
-        return self._beside(stem) or (layered if layered in self.tensors else template)
+        second = self._numbers_experts and layered not in self.tensors
+        return self._beside(stem) or (template if second else layered)
+
+    @cached_property
+    def _numbers_experts(self) -> bool:
+        return any("{expert}" in template for template in self.tensors)
 
     @cached_property
     def _any(self) -> tuple[str, ...]:

@@ -11,10 +11,15 @@ _TWO_TOWERS = (
 NOT_GROWN = {
     **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm", "recurrent_gemma"), _STATE_SPACE),
     **dict.fromkeys(("jamba", "bamba", "zamba", "zamba2", "falcon_h1", "nemotron_h", "granitemoehybrid"), _STATE_SPACE),
-    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_text", "kimi_linear", "olmo_hybrid", "minimax"), _LINEAR),
-    **dict.fromkeys(("lfm2", "lfm2_moe"), _CONVOLVED),
+    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), _LINEAR),
+    **dict.fromkeys(
+        ("kimi_linear", "olmo_hybrid", "minimax", "bailing_hybrid", "glm5_next", "glm5_next_text"), _LINEAR
+    ),
+    **dict.fromkeys(("lfm2", "lfm2_moe", "lfm2_vl", "lfm3", "lfm3_vl"), _CONVOLVED),
     **dict.fromkeys(("siglip2", "clipseg", "altclip", "blip"), _TWO_TOWERS),
     "reformer": "its reversible layers share one stream in two halves",
     "xlnet": "its relative positions are weights that growkit has no axis for",
+    "paligemma": "its text model sees a text's end from its beginning unless token types say where an answer begins, which"
+    " growkit does not tell it",
     "longcat_flash": "its experts that do nothing have no tensors, so that a router's rows are no number of experts",
 }

@@ -75,6 +75,7 @@ def _t5(model_type: str, stem: str, head_scaled: str, variant: dict[str, Any], e
         scaled_scores=False,
         stacks={"encoder.": "num_layers", "decoder.": "num_decoder_layers"},
         first_only=() if each else _BIASES,
+        buffers=(f"{_BLOCKS[1]}.1.EncDecAttention.relative_attention_bias.weight",),  # of T5's first files
         stored_where={name: ({"is_gated_act": (gated,)},) for name, gated in _GATED.items()},
         small={"d_kv": 8, "eos_token_id": 1},
         variants=({"feed_forward_proj": "gated-gelu"}, {"num_decoder_layers": 2, **variant}),

@@ -13,12 +13,13 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family
 from growkit.family_check.one_growth import NO_MORE_THAN, MeasuredGrowth, grown_small
 from growkit.family_check.outputs import whole
-from growkit.family_check.table_lines import line_of
+from growkit.family_check.table_lines import line_of, wrong_marks
 from growkit.growth.rules import dimension_map
 from growkit.maps.axis import GATHER
-from growkit.maps.notation import GAIN, WRITE
+from growkit.maps.notation import BASE, GAIN, WRITE, parse
 
 PARTS = 1e-8  # of the largest value that a module puts out
+SLOTS = ("query_dim", "key_dim", "value_dim")
 SWAPS = {"~": ("~/", "+"), "~/": ("~", "+"), "+": ("~", "+/"), "+/": ("+", "~/"), "": ("/",), "/": ("",)}
 
 
@@ -27,8 +28,12 @@ def blamed(family: Family, model: Any, growth: Mapping[str, Any], measured: Meas
     and the lines of its tensors.
     """
     module = first_that_parts(family, model, measured)
+    modules = {family.template(name): (name, name.rpartition(".")[0]) for name in model.state_dict()}
     own = [name for name in model.state_dict() if name.rpartition(".")[0] == module]
     for template, pattern, other in _other_readings(family, [family.template(name) for name in own]):
+        name, holder = modules.get(template, ("", ""))
+        if name and wrong_marks(model.get_submodule(holder), name, parse(other)):
+            continue  # such a line is wrong whatever it mends: it may hide what a block writes
         if _agrees({**family.tensors, template: other}, family, model, growth):
             return f"they are equal where the line {template!r}: {pattern!r} is {other!r}: this line is wrong"
     lines = ", ".join(line_of(family, name, type(model).__name__) for name in own if family.knows(name))
@@ -65,12 +70,31 @@ def _other_readings(family: Family, first: list[str]) -> Iterator[tuple[str, str
         terms = re.findall(r"[^\s(]*\([^)]*\)|\S+", pattern)
         for place, term in enumerate(terms):
             mark, body = re.fullmatch(r"([~+]?/?)(.*)", term).groups()  # type: ignore[union-attr]
-            others = [swap + body for swap in SWAPS[mark]]
-            words = body.strip("()").split()
-            if len(words) == 2 and "|" not in body and ":" not in body:
-                others.append(f"{mark}({words[1]} {words[0]})")
-            for other in others:
+            stream = [mark + BASE[body]] if BASE.get(body) == "hidden" else []
+            for other in (
+                *(swap + body for swap in SWAPS[mark]),
+                *stream,
+                *(mark + one for one in _other_orders(body)),
+            ):
                 yield template, pattern, " ".join([*terms[:place], other, *terms[place + 1 :]])
+
+
+def _other_orders(term: str) -> Iterator[str]:
+    """A term without its mark, of several words: words of a block the other way round, or another of a head's slots for
+    one of them; neighbouring blocks changed over; blocks one after another that were dealt out.
+    """
+    dealt, _, inner = term.strip("()").rpartition(": ")
+    blocks = [block.split() for block in inner.split("|")]
+    ways = [[*blocks[:at], block[::-1], *blocks[at + 1 :]] for at, block in enumerate(blocks) if len(block) == 2]
+    ways += [[*blocks[:at], blocks[at + 1], blocks[at], *blocks[at + 2 :]] for at in range(len(blocks) - 1)]
+    for at, block in enumerate(blocks):
+        for slot in SLOTS if len(block) == 2 and block[1] in SLOTS else ():
+            ways.append([*blocks[:at], [block[0], slot], *blocks[at + 1 :]])
+    for way in ways:
+        if way != blocks:
+            yield f"({f'{dealt}: ' if dealt else ''}{' | '.join(map(' '.join, way))})"
+    if dealt:
+        yield f"({inner})"
 
 
 def first_that_parts(family: Family, model: Any, measured: MeasuredGrowth) -> str:

@@ -78,7 +78,16 @@ def _growths(family: Family) -> Iterator[CheckedGrowth]:
     language_model, *others = stock_classes(family)
     ways: list[tuple[Any, Mapping[str, Any], bool, tuple[str, ...] | None]] = []
     ways += [(language_model, {}, tied, None) for tied in (True, False)]
-    few = ("hidden x2", "hidden x1.5", "heads x2", "kv heads to heads", "head_dim x2", "hidden and ffn", "all")
+    few = (
+        "hidden x2",
+        "hidden x1.5",
+        "heads x2",
+        "kv heads to heads",
+        "head_dim x2",
+        "hidden and ffn",
+        "experts x2",
+        "all",
+    )
     ways += [(language_model, variant, tied, few) for variant in family.variants for tied in (True, False)]
     ways += [(other, {"pad_token_id": 1}, True, ("hidden x2", "hidden and ffn", "all")) for other in others]
     for architecture, settings, tied, names in ways:

@@ -5,6 +5,8 @@ Knows sizes; ignorant of models and of what comes out.
 from collections.abc import Mapping
 from typing import Any
 
+from growkit.families.small_sizes import TOP_K
+
 GROWN = dict[str, Any]  # keywords of grow_state_dict
 
 
@@ -32,6 +34,8 @@ def growths_to_try(sizes: Mapping[str, int], own_ffn: bool) -> dict[str, GROWN]:
         for growth in tries.values():
             growth.pop("ffn", None)
         del tries["ffn"], tries["hidden and ffn"]
+    if "expert" in sizes:  # of which a token takes all copies of what it took
+        tries["experts x2"] = dict(experts=2 * sizes["expert"], top_k=2 * TOP_K)
     if kv != heads:
         group = heads // kv
         tries |= {

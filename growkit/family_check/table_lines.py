@@ -99,11 +99,17 @@ def _of_model(family: Family, model: Any, names: Mapping[str, torch.Tensor]) -> 
                 f" {' x '.join(map(str, tensor.shape))}",
             )
             continue
-        module, _, part = name.rpartition(".")
-        wrong = _wrong_role(modules.get(module), part, tuple(d.role for d in dimensions))
+        module = name.rpartition(".")[0]
+        wrong = wrong_marks(modules.get(module), name, dimensions)
         if wrong:
             sentence = f"the line {line} has the marks of {wrong[0]}, but {name} of {architecture} is {wrong[1]}"
             yield family.template(name), sentence
+        elif family.layer_of(name) is not None and any(d.before_head for d in dimensions):
+            yield (
+                family.template(name),
+                f"the line {line} has a mark of the last norm before the head, but {name} of {architecture} is a layer's:"
+                " its mark is ~ or +",
+            )
 
 
 def _size(dimension: Dimension, sizes: Mapping[str, int], stated: int) -> int:
@@ -128,9 +134,9 @@ def _forgotten(family: Family, name: str, architecture: str) -> str:
     return f"{name} of {architecture} has no line: the table lacks {family.template(name)!r}"
 
 
-def _wrong_role(module: Any, part: str, roles: tuple[str, ...]) -> tuple[str, str] | None:
-    """(what the marks of a line say, what the module is) where these differ."""
-    kind = type(module).__name__
+def wrong_marks(module: Any, name: str, dimensions: tuple[Dimension, ...]) -> tuple[str, str] | None:
+    """(what the marks of a tensor's line say, what its module is) where these differ."""
+    kind, part, roles = type(module).__name__, name.rpartition(".")[2], tuple(d.role for d in dimensions)
     if part not in ("weight", "bias"):
         return None
     norm = "Norm" in kind and not any(module.children())  # a norm is made of no modules

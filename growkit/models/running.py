@@ -76,7 +76,8 @@ class Results:
             raise CheckpointError(f"a {named} of family {family.model_type} put out nothing to compare")
         self.note = f"{', '.join(sorted(unsettled))} left out: depends on {lacked}" if unsettled else ""
         self.outputs = {name: torch.stack(values) for name, values in collected.items()}
-        self.has_loss = bool(self.vocabulary_output) and family.has_language_head(named) and not family.stacks
+        predicts = family.has_language_head(named) and not family.stacks and (masked or not config.get(SEES_ALL))
+        self.has_loss = bool(self.vocabulary_output) and predicts
 
     @property
     def loss(self) -> float | None:

@@ -18,7 +18,7 @@ import numpy as np
 from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.growth.request import Recipe
-from growkit.maps.axis import AxisMap, axis_map, cyclic_index
+from growkit.maps.axis import AxisMap, copies, cyclic_index
 from growkit.maps.exactness import Exactness
 
 TIE = (
@@ -91,12 +91,12 @@ def routing(family: Family, config: Mapping[str, Any], old: int, new: int, recip
     return MoreExperts(settings=settings, exactness=Exactness.APPROXIMATE, why=why)
 
 
-def experts_map(old: int, new: int, copies: Sequence[int] = ()) -> AxisMap:
+def experts_map(old: int, new: int, numbers: Sequence[int] = ()) -> AxisMap:
     """Whole sets of copies one after another; or so many of each, the originals first. Routers weigh the copies, so
-    that nothing carries an amplitude.
+    that what writes scores carries no amplitude; what is added to shares of a softmax is shared among the copies.
     """
-    more = np.repeat(np.arange(old), np.array(copies) - 1) if copies else cyclic_index(old, new - old)
-    return axis_map("copies", old, np.concatenate([np.arange(old), more]), 1.0, 1.0)
+    more = np.repeat(np.arange(old), np.array(numbers) - 1) if numbers else cyclic_index(old, new - old)
+    return copies(old, np.concatenate([np.arange(old), more]))
 
 
 def _halves(family: Family, config: Mapping[str, Any]) -> bool:
