@@ -50,6 +50,23 @@ def test_the_text_model_grows_and_the_tower_stays(family):
     assert towers and all(torch.equal(stored[name], grown[name]) for name in towers)
 
 
+def test_a_size_that_the_tower_leaves_to_its_class_is_written():
+    saved("qwen2_vl")
+    vision = config("model")["vision_config"]
+    del vision["hidden_size"]  # the class's default, as transformers saves the model whose width that is
+    rewritten("model", vision_config=vision)
+    plan = growkit.widen("model", hidden=48, dry_run=True).plan
+    assert plan.changed["vision_config.hidden_size"] == plan.changed["hidden_size"] == 48
+
+
+@pytest.mark.parametrize("wrong", [None, 30])
+def test_what_a_text_model_states_itself_is_needed_and_one(wrong):
+    saved("qwen2_vl")
+    rewritten("model", text_config={**config("model")["text_config"], "hidden_size": wrong})
+    with pytest.raises(CheckpointError, match="hidden_size'"):
+        growkit.widen("model", hidden=60, dry_run=True)
+
+
 def test_what_images_add_behind_the_first_layers_stays_there():
     saved("qwen3_vl")
     plan = growkit.stack("model", layers=4, method="identity", after="1", dry_run=True).plan

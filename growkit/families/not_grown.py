@@ -19,5 +19,7 @@ NOT_GROWN = {
     **dict.fromkeys(("siglip2", "clipseg", "altclip", "blip"), _TWO_TOWERS),
     "reformer": "its reversible layers share one stream in two halves",
     "xlnet": "its relative positions are weights that growkit has no axis for",
+    "paligemma": "its text model sees a text's end from its beginning unless token types say where an answer begins, which"
+    " growkit does not tell it",
     "longcat_flash": "its experts that do nothing have no tensors, so that a router's rows are no number of experts",
 }

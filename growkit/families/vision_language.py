@@ -51,6 +51,7 @@ def beside_tower(
 # text models of which any may be there: their classes know what is absent
 _ANY = replace(QWEN2, defaults={}, small={}, variants=())
 _OTHER_TEXTS = tuple({"beside.text_config.model_type": name} for name in ("mistral", "qwen2"))
+_WITHOUT_BIAS = {"beside.multimodal_projector_bias": False}
 _TEXTS = ("llama", "mistral", "qwen2")
 _MISTRAL3 = Tower(
     texts=("mistral",),
@@ -81,7 +82,31 @@ LLAVA = beside_tower(
         inputs=IMAGES,
     ),
     towers=TOWER_ALONE,
-    variants=({"beside.multimodal_projector_bias": False}, *_OTHER_TEXTS),
+    variants=(_WITHOUT_BIAS, *_OTHER_TEXTS),
+)
+# several pieces of an image, each row of which ends in a vector of its own
+_PIECES: dict[str, Any] = {
+    "token": "image_token_index",
+    "tokens": 10,
+    "inputs": {"pixel_values": (2, 2, 3, 16, 16), "image_sizes": [[16, 16], [16, 16]]},
+}
+_ROWS = {**TWO_LAYERS, "image_newline": "hidden"}
+
+
+def _with_pieces(model_type: str, stem: str, tower: str, texts: tuple[str, ...], variants: tuple[Any, ...]) -> Family:
+    vision = {**FEW_PATCHES, "model_type": tower}
+    settings = {"vision_config": vision, "image_token_index": 5, "image_grid_pinpoints": [[16, 16]]}
+    beside = Tower(texts=texts, settings=settings, **_PIECES)
+    return beside_tower(_ANY, model_type, stem, _ROWS, beside, towers=TOWER_ALONE, variants=variants)
+
+
+LLAVA_NEXT = _with_pieces("llava_next", "LlavaNext", "clip_vision_model", _TEXTS, (_WITHOUT_BIAS, *_OTHER_TEXTS))
+LLAVA_ONEVISION = _with_pieces(
+    "llava_onevision",
+    "LlavaOnevision",
+    "siglip_vision_model",
+    ("qwen2", "llama"),
+    (_WITHOUT_BIAS, {"beside.text_config.model_type": "llama"}),
 )
 INTERNVL = beside_tower(
     _ANY,
@@ -182,4 +207,30 @@ QWEN2_5_VL = beside_tower(
     towers={"visual.*": "..."},
 )
 
-FAMILIES = (MISTRAL3, LLAVA, INTERNVL, IDEFICS3, SMOLVLM, QWEN3_VL, QWEN2_5_VL)
+QWEN2_VL = replace(
+    QWEN2_5_VL,
+    model_type="qwen2_vl",
+    sizes={**QWEN2_5_VL.sizes, "hidden": Both("hidden_size", "beside.vision_config.hidden_size")},
+    architectures=(("*", "Qwen2VLForConditionalGeneration"),),
+    beside=Tower(
+        texts=("qwen2_vl_text",),
+        settings={
+            "vision_config": {"depth": 2, "embed_dim": 16, "mlp_ratio": 2, "num_heads": 2, "patch_size": 4},
+            **_TOKENS,
+        },
+        **_MERGED,
+    ),
+)
+
+FAMILIES = (
+    MISTRAL3,
+    LLAVA,
+    LLAVA_NEXT,
+    LLAVA_ONEVISION,
+    INTERNVL,
+    QWEN2_VL,
+    IDEFICS3,
+    SMOLVLM,
+    QWEN3_VL,
+    QWEN2_5_VL,
+)

@@ -37,7 +37,8 @@ def read_sizes(family: Family, config: Mapping[str, Any]) -> Sizes:
             if axis not in (*SIZED, *KEPT, "layer"):
                 continue
             value, said = family.value(config, key), key.removeprefix(f"{BESIDE}.")
-            if value is None and axis in ("head_dim", "kv_head", "ffn", "embedding", "q_rank"):
+            # what stands beside a text model may leave to its class a size that the text model states
+            if value is None and (axis in ("head_dim", "kv_head", "ffn", "embedding", "q_rank") or said != key):
                 continue
             if type(value) is not int or not 1 <= value <= AXIS:
                 raise CheckpointError(f"config.json should give {said!r} as a positive whole number, not {value!r}")
