@@ -11,7 +11,7 @@ from tiny_runs import Stopped, ask, curve, dataset, losses_of, stops_at, weights
 import growkit
 from growkit.errors import RequestError
 from growkit.training import pretrain
-from growkit.training.kept_multipliers import exponent
+from growkit.training.kept_multipliers import exponent, made_whole
 from tests.tiny import make
 
 WIDE = "model.layers.0.mlp.up_proj.weight"  # read of a doubled axis: its rate, decay and eps change
@@ -51,6 +51,14 @@ def test_they_are_kept_let_go_or_relaxed(world, tmp_path, monkeypatch):
     assert losses_of(half)[0] == losses_of(kept)[0] != losses_of(half)[-1] != losses_of(off)[-1]
     run(world, tmp_path / "long", "relax:1000000000")
     assert losses_of(tmp_path / "long") == pytest.approx(losses_of(kept), abs=1e-6)
+
+
+def test_by_default_they_relax_over_half_of_the_run(world, tmp_path):
+    done = growkit.pretrain(
+        world / "grown", world / "data", tmp_path / "run", steps=6, seq_len=8, batch_size=2, lr=1e-3
+    )
+    assert json.loads((tmp_path / "run/run.json").read_text())["settings"]["multipliers"] == "relax:3"
+    assert said(done.folder)["lr"] == 1.0 and made_whole("relax", 1) == "relax:1" and made_whole("off", 9) == "off"
 
 
 def test_the_factors_of_each_step(world, tmp_path):

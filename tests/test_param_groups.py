@@ -16,7 +16,9 @@ from growkit.errors import CheckpointError, RequestError
 from tests.tiny import make
 
 LR, STEPS, LENGTH, SIZE = 1e-3, 4, 16, 4
-RUN = dict(lr=LR, warmup=0, decay="constant", seq_len=LENGTH, batch_size=SIZE, clip=1.0, weight_decay=0.1)
+RUN = dict(
+    multipliers="exact", lr=LR, warmup=0, decay="constant", seq_len=LENGTH, batch_size=SIZE, clip=1.0, weight_decay=0.1
+)
 
 
 @pytest.fixture(scope="module")

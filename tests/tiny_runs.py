@@ -127,7 +127,17 @@ def ask(world, out, schedule="plain", steps=12, model="gpt2", to_layers=6, **mor
     stages = SCHEDULES[schedule](
         steps, 3, sub_layers=more.pop("sub_layers", 1), sub_steps=6, to_layers=to_layers, jump_at=None
     )
-    usual = dict(seq_len=16, batch_size=4, lr=1e-3, warmup=2, eval_every=6, eval_tokens=160, save_every=3, keep=9)
+    usual = dict(
+        multipliers="exact",
+        seq_len=16,
+        batch_size=4,
+        lr=1e-3,
+        warmup=2,
+        eval_every=6,
+        eval_tokens=160,
+        save_every=3,
+        keep=9,
+    )
     named = dict(checkpoint=str(world / model), data=str(world / "data"), out=out, steps=steps, stages=stages)
     return settings(**{**named, **usual, **more})
 

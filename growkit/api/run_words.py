@@ -144,8 +144,8 @@ OptimizerName = Annotated[
 Multipliers = Annotated[
     str,
     Option(
-        help="exact, relax:N or off: a grown checkpoint keeps what lr_multipliers.json says; lets it fall to 1 over N"
-        " steps; begins without it.",
+        help="exact, relax[:N] or off: a grown checkpoint keeps what lr_multipliers.json says; lets it fall to 1 over N"
+        " steps, half of the run where N is not said; begins without it.",
         panel=RATE,
         metavar="HOW",
     ),

@@ -121,7 +121,7 @@ def tune(
     eps: r.Eps = 1e-8,
     clip: r.Clip = 1.0,
     optimizer: r.OptimizerName = "adamw",
-    multipliers: r.Multipliers = "exact",
+    multipliers: r.Multipliers = "relax",
     teacher: r.Teacher = None,
     teacher_steps: r.TeacherSteps = None,
     teacher_until: r.TeacherUntil = None,

@@ -9,6 +9,7 @@ from typing import Any
 from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES, Family, family_named
 from growkit.families.lacking import lacking
+from growkit.families.schema import LAYER
 from growkit.maps.notation import UNSIZED, base
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -27,6 +28,8 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
     fits = prefixed or fits
     if len(fits) > 1:
         fits = [family for family in fits if _agrees(family, _live(family, shapes))] or fits
+    if len(fits) > 1:
+        fits = [family for family in fits if _norms_alike(family, _live(family, shapes))] or fits
     if not fits:
         name = next(iter(shapes), "")
         raise CheckpointError(
@@ -43,8 +46,16 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
 
 
 def _has_all(family: Family, shapes: Shapes) -> bool:
-    """Whether these are a family's tensors, and all that one of its layers needs."""
-    return all(family.knows(name) for name in shapes) and not lacking(family, shapes, 1)
+    """Whether these are a family's tensors, all that one of its layers needs, and some of what sets it apart from a text
+    model or a dense one, its tower or its experts."""
+    apart = [{name for name in family.tensors if "*" in name} if family.beside else set()]
+    apart += [{name for name in family.tensors if "expert" in family.words(name)} if family.is_moe else set()]
+    there = {family.template(name) for name in shapes}
+    return (
+        all(family.knows(name) for name in shapes)
+        and not lacking(family, shapes, 1)
+        and all(not names or names & there for names in apart)
+    )
 
 
 def _live(family: Family, shapes: Shapes) -> Shapes:
@@ -73,6 +84,12 @@ def _agrees(family: Family, shapes: Shapes) -> bool:
             if alone and sizes.setdefault(base(dimension.axes[0]), size) != size:
                 return False
     return True
+
+
+def _norms_alike(family: Family, shapes: Shapes) -> bool:
+    """Whether the norms of layers have shifts, as LayerNorm has, just where a family's norms are of that kind."""
+    shifts = {name for name, axes in family.tensors.items() if axes == "+hidden" and "{layer}" in name}
+    return any(family.template(name) in shifts for name in shapes) == (family.norms.kind == LAYER)
 
 
 def _unnamed(family: Family) -> Family:

@@ -9,6 +9,7 @@ from typing import Any
 
 from growkit.errors import RequestError
 from growkit.training import run_request as asked
+from growkit.training.kept_multipliers import made_whole
 from growkit.training.learning.train_words import ALL, usual_rate
 from growkit.training.outlook import outlook
 from growkit.training.pretrain import Finished
@@ -81,6 +82,7 @@ def settings_of(command: Command, words: SimpleNamespace) -> Settings:
         "checkpoint": str(s.checkpoint),
         "data": str(s.data),
         "decay": asked.chosen_decay(s.schedule, s.decay),
+        "multipliers": made_whole(s.multipliers, total),
         "mix": asked_mix(getattr(s, "mix", None)),
         "out": str(s.out),
         "steps": total,
