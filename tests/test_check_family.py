@@ -101,6 +101,13 @@ def test_a_head_above_the_layers_is_blamed(monkeypatch):
     assert "stands above all layers'" in faults(monkeypatch, replace(LLAMA, tensors={**first, **LLAMA.tensors}))
 
 
+def test_an_embedding_below_the_layers_is_blamed(monkeypatch):
+    """A stack of several models would take it of the last one."""
+    table = {name: axes for name, axes in LLAMA.tensors.items() if name != LLAMA.embedding}
+    said = faults(monkeypatch, replace(LLAMA, tensors={**table, LLAMA.embedding: "vocab hidden"}))
+    assert "the line 'embed_tokens.weight': 'vocab hidden' stands below the layers'" in said
+
+
 def test_a_wrong_size_is_blamed(monkeypatch):
     said = faults(monkeypatch, replace(LLAMA, sizes={**LLAMA.sizes, "ffn": "hidden_size"}))
     assert "'ffn /hidden' is 40 x 40 in a small LlamaForCausalLM, whose model.layers.0.mlp.gate_proj.weight is" in said

@@ -110,6 +110,16 @@ def _of_model(family: Family, model: Any, names: Mapping[str, torch.Tensor]) -> 
                 f"the line {line} has a mark of the last norm before the head, but {name} of {architecture} is a layer's:"
                 " its mark is ~ or +",
             )
+        elif (
+            isinstance(modules.get(module), torch.nn.Embedding)
+            and family.layer_of(name) is None
+            and not family.stands_before(name)
+        ):
+            yield (
+                family.template(name),
+                f"the line {line} stands below the layers', as if it read what they made, but {name} of {architecture}"
+                " feeds them; a table is in the order of computing, so put it above",
+            )
 
 
 def _size(dimension: Dimension, sizes: Mapping[str, int], stated: int) -> int:
