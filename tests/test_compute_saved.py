@@ -18,7 +18,7 @@ import study_figures  # noqa: E402
 import study_grid  # noqa: E402
 from study_arms import ARMS  # noqa: E402
 
-GROWN = "FPI + stack, carried state, relax"
+GROWN, LEARNED = "FPI + stack, carried state, relax", "learned (LiGO) + stack"
 RATES = {"tried": [1e-2], "pilot": 0.007, "source": 1e-2}
 SHAPE = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 16, "tie_word_embeddings": True,
@@ -44,7 +44,7 @@ def grid(folder, **more):
     said = {
         "vocabulary": 300,
         "base": 0.02,
-        "cells": [{"arms": ["scratch", GROWN], "budgets": [0.02], "seeds": [0]}],
+        "cells": [{"arms": ["scratch", GROWN, LEARNED], "budgets": [0.02], "seeds": [0]}],
         "train": {"seq_len": 16, "batch_size": 2, "evaluations": 2, "eval_tokens": 64, "save_every": 2, "device": "cpu"},
         "rates": RATES,
         "sizes": {"tiny": {"shape": SHAPE, "target": sizes(16, 2),
@@ -112,6 +112,9 @@ def test_a_study_killed_again_and_again_comes_to_the_same(text, tmp_path, monkey
     grown, scratch = (next(one for one in whole.values() if one["cell"]["arm"] == arm) for arm in (GROWN, "scratch"))
     assert grown["source"]["model"] == "small" and scratch["source"] is None
     assert [point["step"] for point in grown["curve"]] == [*range(3, grown["steps"] + 1, 3)]
+    (learned,) = (one for one in whole.values() if one["cell"]["arm"] == LEARNED)
+    spent = [one["flops"] for one in (learned["before"], *learned["curve"])]
+    assert 0 < spent[0] < spent[1] and spent[1] - spent[0] == pytest.approx(grown["curve"][0]["flops"])
 
     monkeypatch.undo()
     study.main(asked(text, tmp_path / "whole", file, "--tables", str(tmp_path / "out")))
@@ -196,3 +199,5 @@ def test_what_is_saved_by_hand():
     assert (aki.reached, aki.saved["flops"]) == (0, None) and aki.ahead == pytest.approx((-0.2,))
     begun = study_figures.reach(one("stack", [5.0], step0=4.0), 4.5)
     assert begun == {"flops": 0.0, "seconds": 0.0}
+    learned = one("learned (LiGO)", [5.0], step0=4.0) | {"before": {"flops": 7.0, "seconds": 1.0}}
+    assert study_figures.reach(learned, 4.5) == learned["before"]

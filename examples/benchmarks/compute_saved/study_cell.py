@@ -36,22 +36,27 @@ class Clock:
     programs on the machine do not count, else of the wall."""
 
     def __init__(self, file: Path, device: str):
-        self._file, self._now = file, time.process_time if device == "cpu" else time.monotonic
+        self._file, self._device = file, device
         self.seconds: dict[int, float] = {0: 0.0}
         for line in file.read_text().splitlines() if file.exists() else []:
             step, _, seconds = line.partition(" ")
             if seconds:
                 self.seconds[int(step)] = float(seconds)
-        self._last = self._now()
+        self._last = self.now(device)
+
+    @staticmethod
+    def now(device: str) -> float:
+        """Seconds since some moment."""
+        return time.process_time() if device == "cpu" else time.monotonic()
 
     def __call__(self, line: dict[str, Any]) -> None:
         """Hear a line of metrics; the time before one that is no step is validation's, or a checkpoint's."""
-        now, before = self._now(), self._last
+        now, before = self.now(self._device), self._last
         if line["kind"] == "train":
             self.seconds[line["step"]] = self.seconds[line["step"] - 1] + now - before
             with self._file.open("a") as file:
                 file.write(f"{line['step']} {self.seconds[line['step']]:.4f}\n")
-        self._last = self._now()
+        self._last = self.now(self._device)
 
 
 class Bench:
@@ -166,7 +171,8 @@ class Bench:
 
     def _run(self, cell: Cell, arm: Arm, folder: Path, rate: float, order: int) -> dict[str, Any]:
         """Make a cell's start and train it. order: the seed of its batches."""
-        start, steps = self._start(cell, arm, folder / "start"), self._steps(cell.size, cell.budget)
+        steps = self._steps(cell.size, cell.budget)
+        start, spent = self._start(cell, arm, folder / "start", steps)
         train = dict(arm.train)
         if train.get("schedule") in DEEPENING:
             train["to_layers"] = self._layers(cell.size)
@@ -177,22 +183,34 @@ class Bench:
         if arm.inherits:
             train["teacher"] = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
         curve = self._pretrain(start, folder / "run", steps, rate, order, train)
-        return {"steps": steps, "step0": probe[-1]["loss"], "loss": curve[-1]["loss"], "curve": curve}
+        for point in curve:  # a run counts the operations of its start by itself
+            point["seconds"] += spent.get("seconds", 0.0)
+        return {"steps": steps, "before": spent, "step0": probe[-1]["loss"], "loss": curve[-1]["loss"], "curve": curve}
 
-    def _start(self, cell: Cell, arm: Arm, out: Path) -> Path:
-        """Where an arm begins."""
+    def _start(self, cell: Cell, arm: Arm, out: Path, steps: int) -> tuple[Path, dict[str, float]]:
+        """Where an arm begins, and the FLOPs and seconds that it took where maps learned."""
         if arm.start == "init":
-            return self._blank(
-                cell.size, "target", cell.seed, **({"num_hidden_layers": arm.layers} if arm.layers else {})
-            )
+            more = {"num_hidden_layers": arm.layers} if arm.layers else {}
+            return self._blank(cell.size, "target", cell.seed, **more), {}
+        spent = out.with_name("start.json")
         if out.exists():
-            return out
+            return out, read_json(spent) if arm.learn else {}
         source = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
         blank = self._blank(cell.size, "target", cell.seed)
         if arm.start == "corner":
-            return corner_copy(source, blank, out)
-        growkit.grow(source, out, like=blank, seed=cell.seed, **arm.grow)
-        return out
+            return corner_copy(source, blank, out), {}
+        growth = dict(arm.grow)
+        if arm.learn:
+            batch = {key: self.train[key] for key in ("seq_len", "batch_size")}
+            growth |= {"learn": max(1, round(arm.learn * steps)), "data": self.data, "device": self.device, **batch}
+        began = Clock.now(self.device)
+        partial = out.with_name("start.partial")
+        growkit.grow(source, partial, like=blank, seed=cell.seed, force=True, **growth)
+        if arm.learn:
+            flops = read_json(partial / "growkit.json")["learned"]["flops"]
+            write_json(spent, {"flops": flops, "seconds": Clock.now(self.device) - began})
+        partial.rename(out)
+        return out, read_json(spent) if arm.learn else {}
 
     def _layers(self, size: str) -> int:
         return int(self.grid.config(size, "target")["num_hidden_layers"])

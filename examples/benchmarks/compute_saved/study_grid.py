@@ -101,8 +101,8 @@ class Grid:
             "growkit": growkit.__version__,
             "data": data,
             "cell": asdict(cell),
-            "arm": asdict(arm),
-            "pilot": asdict(ARMS[arm.rates_of]),
+            "arm": _stated(arm),
+            "pilot": _stated(ARMS[arm.rates_of]),
             "target": self.config(cell.size, "target"),
             "source": self.config(cell.size, arm.source) if arm.source else None,
             **{key: self.said[key] for key in ("base", "train", "rates")},
@@ -134,6 +134,11 @@ def arm_of(name: str) -> Arm:
     if name not in ARMS:
         raise CheckpointError(f"{name!r} is no arm of the study; the arms are {', '.join(ARMS)}")
     return ARMS[name]
+
+
+def _stated(arm: Arm) -> dict[str, Any]:
+    """What an arm says, without what it leaves open, so that what a new one may say is nothing to the others."""
+    return {key: value for key, value in asdict(arm).items() if value is not None}
 
 
 def _known(said: dict[str, Any], known: dict[str, Any], where: str) -> None:
