@@ -15,6 +15,7 @@ sys.path.append(str(FOLDER))
 import study  # noqa: E402
 import study_cell  # noqa: E402
 import study_figures  # noqa: E402
+import study_forecast  # noqa: E402
 import study_grid  # noqa: E402
 from study_arms import ARMS  # noqa: E402
 
@@ -178,6 +179,25 @@ def one(arm, losses, step0=8.0, budget=1.0, source=None):
         "curve": curve,
         "source": source,
     }
+
+
+def test_a_forecast_sees_short_cells_and_is_held_against_long_ones():
+    """Cells that lie on a law: told to a thousandth; one that was moved lies outside."""
+    source = {"model": "small", "steps": 100, "flops": 10.0, "seconds": 3.0}
+    found = []
+    for budget in (0.25, 0.5, 0.7, 1.0, 5.0, 10.0):
+        steps = 400 * budget
+        off = 0.4 if budget == 10.0 else 0.001 * (-1) ** int(4 * budget)
+        for arm, loss, of in (("scratch", 3 + 9 * steps**-0.3, None), ("stack", 3 + 4 * steps**-0.2 + off, source)):
+            found.append(one(arm, [loss], budget=budget, source=of) | {"steps": steps})
+    rows, refused = study_forecast.held_out(found, 1.0, "tiny", 1.0)
+    assert not refused and len(rows) == 4
+    told = {(row.arm, row.budget): row for row in rows}
+    assert told["stack", 5.0].within and not told["stack", 10.0].within
+    assert told["stack", 5.0].told == pytest.approx(told["stack", 5.0].came, abs=0.02)
+    assert told["stack", 5.0].ahead == (4 * 2000**-0.2 < 9 * 2000**-0.3) == told["stack", 5.0].told_ahead
+    assert told["scratch, beside stack", 5.0].ahead is None
+    assert study_forecast.held_out(found[:8], 1.0, "tiny", 1.0) == ([], [])
 
 
 def test_what_is_saved_by_hand():

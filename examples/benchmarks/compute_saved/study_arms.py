@@ -37,7 +37,9 @@ class Arm:
 
 def _grown(source: str, rates_of: str, train: dict[str, Any] | None = None, **more: Any) -> Arm:
     """A growth; its optimizer begins anew where nothing else is said."""
-    own = {name: more.pop(name) for name in ("learn", "relax", "inherits", "source_optimizer", "against") if name in more}
+    own = {
+        name: more.pop(name) for name in ("learn", "relax", "inherits", "source_optimizer", "against") if name in more
+    }
     return Arm(source=source, rates_of=rates_of, train=train or {}, grow={"optimizer": "none", **more}, **own)
 
 

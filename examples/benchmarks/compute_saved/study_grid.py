@@ -45,6 +45,7 @@ GRID = {
     "train": Fields(TRAIN, needed=("seq_len", "batch_size", "evaluations", "eval_tokens")),
     "rates": Fields(RATES, needed=tuple(RATES)),
     "sizes": MapOf(Fields(SIZE, needed=tuple(SIZE)), Text(r"[a-z0-9-]{1,40}", "a name of small letters and digits")),
+    "pilots_to": SHARE,  # up to which budget a forecast sees cells
     "cells": ListOf(Fields(CELLS, needed=("arms", "budgets", "seeds")), 1),
 }
 CURE = "mend the grid"
@@ -112,7 +113,8 @@ class Grid:
 
 def read_grid(path: Path) -> Grid:
     """A grid from its file. Raises CheckpointError for one that cannot be read, or says what nobody knows."""
-    said = checked(read_toml(path, "a grid"), Fields(GRID, needed=tuple(GRID)), path, CURE)
+    needed = tuple(key for key in GRID if key != "pilots_to")
+    said = checked(read_toml(path, "a grid"), Fields(GRID, needed=needed), path, CURE)
     where = f"{str(path)!r}"
     _known(said, GRID, where)
     for table, known in (("train", TRAIN), ("rates", RATES)):
