@@ -44,7 +44,7 @@ def _grown(source: str, rates_of: str, train: dict[str, Any] | None = None, **mo
 
 
 CARRIED, TWO_STAGE, MUON = {"optimizer": "auto"}, {"schedule": "two-stage"}, {"optimizer": "muon"}
-OFF = {"multipliers": "off"}
+OFF, WSD = {"multipliers": "off"}, {"decay": "wsd"}
 WIDE, DEEP, BOTH = "FPI", "stack", "FPI + stack"  # whose pilots choose the rate of all that start alike
 WIDE_ON, BOTH_ON = "FPI, carried state, exact", "FPI + stack, carried state, exact"
 MUON_ON = "FPI + stack, Muon, carried state, exact"
@@ -75,12 +75,14 @@ ARMS: dict[str, Arm] = {
     "StackBERT": Arm(start="init", layers=1, train={"schedule": "stackbert"}, rates_of="scratch"),
     "MSLT": Arm(start="init", layers=1, train={"schedule": "mslt"}, rates_of="scratch"),
     "late jump": Arm(start="init", layers=1, train={"schedule": "late"}, rates_of="scratch"),
-    "scratch, wsd": Arm(start="init", train={"decay": "wsd"}, rates_of="scratch"),
+    "scratch, wsd": Arm(start="init", train=WSD, rates_of="scratch"),
+    "stack, wsd": _grown(SHALLOW, DEEP, WSD, depth="stack", against="scratch, wsd"),
     # both
     "FPI + stack": _grown(SMALL, BOTH),
     "FPI + stack, carried state, exact": _grown(SMALL, BOTH_ON, **CARRIED),
     "FPI + stack, carried state, relax": _grown(SMALL, BOTH_ON, relax=0.5, **CARRIED),
     "FPI + stack, carried state, off": _grown(SMALL, BOTH_ON, OFF, **CARRIED),
+    "FPI + stack, carried state, wsd": _grown(SMALL, BOTH_ON, WSD, relax=0.5, against="scratch, wsd", **CARRIED),
     "FPI + interleave": _grown(SMALL, BOTH, depth="interleave"),
     "FPI + identity": _grown(SMALL, BOTH, depth="identity"),
     "AKI + stack": _grown(SMALL, "AKI + stack", method="aki"),
