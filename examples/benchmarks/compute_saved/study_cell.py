@@ -112,7 +112,7 @@ class Bench:
         }
         (self.work / "results").mkdir(exist_ok=True)
         write_json(self.work / "results" / f"{cell.name}.json", result)
-        for rest in ("start", "probe", "run/checkpoints", "run/stages"):
+        for rest in ("start", "deep", "probe", "run/checkpoints", "run/stages"):
             shutil.rmtree(folder / rest, ignore_errors=True)
         return result
 
@@ -198,6 +198,11 @@ class Bench:
         source = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
         blank = self._blank(cell.size, "target", cell.seed)
         if arm.start == "corner":
+            layers = self._layers(cell.size)
+            if int(read_json(source / "config.json")["num_hidden_layers"]) < layers:
+                deep = out.with_name("deep")
+                growkit.stack(source, deep, layers=layers, optimizer="none", verify=False, force=True)
+                source = deep
             return corner_copy(source, blank, out), {}
         growth = dict(arm.grow)
         if arm.learn:
