@@ -92,7 +92,7 @@ class Bench:
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Measure a cell, and keep its result."""
         arm = arm_of(cell.arm)
-        rate, pilots = self._rate(cell.size, arm.rates_of)
+        rate, pilots = self._rate(self.grid.pilot_of(cell))
         source = self._source(cell.size, arm, cell.base, cell.seed) if arm.source else None
         folder = self.work / "cells" / cell.name
         ran = self._run(cell, arm, folder, rate, cell.seed + ORDER)
@@ -149,13 +149,12 @@ class Bench:
     def _source_folder(self, size: str, arm: Arm, base: float, seed: int) -> Path:
         return self.work / "sources" / f"{size}.{arm.source}.{arm.source_optimizer}.base-{base:g}.seed-{seed}"
 
-    def _rate(self, size: str, name: str) -> tuple[float, dict[str, Any]]:
-        """The learning rate that short runs of an arm choose, and what they came to."""
-        arm, tried, base = arm_of(name), self.said["rates"]["tried"], float(self.said["base"])
-        cell = Cell(name, size, float(self.said["rates"]["pilot"]), base, 0)
+    def _rate(self, cell: Cell) -> tuple[float, dict[str, Any]]:
+        """The learning rate that a pilot chooses, a short cell at each of a few rates, and what they came to."""
+        arm, tried = arm_of(cell.arm), self.said["rates"]["tried"]
         made_by, losses, flops, seconds = self.grid.made_by(cell, self.hash), {}, 0.0, 0.0
         if arm.source:
-            self._source(size, arm, base, 0)
+            self._source(cell.size, arm, cell.base, cell.seed)
         for rate in tried:
             folder = self.work / "pilots" / f"{cell.name}.rate-{rate:g}"
             if not (folder / DONE).exists():
@@ -167,7 +166,8 @@ class Bench:
             losses[rate] = said["loss"]
             flops, seconds = flops + said["flops"], seconds + said["seconds"]
         best = min(losses, key=losses.__getitem__)
-        return best, {"arm": name, "losses": losses, "flops": flops, "seconds": seconds}
+        of = {"arm": cell.arm, "budget": cell.budget, "base": cell.base if arm.source else None}
+        return best, {**of, "losses": losses, "flops": flops, "seconds": seconds}
 
     def _run(self, cell: Cell, arm: Arm, folder: Path, rate: float, order: int) -> dict[str, Any]:
         """Make a cell's start and train it. order: the seed of its batches."""

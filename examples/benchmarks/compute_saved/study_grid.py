@@ -94,6 +94,13 @@ class Grid:
         own = of["target"] if model == "target" else of["sources"][model]
         return {**of["shape"], "vocab_size": self.said["vocabulary"], **own, **more}
 
+    def pilot_of(self, cell: Cell) -> Cell:
+        """The short cell that chooses a cell's rate: an eighth of its budget, or what the grid says if that is more, from
+        the same base."""
+        name = ARMS[cell.arm].rates_of
+        base = cell.base if ARMS[name].source else float(self.said["base"])
+        return Cell(name, cell.size, max(float(self.said["rates"]["pilot"]), cell.budget / 8), base, 0)
+
     def made_by(self, cell: Cell, data: str) -> str:
         """A hash of all that a cell's result follows from. data: the datasets' hash."""
         arm = ARMS[cell.arm]
@@ -103,7 +110,7 @@ class Grid:
             "data": data,
             "cell": asdict(cell),
             "arm": _stated(arm),
-            "pilot": _stated(ARMS[arm.rates_of]),
+            "pilot": [_stated(ARMS[arm.rates_of]), asdict(self.pilot_of(cell))],
             "target": self.config(cell.size, "target"),
             "source": self.config(cell.size, arm.source) if arm.source else None,
             **{key: self.said[key] for key in ("base", "train", "rates")},

@@ -165,12 +165,13 @@ def _sources(results: list[Result]) -> list[tuple[str, ...]]:
 
 
 def _pilots(results: list[Result]) -> list[tuple[str, ...]]:
-    lines = {}
+    lines: dict[tuple[str, ...], tuple[str, ...]] = {}
     for result in results:
         pilots = result["pilots"]
         losses = ", ".join(f"{float(rate):g}: {loss:.3f}" for rate, loss in pilots["losses"].items())
-        lines[pilots["arm"]] = (pilots["arm"], losses, f"{result['rate']:g}", f"{pilots['flops']:.3g}",
-                                f"{pilots['seconds']:.0f}")  # fmt: skip
+        base = "" if pilots["base"] is None else f"{pilots['base']:g}"
+        of = (pilots["arm"], f"{pilots['budget']:g}", base)
+        lines[of] = (*of, losses, f"{result['rate']:g}", f"{pilots['flops']:.3g}", f"{pilots['seconds']:.0f}")
     return list(lines.values())
 
 
