@@ -15,10 +15,11 @@ sys.path.append(str(FOLDER))
 import study  # noqa: E402
 import study_cell  # noqa: E402
 import study_figures  # noqa: E402
+import study_forecast  # noqa: E402
 import study_grid  # noqa: E402
 from study_arms import ARMS  # noqa: E402
 
-GROWN = "FPI + stack, carried state, relax"
+GROWN, LEARNED = "FPI + stack, carried state, relax", "learned (LiGO) + stack"
 RATES = {"tried": [1e-2], "pilot": 0.007, "source": 1e-2}
 SHAPE = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 16, "tie_word_embeddings": True,
@@ -44,7 +45,7 @@ def grid(folder, **more):
     said = {
         "vocabulary": 300,
         "base": 0.02,
-        "cells": [{"arms": ["scratch", GROWN], "budgets": [0.02], "seeds": [0]}],
+        "cells": [{"arms": ["scratch", GROWN, LEARNED], "budgets": [0.02], "seeds": [0]}],
         "train": {"seq_len": 16, "batch_size": 2, "evaluations": 2, "eval_tokens": 64, "save_every": 2, "device": "cpu"},
         "rates": RATES,
         "sizes": {"tiny": {"shape": SHAPE, "target": sizes(16, 2),
@@ -112,6 +113,9 @@ def test_a_study_killed_again_and_again_comes_to_the_same(text, tmp_path, monkey
     grown, scratch = (next(one for one in whole.values() if one["cell"]["arm"] == arm) for arm in (GROWN, "scratch"))
     assert grown["source"]["model"] == "small" and scratch["source"] is None
     assert [point["step"] for point in grown["curve"]] == [*range(3, grown["steps"] + 1, 3)]
+    (learned,) = (one for one in whole.values() if one["cell"]["arm"] == LEARNED)
+    spent = [one["flops"] for one in (learned["before"], *learned["curve"])]
+    assert 0 < spent[0] < spent[1] and spent[1] - spent[0] == pytest.approx(grown["curve"][0]["flops"])
 
     monkeypatch.undo()
     study.main(asked(text, tmp_path / "whole", file, "--tables", str(tmp_path / "out")))
@@ -177,6 +181,25 @@ def one(arm, losses, step0=8.0, budget=1.0, source=None):
     }
 
 
+def test_a_forecast_sees_short_cells_and_is_held_against_long_ones():
+    """Cells that lie on a law: told to a thousandth; one that was moved lies outside."""
+    source = {"model": "small", "steps": 100, "flops": 10.0, "seconds": 3.0}
+    found = []
+    for budget in (0.25, 0.5, 0.7, 1.0, 5.0, 10.0):
+        steps = 400 * budget
+        off = 0.4 if budget == 10.0 else 0.001 * (-1) ** int(4 * budget)
+        for arm, loss, of in (("scratch", 3 + 9 * steps**-0.3, None), ("stack", 3 + 4 * steps**-0.2 + off, source)):
+            found.append(one(arm, [loss], budget=budget, source=of) | {"steps": steps})
+    rows, refused = study_forecast.held_out(found, 1.0, "tiny", 1.0)
+    assert not refused and len(rows) == 4
+    told = {(row.arm, row.budget): row for row in rows}
+    assert told["stack", 5.0].within and not told["stack", 10.0].within
+    assert told["stack", 5.0].told == pytest.approx(told["stack", 5.0].came, abs=0.02)
+    assert told["stack", 5.0].ahead == (4 * 2000**-0.2 < 9 * 2000**-0.3) == told["stack", 5.0].told_ahead
+    assert told["scratch, beside stack", 5.0].ahead is None
+    assert study_forecast.held_out(found[:8], 1.0, "tiny", 1.0) == ([], [])
+
+
 def test_what_is_saved_by_hand():
     """Scratch comes to 5 after 40 operations; the grown model is there halfway through its second step, its source having
     cost 10; scratch at twice the tokens comes to 4 after 80, the grown model after 30."""
@@ -196,3 +219,5 @@ def test_what_is_saved_by_hand():
     assert (aki.reached, aki.saved["flops"]) == (0, None) and aki.ahead == pytest.approx((-0.2,))
     begun = study_figures.reach(one("stack", [5.0], step0=4.0), 4.5)
     assert begun == {"flops": 0.0, "seconds": 0.0}
+    learned = one("learned (LiGO)", [5.0], step0=4.0) | {"before": {"flops": 7.0, "seconds": 1.0}}
+    assert study_figures.reach(learned, 4.5) == learned["before"]

@@ -16,7 +16,8 @@ class Arm:
 
     start: init (random weights), corner (the source in the corner of random weights), grow. source: which one; None: no
     trained model. layers: of an init that a schedule deepens; None: the target's. grow, train: options of growkit.grow
-    and of growkit.pretrain. relax: share of the steps over which multipliers relax. inherits: its source teaches.
+    and of growkit.pretrain. learn: steps for which maps learn, as a share of those that follow; their operations count.
+    relax: share of the steps over which multipliers relax. inherits: its source teaches.
     source_optimizer: what trained the source. rates_of: the arm whose pilots choose the learning rate. against: the arm
     from scratch it is compared with.
     """
@@ -26,6 +27,7 @@ class Arm:
     layers: int | None = None
     grow: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
+    learn: float | None = None
     relax: float | None = None
     inherits: bool = False
     source_optimizer: str = "adamw"
@@ -35,12 +37,14 @@ class Arm:
 
 def _grown(source: str, rates_of: str, train: dict[str, Any] | None = None, **more: Any) -> Arm:
     """A growth; its optimizer begins anew where nothing else is said."""
-    own = {name: more.pop(name) for name in ("relax", "inherits", "source_optimizer", "against") if name in more}
+    own = {
+        name: more.pop(name) for name in ("learn", "relax", "inherits", "source_optimizer", "against") if name in more
+    }
     return Arm(source=source, rates_of=rates_of, train=train or {}, grow={"optimizer": "none", **more}, **own)
 
 
 CARRIED, TWO_STAGE, MUON = {"optimizer": "auto"}, {"schedule": "two-stage"}, {"optimizer": "muon"}
-OFF = {"multipliers": "off"}
+OFF, WSD = {"multipliers": "off"}, {"decay": "wsd"}
 WIDE, DEEP, BOTH = "FPI", "stack", "FPI + stack"  # whose pilots choose the rate of all that start alike
 WIDE_ON, BOTH_ON = "FPI, carried state, exact", "FPI + stack, carried state, exact"
 MUON_ON = "FPI + stack, Muon, carried state, exact"
@@ -54,12 +58,14 @@ ARMS: dict[str, Arm] = {
     "FPI": _grown(NARROW, WIDE, noise=0.5),
     "FPI, random map": _grown(NARROW, WIDE, mapping="random"),
     "shrink-perturb": _grown(NARROW, "shrink-perturb", method="shrink-perturb"),
+    "shrink-perturb, keep 0.6": _grown(NARROW, "shrink-perturb", method="shrink-perturb", keep=0.6),
     "AKI": _grown(NARROW, "AKI", method="aki"),
     "bert2BERT (AKI, two-stage)": _grown(NARROW, "AKI", TWO_STAGE, method="aki"),
     "FPI, two-stage": _grown(NARROW, WIDE, TWO_STAGE),
     "FPI, carried state, exact": _grown(NARROW, WIDE_ON, **CARRIED),
     "FPI, carried state, relax": _grown(NARROW, WIDE_ON, relax=0.5, **CARRIED),
     "FPI, carried state, off": _grown(NARROW, WIDE_ON, OFF, **CARRIED),
+    "learned (LiGO)": _grown(NARROW, WIDE, learn=0.05),
     # depth
     "stack": _grown(SHALLOW, DEEP, depth="stack"),
     "interleave": _grown(SHALLOW, DEEP, depth="interleave"),
@@ -70,16 +76,22 @@ ARMS: dict[str, Arm] = {
     "StackBERT": Arm(start="init", layers=1, train={"schedule": "stackbert"}, rates_of="scratch"),
     "MSLT": Arm(start="init", layers=1, train={"schedule": "mslt"}, rates_of="scratch"),
     "late jump": Arm(start="init", layers=1, train={"schedule": "late"}, rates_of="scratch"),
-    "scratch, wsd": Arm(start="init", train={"decay": "wsd"}, rates_of="scratch"),
+    "scratch, wsd": Arm(start="init", train=WSD, rates_of="scratch"),
+    "stack, wsd": _grown(SHALLOW, DEEP, WSD, depth="stack", against="scratch, wsd"),
     # both
     "FPI + stack": _grown(SMALL, BOTH),
     "FPI + stack, carried state, exact": _grown(SMALL, BOTH_ON, **CARRIED),
     "FPI + stack, carried state, relax": _grown(SMALL, BOTH_ON, relax=0.5, **CARRIED),
     "FPI + stack, carried state, off": _grown(SMALL, BOTH_ON, OFF, **CARRIED),
+    "FPI + stack, carried state, wsd": _grown(SMALL, BOTH_ON, WSD, relax=0.5, against="scratch, wsd", **CARRIED),
     "FPI + interleave": _grown(SMALL, BOTH, depth="interleave"),
     "FPI + identity": _grown(SMALL, BOTH, depth="identity"),
+    "shrink-perturb + stack": _grown(SMALL, BOTH, method="shrink-perturb"),
+    "shrink-perturb + stack, keep 0.6": _grown(SMALL, BOTH, method="shrink-perturb", keep=0.6),
+    "corner copy + stack": Arm(start="corner", source=SMALL, rates_of=BOTH),
     "AKI + stack": _grown(SMALL, "AKI + stack", method="aki"),
     "AKI + stack, two-stage": _grown(SMALL, "AKI + stack", TWO_STAGE, method="aki"),
+    "learned (LiGO) + stack": _grown(SMALL, BOTH, learn=0.05),
     # a teacher
     "inherit, live": Arm(start="init", source=SMALL, inherits=True, rates_of="scratch"),
     "AKI + stack, inherit, live": _grown(SMALL, "AKI + stack", method="aki", inherits=True),
@@ -97,7 +109,7 @@ PUBLISHED = (
     ("AKI", "BERT 12 x 512 to 12 x 768", "38.4 %", "arXiv 2110.07143"),
     ("StackBERT", "BERT-Base, as bert2BERT ran it", "24.3 %", "arXiv 2110.07143"),
     ("MSLT", "BERT-Base, as bert2BERT ran it", "10.7 %", "arXiv 2110.07143"),
-    ("LiGO, not in this study yet", "BERT 6 x 512 to 12 x 768", "44.7 %", "arXiv 2303.00980"),
+    ("learned (LiGO)", "BERT 6 x 512 to 12 x 768", "44.7 %", "arXiv 2303.00980"),
     ("inherit, live", "RoBERTa 125 M to 355 M, steps", "27.3 %", "arXiv 2105.13880"),
     ("stack", "7 B; a speed-up of 54.6 %, source included", "35.3 %", "arXiv 2405.15319"),
     ("FPI, exact (LEMON)", "pre-LN BERT", "33.2 %", "arXiv 2310.07999"),

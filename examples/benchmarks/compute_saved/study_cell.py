@@ -36,22 +36,27 @@ class Clock:
     programs on the machine do not count, else of the wall."""
 
     def __init__(self, file: Path, device: str):
-        self._file, self._now = file, time.process_time if device == "cpu" else time.monotonic
+        self._file, self._device = file, device
         self.seconds: dict[int, float] = {0: 0.0}
         for line in file.read_text().splitlines() if file.exists() else []:
             step, _, seconds = line.partition(" ")
             if seconds:
                 self.seconds[int(step)] = float(seconds)
-        self._last = self._now()
+        self._last = self.now(device)
+
+    @staticmethod
+    def now(device: str) -> float:
+        """Seconds since some moment."""
+        return time.process_time() if device == "cpu" else time.monotonic()
 
     def __call__(self, line: dict[str, Any]) -> None:
         """Hear a line of metrics; the time before one that is no step is validation's, or a checkpoint's."""
-        now, before = self._now(), self._last
+        now, before = self.now(self._device), self._last
         if line["kind"] == "train":
             self.seconds[line["step"]] = self.seconds[line["step"] - 1] + now - before
             with self._file.open("a") as file:
                 file.write(f"{line['step']} {self.seconds[line['step']]:.4f}\n")
-        self._last = self._now()
+        self._last = self.now(self._device)
 
 
 class Bench:
@@ -87,7 +92,7 @@ class Bench:
     def measure(self, cell: Cell) -> dict[str, Any]:
         """Measure a cell, and keep its result."""
         arm = arm_of(cell.arm)
-        rate, pilots = self._rate(cell.size, arm.rates_of)
+        rate, pilots = self._rate(self.grid.pilot_of(cell))
         source = self._source(cell.size, arm, cell.base, cell.seed) if arm.source else None
         folder = self.work / "cells" / cell.name
         ran = self._run(cell, arm, folder, rate, cell.seed + ORDER)
@@ -107,7 +112,7 @@ class Bench:
         }
         (self.work / "results").mkdir(exist_ok=True)
         write_json(self.work / "results" / f"{cell.name}.json", result)
-        for rest in ("start", "probe", "run/checkpoints", "run/stages"):
+        for rest in ("start", "deep", "probe", "run/checkpoints", "run/stages"):
             shutil.rmtree(folder / rest, ignore_errors=True)
         return result
 
@@ -144,13 +149,12 @@ class Bench:
     def _source_folder(self, size: str, arm: Arm, base: float, seed: int) -> Path:
         return self.work / "sources" / f"{size}.{arm.source}.{arm.source_optimizer}.base-{base:g}.seed-{seed}"
 
-    def _rate(self, size: str, name: str) -> tuple[float, dict[str, Any]]:
-        """The learning rate that short runs of an arm choose, and what they came to."""
-        arm, tried, base = arm_of(name), self.said["rates"]["tried"], float(self.said["base"])
-        cell = Cell(name, size, float(self.said["rates"]["pilot"]), base, 0)
+    def _rate(self, cell: Cell) -> tuple[float, dict[str, Any]]:
+        """The learning rate that a pilot chooses, a short cell at each of a few rates, and what they came to."""
+        arm, tried = arm_of(cell.arm), self.said["rates"]["tried"]
         made_by, losses, flops, seconds = self.grid.made_by(cell, self.hash), {}, 0.0, 0.0
         if arm.source:
-            self._source(size, arm, base, 0)
+            self._source(cell.size, arm, cell.base, cell.seed)
         for rate in tried:
             folder = self.work / "pilots" / f"{cell.name}.rate-{rate:g}"
             if not (folder / DONE).exists():
@@ -162,11 +166,13 @@ class Bench:
             losses[rate] = said["loss"]
             flops, seconds = flops + said["flops"], seconds + said["seconds"]
         best = min(losses, key=losses.__getitem__)
-        return best, {"arm": name, "losses": losses, "flops": flops, "seconds": seconds}
+        of = {"arm": cell.arm, "budget": cell.budget, "base": cell.base if arm.source else None}
+        return best, {**of, "losses": losses, "flops": flops, "seconds": seconds}
 
     def _run(self, cell: Cell, arm: Arm, folder: Path, rate: float, order: int) -> dict[str, Any]:
         """Make a cell's start and train it. order: the seed of its batches."""
-        start, steps = self._start(cell, arm, folder / "start"), self._steps(cell.size, cell.budget)
+        steps = self._steps(cell.size, cell.budget)
+        start, spent = self._start(cell, arm, folder / "start", steps)
         train = dict(arm.train)
         if train.get("schedule") in DEEPENING:
             train["to_layers"] = self._layers(cell.size)
@@ -177,22 +183,39 @@ class Bench:
         if arm.inherits:
             train["teacher"] = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
         curve = self._pretrain(start, folder / "run", steps, rate, order, train)
-        return {"steps": steps, "step0": probe[-1]["loss"], "loss": curve[-1]["loss"], "curve": curve}
+        for point in curve:  # a run counts the operations of its start by itself
+            point["seconds"] += spent.get("seconds", 0.0)
+        return {"steps": steps, "before": spent, "step0": probe[-1]["loss"], "loss": curve[-1]["loss"], "curve": curve}
 
-    def _start(self, cell: Cell, arm: Arm, out: Path) -> Path:
-        """Where an arm begins."""
+    def _start(self, cell: Cell, arm: Arm, out: Path, steps: int) -> tuple[Path, dict[str, float]]:
+        """Where an arm begins, and the FLOPs and seconds that it took where maps learned."""
         if arm.start == "init":
-            return self._blank(
-                cell.size, "target", cell.seed, **({"num_hidden_layers": arm.layers} if arm.layers else {})
-            )
+            more = {"num_hidden_layers": arm.layers} if arm.layers else {}
+            return self._blank(cell.size, "target", cell.seed, **more), {}
+        spent = out.with_name("start.json")
         if out.exists():
-            return out
+            return out, read_json(spent) if arm.learn else {}
         source = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
         blank = self._blank(cell.size, "target", cell.seed)
         if arm.start == "corner":
-            return corner_copy(source, blank, out)
-        growkit.grow(source, out, like=blank, seed=cell.seed, **arm.grow)
-        return out
+            layers = self._layers(cell.size)
+            if int(read_json(source / "config.json")["num_hidden_layers"]) < layers:
+                deep = out.with_name("deep")
+                growkit.stack(source, deep, layers=layers, optimizer="none", verify=False, force=True)
+                source = deep
+            return corner_copy(source, blank, out), {}
+        growth = dict(arm.grow)
+        if arm.learn:
+            batch = {key: self.train[key] for key in ("seq_len", "batch_size")}
+            growth |= {"learn": max(1, round(arm.learn * steps)), "data": self.data, "device": self.device, **batch}
+        began = Clock.now(self.device)
+        partial = out.with_name("start.partial")
+        growkit.grow(source, partial, like=blank, seed=cell.seed, force=True, **growth)
+        if arm.learn:
+            flops = read_json(partial / "growkit.json")["learned"]["flops"]
+            write_json(spent, {"flops": flops, "seconds": Clock.now(self.device) - began})
+        partial.rename(out)
+        return out, read_json(spent) if arm.learn else {}
 
     def _layers(self, size: str) -> int:
         return int(self.grid.config(size, "target")["num_hidden_layers"])

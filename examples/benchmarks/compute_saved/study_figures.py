@@ -73,9 +73,9 @@ def _row(key: tuple[Any, ...], group: list[Result], every: list[Result]) -> Row:
 def reach(result: Result, loss: float) -> dict[str, float] | None:
     """What had been spent when the validation loss first came down to `loss`, on straight lines between validations;
     None where it never did."""
-    before = {"loss": result["step0"], **dict.fromkeys(WAYS, 0.0)}
+    before = {"loss": result["step0"], **dict.fromkeys(WAYS, 0.0), **result.get("before", {})}
     if before["loss"] <= loss:
-        return {way: 0.0 for way in WAYS}
+        return {way: before[way] for way in WAYS}
     for point in result["curve"]:
         if point["loss"] <= loss:
             share = (before["loss"] - loss) / (before["loss"] - point["loss"])

@@ -45,6 +45,7 @@ GRID = {
     "train": Fields(TRAIN, needed=("seq_len", "batch_size", "evaluations", "eval_tokens")),
     "rates": Fields(RATES, needed=tuple(RATES)),
     "sizes": MapOf(Fields(SIZE, needed=tuple(SIZE)), Text(r"[a-z0-9-]{1,40}", "a name of small letters and digits")),
+    "pilots_to": SHARE,  # up to which budget a forecast sees cells
     "cells": ListOf(Fields(CELLS, needed=("arms", "budgets", "seeds")), 1),
 }
 CURE = "mend the grid"
@@ -93,6 +94,13 @@ class Grid:
         own = of["target"] if model == "target" else of["sources"][model]
         return {**of["shape"], "vocab_size": self.said["vocabulary"], **own, **more}
 
+    def pilot_of(self, cell: Cell) -> Cell:
+        """The short cell that chooses a cell's rate: an eighth of its budget, or what the grid says if that is more, from
+        the same base."""
+        name = ARMS[cell.arm].rates_of
+        base = cell.base if ARMS[name].source else float(self.said["base"])
+        return Cell(name, cell.size, max(float(self.said["rates"]["pilot"]), cell.budget / 8), base, 0)
+
     def made_by(self, cell: Cell, data: str) -> str:
         """A hash of all that a cell's result follows from. data: the datasets' hash."""
         arm = ARMS[cell.arm]
@@ -101,8 +109,8 @@ class Grid:
             "growkit": growkit.__version__,
             "data": data,
             "cell": asdict(cell),
-            "arm": asdict(arm),
-            "pilot": asdict(ARMS[arm.rates_of]),
+            "arm": _stated(arm),
+            "pilot": [_stated(ARMS[arm.rates_of]), asdict(self.pilot_of(cell))],
             "target": self.config(cell.size, "target"),
             "source": self.config(cell.size, arm.source) if arm.source else None,
             **{key: self.said[key] for key in ("base", "train", "rates")},
@@ -112,7 +120,8 @@ class Grid:
 
 def read_grid(path: Path) -> Grid:
     """A grid from its file. Raises CheckpointError for one that cannot be read, or says what nobody knows."""
-    said = checked(read_toml(path, "a grid"), Fields(GRID, needed=tuple(GRID)), path, CURE)
+    needed = tuple(key for key in GRID if key != "pilots_to")
+    said = checked(read_toml(path, "a grid"), Fields(GRID, needed=needed), path, CURE)
     where = f"{str(path)!r}"
     _known(said, GRID, where)
     for table, known in (("train", TRAIN), ("rates", RATES)):
@@ -134,6 +143,11 @@ def arm_of(name: str) -> Arm:
     if name not in ARMS:
         raise CheckpointError(f"{name!r} is no arm of the study; the arms are {', '.join(ARMS)}")
     return ARMS[name]
+
+
+def _stated(arm: Arm) -> dict[str, Any]:
+    """What an arm says, without what it leaves open, so that what a new one may say is nothing to the others."""
+    return {key: value for key, value in asdict(arm).items() if value is not None}
 
 
 def _known(said: dict[str, Any], known: dict[str, Any], where: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from study_arms import ARMS, PUBLISHED
 from study_cell import Bench
 from study_figures import WAYS, Result, Row, rows_of
+from study_forecast import HeldOut, held_out
 from study_grid import Cell, Grid
 from study_pictures import draw_all
 
@@ -65,6 +66,8 @@ def page(grid: Grid, rows: list[Row], results: list[Result], missing: list[Cell]
         bases = [row for row in rows if row.size == size and row.base != grid.said["base"]]
         if bases:
             lines += [f"## {size}, other bases\n", *_table(("", "base", *HEADS[1:]), map(_with_base, bases)), ""]
+    for size in grid.said["sizes"] if "pilots_to" in grid.said else ():
+        lines += _forecasts(*held_out(results, grid.said["pilots_to"], size, grid.said["base"]), size)
     lines += ["## Sources\n", *_table(("source", "steps", "loss", "FLOPs", "seconds"), _sources(results)), ""]
     lines += ["## Pilots\n", *_table(("arm", "loss by rate", "chosen", "FLOPs", "seconds"), _pilots(results)), ""]
     lines += ["## Published\n", *_table(("arm", "where", "saved", "from"), PUBLISHED), ""]
@@ -72,6 +75,40 @@ def page(grid: Grid, rows: list[Row], results: list[Result], missing: list[Cell]
         lines += ["## Missing\n", ", ".join(f"`{cell.name}`" for cell in missing), ""]
     lines += [f"![{name}]({name})\n" for name in pictures]
     return "\n".join(lines)
+
+
+def _forecasts(rows: list[HeldOut], refused: list[str], size: str) -> Lines:
+    """What a forecast said of cells it had not seen, and how often it was right."""
+    if not rows:
+        return []
+    sides = [row for row in rows if row.ahead is not None]
+    within, right = sum(row.within for row in rows), sum(row.told_ahead == row.ahead for row in sides)
+    off = sum(abs(row.told - row.came) for row in rows) / len(rows)
+    return [
+        f"## {size}, forecast\n",
+        f"{within} of {len(rows)} held-out losses lie within the interval, {off:.3f} nats off on average; which of scratch"
+        f" and the grown model is ahead was told right {right} times of {len(sides)}.\n",
+        *_table(
+            ("", "budget", "forecast", "nine in ten", "came", "within", "ahead of scratch: told, came"),
+            map(_told, rows),
+        ),
+        "",
+        *refused,
+    ]
+
+
+def _told(row: HeldOut) -> tuple[str, ...]:
+    ahead = "" if row.ahead is None else ", ".join("yes" if one else "no" for one in (row.told_ahead, row.ahead))
+    between = f"{row.low:.3f} to {row.high:.3f}"
+    return (
+        row.arm,
+        f"{row.budget:g}",
+        f"{row.told:.3f}",
+        between,
+        f"{row.came:.3f}",
+        "yes" if row.within else "no",
+        ahead,
+    )
 
 
 def machine() -> str:
@@ -128,12 +165,13 @@ def _sources(results: list[Result]) -> list[tuple[str, ...]]:
 
 
 def _pilots(results: list[Result]) -> list[tuple[str, ...]]:
-    lines = {}
+    lines: dict[tuple[str, ...], tuple[str, ...]] = {}
     for result in results:
         pilots = result["pilots"]
         losses = ", ".join(f"{float(rate):g}: {loss:.3f}" for rate, loss in pilots["losses"].items())
-        lines[pilots["arm"]] = (pilots["arm"], losses, f"{result['rate']:g}", f"{pilots['flops']:.3g}",
-                                f"{pilots['seconds']:.0f}")  # fmt: skip
+        base = "" if pilots["base"] is None else f"{pilots['base']:g}"
+        of = (pilots["arm"], f"{pilots['budget']:g}", base)
+        lines[of] = (*of, losses, f"{result['rate']:g}", f"{pilots['flops']:.3g}", f"{pilots['seconds']:.0f}")
     return list(lines.values())
 
 
