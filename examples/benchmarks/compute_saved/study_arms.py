@@ -44,7 +44,7 @@ def _grown(source: str, rates_of: str, train: dict[str, Any] | None = None, **mo
 
 
 CARRIED, TWO_STAGE, MUON = {"optimizer": "auto"}, {"schedule": "two-stage"}, {"optimizer": "muon"}
-OFF, WSD = {"multipliers": "off"}, {"decay": "wsd"}
+EXACT, OFF, WSD = {"multipliers": "exact"}, {"multipliers": "off"}, {"decay": "wsd"}
 WIDE, DEEP, BOTH = "FPI", "stack", "FPI + stack"  # whose pilots choose the rate of all that start alike
 WIDE_ON, BOTH_ON = "FPI, carried state, exact", "FPI + stack, carried state, exact"
 MUON_ON = "FPI + stack, Muon, carried state, exact"
@@ -62,7 +62,7 @@ ARMS: dict[str, Arm] = {
     "AKI": _grown(NARROW, "AKI", method="aki"),
     "bert2BERT (AKI, two-stage)": _grown(NARROW, "AKI", TWO_STAGE, method="aki"),
     "FPI, two-stage": _grown(NARROW, WIDE, TWO_STAGE),
-    "FPI, carried state, exact": _grown(NARROW, WIDE_ON, **CARRIED),
+    "FPI, carried state, exact": _grown(NARROW, WIDE_ON, EXACT, **CARRIED),
     "FPI, carried state, relax": _grown(NARROW, WIDE_ON, relax=0.5, **CARRIED),
     "FPI, carried state, off": _grown(NARROW, WIDE_ON, OFF, **CARRIED),
     "learned (LiGO)": _grown(NARROW, WIDE, learn=0.05),
@@ -72,7 +72,7 @@ ARMS: dict[str, Arm] = {
     "middle": _grown(SHALLOW, DEEP, depth="middle"),
     "identity": _grown(SHALLOW, DEEP, depth="identity"),
     "stack, two-stage": _grown(SHALLOW, DEEP, TWO_STAGE, depth="stack"),
-    "stack, carried state": _grown(SHALLOW, "stack, carried state", depth="stack", **CARRIED),
+    "stack, carried state": _grown(SHALLOW, "stack, carried state", EXACT, depth="stack", **CARRIED),
     "StackBERT": Arm(start="init", layers=1, train={"schedule": "stackbert"}, rates_of="scratch"),
     "MSLT": Arm(start="init", layers=1, train={"schedule": "mslt"}, rates_of="scratch"),
     "late jump": Arm(start="init", layers=1, train={"schedule": "late"}, rates_of="scratch"),
@@ -80,7 +80,7 @@ ARMS: dict[str, Arm] = {
     "stack, wsd": _grown(SHALLOW, DEEP, WSD, depth="stack", against="scratch, wsd"),
     # both
     "FPI + stack": _grown(SMALL, BOTH),
-    "FPI + stack, carried state, exact": _grown(SMALL, BOTH_ON, **CARRIED),
+    "FPI + stack, carried state, exact": _grown(SMALL, BOTH_ON, EXACT, **CARRIED),
     "FPI + stack, carried state, relax": _grown(SMALL, BOTH_ON, relax=0.5, **CARRIED),
     "FPI + stack, carried state, off": _grown(SMALL, BOTH_ON, OFF, **CARRIED),
     "FPI + stack, carried state, wsd": _grown(SMALL, BOTH_ON, WSD, relax=0.5, against="scratch, wsd", **CARRIED),
@@ -98,7 +98,7 @@ ARMS: dict[str, Arm] = {
     # Muon
     "scratch, Muon": Arm(start="init", train=MUON, rates_of="scratch, Muon", against="scratch, Muon"),
     "FPI + stack, Muon": _grown(SMALL, "FPI + stack, Muon", MUON, **BY_MUON),
-    "FPI + stack, Muon, carried state, exact": _grown(SMALL, MUON_ON, MUON, **BY_MUON, **CARRIED),
+    "FPI + stack, Muon, carried state, exact": _grown(SMALL, MUON_ON, MUON | EXACT, **BY_MUON, **CARRIED),
 }
 
 # share of compute saved, as published: the source left out unless said; sizes and texts are far from a small study's
