@@ -10,9 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from study_arms import Arm
+from study_corner import DONE, corner_copy
 from study_grid import Cell, Grid, arm_of
 
 import growkit
@@ -23,7 +22,6 @@ from growkit.errors import RequestError
 from growkit.reports.runs import read_run
 
 DEEPENING = ("stackbert", "mslt", "late")  # schedules that are told where they end
-DONE = "done.json"
 ORDER, PILOT = 1000, 2000  # added to the seed of a source: other batches for what is grown from it, and for its pilots
 
 
@@ -239,24 +237,3 @@ class Bench:
              "seconds": clock.seconds.get(point.step, point.cost.seconds)}
             for point in read_run(run).val
         ]  # fmt: skip
-
-
-def corner_copy(source: Path, blank: Path, out: Path) -> Path:
-    """DirectCopy of arXiv 2110.07143, which growkit has no method for: the source's weights in the corner of random ones.
-
-    Heads and their slots must lie one after another in both, which they do where head_dim stays.
-    """
-    (word,) = read_json(blank / "config.json")["architectures"]
-    large, small = (getattr(transformers, word).from_pretrained(path, dtype=torch.float32) for path in (blank, source))
-    weights = dict(small.named_parameters())
-    with torch.no_grad():
-        for name, weight in large.named_parameters():
-            if name in weights:
-                weight[tuple(slice(size) for size in weights[name].shape)] = weights[name]
-    partial = out.with_name("corner.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(blank, partial)
-    (partial / DONE).unlink()
-    large.save_pretrained(partial)
-    partial.rename(out)
-    return out
