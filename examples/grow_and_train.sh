@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job end to end: train a small model, grow it wider and deeper, train on in two stages, and measure what that saved
-# against a model of the grown size that was trained from scratch with as many steps.
+# The main job end to end: train a small model, grow it wider and deeper as a study found best (docs/benchmarks.md), train on,
+# and measure what that saved against a model of the grown size that was trained from scratch with as many steps.
 #
 #     examples/grow_and_train.sh [CORPUS [WORK]]      # a quarter of an hour on 2 cores, or less
 #     SMALL=1 examples/grow_and_train.sh              # the same in about a minute, to see that everything runs
@@ -28,15 +28,14 @@ else
     SOURCE_STEPS=${SOURCE_STEPS:-600} STEPS=${STEPS:-400} EVAL_EVERY=${EVAL_EVERY:-20}
 fi
 RATE=1e-3
-SUB_STEPS=$((STEPS / 8))                                # of these, steps of the first stage, which trains prefixes
 
 growkit() {
     printf '\n\033[1m$ growkit %s\033[0m\n' "$*" >&2
     "$PYTHON" -m growkit "$@"
 }
 
-train() {  # CHECKPOINT RUN STEPS SCHEDULE [OPTION...]
-    growkit pretrain "$1" --data "$WORK/data" --out "$2" --steps "$3" --schedule "$4" "${@:5}" \
+train() {  # CHECKPOINT RUN STEPS
+    growkit pretrain "$1" --data "$WORK/data" --out "$2" --steps "$3" \
         --seq-len "$SEQ_LEN" --batch-size "$BATCH" --lr "$RATE" --warmup $(($3 / 10 + 1)) --eval-every "$EVAL_EVERY" --eval-tokens 20000
 }
 
@@ -80,15 +79,16 @@ cat > "$WORK/small/config.json" <<END
 }
 END
 growkit init "$WORK/small" --out "$WORK/small-init"
-train "$WORK/small-init" "$WORK/small-run" "$SOURCE_STEPS" plain
+train "$WORK/small-init" "$WORK/small-run" "$SOURCE_STEPS"
 
-# 3. grow it, and go on: a few steps on prefixes of the layers, then all of them
-growkit grow "$WORK/small-run/final" --hidden "$BIG_HIDDEN" --layers "$BIG_LAYERS" --optimizer none --no-verify --out "$WORK/grown-init"
-train "$WORK/grown-init" "$WORK/grown" "$STEPS" two-stage --sub-steps "$SUB_STEPS"
+# 3. grow it, and go on
+growkit grow "$WORK/small-run/final" --hidden "$BIG_HIDDEN" --layers "$BIG_LAYERS" --method auto --depth auto --optimizer none \
+    --no-verify --out "$WORK/grown-init"
+train "$WORK/grown-init" "$WORK/grown" "$STEPS"
 
 # 4. the same size from scratch, as many steps
 growkit init "$WORK/grown-init" --out "$WORK/scratch-init"
-train "$WORK/scratch-init" "$WORK/scratch" "$STEPS" plain
+train "$WORK/scratch-init" "$WORK/scratch" "$STEPS"
 
 # 5. what did it save?
 growkit report "$WORK/scratch" "$WORK/grown" --source "$WORK/small-run" --out "$WORK/report"

@@ -46,8 +46,8 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
 
 
 def _has_all(family: Family, shapes: Shapes) -> bool:
-    """Whether these are a family's tensors, all that one of its layers needs, and some of what sets it apart from a text
-    model or a dense one, its tower or its experts."""
+    """Whether these are a family's tensors, all that one of its layers needs, and some of what sets it apart from a
+    text model or a dense one, its tower or its experts."""
     apart = [{name for name in family.tensors if "*" in name} if family.beside else set()]
     apart += [{name for name in family.tensors if "expert" in family.words(name)} if family.is_moe else set()]
     there = {family.template(name) for name in shapes}

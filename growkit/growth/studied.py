@@ -1,5 +1,5 @@
-"""Which starts a study of all of them found best, for those who leave the choice to growkit (`auto`). Knows rows of that
-study (examples/benchmarks/compute_saved) as data; ignorant of plans and of checkpoints.
+"""Which starts a study of all of them found best, for those who leave the choice to growkit (`auto`). Knows rows of
+that study (examples/benchmarks/compute_saved) as data; ignorant of plans and of checkpoints.
 """
 
 from dataclasses import dataclass, replace
