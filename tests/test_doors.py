@@ -199,7 +199,7 @@ def test_every_exported_function_has_no_open_keywords():
 
 
 CHOICES = [  # door, parameter, the table of its choices
-    ("stack", "method", DEPTHS), ("grow", "depth", DEPTHS), ("widen", "dtype", DTYPES), ("init", "dtype", init.DTYPES),
+    ("stack", "method", {**DEPTHS, "auto": None}), ("grow", "depth", {**DEPTHS, "auto": None}), ("widen", "dtype", DTYPES), ("init", "dtype", init.DTYPES),
     ("merge", "method", METHODS), ("merge", "vocab", VOCABULARIES), ("pretrain", "schedule", SCHEDULES),
     ("pretrain", "precision", PRECISIONS), ("pretrain", "shard", SHARDS), ("pretrain", "decay", DECAYS),
     ("pretrain", "teacher_schedule", ALPHAS), ("pretrain", "teacher_until", UNTIL),

@@ -30,6 +30,7 @@ Watch = Annotated[Callable[[dict[str, Any]], None], Callback("Called with each l
 NOT_GROWING = (
     "seed", "dtype", "optimizer", "allow_nonfinite", "shard_size", "dry_run", "force", "verify", "family",
     "source_heads", "progress", "announce",
+    "learn", "data", "learn_lr", "batch_size", "seq_len", "device",  # maps that learn, some by words of pretrain's
 )  # fmt: skip
 NOT_TRAINING = ("teacher", "stages", "to_layers", "jump_at", "dry_run", "resume", "watch", "announce")
 
