@@ -12,6 +12,7 @@ from growkit.growth.request import grow_recipe
 from growkit.growth.source_headers import Headers
 
 STOCK, ALGEBRA, DIFFERS = 1e-5, 1e-10, 1e-6
+NEVER_FLOAT64 = ("xglm",)  # stock code that makes a float32 of float64's least number; in float32 then
 PURE_FLOAT64 = {"bert", "roberta", "distilbert", "gpt2", "opt"}  # stock code is float64 throughout
 
 

@@ -107,11 +107,10 @@ JumpAt = Annotated[
         within=(0.01, 0.8),
     ),
 ]
-Decay = Annotated[
-    Literal["cosine", "linear", "wsd", "constant"], Option(help="how the rate falls.", panel=RATE, metavar="HOW")
-]
+DecayName = Literal["cosine", "linear", "wsd", "constant"]
+Decay = Annotated[DecayName, Option(help="how the rate falls.", panel=RATE, metavar="HOW")]
 StagedDecay = Annotated[
-    Literal["cosine", "linear", "wsd", "constant"] | None,
+    DecayName | None,
     Option(help="how the rate falls; default cosine, with --schedule late wsd.", panel=RATE, metavar="HOW"),
 ]
 FinalLr = Annotated[float, Option(help="Share of the peak at the end.", panel=RATE, metavar="X", within=(0, 1))]

@@ -22,14 +22,17 @@ def infer_family(shapes: Shapes, named: str | None = None) -> Family:
     """
     if named is not None:
         return family_named(named)
-    fits = [f for f in FAMILIES.values() if _has_all(f, _live(f, shapes))]
+    read = ((family, _live(family, shapes)) for family in FAMILIES.values())
+    fitting = [(family, live) for family, live in read if _has_all(family, live)]
     # a prefix such as "bert." settles what bare names would leave open
-    prefixed = [f for f in fits if any(n.startswith(f.prefixes) for n in shapes) or not any("." in n for n in shapes)]
-    fits = prefixed or fits
-    if len(fits) > 1:
-        fits = [family for family in fits if _agrees(family, _live(family, shapes))] or fits
-    if len(fits) > 1:
-        fits = [family for family in fits if _norms_alike(family, _live(family, shapes))] or fits
+    prefixed = [
+        (f, s) for f, s in fitting if any(n.startswith(f.prefixes) for n in shapes) or not any("." in n for n in shapes)
+    ]
+    fitting = prefixed or fitting
+    for agrees in (_agrees, _norms_alike):
+        if len(fitting) > 1:
+            fitting = [one for one in fitting if agrees(*one)] or fitting
+    fits = [family for family, _ in fitting]
     if not fits:
         name = next(iter(shapes), "")
         raise CheckpointError(

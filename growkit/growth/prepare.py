@@ -92,10 +92,11 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
             raise RequestError(f"cannot read text from {text!r}: no such file")
         todo = (grow_plan if asked.experts is None else upcycle_plan)(headers, asked)
         todo = replace(todo, notes=(*todo.notes, *notes))
-        todo = todo if asked.learn is None else as_learned(todo)
-        if asked.learn is not None and kept_state(checkpoints[0].folder) is not None:
-            beside = "the optimizer's state beside the weights grows by exact maps alone, and is left out"
-            todo = replace(todo, notes=(*todo.notes, beside))
+        if asked.learn is not None:
+            todo = as_learned(todo)
+            if kept_state(checkpoints[0].folder) is not None:
+                beside = "the optimizer's state beside the weights grows by exact maps alone, and is left out"
+                todo = replace(todo, notes=(*todo.notes, beside))
         todo = replace(todo, notes=(*todo.notes, *_check_beside(checkpoints)))
         if options.proof:
             for checkpoint in checkpoints:

@@ -77,10 +77,6 @@ def recorded_growth(base: Checkpoint, grown: Checkpoint) -> Plan:
             f"{grown.label!r} was grown by maps that learned (--learn), which mix all units: nothing is carried over that"
         )
     said = checked(said, SCHEMA, path)
-    if "learn" in said["request"]:
-        raise RequestError(
-            f"{grown.label!r} was grown by maps that learned (--learn), which are kept nowhere; carry over a growth without"
-        )
     sources, there = said["sources"], {*base.hashes().values()}
     if len(sources) != 1:
         raise RequestError(f"{grown.label!r} was made of {len(sources)} models; maps are known for growths of one")

@@ -113,6 +113,11 @@ class Recipe:
         return asked
 
 
+def usual_noise(method: str) -> Noise:
+    """The split between read copies where a width method is named alone: those of fpi would stay equal without one."""
+    return Recipe.noise if method == "fpi" else 0.0
+
+
 def recipe(
     *,
     hidden: int | None = None,
@@ -139,7 +144,7 @@ def recipe(
 
     Raises RequestError for a dtype that is none of float64, float32, bfloat16, float16.
     """
-    default = Recipe.noise if method == "fpi" and mode is None and learn is None else 0.0
+    default = usual_noise(method) if mode is None and learn is None else 0.0
     if method == AUTO and noise is not None:
         raise RequestError(f"--method {AUTO} chooses --noise too; leave it out, or name a method")
     if keep is not None and method != SHRINK_PERTURB:

@@ -5,7 +5,7 @@ that study (examples/benchmarks/compute_saved) as data; ignorant of plans and of
 from dataclasses import dataclass, replace
 
 from growkit.errors import RequestError
-from growkit.growth.request import AUTO, Recipe
+from growkit.growth.request import AUTO, Recipe, usual_noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,23 +39,23 @@ def as_studied(recipe: Recipe, mixture: bool) -> tuple[Recipe, list[str]]:
 
     Raises RequestError where there is nothing to choose.
     """
-    depth = recipe.depth
-    deepens = depth is not None and depth.method == AUTO
-    if recipe.method != AUTO and not deepens:
+    depth, method = recipe.depth, recipe.method
+    if AUTO not in (method, depth and depth.method):
         return recipe, []
-    if recipe.method == AUTO and not recipe.widens:
+    if method == AUTO and not recipe.widens:
         raise RequestError(
             f"--method {AUTO} chooses how to widen, and no size is asked for; --depth {AUTO} chooses how to deepen"
         )
     best = (OF_MIXTURES if mixture else BEST)[recipe.widens, depth is not None]
-    if deepens:
-        assert depth is not None
-        depth = replace(depth, method=best.depth or depth.method)
-    method = recipe.method if recipe.method != AUTO else best.width or Recipe.method
-    noise = recipe.noise if recipe.method != AUTO or method != Recipe.method else Recipe.noise
-    took = [word for word, left in ((best.width, recipe.method == AUTO), (best.depth, deepens)) if left and word]
+    took = []
+    if method == AUTO and best.width is not None:
+        recipe = replace(recipe, method=best.width, noise=usual_noise(best.width))
+        took.append(best.width)
+    if depth is not None and depth.method == AUTO and best.depth is not None:
+        recipe = replace(recipe, depth=replace(depth, method=best.depth))
+        took.append(best.depth)
     note = (
         f"auto took {' and '.join(took)}, by the row {best.row!r} of what growing saves (docs/benchmarks.md): {best.below:.2f}"
         " nats below scratch after as many tokens" + (f"; {OF_DENSE}" if mixture else "")
     )
-    return replace(recipe, method=method, depth=depth, noise=noise), [note]
+    return recipe, [note]

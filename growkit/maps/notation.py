@@ -109,6 +109,11 @@ def is_any(dimensions: tuple[Dimension, ...]) -> bool:
     return bool(dimensions) and dimensions[0].axes == (ANY,)
 
 
+def by_token(dimensions: tuple[Dimension, ...]) -> bool:
+    """Whether a tensor has a row for each entry of the vocabulary."""
+    return bool(dimensions) and dimensions[0].axes == ("vocab",)
+
+
 def spread(dimensions: tuple[Dimension, ...], rank: int) -> tuple[Dimension, ...]:
     """The dimensions of a tensor that has so many: one of any stands for all."""
     if not is_any(dimensions):

@@ -11,7 +11,7 @@ from growkit.growth.kin import Kinship, check_kin, names_of
 from growkit.growth.rules import Growth, check_shape, unchanged
 from growkit.growth.source_headers import Headers, architecture_of, check_tensors, is_tied, one_family
 from growkit.growth.width.sizes import FOLLOWERS, OPTIONS, read_sizes
-from growkit.maps.notation import KEPT
+from growkit.maps.notation import KEPT, by_token
 
 BY_BODY = "with --body (body=True) the body that all share is merged, and the base's head stays"
 MERGED = Kinship(
@@ -59,7 +59,7 @@ def check_mergeable(family: Family, first: Headers, other: Headers, body: bool) 
     notes = check_kin(family, (first, other), BODIES if body else MERGED)
     pair, theirs = f"{first.label!r} and {other.label!r}", names_of(family, other)
     for stem, name in names_of(family, first).items():
-        rows = any(one.axes == ("vocab",) for one in family.axes_of(name, architecture_of(family, first))[:1])
+        rows = by_token(family.axes_of(name, architecture_of(family, first)))
         shapes = first.shapes[name], other.shapes[theirs[stem]]
         if shapes[0][rows:] != shapes[1][rows:]:
             cure = "" if body else f"; {BY_BODY}"

@@ -14,7 +14,7 @@ import torch
 from growkit.errors import RequestError
 from growkit.families import Family
 from growkit.growth.source_headers import Headers, architecture_of
-from growkit.maps.notation import READ
+from growkit.maps.notation import READ, by_token
 from growkit.merging.by_tensor import Number, Place, number_at, plain
 from growkit.merging.methods import MergeRequest, check_options
 
@@ -87,7 +87,7 @@ def merged_tensor(
     place = Place(names, _layer(family, names[0], layers), layers)
     weights = tuple(number_at(member.weight, place) for member in members)
     _check_weights(weights, request, based, names[0])
-    by_token = any(dimension.axes == ("vocab",) for dimension in dimensions[:1])
+    rows_of_tokens = by_token(dimensions)
     shape = first.shapes[names[0]]
     stored = [member.dtypes[stem] for member in members if stem in member.dtypes]
     dtype = request.dtype or (first.dtypes[names[0]] if based else reduce(torch.promote_types, stored))
@@ -100,9 +100,9 @@ def merged_tensor(
         compute=torch.float64 if wide else torch.float32,
         base=names[0] if based else "",
         origins=tuple(member.names.get(stem, "") for member in members),
-        rows=tuple(matched if by_token else None for matched in rows),
+        rows=tuple(matched if rows_of_tokens else None for matched in rows),
         # TSV and Iso-C are for what maps one space to another; rows of tokens and of positions are no such thing
-        whole=request.row.whole and len(shape) == 2 and any(d.role == READ for d in dimensions) and not by_token,
+        whole=request.row.whole and len(shape) == 2 and any(d.role == READ for d in dimensions) and not rows_of_tokens,
         weights=weights,
         scale=number_at(request.scale, place),
         options=_options(request, len(members), place),

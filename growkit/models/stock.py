@@ -5,7 +5,7 @@ No code that lies beside a checkpoint, or that its config names, is ever run.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,10 @@ def stock_class(config: Mapping[str, Any], label: str) -> Any:
     return model_class
 
 
-def parameter_names(config: Mapping[str, Any], label: str) -> list[str]:
-    """What the stock model of a config calls its parameters; no memory is taken for them.
+def unfilled_model(
+    config: Mapping[str, Any], label: str, memory: AbstractContextManager[Any], dtype: torch.dtype | None = None
+) -> Any:
+    """The stock model of a config, without weights. memory: within which it is made; dtype: None for the config's.
 
     Raises CheckpointError where transformers has no such model, or cannot make it.
     """
@@ -45,12 +47,18 @@ def parameter_names(config: Mapping[str, Any], label: str) -> list[str]:
 
     model_class = stock_class(config, label)
     try:
-        with hushed(), torch.device("meta"):
+        with hushed(), memory:
             stated = with_own_kernels(transformers.AutoConfig.for_model(**nested(config)))
-            model = model_class.from_config(stated) if model_class is transformers.AutoModel else model_class(stated)
+            if dtype is not None:
+                stated.dtype = dtype
+            return model_class.from_config(stated) if model_class is transformers.AutoModel else model_class(stated)
     except Exception as error:  # transformers raises many kinds; each means that there is no such model
         raise CheckpointError(f"transformers cannot make the model of {label!r}: {reason_of(error)}") from None
-    return [name for name, _ in model.named_parameters()]
+
+
+def parameter_names(config: Mapping[str, Any], label: str) -> list[str]:
+    """What the stock model of a config calls its parameters; no memory is taken for them. Raises as unfilled_model."""
+    return [name for name, _ in unfilled_model(config, label, torch.device("meta")).named_parameters()]
 
 
 def stock_config(model_class: Any, folder: Path) -> Any:

@@ -29,7 +29,7 @@ from growkit.models.stock import (
     hushed,
     stock_class,
     stock_config,
-    with_own_kernels,
+    unfilled_model,
 )
 from growkit.training.sharing import Pieces, fill_tensor
 
@@ -92,16 +92,7 @@ def blank_model(source: Checkpoint) -> Blank:
 def model_of(config: Mapping[str, Any], label: str, dtype: torch.dtype, device: torch.device) -> Any:
     """The stock model of a config, whose parameters have no values, to be computed with others in their place; buffers
     on a device. Raises CheckpointError for a class that transformers does not have or cannot make."""
-    import transformers
-
-    model_class = stock_class(config, label)
-    try:
-        with hushed(), _parameters_without_memory():
-            stated = with_own_kernels(transformers.AutoConfig.for_model(**config))
-            stated.dtype = dtype
-            model = model_class(stated).eval()
-    except Exception as error:  # transformers raises many kinds; each means that there is no such model
-        raise CheckpointError(f"transformers cannot make the model of {label!r}: {reason_of(error)}") from None
+    model = unfilled_model(config, label, _parameters_without_memory(), dtype).eval()
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))

@@ -39,7 +39,7 @@ def exponent(word: str, step: int) -> float:
     match = _WORD.fullmatch(word)
     row = WAYS.get(match[1]) if match else None
     if match is None or row is None or (":" in row.written) != (match[2] is not None):
-        known = ", ".join(["relax", *(row.written for row in WAYS.values())])
+        known = ", ".join([HALF, *(row.written for row in WAYS.values())])
         raise RequestError(f"--multipliers {word!r} is not one of {known}")
     over = int(match[2] or 1)
     if not 1 <= over <= STEPS:

@@ -40,14 +40,12 @@ CONTEXT = 128  # tokens of a window, where the model has as many positions
 WARMUP = 10  # steps at least
 BYTES_OF_EACH = 6  # per parameter that room_for speaks of
 BETAS = (0.9, 0.99)
-Begin = Callable[[int], Callable[[int], None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WhatWasLearned:
     """What learning came to. before, after: nats per predicted token, on the same text. tokens: that it learned from.
-    flops: that it took, measuring included.
-    data: SHA-256 of the tokens."""
+    flops: that it took, measuring included. data: SHA-256 of the tokens."""
 
     before: float
     after: float

@@ -99,13 +99,8 @@ class Staging:
         steps = duration.in_steps(size, length, data, origin.family)
         if self.schedule not in SCHEDULES:
             raise RequestError(f"--schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
-        for option, value, schedules in (
-            ("--sub-layers", self.sub_layers, ("two-stage",)),
-            ("--sub-steps", self.sub_steps, ("two-stage",)),
-            ("--to-layers", self.to_layers, ("stackbert", "mslt", "late")),
-            ("--jump-at", self.jump_at, ("late",)),
-        ):
-            if value is not None and self.schedule not in schedules:
+        for option, schedules in self._placing():
+            if self.schedule not in schedules:
                 raise RequestError(f"{option} is for --schedule {' or '.join(schedules)}, not for {self.schedule}")
         return SCHEDULES[self.schedule](
             steps,
@@ -116,17 +111,21 @@ class Staging:
             jump_at=self.jump_at,
         )
 
+    def _placing(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The options given that place stages, and the schedules they are for."""
+        options = (
+            ("--sub-layers", self.sub_layers, ("two-stage",)),
+            ("--sub-steps", self.sub_steps, ("two-stage",)),
+            ("--to-layers", self.to_layers, ("stackbert", "mslt", "late")),
+            ("--jump-at", self.jump_at, ("late",)),
+        )
+        return [(option, schedules) for option, value, schedules in options if value is not None]
+
     def _own_stages(self, stages: str | Path | Sequence[Stage], duration: Duration, layers: int) -> tuple[Stage, ...]:
         if duration.options:
             given = duration.options[0]
             raise RequestError(f"{given} and --stages both say how long; leave {given} out")
-        placing = {
-            "--sub-layers": self.sub_layers,
-            "--sub-steps": self.sub_steps,
-            "--to-layers": self.to_layers,
-            "--jump-at": self.jump_at,
-        }
-        twice = [option for option, value in placing.items() if value is not None]
+        twice = [option for option, _ in self._placing()]
         twice += ["--schedule"] if self.schedule != "plain" else []
         if twice:
             raise RequestError(f"{twice[0]} and --stages both say what is trained when; leave {twice[0]} out")
