@@ -56,6 +56,6 @@ def as_studied(recipe: Recipe, mixture: bool) -> tuple[Recipe, list[str]]:
         took.append(best.depth)
     note = (
         f"auto took {' and '.join(took)}, by the row {best.row!r} of what growing saves (docs/benchmarks.md): {best.below:.2f}"
-        " nats below scratch after as many tokens" + (f"; {OF_DENSE}" if mixture else "")
+        " nats below scratch there, after as many tokens" + (f"; {OF_DENSE}" if mixture else "")
     )
     return recipe, [note]

@@ -22,6 +22,7 @@ from growkit.errors import RequestError
 from growkit.reports.runs import read_run
 
 DEEPENING = ("stackbert", "mslt", "late")  # schedules that are told where they end
+SPENT = "start.json"  # beside a start whose maps learned: what that took
 ORDER, PILOT = 1000, 2000  # added to the seed of a source: other batches for what is grown from it, and for its pilots
 
 
@@ -190,9 +191,12 @@ class Bench:
         if arm.start == "init":
             more = {"num_hidden_layers": arm.layers} if arm.layers else {}
             return self._blank(cell.size, "target", cell.seed, **more), {}
-        spent = out.with_name("start.json")
-        if out.exists():
-            return out, read_json(spent) if arm.learn else {}
+        if not out.exists():
+            self._make_start(cell, arm, out, steps)
+        return out, read_json(out.with_name(SPENT)) if arm.learn else {}
+
+    def _make_start(self, cell: Cell, arm: Arm, out: Path, steps: int) -> None:
+        """Grow an arm's source."""
         source = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
         blank = self._blank(cell.size, "target", cell.seed)
         if arm.start == "corner":
@@ -201,7 +205,8 @@ class Bench:
                 deep = out.with_name("deep")
                 growkit.stack(source, deep, layers=layers, optimizer="none", verify=False, force=True)
                 source = deep
-            return corner_copy(source, blank, out), {}
+            corner_copy(source, blank, out)
+            return
         growth = dict(arm.grow)
         if arm.learn:
             batch = {key: self.train[key] for key in ("seq_len", "batch_size")}
@@ -211,9 +216,8 @@ class Bench:
         growkit.grow(source, partial, like=blank, seed=cell.seed, force=True, **growth)
         if arm.learn:
             flops = read_json(partial / "growkit.json")["learned"]["flops"]
-            write_json(spent, {"flops": flops, "seconds": Clock.now(self.device) - began})
+            write_json(out.with_name(SPENT), {"flops": flops, "seconds": Clock.now(self.device) - began})
         partial.rename(out)
-        return out, read_json(spent) if arm.learn else {}
 
     def _layers(self, size: str) -> int:
         return int(self.grid.config(size, "target")["num_hidden_layers"])

@@ -13,7 +13,7 @@ from growkit.checkpoint.small_files import read_json
 DONE = "done.json"  # beside a model that is whole, with what the study knows of it
 
 
-def corner_copy(source: Path, blank: Path, out: Path) -> Path:
+def corner_copy(source: Path, blank: Path, out: Path) -> None:
     """DirectCopy of arXiv 2110.07143, which growkit has no method for: the source's weights in the corner of random ones.
 
     Heads and their slots must lie one after another in both, which they do where head_dim stays.
@@ -31,4 +31,3 @@ def corner_copy(source: Path, blank: Path, out: Path) -> Path:
     (partial / DONE).unlink()
     large.save_pretrained(partial)
     partial.rename(out)
-    return out
