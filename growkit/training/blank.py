@@ -99,6 +99,14 @@ def model_of(config: Mapping[str, Any], label: str, dtype: torch.dtype, device: 
     return model
 
 
+def first_names(family: Family, stored: Collection[str], model: Any) -> dict[str, str]:
+    """Stored name -> live name of the parameters of a dense model; tied ones have one, the first."""
+    aliases = _aliases(model)
+    first = {name: names[0] for names in aliases.values() for name in names}
+    pieces = pieces_of(family, stored, first, model.base_model_prefix)
+    return {piece.names[0][0]: first[name] for name, piece in pieces.items()}
+
+
 def live_names(family: Family, stored: Collection[str], model: Any, label: str) -> dict[str, str]:
     """Stored name -> live name of each parameter of a dense model, of tied ones the first. Raises CheckpointError where
     one is missing."""
