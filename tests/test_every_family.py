@@ -1,5 +1,5 @@
-"""Every family: its table is that of its stock models, and it grows in width and depth; and what the covering sample of
-the suite takes has every feature that any family has. All growths are check-family's.
+"""Every family grows in width and depth; those of the suite's covering sample, which has every feature that any family
+has, have the tables of their stock models. All tables and growths are check-family's.
 """
 
 import covering
@@ -25,7 +25,8 @@ def test_a_family_in_width_and_depth(name):
     times, or where something reads each layer's attention.
     """
     family = FAMILIES[name]
-    assert table_faults(family) == []
+    if name in covering.SAMPLE:
+        assert table_faults(family) == []
     with float32_parts_in_double():
         model = small_model(family, tie_word_embeddings=False)
         tries = growths_to_try(read_sizes(family, flattened(model.config.to_dict())), "ffn" in family.sizes)
