@@ -97,6 +97,7 @@ def _config(name: str) -> dict[str, Any]:
     return config(**settings).to_dict()
 
 
+@cache
 def sizes(name: str) -> dict[str, int]:
     """The sizes of a family's tiny model."""
     return read_sizes(FAMILIES[name], _config(name))

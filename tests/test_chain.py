@@ -211,7 +211,7 @@ REFUSED = {  # what the file says: what is said of it
     "layers that shrink": (SIZES.replace("layers = 6", "layers = 2"), "size 'large': .*2"),
     "a size that cannot be": (SIZES.replace("hidden = 48", "hidden = 49"), "size 'medium': .*nearest"),
     "no size": (SIZES.replace("hidden = 48", ""), "size 'medium' says nothing of how it grows"),
-    "a method that is none": (with_('method = "dream"'), "method as one of fpi, aki, shrink-perturb, auto, not 'dream'"),
+    "a method that is none": (with_('method = "dream"'), "method as one of fpi, aki, shrink-perturb, direct-copy, auto, not 'dream'"),
     "a teacher that is none": (with_('teacher = "owl"'), "teacher as one of none, live, stored, not 'owl'"),
     "a first size that grows": (SIZES.replace("steps = 6", "hidden = 48"), "size 'small': the first size is the config's"),
     "a teacher of the first": (SIZES.replace("steps = 6", 'teacher = "live"'), "size 'small': .*take teacher out"),

@@ -1,8 +1,8 @@
 """The promise: what the plan calls exact computes the same function, and what it does not call exact differs.
 
-Every kind of growth of every kind of family, each family at least once, tied and untied heads, whole sequences and
-token by token through the cache, on stock models in float64; all growths of all families are check-family's. Stock code
-computes norms, softmax or rotary tables in float32 in most families: there 1e-5 is asked of it as it is, and 1e-10 once
+Every growth of every kind of family, each feature of a family at least once, tied and untied heads, whole sequences and
+token by token through the cache, on stock models in float64; every family is test_every_family.py's, and all growths of
+all families are check-family's. Stock code computes norms, softmax or rotary tables in float32 in most families: there 1e-5 is asked of it as it is, and 1e-10 once
 those parts are computed in float64 too, which leaves nothing but growkit's algebra.
 """
 
@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 from comparing import ALGEBRA, DIFFERS, NEVER_FLOAT64, PURE_FLOAT64, STOCK, headers, logits, source, stepwise
-from covering import can, carries_head, cover, free, kind, sizes
+from covering import can, carries_head, cover, features, free, kind, sample, sizes
 
 from growkit import GrowkitError, grow_state_dict
 from growkit.families import FAMILIES
@@ -71,17 +71,24 @@ def plain(family: str) -> bool:
     )
 
 
+PLAIN = sample(filter(plain, tiny.ALL))
+
+
 def chosen(table: dict, able) -> list:
-    """(name, family, tied): each growth of each kind of family and of a mixture, tied and not, and each family that is
-    able to."""
+    """(name, family, tied): each growth of each kind of family, of a mixture, tied and not; each kind of family tied and
+    not; and each feature of families that are able to."""
     everything = [
         (name, family, tied)
-        for name, family, tied in product(table, tiny.ALL, (True, False))
-        if plain(family) and (carries_head(family) or not tied) and able(name, family)
+        for name, family, tied in product(table, PLAIN, (True, False))
+        if (carries_head(family) or not tied) and able(name, family)
     ]
-    return sorted(
-        cover(everything, lambda row: {row[1], (row[0], kind(row[1]), row[2]), (row[0], FAMILIES[row[1]].is_moe)})
-    )
+
+    def of(row: tuple[str, str, bool]) -> set:
+        name, family, tied = row
+        pairs = {(name, kind(family)), (name, tied), (name, FAMILIES[family].is_moe), (kind(family), tied)}
+        return pairs | features(family)
+
+    return sorted(cover(everything, of))
 
 
 def grow(model, growth: dict):
@@ -131,9 +138,7 @@ def test_free_axes(name, family, tied):
     check(family, SOME[name][0], "exact", tied, seed=1)
 
 
-@pytest.mark.parametrize(
-    "family", cover(filter(plain, tiny.ALL), lambda family: {kind(family), FAMILIES[family].is_moe})
-)
+@pytest.mark.parametrize("family", cover(PLAIN, lambda family: {kind(family), FAMILIES[family].is_moe}))
 def test_seeds(family):
     for seed in (2, 3):
         check(family, dict(hidden=48, ffn=119, seed=seed), "exact", tied=bool(seed % 2), seed=seed)

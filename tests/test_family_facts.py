@@ -33,10 +33,15 @@ def strings(tree: ast.AST) -> list[tuple[int, str]]:
     return [(node.lineno, node.value) for node in constants if isinstance(node.value, str)]
 
 
-@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_family_is_named_outside_the_tables(path):
-    named = [(line, text) for line, text in strings(ast.parse(path.read_text("utf-8"))) if text in FAMILIES]
-    assert not named, "facts of a family belong in growkit/families"
+def test_no_family_is_named_outside_the_tables():
+    """Facts of a family belong in growkit/families."""
+    assert len(ELSEWHERE) > 200
+    assert [
+        (str(path.relative_to(ROOT)), line, text)
+        for path in ELSEWHERE
+        for line, text in strings(ast.parse(path.read_text("utf-8")))
+        if text in FAMILIES
+    ] == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)

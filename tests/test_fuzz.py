@@ -1,4 +1,4 @@
-"""Some hundred inputs with something wrong in them, each of which ends with 0, 1 or 2, one sentence where it is refused,
+"""A hundred inputs with something wrong in them, each of which ends with 0, 1 or 2, one sentence where it is refused,
 sources as they were, and nothing half made (`make fuzz` runs thousands).
 """
 
@@ -11,7 +11,7 @@ import fuzz_world
 import pytest
 import torch
 
-EACH = 12  # cases of a kind
+EACH = 3  # cases of a kind
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def fuzzing(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", fuzz.KINDS)
 def test_whatever_is_wrong_is_said(fuzzing, kind):
-    found = [fuzzing.run(name) for name in fuzz.names(0, EACH * (3 if kind == "options" else 1), kind)]
+    found = [fuzzing.run(name) for name in fuzz.names(0, EACH * (4 if kind == "options" else 1), kind)]
     assert [case for case in found if case["wrong"]] == []
 
 
 def test_what_fuzzing_begins_with_is_sound(fuzzing, monkeypatch):
     """So a refusal is of what was spoiled. Of the files here a few; `make fuzz` looks at all."""
-    monkeypatch.setattr(fuzz, "READ", {kind: fuzz_world.READ[kind][-1:] for kind in ("delta", "recipe", "run")})
+    monkeypatch.setattr(fuzz, "READ", {kind: fuzz_world.READ[kind][-1:] for kind in ("delta", "recipe")})
     assert fuzzing.unsound() == []
 
 

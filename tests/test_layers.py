@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -44,6 +45,7 @@ def room(name: str) -> str:
     return (name.split(".") + ["__init__"])[1]
 
 
+@cache
 def imports(name: str) -> set[str]:
     """Modules of growkit that one imports, when it is loaded or later."""
     found = set()
@@ -57,10 +59,11 @@ def imports(name: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_imports_point_down(name):
-    upward = {other for other in imports(name) if FLOOR[room(other)] >= FLOOR[room(name)] and room(other) != room(name)}
-    assert not upward, f"{name} imports {upward} from above"
+def test_imports_point_down():
+    def upward(name: str) -> set[str]:
+        return {each for each in imports(name) if FLOOR[room(each)] >= FLOOR[room(name)] and room(each) != room(name)}
+
+    assert {name: upward(name) for name in NAMES if upward(name)} == {}
 
 
 def test_no_file_imports_itself_in_a_circle():
@@ -79,57 +82,77 @@ def test_each_file_and_each_class_has_a_name_of_its_own():
 UNPICKLING = {"pickle", "dill", "joblib", "shelve", "marshal", "torch.load", "torch.save", "np.load", "numpy.load"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_pickles(path):
+def faulty(fault: Callable[[Path], object]) -> dict[str, object]:
+    """What is wrong with each file that something is wrong with."""
+    faults = {str(path.relative_to(ROOT)): fault(path) for path in FILES}
+    assert len(faults) > 200
+    return {name: wrong for name, wrong in faults.items() if wrong}
+
+
+def test_no_file_pickles():
     """Neither by itself nor through PyTorch's distributed checkpoint, whose files hold pickles."""
-    used = set()
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Import):
-            used |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-            used |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-        if isinstance(node, ast.Attribute):
-            used.add(ast.unparse(node))
-    assert not used & UNPICKLING and not [name for name in used if name.startswith("torch.distributed.checkpoint")]
+
+    def pickling(path: Path) -> set[str]:
+        used = set()
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Import):
+                used |= {alias.name for alias in node.names}
+            if isinstance(node, ast.ImportFrom):
+                used |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+            if isinstance(node, ast.Attribute):
+                used.add(ast.unparse(node))
+        return {name for name in used if name in UNPICKLING or name.startswith("torch.distributed.checkpoint")}
+
+    assert faulty(pickling) == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_say_what_they_are_and_stay_small(path):
-    text = path.read_text("utf-8")
-    assert ast.get_docstring(parsed(path)), "no docstring on top"
-    assert len(text.splitlines()) <= 300
+def test_files_say_what_they_are_and_stay_small():
+    assert faulty(lambda path: not ast.get_docstring(parsed(path))) == {}
+    assert faulty(lambda path: len(path.read_text("utf-8").splitlines()) > 300) == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_large_dataclasses_are_built_by_keyword(path):
-    for node in ast.walk(parsed(path)):
-        made_by = [ast.unparse(each) for each in getattr(node, "decorator_list", []) if isinstance(node, ast.ClassDef)]
-        if any("dataclass" in each for each in made_by) and sum(isinstance(m, ast.AnnAssign) for m in node.body) > 4:
-            assert any("kw_only=True" in each for each in made_by), node.name
+def test_large_dataclasses_are_built_by_keyword():
+    def by_place(path: Path) -> list[str]:
+        found = []
+        for node in ast.walk(parsed(path)):
+            made_by = [
+                ast.unparse(one) for one in getattr(node, "decorator_list", []) if isinstance(node, ast.ClassDef)
+            ]
+            if any("dataclass" in one for one in made_by) and sum(isinstance(m, ast.AnnAssign) for m in node.body) > 4:
+                found += [node.name] * (not any("kw_only=True" in one for one in made_by))
+        return found
+
+    assert faulty(by_place) == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_prose_fits_in_120_columns(path):
+def test_prose_fits_in_120_columns():
     """Comments and docstrings; the formatter sees to code, and messages are as long as they are."""
-    lines = path.read_text("utf-8").splitlines()
-    tree = parsed(path)
-    texts = [node.body[0] for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)]
-    strings = [text for text in texts if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)]
-    prose = {number for text in strings for number in range(text.lineno, (text.end_lineno or 0) + 1)}
-    prose |= {number for number, line in enumerate(lines, start=1) if line.lstrip().startswith("#")}
-    assert [number for number in sorted(prose) if len(lines[number - 1]) > 120] == []
+
+    def too_long(path: Path) -> list[int]:
+        lines = path.read_text("utf-8").splitlines()
+        nodes = ast.walk(parsed(path))
+        texts = [node.body[0] for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)]
+        strings = [text for text in texts if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)]
+        prose = {number for text in strings for number in range(text.lineno, (text.end_lineno or 0) + 1)}
+        prose |= {number for number, line in enumerate(lines, start=1) if line.lstrip().startswith("#")}
+        return [number for number in sorted(prose) if len(lines[number - 1]) > 120]
+
+    assert faulty(too_long) == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_public_functions_are_documented(path):
-    tree = parsed(path)
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    for node in [*tree.body, *(member for owner in classes for member in owner.body)]:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            short_property = any("property" in ast.unparse(d) for d in getattr(node, "decorator_list", []))
-            interface = any(node in owner.body for owner in classes if "Protocol" in map(ast.unparse, owner.bases))
-            small = short_property and len(node.body) == 1
-            assert small or interface or ast.get_docstring(node), f"{node.name} has no docstring"
+def test_public_functions_are_documented():
+    def undocumented(path: Path) -> list[str]:
+        tree, found = parsed(path), []
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        for node in [*tree.body, *(member for owner in classes for member in owner.body)]:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                short_property = any("property" in ast.unparse(d) for d in getattr(node, "decorator_list", []))
+                interface = any(node in owner.body for owner in classes if "Protocol" in map(ast.unparse, owner.bases))
+                small = short_property and len(node.body) == 1
+                found += [node.name] * (not (small or interface or ast.get_docstring(node)))
+        return found
+
+    assert faulty(undocumented) == {}
 
 
 def test_what_the_package_exports():

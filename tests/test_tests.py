@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 HERE = Path(__file__).parent
 FILES = sorted(
     [*HERE.glob("*.py"), *(HERE.parent / "growkit").rglob("*.py"), *(HERE.parent / "examples").rglob("*.py")]
@@ -20,9 +18,9 @@ def imported(path: Path) -> set[str]:
 
 def test_no_test_file_is_imported():
     tests = {path.stem for path in HERE.glob("test_*.py")}
-    assert {path.name: both for path in FILES if (both := imported(path) & tests)} == {}
+    assert {path.name: both for path in HERE.glob("*.py") if (both := imported(path) & tests)} == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HERE.parent)))
-def test_syntax_is_that_of_the_oldest_python(path):
-    ast.parse(path.read_text("utf-8"), feature_version=(3, 10))
+def test_syntax_is_that_of_the_oldest_python():
+    programs = (ast.parse(path.read_text("utf-8"), str(path), feature_version=(3, 10)).body for path in FILES)
+    assert sum(map(bool, programs)) > 400

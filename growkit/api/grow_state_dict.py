@@ -45,6 +45,7 @@ def grow_state_dict(
 
     Raises CheckpointError for a state that is no model of a known family, RequestError for what cannot be grown.
     """
+    from growkit.api.growing import drawn_as_new
     from growkit.growth.request import grow_recipe
     from growkit.growth.state_dict import grown_state
 
@@ -53,4 +54,4 @@ def grow_state_dict(
         overlap=overlap, after=after, every=every, where=where, block=block, slices=slices, method=method, mapping=mapping,
         noise=noise, keep=keep, seed=seed, dtype=dtype, experts=experts, top_k=top_k,
     )  # fmt: skip
-    return grown_state(state, config, request)
+    return grown_state(state, config, request, drawn_as_new)

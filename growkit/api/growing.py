@@ -35,16 +35,28 @@ def grown(
 
 
 def _refined(plan: "Plan", source: "Checkpoint") -> "Plan":
-    """The plan with what only a live model can tell: maps that learned, routers from a text."""
+    """The plan with what only a live model can tell: maps that learned, new weights, routers from a text."""
     if plan.recipe.learn is not None:
         from growkit.training.learned_growth import learned  # loads transformers
 
         return learned(plan, source)
+    plan = drawn_as_new(plan)
     if plan.recipe.experts is None or plan.recipe.experts.router != "clusters":
         return plan
     from growkit.models.clusters import with_clusters  # loads transformers
 
     return with_clusters(plan, source)
+
+
+def drawn_as_new(plan: "Plan") -> "Plan":
+    """The plan with what it leaves open drawn as transformers draws a new model's weights."""
+    from growkit.growth.request import DIRECT_COPY
+
+    if plan.recipe.method != DIRECT_COPY:
+        return plan
+    from growkit.training.new_weights import with_new_weights  # loads transformers
+
+    return with_new_weights(plan)
 
 
 def several(source: str | Path | Sequence[str | Path] | None) -> list[str | Path]:

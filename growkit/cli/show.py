@@ -14,6 +14,7 @@ from growkit.cli.terminal import Terminal, Words, err, out, print_json, styled, 
 from growkit.growth.carry_out import Grown
 from growkit.growth.inspect import Inspection
 from growkit.growth.plan import Plan
+from growkit.growth.request import DIRECT_COPY
 from growkit.models.verify import Verification
 from growkit.units import count, size
 
@@ -32,9 +33,10 @@ def print_plan(todo: Plan, console: Terminal) -> None:
         table.add_row(*row, style=None if grows else "dim")
     console.print(table)
     console.print()
-    for axis in todo.axes:
-        if axis.how != "kept":
-            console.print(Padding(styled((f"{axis.axis}:", "dim"), f" {axis.why}"), (0, 0, 0, 2)))
+    grown = [axis for axis in todo.axes if axis.how != "kept"]
+    for why in dict.fromkeys(axis.why for axis in grown):
+        axes = ", ".join(axis.axis for axis in grown if axis.why == why)
+        console.print(Padding(styled((f"{axes}:", "dim"), f" {why}"), (0, 0, 0, 2)))
     console.print()
     console.print(_before_after(todo))
     console.print()
@@ -64,7 +66,11 @@ def _how(todo: Plan) -> str:
     elif recipe.widens or recipe.depth is None:
         words.append(recipe.method)
     if words and recipe.mode != "side-by-side":
-        words += [f"{recipe.mapping} mapping", f"noise {recipe.noise}", f"seed {recipe.seed}"]
+        words += (
+            [f"seed {recipe.seed}"]
+            if recipe.method == DIRECT_COPY
+            else [f"{recipe.mapping} mapping", f"noise {recipe.noise}", f"seed {recipe.seed}"]
+        )
     if recipe.depth is not None:
         words.append(f"depth by {todo.layers.name if todo.layers.name != 'kept' else recipe.depth.method}")
     return ", ".join(words)

@@ -57,8 +57,9 @@ def grow_blocks(
         return assemble(rules, expand, start, wanted)
 
     starts = range(0, rule.rows.new, rule.block_rows)
-    redraw, wide = tensor.draw, torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    moments = redraw.moments((start, assembled(start, wide)) for start in starts) if redraw else (0.0, 0.0)
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    whole = ((start, assembled(start, wide)) for start in starts)
+    filling = tensor.draw.filling(whole, seed, tensor.name) if tensor.draw else None
 
     def block(start: int) -> Block:
         stored = _as_stored(tensor, sources, start)
@@ -67,11 +68,10 @@ def grow_blocks(
             if kept is not None and not is_finite(kept):
                 raise _not_finite(kept, tensor, readers, start)
             return stored
-        if redraw is None:
+        if filling is None:
             grown = assembled(start, tensor.dtype)
         else:
-            drawn = redraw.apply(assembled(start, wide), start, moments, seed, tensor.name)
-            grown = drawn.to(tensor.dtype)
+            grown = filling(assembled(start, wide), start).to(tensor.dtype)
         if not allow_nonfinite and not is_finite(grown):
             raise _not_finite(grown, tensor, readers, start)
         return (grown.T if rule.transposed else grown).contiguous()

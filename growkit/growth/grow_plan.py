@@ -16,7 +16,7 @@ from growkit.growth.depth.by_layer import deepen_config
 from growkit.growth.depth.stacks import stack_lines, stack_maps
 from growkit.growth.kin import check_kin, joined
 from growkit.growth.plan import AxisPlan, Plan, TensorPlan
-from growkit.growth.request import AUTO, SHRINK_PERTURB, Recipe
+from growkit.growth.request import AUTO, DIRECT_COPY, SHRINK_PERTURB, Recipe
 from growkit.growth.rules import Growth
 from growkit.growth.source_headers import (
     FLOATS,
@@ -32,6 +32,7 @@ from growkit.growth.source_headers import (
 from growkit.growth.studied import as_studied
 from growkit.growth.tensors import TensorPlans
 from growkit.growth.width.choose import choose_maps
+from growkit.growth.width.direct_copy import check_direct_copy
 from growkit.growth.width.more_experts import MoreExperts
 from growkit.growth.width.rotary import write_rotary
 from growkit.growth.width.side_by_side import MODES, added_sizes, side_by_side_lines, side_by_side_maps
@@ -48,7 +49,7 @@ from growkit.maps.axis import AxisMap
 from growkit.maps.exactness import Exactness
 from growkit.maps.notation import KEPT
 
-METHODS, MAPPINGS = ("fpi", "aki", SHRINK_PERTURB, AUTO), ("cyclic", "random")
+METHODS, MAPPINGS = ("fpi", "aki", SHRINK_PERTURB, DIRECT_COPY, AUTO), ("cyclic", "random")
 
 
 def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
@@ -70,6 +71,8 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
         raise RequestError(
             f"--method {SHRINK_PERTURB} is for dense models; {sources[0].label!r} is a mixture, whose routers would part"
         )
+    if recipe.method == DIRECT_COPY:
+        check_direct_copy(family, sources[0].label, recipe)
     if family.is_moe and recipe.mode is not None:
         raise RequestError(
             f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router"

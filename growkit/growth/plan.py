@@ -18,7 +18,7 @@ from growkit.growth.rules import Growth
 from growkit.maps.axis import AxisMap
 from growkit.maps.exactness import Exactness
 from growkit.maps.notation import READ
-from growkit.operators.draws import Fill, Given, Redraw
+from growkit.operators.draws import Fill, Given, Redraw, Rest
 from growkit.operators.rule import BLOCK_ELEMENTS, Rule
 
 # Measured as the largest resident size of a process (VmHWM) with torch 2.13 for CPUs on x86-64 Linux:
@@ -89,7 +89,7 @@ class TensorPlan:
     dtype: torch.dtype
     parts: tuple[Part, ...]
     inserted: bool = False
-    draw: Fill | Given | Redraw | None = None
+    draw: Fill | Given | Redraw | Rest | None = None
 
     @property
     def bytes(self) -> int:
@@ -277,7 +277,7 @@ def _whole_bytes(plan: Plan) -> int:
 
 def _working_bytes(tensor: TensorPlan) -> int:
     """Bytes that growing this tensor needs beyond two blocks: only what must be held or drawn whole."""
-    if isinstance(tensor.draw, Fill | Given):
+    if isinstance(tensor.draw, Fill | Given | Rest):
         return 4 * prod(tensor.shape)
     if isinstance(tensor.draw, Redraw):
         return REDRAW_BYTES

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from growkit.checkpoint.companions import modules_conflict
+from growkit.checkpoint.companions import modules_conflict, sentence_modules
 from growkit.checkpoint.new_folder import Contents
 from growkit.checkpoint.same_tokenizer import unlike
 from growkit.checkpoint.source import Checkpoint, open_state
@@ -23,7 +23,7 @@ from growkit.growth.like import with_sizes
 from growkit.growth.names import default_name, folder_for
 from growkit.growth.optimizer import kept_state, optimizer_tensors, rates_beside, read_rates
 from growkit.growth.plan import Plan
-from growkit.growth.request import Recipe
+from growkit.growth.request import DIRECT_COPY, Recipe
 from growkit.growth.sources import headers_of, open_source, split_stored
 from growkit.growth.stored_names import names_of_today, prefixed_like
 from growkit.growth.untied import tied_alike
@@ -32,6 +32,7 @@ from growkit.growth.upcycle.upcycle_plan import upcycle_plan
 SHARD_BYTES = 5_000_000_000
 Path_ = str | Path
 AUTO, NOTHING_BESIDE = "auto", "none"  # instead of files of AdamW's state: what lies beside the sources, and nothing
+LEFT_OUT = "the optimizer's state beside the weights grows by copies alone, and is left out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +96,12 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         if asked.learn is not None:
             todo = as_learned(todo)
             if kept_state(checkpoints[0].folder) is not None:
-                beside = "the optimizer's state beside the weights grows by exact maps alone, and is left out"
-                todo = replace(todo, notes=(*todo.notes, beside))
+                todo = replace(todo, notes=(*todo.notes, LEFT_OUT))
         todo = replace(todo, notes=(*todo.notes, *_check_beside(checkpoints)))
+        if todo.recipe.method == DIRECT_COPY:
+            _check_alone(checkpoints, options)
+            if stored:
+                states, stored, todo = [], [], replace(todo, notes=(*todo.notes, LEFT_OUT))
         if options.proof:
             for checkpoint in checkpoints:
                 check_taken(checkpoint.config or {}, f"the config.json of {checkpoint.label!r}")
@@ -123,6 +127,18 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         yield Prepared(
             sources=checkpoints, states=stored, rates=rates, plan=todo, folder=folder, replaces=replaces, options=options
         )  # fmt: skip
+
+
+def _check_alone(sources: Sequence[Checkpoint], options: Options) -> None:
+    """Refuse what a corner of a new model has no place for. Raises RequestError."""
+    if _words(options.optimizer) not in ([], [AUTO], [NOTHING_BESIDE]):
+        raise RequestError(f"--optimizer FILE grows by copies, and --method {DIRECT_COPY} makes none: leave it out")
+    folders = [source.folder for source in sources if source.folder is not None]
+    if any(kind == "Dense" for folder in folders for kind, _ in sentence_modules(folder)):
+        raise RequestError(
+            f"{sources[0].label!r} is a sentence model with a Dense layer of its own, which transformers has no new weights"
+            f" for; take another --method than {DIRECT_COPY}"
+        )
 
 
 def _name_alike(sources: Sequence[Checkpoint]) -> None:

@@ -12,7 +12,7 @@ from growkit.growth.learning import Learn
 from growkit.growth.spelling import dtype_of, layer_numbers
 from growkit.growth.width.uneven import Noise, noise_of
 
-SHRINK_PERTURB = "shrink-perturb"  # a width method
+SHRINK_PERTURB, DIRECT_COPY = "shrink-perturb", "direct-copy"  # width methods
 AUTO = "auto"  # a method of width or depth that growkit chooses (growkit.growth.studied)
 
 
@@ -55,7 +55,7 @@ class Recipe:
     """What was asked for: target sizes, and how they are reached."""
 
     sizes: Mapping[str, int | None] = field(default_factory=dict)  # by axis; None: follows from the others
-    method: str = "fpi"  # "fpi", "aki", "shrink-perturb" or "auto"
+    method: str = "fpi"  # "fpi", "aki", "shrink-perturb", "direct-copy" or "auto"
     keep: float = 0.8  # shrink-perturb: what lifted weights are multiplied by
     mapping: str = "cyclic"  # "cyclic" or "random"
     noise: Noise = 0.5  # relative size of the split between read copies, or "auto": by the width
@@ -139,7 +139,7 @@ def recipe(
     copies: Mapping[int, tuple[int, ...]] | None = None,
     learn: Learn | None = None,
 ) -> Recipe:
-    """A request for a growth. noise defaults to 0.5 for fpi, and to 0 for aki, shrink-perturb, learned maps and fused
+    """A request for a growth. noise defaults to 0.5 for fpi, and to 0 for every other method, learned maps and fused
     models, which part by themselves.
 
     Raises RequestError for a dtype that is none of float64, float32, bfloat16, float16.

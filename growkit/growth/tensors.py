@@ -15,14 +15,14 @@ from growkit.families import Family
 from growkit.families.stacked import expert_of
 from growkit.growth.depth.layers import place
 from growkit.growth.plan import Part, TensorPlan
-from growkit.growth.request import SHRINK_PERTURB, Recipe
+from growkit.growth.request import DIRECT_COPY, SHRINK_PERTURB, Recipe
 from growkit.growth.rules import Growth, check_shape, grown_shape, is_embedding, tensor_rule
 from growkit.growth.source_headers import Headers
 from growkit.growth.width.more_experts import experts_map
 from growkit.growth.width.uneven import unevenness
-from growkit.maps.axis import AxisMap
+from growkit.maps.axis import ABSENT, AxisMap
 from growkit.maps.notation import GAIN, SHIFT, UNSIZED, WRITE
-from growkit.operators.draws import Redraw
+from growkit.operators.draws import Redraw, Rest
 from growkit.operators.rule import Rule, by_turns
 
 
@@ -180,7 +180,7 @@ class TensorPlans:
             dtype=self.recipe.dtype or reduce(torch.promote_types, stored),
             parts=self.shared_parts[key],
             inserted=inserted,
-            draw=None if key[2] else self._perturbation(name, origin, source, len(shape)),
+            draw=None if key[2] else self._draw(name, origin, source, len(shape), self.shared_parts[key][0].rule),
         )
 
     def _like(self, name: str, source: int, origin: str) -> str:
@@ -194,10 +194,13 @@ class TensorPlans:
         ends = family.layer_of(name) == self.layers[stack].new - 1
         return family.in_layer(origin, count - 1 if ends else count)  # the last one, or none that is
 
-    def _perturbation(self, name: str, origin: str, source: int, dimensions: int) -> Redraw | None:
-        """What shrink-perturb adds to a matrix of a model that becomes wider; vectors stay, and a stored copy of the
-        embedding stays one."""
+    def _draw(self, name: str, origin: str, source: int, dimensions: int, rule: Rule) -> Redraw | Rest | None:
+        """What direct-copy leaves open of a tensor, and what shrink-perturb adds to a matrix of a model that becomes
+        wider; vectors stay, and a stored copy of the embedding stays one."""
         growth = self.growths[source]
+        if self.recipe.method == DIRECT_COPY:
+            whole = rule.rows.everywhere and rule.columns.everywhere
+            return None if whole else Rest(rows=rule.rows.mode == ABSENT, columns=rule.columns.mode == ABSENT)
         grows = any(not axis.is_identity for axis in growth.maps.values())
         if self.recipe.method != SHRINK_PERTURB or not grows or dimensions < 2:
             return None

@@ -4,7 +4,7 @@ experts and files.
 Every draw is a pure function of (seed, key, first row of the block), so a file can be streamed in any order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,8 @@ from einops import repeat
 
 from growkit.operators.seeds import generator, stable_seed
 
-Moments = tuple[float, float]  # mean and standard deviation
+Blocks = Iterable[tuple[int, torch.Tensor]]  # (first row, rows) of a whole tensor
+Filling = Callable[[torch.Tensor, int], torch.Tensor]  # a block and its first row -> the block with what is drawn
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,14 @@ class Redraw:
     kept: float = 1.0
     key: str | None = None
 
-    def moments(self, blocks: Iterable[tuple[int, torch.Tensor]]) -> Moments:
-        """Mean and standard deviation of the entries that are drawn anew, over (first row, block) of the whole
-        tensor."""
+    def filling(self, blocks: Blocks, seed: int, key: str) -> Filling:
+        """What draws the entries of a block of rows anew, in its own dtype. blocks: of the whole tensor, for the mean
+        and deviation of what is there."""
+        moments = self._moments(blocks)
+        return lambda block, start: self._drawn(block, start, *moments, seed, self.key or key)
+
+    def _moments(self, blocks: Blocks) -> tuple[float, float]:
+        """Mean and standard deviation of the entries that are drawn anew."""
         count, total, squares = 0, 0.0, 0.0
         for start, block in blocks:
             entries = block[self._chosen(start, block)].double()
@@ -69,11 +75,12 @@ class Redraw:
         mean = total / max(1, count)
         return mean, max(0.0, squares / max(1, count) - mean**2) ** 0.5
 
-    def apply(self, block: torch.Tensor, start: int, moments: Moments, seed: int, key: str) -> torch.Tensor:
-        """A block of rows with its entries drawn anew, in its own dtype."""
-        chosen, (mean, deviation) = self._chosen(start, block), moments
+    def _drawn(
+        self, block: torch.Tensor, start: int, mean: float, deviation: float, seed: int, key: str
+    ) -> torch.Tensor:
+        chosen = self._chosen(start, block)
         shape = block[chosen].shape
-        drawn = torch.randn(shape, generator=generator(seed, f"{self.key or key}/{start}"), dtype=block.dtype)
+        drawn = torch.randn(shape, generator=generator(seed, f"{key}/{start}"), dtype=block.dtype)
         block = block.clone()
         if self.kept != 1.0:  # the length of the whole stays: both parts have the root mean square of what was there
             block, deviation = self.kept * block, float(np.hypot(mean, deviation))
@@ -87,6 +94,30 @@ class Redraw:
             inside = self.rows[(self.rows >= start) & (self.rows < start + len(block))]
             return (torch.from_numpy(inside - start),)
         return (slice(None), slice(None) if self.columns is None else torch.from_numpy(self.columns))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rest:
+    """What a source in a corner leaves open: all that is in these rows or columns, as a new tensor has it.
+
+    rows, columns: bool for each of them. new: from a seed to the whole new tensor, of rows x columns; None until
+    somebody who knows live models says it.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    new: Callable[[int], torch.Tensor] | None = None
+
+    def filling(self, blocks: Blocks, seed: int, key: str) -> Filling:
+        """What puts a new tensor's entries where a block of rows is open; the tensor is drawn once, and held."""
+        assert self.new is not None, f"nobody said how {key!r} is drawn"
+        new, columns, rows = self.new(seed), torch.from_numpy(self.columns), torch.from_numpy(self.rows)
+
+        def filled(block: torch.Tensor, start: int) -> torch.Tensor:
+            places = slice(start, start + len(block))
+            return torch.where(rows[places, None] | columns, new[places].to(block.dtype), block)
+
+        return filled
 
 
 def any_units(count: int, share: float, seed: int, key: str) -> np.ndarray:

@@ -99,6 +99,19 @@ def model_of(config: Mapping[str, Any], label: str, dtype: torch.dtype, device: 
     return model
 
 
+def first_names(family: Family, stored: Collection[str], model: Any) -> dict[str, str]:
+    """Stored name -> live name of the parameters of a dense model; tied ones have one, the first."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    aliases = _aliases(model)
+    first = {name: names[0] for names in aliases.values() for name in names}
+    # files of towers that read images call their weights otherwise, and transformers knows how
+    in_files = revert_weight_conversion(model, dict(model.state_dict(keep_vars=True)))
+    first |= {name: aliases[id(tensor)][0] for name, tensor in in_files.items() if id(tensor) in aliases}
+    pieces = pieces_of(family, stored, first, model.base_model_prefix)
+    return {piece.names[0][0]: first[name] for name, piece in pieces.items()}
+
+
 def live_names(family: Family, stored: Collection[str], model: Any, label: str) -> dict[str, str]:
     """Stored name -> live name of each parameter of a dense model, of tied ones the first. Raises CheckpointError where
     one is missing."""

@@ -12,7 +12,8 @@ import numpy as np
 from growkit.families import Family
 from growkit.families.schema import RMS
 from growkit.growth.plan import AxisPlan, Recipe
-from growkit.growth.request import SHRINK_PERTURB
+from growkit.growth.request import DIRECT_COPY, SHRINK_PERTURB
+from growkit.growth.width.direct_copy import WHY, check_groups, cornered
 from growkit.growth.width.more_experts import MoreExperts, experts_map, routing
 from growkit.growth.width.rotary import head_slots, slots_why
 from growkit.growth.width.sizes import FOLLOWERS, Sizes
@@ -55,6 +56,8 @@ def choose_maps(
         elif recipe.method == SHRINK_PERTURB:
             exactness = APPROXIMATE
             why = f"all weights are multiplied by {recipe.keep:g} and as long a random part is added, by design"
+        elif recipe.method == DIRECT_COPY:
+            how, exactness, why = "corner", APPROXIMATE, WHY
         lines.append(AxisPlan(axis=axis, old=old[axis], new=new[axis], how=how, exactness=exactness, why=why))
 
     hidden, exactness, why = _hidden(family, old["hidden"], new["hidden"], recipe, names)
@@ -78,6 +81,8 @@ def choose_maps(
     group, new_group = old["head"] // old["kv_head"], new["head"] // new["kv_head"]
     heads = grouped_heads((old["kv_head"], group), (new["kv_head"], new_group), generator)
     assert heads is not None, "target_sizes lets only possible groupings through"
+    if recipe.method == DIRECT_COPY:
+        check_groups(old, new)
     maps["head"] = copies(old["head"], heads.query)
     maps["kv_head"] = copies(old["kv_head"], heads.key_value)
     maps["query_head"] = norm_undone_copies(old["head"], heads.query)
@@ -97,6 +102,8 @@ def choose_maps(
             maps[axis] = copies(old[axis], _index(old[axis], new[axis], recipe, axis))
             line(axis, "copies", EXACT, "no norm runs over it; its ratio to the experts' width is kept")
     maps |= {axis: identity(old[axis]) for axis in KEPT if axis in old} | {PAIR: identity(2)}
+    if recipe.method == DIRECT_COPY:
+        maps = cornered(maps)
     routed = MoreExperts()
     if family.is_moe:
         maps["expert"] = identity(old["expert"])
