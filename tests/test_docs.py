@@ -44,6 +44,8 @@ SMALLER = {
     "steps 20000": "steps 8 --batch-size 4", "steps=20000": "steps=8, batch_size=4", "val-fraction 0.01": "val-fraction 0.5", "val-fraction 0.05": "val-fraction 0.5", "rank 16": "rank 4",
     "--adapter 16 --steps 1000": "--adapter 2 --steps 4",
     "--train top:4": "--train top:4 --steps 4 --batch-size 4",
+    "--train lora:8": "--train lora:8 --steps 4 --batch-size 4",
+    "--train control": "--train control --steps 4 --batch-size 4",
     "--learn 100": "--learn 4 --batch-size 2 --seq-len 8",
 }  # fmt: skip
 NOT_RUN = {
@@ -124,7 +126,8 @@ def checkpoints(tmp_path_factory) -> Path:
         model.save_pretrained(folder / name)
         words.save_pretrained(folder / name)
     (folder / "SIZES.toml").write_text(
-        'init = "MODEL"\nsteps = 2\nbatch_size = 2\n[[size]]\nname = "small"\n[[size]]\nname = "large"\nhidden = 48\n'
+        'init = "MODEL"\nsteps = 2\nbatch_size = 2\nseq_len = 16\neval_tokens = 160\n'
+        '[[size]]\nname = "small"\n[[size]]\nname = "large"\nhidden = 48\n'
     )
     growkit.tokenize([folder / "books"], folder / "data", folder / "MODEL", val_fraction=0.5)
     return folder
