@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from halting import die_half_way, ended, halted
+from halting import die_half_way, ended, forked, halted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from on_disk import thesis
@@ -227,20 +227,6 @@ def test_a_script_without_a_guard_runs_once(here):
     assert list(tree("data").values()) == list(tree("one").values())
 
 
-def test_processes_import_nothing_of_the_current_folder(here, tmp_path_factory):
-    """The command, whose own modules come from elsewhere, in a folder with files that have names of Python's
-    modules."""
-    bin = tmp_path_factory.mktemp("bin")
-    root = str(Path(growkit.__file__).parents[1])
-    (bin / "growkit").write_text(f"import sys; sys.path[0] = {root!r}; from growkit.cli import main; main()")
-    taken = ["queue", "pickle", "struct", "multiprocessing", "selectors", "signal", "tokenizers", "random", "growkit"]
-    for name in taken:
-        Path(f"{name}.py").write_text("open('imported', 'w')")
-    command = ["tokenize", "books", "--tokenizer", "tok", "-o", "data", "--workers", "2"]
-    subprocess.run([sys.executable, bin / "growkit", *command], check=True, capture_output=True)
-    assert Path("data/train.bin").exists() and not Path("imported").exists()
-
-
 def test_processes_load_nothing_that_is_slow():
     code = "import sys, growkit.data.encode; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -436,10 +422,13 @@ text._plain = plain_until
 """
 
 
-@pytest.mark.parametrize(("kind", "workers"), [(signal.SIGINT, "1"), (signal.SIGINT, "2"), (signal.SIGKILL, "2")])
-def test_stopped_run_leaves_nothing_that_looks_whole(here, kind, workers):
+@pytest.mark.parametrize(
+    ("kind", "workers", "start"),
+    [(signal.SIGINT, "1", forked), (signal.SIGINT, "2", subprocess.Popen), (signal.SIGKILL, "2", forked)],
+)
+def test_stopped_run_leaves_nothing_that_looks_whole(here, kind, workers, start):
     command = ["tokenize", "books", "--tokenizer", "tok", "-o", "data", "--workers", workers]
-    with halted(CAUGHT, *command) as process:
+    with halted(CAUGHT, *command, start=start) as process:
         said = ended(process, kind)
     assert not Path("data").exists()
     if kind == signal.SIGINT:
@@ -454,15 +443,16 @@ def test_stopped_run_leaves_nothing_that_looks_whole(here, kind, workers):
 
 
 def test_memory_does_not_grow_with_the_text(here):
+    """The most that a process has held does not grow when ten times the text comes after it."""
     line = json.dumps({"text": EXCERPT.read_text("utf-8")[:4000]}) + "\n"
-    code = "import sys, growkit; growkit.tokenize(sys.argv[1], sys.argv[2], 'tok', workers=1);"
-    code += " print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
-    peak = []
-    for megabytes in (2, 16):
+    code = "import growkit; "
+    for megabytes in (1, 10):
         Path(f"{megabytes}.jsonl").write_text(line * (megabytes * 10**6 // len(line)))
-        command = [sys.executable, "-c", code, f"{megabytes}.jsonl", f"data{megabytes}"]
-        peak.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024)
-    assert peak[1] < peak[0] + 6, "MB"
+        code += f"growkit.tokenize('{megabytes}.jsonl', 'data{megabytes}', 'tok', workers=1); "
+        code += "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))); "
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = (int(kilobytes) / 1024 for kilobytes in done.stdout.split())
+    assert second < first + 5, "MB"
 
 
 def test_bare_files_of_every_flavour_read_back_equal(tmp_path):

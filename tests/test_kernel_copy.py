@@ -33,9 +33,11 @@ def dtype(request):
     return request.param
 
 
-@pytest.fixture(params=GROWTHS)
-def growth(request, tmp_path, monkeypatch, dtype):
-    family, make = GROWTHS[request.param]
+# each growth, in both dtypes where bytes are copied as they are
+@pytest.fixture(params=[*((name, torch.float32) for name in GROWTHS), ("stack", torch.bfloat16)], ids=str)
+def growth(request, tmp_path, monkeypatch):
+    name, dtype = request.param
+    family, make = GROWTHS[name]
     monkeypatch.chdir(tmp_path)
     tiny.make(family, dtype=dtype).save_pretrained("src")
     return make

@@ -170,7 +170,7 @@ def test_order_threads_and_shards_change_nothing(here, monkeypatch, method):
     members = MEMBERS[:2] if method == "slerp" else [*MEMBERS[:2], "c:0.25"]
     growkit.merge(members, "one", base="base", method=method)
     monkeypatch.setattr("growkit.checkpoint.stream.WORKERS", 1)
-    monkeypatch.setattr("growkit.merging.merged_tensor.BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr("growkit.merging.merged_tensor.BLOCK_ELEMENTS", 500)
     growkit.merge(members[::-1], "other", base="base", method=method, shard_size=20_000)
     assert Path("other/model.safetensors.index.json").exists()
     one, other = state("one"), state("other")

@@ -138,8 +138,8 @@ def test_what_opens_configs_models_and_tokenizers_is_in_three_files():
 
 def test_what_lies_in_the_current_folder_is_no_module(tmp_path):
     """Neither the command nor its worker processes take the first module they need from here."""
-    modules = ("queue", "json", "pickle", "threading", "struct", "signal", "multiprocessing", "tokenizers", "numpy")
-    for module in modules:
+    modules = "queue json pickle threading struct signal multiprocessing tokenizers numpy selectors random growkit"
+    for module in modules.split():
         (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w').close(); raise SystemExit(9)\n")
     (tmp_path / "texts").mkdir()
     for number in range(8):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from covering import sample
 from on_disk import edit_weights
 from refusing import cases, refused, run
 from safetensors.torch import load_file
@@ -128,7 +129,7 @@ def test_a_weight_of_zeros_has_a_basis_too():
 # ---------------------------------------------------------------- what a model reads
 
 
-@pytest.mark.parametrize("family", tiny.CONFIGS)
+@pytest.mark.parametrize("family", sample(tiny.CONFIGS))
 def test_moments_of_a_pass_layer_by_layer_are_those_of_the_model(family):
     """Of every family, whatever its layers are called with; batches may differ in size, layers may be passed over."""
     model, ids = tiny.make(family), tiny.tokens(batch=5, length=12)

@@ -6,13 +6,14 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from filelock import lock_descriptor
-from halting import ended, halted
+from halting import ended, forked, halted
 from on_disk import checkpoint, edit_config, edit_weights, thesis
 from refusing import cases, refused, run, tree
 from safetensors.torch import load_file, save_file
@@ -285,25 +286,25 @@ os.pwrite = write_later
 """
 
 
-@pytest.fixture
-def caught(src):
+def caught(start):
     """A growth in another process, caught while it writes."""
-    with halted(CAUGHT, *WIDEN, "-o", "out") as process:
-        yield process
+    return halted(CAUGHT, *WIDEN, "-o", "out", start=start)
 
 
-def test_interrupted_run_leaves_nothing(src, caught):
+def test_interrupted_run_leaves_nothing(src):
     before = tree("src")
-    said = ended(caught, signal.SIGINT)
-    assert caught.returncode == 130 and said.strip() == "growkit: interrupted; nothing was kept"
+    with caught(subprocess.Popen) as process:
+        said = ended(process, signal.SIGINT)
+    assert process.returncode == 130 and said.strip() == "growkit: interrupted; nothing was kept"
     assert os.listdir() == ["src"] and tree("src") == before
 
 
-def test_killed_run_leaves_what_the_next_run_clears_away(src, caught):
+def test_killed_run_leaves_what_the_next_run_clears_away(src):
     before = tree("src")
-    result = run(*WIDEN, "-o", "out")  # meanwhile, a second one
-    assert result.exit_code == 2 and "another growkit is writing" in result.stderr
-    ended(caught, signal.SIGKILL)
+    with caught(forked) as process:
+        result = run(*WIDEN, "-o", "out")  # meanwhile, a second one
+        assert result.exit_code == 2 and "another growkit is writing" in result.stderr
+        ended(process, signal.SIGKILL)
     assert sorted(os.listdir()) == ["out.partial", "src"] and "UNFINISHED" in os.listdir("out.partial")
     assert "config.json" not in os.listdir("out.partial")
     for leftover in ("out.partial", "out.partial/model.safetensors"):

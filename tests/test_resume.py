@@ -8,8 +8,6 @@ import pickle
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import wait
 from dataclasses import replace
@@ -22,6 +20,7 @@ from processes import GUARD, KILL, blocked_until, child, ended, killing, pair, p
 from refusing import refused, run
 from safetensors.torch import load_file, save_file
 from tiny_runs import ask, curve, kept_moments, line, losses_of, same, tokenizer, weights
+from torch.distributed import run as torchrun
 
 from growkit.checkpoint.headers import read_header
 from growkit.errors import CheckpointError, RequestError
@@ -484,41 +483,32 @@ def test_a_disk_without_room(world, monkeypatch, tmp_path):
 # ---------------------------------------------------------------- many processes
 
 
-SHARED = {  # a model and options: what two processes divide among them
-    "prefixes": ("tied", "--schedule two-stage --sub-layers 1 --sub-steps 4 --shard all --grad-accum 2"),
-    "growth": ("llama", "--schedule stackbert --to-layers 6 --shard all"),
+SHARED = {  # layers of a tied llama, or what else is trained, and options: what two processes divide among them
+    "prefixes": (2, "--schedule two-stage --sub-layers 1 --sub-steps 4 --shard all --grad-accum 2"),
+    "growth": (1, "--schedule stackbert --to-layers 2 --shard all"),
     "masked": ("still", "--shard all --grad-accum 2"),
-    "replicated": ("tied", "--schedule two-stage --sub-layers 1 --sub-steps 4 --shard none --grad-accum 2"),
+    "replicated": (2, "--schedule two-stage --sub-layers 1 --sub-steps 4 --shard none --grad-accum 2"),
 }
 
 
 @pytest.mark.parametrize("case", SHARED)
 def test_two_processes_are_one_and_a_run_of_two_goes_on_with_one(world, case):
     model, options = SHARED[case]
-    tiny.make("bert", dtype=torch.float32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).save_pretrained(
-        "still"
-    )
-    tokenizer().save_pretrained("still")  # dropout is drawn by each process for itself
-    asked = dict(model=Path(model).resolve() if model == "still" else model)
+    if model == "still":  # dropout is drawn by each process for itself
+        still = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_hidden_layers=2)
+        tiny.make("bert", dtype=torch.float32, **still).save_pretrained("model")
+        tokenizer().save_pretrained("model")
+    else:
+        small = tiny.make("llama", dtype=torch.float32, num_hidden_layers=model, tie_word_embeddings=True)
+        small.save_pretrained("model")
+    asked = dict(model=Path("model").resolve())
     more = [
         *options.split(),
         *["--device", "cpu", "--tokens", "512", "--eval-every", "5", "--eval-tokens", "144"],
     ]  # 8 steps, 9 windows
-    if case == "prefixes":
-        torchrun = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "--master-port",
-            port(),
-            "-m",
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [*torchrun, "growkit", *line(world, *more, **asked)]
-        two = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert two.returncode == 0, two.stderr
+    if case == "replicated":  # each of the two begins as a person's does
+        words = ["--nproc-per-node", "2", "--master-port", port(), "-m", "growkit", *line(world, *more, **asked)]
+        assert ended(child(lambda: torchrun.main(words) or 0, OMP_NUM_THREADS="1")) == 0
     else:
         assert pair(lambda: said(run(*line(world, *more, **asked)))) == [0, 0]
     assert run(*line(world, *more, out="one", **asked)).exit_code == 0

@@ -71,11 +71,11 @@ def test_rows_that_predict_different_numbers_of_tokens(world, model):
     tiny.make("bert", dtype=torch.float32, **still).save_pretrained("still")
     tokenizer().save_pretrained("still")
     tiny.make("llama", dtype=torch.float32, seed=4).save_pretrained("other")
-    taught = dict(teacher="other", teacher_steps=6, teacher_until="steps") if model == "llama" else {}
+    taught = dict(teacher="other", teacher_steps=3, teacher_until="steps") if model == "llama" else {}
     where = Path(model).resolve() if model == "still" else model
-    usual = dict(model=where, steps=8, eval_every=4, **taught)
+    usual = dict(model=where, steps=4, eval_every=2, **taught)
     one = answering(ask(world, "one", **usual)).run
-    counts = {one.train.rows(0, row, 1).predicted for row in range(4)} | {one.train.predicted(s) for s in range(8)}
+    counts = {one.train.rows(0, row, 1).predicted for row in range(4)} | {one.train.predicted(s) for s in range(4)}
     assert len(counts) > 3 and losses_of("one")[-1] < losses_of("one")[0]
     answering(ask(world, "parts", grad_accum=2, **usual))
     assert pair(lambda: answering(ask(world, "two", grad_accum=2, **usual)) and 0) == [0, 0]

@@ -22,6 +22,7 @@ from growkit.errors import CheckpointError, RequestError
 from growkit.training import pretrain
 from growkit.training.machine import this_machine
 from growkit.training.objective import WholeWord
+from growkit.training.stages import SCHEDULES
 from growkit.training.teachers import teach
 from growkit.training.teachers.stored_teacher import entries_of
 from growkit.training.teachers.teacher import LiveTeacher, open_teacher
@@ -202,12 +203,12 @@ def test_every_estimate_trains(stores, world, estimate):
     assert losses_of("run") == pytest.approx(losses_of("live"), abs=0.02) and losses_of("run") != losses_of("live")
 
 
-STAGED = dict(model="llama", schedule="stackbert", steps=8, save_every=3, to_layers=6)
-
-
 def test_runs_of_a_store_stop_grow_and_go_on(stores, world):
     """Parts and processes give the same losses; a run that was stopped goes on bit for bit, over a growth too."""
-    usual = dict(teacher=str(stores / "llama-some"), **STAGED, **{**TAUGHT, "teacher_steps": 7})
+    tiny.make("llama", dtype=torch.float32, num_hidden_layers=1).save_pretrained("small")
+    doubled = SCHEDULES["stackbert"](8, 1, sub_layers=1, sub_steps=6, to_layers=2, jump_at=None)
+    staged = dict(model=Path("small").resolve(), steps=8, save_every=3, stages=doubled)
+    usual = dict(teacher=str(stores / "llama-some"), **staged, **{**TAUGHT, "teacher_steps": 7})
     pretrain.pretrain(ask(world, "run", **usual))
 
     with pytest.raises(Stopped):

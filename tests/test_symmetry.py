@@ -28,7 +28,7 @@ def is_reader(name: str, tensor: torch.Tensor) -> bool:
     return tensor.dim() == 2 and "embed" not in name and "decoder" not in name
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "gpt_neox", "llama", "gemma2", "olmo2"])
+@pytest.mark.parametrize("family", ["bert", "gpt_neox", "llama", "olmo2"])
 def test_no_split_changes_the_function(family):
     with tiny.float32_parts_in_double(), torch.no_grad():
         model = tiny.make(family)
@@ -68,8 +68,9 @@ def stretched(model, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("noise", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    ("dtype", "noise"), [(torch.bfloat16, 0.1), (torch.bfloat16, 0.9), (torch.float16, 0.5), (torch.float32, 0.9)]
+)
 def test_stored_halves_add_up_to_the_source(dtype, noise):
     """The larger half is rounded and the smaller is what is left, exactly (Sterbenz): no dtype loses a bit."""
     model = tiny.make("llama", tie_word_embeddings=False)
@@ -138,7 +139,7 @@ def test_equal_copies_stay_equal(family):
 @pytest.mark.parametrize("family", ["bert", "gpt_neox", "llama"])
 def test_split_copies_part(family):
     model = tiny.make(family, tie_word_embeddings=family == "bert")
-    for steps in (5, 100):
+    for steps in (5, 40):
         apart = differences(train(grow(model, hidden=48), steps), model).values()
         assert median(apart) > 0.3 and min(apart) > 1e-4
 
@@ -186,10 +187,10 @@ def dead_shares(model) -> dict[str, float]:
 
 
 TRAINABLE = {
-    "copies": [(family, dict(hidden=48)) for family in ("bert", "gpt2", "gemma2", "olmo2")],
+    "copies": [(family, dict(hidden=48)) for family in ("bert", "gpt2", "gemma2")],
     "ffn copies": [("llama", dict(ffn=90)), ("distilbert", dict(ffn=90))],
-    "mean filler": [(family, dict(hidden=36)) for family in ("gpt2", "gpt_neox", "phi")],
-    "near growth": [("bert", dict(hidden=40, heads=4)), ("distilbert", dict(hidden=60)), ("roberta", dict(hidden=36))],
+    "mean filler": [(family, dict(hidden=36)) for family in ("gpt2", "phi")],
+    "near growth": [("bert", dict(hidden=40, heads=4)), ("distilbert", dict(hidden=60))],
     "isometric": [("llama", dict(hidden=40, heads=4)), ("gemma", dict(hidden=36)), ("olmo2", dict(hidden=36))],
     "rotary slots": [("llama", dict(head_dim=12)), ("llama", dict(head_dim=10)), ("gemma2", dict(head_dim=12))],
     "slots under a norm": [("qwen3", dict(head_dim=16)), ("qwen3", dict(head_dim=24)), ("olmo2", dict(head_dim=12))],
