@@ -2,12 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from texts import EXCERPT
 
 from growkit.errors import CheckpointError
+from growkit.reports.runs import read_run
 
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks" / "compute_saved"
 sys.path.append(str(FOLDER))
@@ -152,7 +154,7 @@ def test_every_arm_names_arms_and_sources_that_are_there():
     for arm in ARMS.values():
         assert ARMS[arm.rates_of].rates_of == arm.rates_of and ARMS[arm.against].start == "init"
         assert ARMS[arm.rates_of].source_optimizer == arm.source_optimizer or arm.source is None
-        assert (arm.source is None) == (arm.start == "init" and not arm.inherits)
+        assert (arm.source is None) == (arm.start == "init" and not (arm.inherits or arm.stored))
 
 
 def test_cells_come_in_the_order_of_the_file_and_once(tmp_path):
@@ -221,3 +223,17 @@ def test_what_is_saved_by_hand():
     assert begun == {"flops": 0.0, "seconds": 0.0}
     learned = one("learned (LiGO)", [5.0], step0=4.0) | {"before": {"flops": 7.0, "seconds": 1.0}}
     assert study_figures.reach(learned, 4.5) == learned["before"]
+
+
+def test_what_a_store_says_is_paid_for(text, tmp_path, monkeypatch):
+    """As long as it teaches, a stored teacher costs what a live one does, though a run with a store does not count it."""
+    arms = [f"AKI + stack, inherit, {how}" for how in ("stored", "live")]
+    for arm in arms:
+        monkeypatch.setitem(ARMS, arm, replace(ARMS[arm], train={"teacher_weight": 0.5}))
+    study.main(asked(text, tmp_path / "work", grid(tmp_path, cells=[{"arms": arms, "budgets": [0.02], "seeds": [0]}])))
+    came = {
+        one["cell"]["arm"]: [point["flops"] for point in one["curve"]] for one in results(tmp_path / "work").values()
+    }
+    assert came[arms[0]] == pytest.approx(came[arms[1]], rel=1e-6)
+    alone = read_run(next((tmp_path / "work" / "cells").glob("*stored*")) / "run").val
+    assert alone[-1].cost.flops < came[arms[0]][-1]

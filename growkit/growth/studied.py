@@ -21,9 +21,9 @@ class StudiedStart:
 
 # the best of what every dense model can begin with, by (in width, in depth)
 BEST = {
-    (True, False): StudiedStart(row="shrink-perturb", width="shrink-perturb", below=0.345),
+    (True, False): StudiedStart(row="direct copy", width="direct-copy", below=0.413),
     (False, True): StudiedStart(row="stack, carried state", depth="stack", below=0.412),
-    (True, True): StudiedStart(row="shrink-perturb + stack", width="shrink-perturb", depth="stack", below=0.364),
+    (True, True): StudiedStart(row="direct copy + stack", width="direct-copy", depth="stack", below=0.408),
 }
 # of what a mixture can, whose routers would part under others
 OF_MIXTURES = {

@@ -14,12 +14,12 @@ NARROW, SHALLOW, SMALL = "narrow", "shallow", "small"
 class Arm:
     """One way to a model of the target's size.
 
-    start: init (random weights), corner (the source in the corner of random weights), grow. source: which one; None: no
-    trained model. layers: of an init that a schedule deepens; None: the target's. grow, train: options of growkit.grow
-    and of growkit.pretrain. learn: steps for which maps learn, as a share of those that follow; their operations count.
-    relax: share of the steps over which multipliers relax. inherits: its source teaches.
-    source_optimizer: what trained the source. rates_of: the arm whose pilots choose the learning rate. against: the arm
-    from scratch it is compared with.
+    start: init (random weights), grow. source: which one; None: no trained model. layers: of an init that a schedule
+    deepens; None: the target's. grow, train: options of growkit.grow and of growkit.pretrain. learn: steps for which
+    maps learn, as a share of those that follow; their operations count. relax: share of the steps over which
+    multipliers relax. inherits: its source teaches, live. stored: it taught before, all of the data, and a run pays for
+    what it reads of that. source_optimizer: what trained the source. rates_of: the arm whose
+    pilots choose the learning rate. against: the arm from scratch it is compared with.
     """
 
     start: str = "grow"
@@ -30,6 +30,7 @@ class Arm:
     learn: float | None = None
     relax: float | None = None
     inherits: bool = False
+    stored: bool | None = None
     source_optimizer: str = "adamw"
     rates_of: str
     against: str = "scratch"
@@ -38,7 +39,9 @@ class Arm:
 def _grown(source: str, rates_of: str, train: dict[str, Any] | None = None, **more: Any) -> Arm:
     """A growth; its optimizer begins anew where nothing else is said."""
     own = {
-        name: more.pop(name) for name in ("learn", "relax", "inherits", "source_optimizer", "against") if name in more
+        name: more.pop(name)
+        for name in ("learn", "relax", "inherits", "stored", "source_optimizer", "against")
+        if name in more
     }
     return Arm(source=source, rates_of=rates_of, train=train or {}, grow={"optimizer": "none", **more}, **own)
 
@@ -53,7 +56,7 @@ BY_MUON = {"source_optimizer": "muon", "against": "scratch, Muon"}
 ARMS: dict[str, Arm] = {
     "scratch": Arm(start="init", rates_of="scratch"),
     # width
-    "corner copy": Arm(start="corner", source=NARROW, rates_of="corner copy"),
+    "direct copy": _grown(NARROW, "direct copy", method="direct-copy"),
     "FPI, equal split": _grown(NARROW, WIDE, noise=0.0),
     "FPI": _grown(NARROW, WIDE, noise=0.5),
     "FPI, random map": _grown(NARROW, WIDE, mapping="random"),
@@ -88,13 +91,15 @@ ARMS: dict[str, Arm] = {
     "FPI + identity": _grown(SMALL, BOTH, depth="identity"),
     "shrink-perturb + stack": _grown(SMALL, BOTH, method="shrink-perturb"),
     "shrink-perturb + stack, keep 0.6": _grown(SMALL, BOTH, method="shrink-perturb", keep=0.6),
-    "corner copy + stack": Arm(start="corner", source=SMALL, rates_of=BOTH),
+    "direct copy + stack": _grown(SMALL, BOTH, method="direct-copy"),
     "AKI + stack": _grown(SMALL, "AKI + stack", method="aki"),
     "AKI + stack, two-stage": _grown(SMALL, "AKI + stack", TWO_STAGE, method="aki"),
     "learned (LiGO) + stack": _grown(SMALL, BOTH, learn=0.05),
     # a teacher
     "inherit, live": Arm(start="init", source=SMALL, inherits=True, rates_of="scratch"),
     "AKI + stack, inherit, live": _grown(SMALL, "AKI + stack", method="aki", inherits=True),
+    "inherit, stored": Arm(start="init", source=SMALL, stored=True, rates_of="scratch"),
+    "AKI + stack, inherit, stored": _grown(SMALL, "AKI + stack", method="aki", stored=True),
     # Muon
     "scratch, Muon": Arm(start="init", train=MUON, rates_of="scratch, Muon", against="scratch, Muon"),
     "FPI + stack, Muon": _grown(SMALL, "FPI + stack, Muon", MUON, **BY_MUON),

@@ -10,17 +10,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import transformers
 from study_arms import Arm
-from study_corner import DONE, corner_copy
 from study_grid import Cell, Grid, arm_of
 
 import growkit
 from growkit.checkpoint.headers import file_hash
 from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.writer import write_json
+from growkit.data.tokens import open_tokens
 from growkit.errors import RequestError
 from growkit.reports.runs import read_run
+from growkit.training.flops import forward_flops
 
+DONE = "done.json"  # beside a model that is whole, with what the study knows of it
 DEEPENING = ("stackbert", "mslt", "late")  # schedules that are told where they end
 SPENT = "start.json"  # beside a start whose maps learned: what that took
 ORDER, PILOT = 1000, 2000  # added to the seed of a source: other batches for what is grown from it, and for its pilots
@@ -56,6 +59,12 @@ class Clock:
             with self._file.open("a") as file:
                 file.write(f"{line['step']} {self.seconds[line['step']]:.4f}\n")
         self._last = self.now(self._device)
+
+
+def _taught(run: Path) -> set[int]:
+    """The steps of a run in which its teacher had a weight."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return {line["step"] for line in lines if line["kind"] == "train" and line["alpha"] > 0}
 
 
 class Bench:
@@ -181,10 +190,31 @@ class Bench:
         probe = self._pretrain(start, folder / "probe", 1, 1e-12, order, own)  # a step that moves nothing
         if arm.inherits:
             train["teacher"] = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
+        read = {"flops": 0.0, "seconds": 0.0}  # what a step's share of a store came to
+        if arm.stored:
+            train["teacher"], read = self._store(cell, arm)
         curve = self._pretrain(start, folder / "run", steps, rate, order, train)
-        for point in curve:  # a run counts the operations of its start by itself
-            point["seconds"] += spent.get("seconds", 0.0)
+        taught = _taught(folder / "run") if arm.stored else set()
+        for point in curve:  # a run counts the operations of its start, and of a live teacher, by itself
+            reads = sum(step <= point["step"] for step in taught)
+            point["seconds"] += spent.get("seconds", 0.0) + reads * read["seconds"]
+            point["flops"] += reads * read["flops"]
         return {"steps": steps, "before": spent, "step0": probe[-1]["loss"], "loss": curve[-1]["loss"], "curve": curve}
+
+    def _store(self, cell: Cell, arm: Arm) -> tuple[Path, dict[str, float]]:
+        """What an arm's source says of all the data, and the FLOPs and seconds of as much as one step reads."""
+        source = self._source_folder(cell.size, arm, cell.base, cell.seed)
+        store, length = self.work / "stores" / source.name, self.train["seq_len"]
+        clock, step = store.with_name(f"{store.name}.clock"), length * self.train["batch_size"]
+        if not clock.exists():
+            store.parent.mkdir(exist_ok=True)
+            shutil.rmtree(store, ignore_errors=True)
+            began = Clock.now(self.device)
+            growkit.teach(source / "final", self.data, store, seq_len=length, device=self.device)
+            clock.write_text(f"{Clock.now(self.device) - began}")
+        model = transformers.AutoModelForCausalLM.from_pretrained(source / "final")
+        share = step / len(open_tokens(self.data))
+        return store, {"flops": forward_flops(model, step, length), "seconds": float(clock.read_text()) * share}
 
     def _start(self, cell: Cell, arm: Arm, out: Path, steps: int) -> tuple[Path, dict[str, float]]:
         """Where an arm begins, and the FLOPs and seconds that it took where maps learned."""
@@ -199,14 +229,6 @@ class Bench:
         """Grow an arm's source."""
         source = self._source_folder(cell.size, arm, cell.base, cell.seed) / "final"
         blank = self._blank(cell.size, "target", cell.seed)
-        if arm.start == "corner":
-            layers = self._layers(cell.size)
-            if int(read_json(source / "config.json")["num_hidden_layers"]) < layers:
-                deep = out.with_name("deep")
-                growkit.stack(source, deep, layers=layers, optimizer="none", verify=False, force=True)
-                source = deep
-            corner_copy(source, blank, out)
-            return
         growth = dict(arm.grow)
         if arm.learn:
             batch = {key: self.train[key] for key in ("seq_len", "batch_size")}
