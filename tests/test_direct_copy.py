@@ -168,6 +168,24 @@ def test_states_beside_the_weights_stay_behind(world, tmp_path):
     with pytest.raises(RequestError, match="--optimizer FILE grows by copies"):
         growkit.widen(tmp_path / "source", tmp_path / "no", hidden=48, optimizer=file, **DIRECT)
     assert not (tmp_path / "no").exists()
+    deeper = growkit.grow(tmp_path / "source", tmp_path / "deeper", layers=4, **DIRECT)  # in depth all are copies
+    assert deeper.carried and not any("is left out" in note for note in deeper.plan.notes)
+
+
+def test_a_dense_layer_stays_where_the_stream_does(tmp_path):
+    source = tmp_path / "sentences"
+    tiny.make("bert", "BertModel", dtype=torch.float32).save_pretrained(source)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+    said = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in modules]
+    (source / "modules.json").write_text(json.dumps(said))
+    for path, settings in (("1_Pooling", {"word_embedding_dimension": 24}), ("2_Dense", {"in_features": 24})):
+        (source / path).mkdir()
+        (source / path / "config.json").write_text(json.dumps(settings))
+    save_file({"linear.weight": torch.ones(16, 24)}, source / "2_Dense" / "model.safetensors")
+    with pytest.raises(RequestError, match="a Dense layer of its own.*take another --method than direct-copy"):
+        growkit.widen(source, tmp_path / "out", hidden=48, **DIRECT)
+    made = growkit.widen(source, tmp_path / "out", ffn=48, **DIRECT).folder
+    assert torch.equal(tensors(made / "2_Dense")["linear.weight"], torch.ones(16, 24))
 
 
 @pytest.mark.parametrize(
@@ -207,3 +225,16 @@ def test_a_config_without_a_class_is_of_the_one_its_tensors_are(world, tmp_path)
         with pytest.raises(CheckpointError, match="config.json of '.*source' names class 'Owl'.*take another --method than"):
             growkit.widen(tmp_path / "source", tmp_path / "no", hidden=48, dry_run=dry_run, **DIRECT)
     assert not (tmp_path / "no").exists()
+
+
+def test_new_weights_do_not_depend_on_the_default_dtype():
+    state, config = tiny.make("llama").state_dict(), tiny.make("llama").config
+    request = dict(ffn=64, **DIRECT)
+    once, _ = growkit.grow_state_dict(state, config, **request)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        again, _ = growkit.grow_state_dict(state, config, **request)
+    finally:
+        torch.set_default_dtype(before)
+    assert all(torch.equal(once[name], again[name]) for name in once)

@@ -65,7 +65,7 @@ def new_weight(model: Any, name: str, seed: int) -> torch.Tensor:
         modules.append(getattr(modules[-1], part))
     parameters = modules[-1]._parameters
     blank = parameters[own]
-    weight = torch.nn.Parameter(torch.zeros(blank.shape), requires_grad=False)
+    weight = torch.nn.Parameter(torch.zeros(blank.shape, dtype=torch.float32), requires_grad=False)
     try:
         parameters[own] = weight
         with torch.random.fork_rng(devices=[]), torch.no_grad(), hushed():
