@@ -1,6 +1,7 @@
 """Direct copy: the source in a corner of the larger model bit for bit, and all else as transformers draws a new model's
 weights (bert2BERT's baseline, arXiv 2110.07143)."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from on_disk import written
 from safetensors.torch import load_file, save_file
 
 import growkit
-from growkit.errors import RequestError
+from growkit.errors import CheckpointError, RequestError
 from growkit.families import FAMILIES
 from growkit.family_check.small_models import small_model, stock_classes, stored
 from growkit.growth.request import grow_recipe
@@ -167,6 +168,24 @@ def test_states_beside_the_weights_stay_behind(world, tmp_path):
     with pytest.raises(RequestError, match="--optimizer FILE grows by copies"):
         growkit.widen(tmp_path / "source", tmp_path / "no", hidden=48, optimizer=file, **DIRECT)
     assert not (tmp_path / "no").exists()
+    deeper = growkit.grow(tmp_path / "source", tmp_path / "deeper", layers=4, **DIRECT)  # in depth all are copies
+    assert deeper.carried and not any("is left out" in note for note in deeper.plan.notes)
+
+
+def test_a_dense_layer_stays_where_the_stream_does(tmp_path):
+    source = tmp_path / "sentences"
+    tiny.make("bert", "BertModel", dtype=torch.float32).save_pretrained(source)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+    said = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in modules]
+    (source / "modules.json").write_text(json.dumps(said))
+    for path, settings in (("1_Pooling", {"word_embedding_dimension": 24}), ("2_Dense", {"in_features": 24})):
+        (source / path).mkdir()
+        (source / path / "config.json").write_text(json.dumps(settings))
+    save_file({"linear.weight": torch.ones(16, 24)}, source / "2_Dense" / "model.safetensors")
+    with pytest.raises(RequestError, match="a Dense layer of its own.*take another --method than direct-copy"):
+        growkit.widen(source, tmp_path / "out", hidden=48, **DIRECT)
+    made = growkit.widen(source, tmp_path / "out", ffn=48, **DIRECT).folder
+    assert torch.equal(tensors(made / "2_Dense")["linear.weight"], torch.ones(16, 24))
 
 
 @pytest.mark.parametrize(
@@ -183,3 +202,39 @@ def test_refusals(world, tmp_path, source, request_, says):
     with pytest.raises(RequestError, match=says):
         growkit.widen(world / source, tmp_path / "out", **request_, **DIRECT)
     assert not [*tmp_path.iterdir()]
+
+
+def test_gains_stored_less_1_are_the_sources_to_the_last_bit(tmp_path):
+    tiny.make("gemma2", dtype=torch.float32).save_pretrained(tmp_path / "gemma2")
+    growkit.widen(tmp_path / "gemma2", tmp_path / "out", hidden=48, **DIRECT)
+    gains = [name for name in tensors(tmp_path / "gemma2") if name.endswith("layernorm.weight")]
+    before, after = tensors(tmp_path / "gemma2"), tensors(tmp_path / "out")
+    assert len(gains) > 3 and all(torch.equal(after[name][:24], before[name]) for name in gains)
+
+
+def test_a_config_without_a_class_is_of_the_one_its_tensors_are(world, tmp_path):
+    """As that of a model that was never saved is."""
+    model = tiny.make("llama", dtype=torch.float32, tie_word_embeddings=False)
+    assert not model.config.architectures
+    after, _ = growkit.grow_state_dict(model.state_dict(), model.config, hidden=48, **DIRECT)
+    assert after["lm_head.weight"].shape == (61, 48) and bool(after["lm_head.weight"].all())
+    shutil.copytree(world / "llama", tmp_path / "source")
+    config = json.loads((tmp_path / "source" / "config.json").read_text())
+    (tmp_path / "source" / "config.json").write_text(json.dumps({**config, "architectures": ["Owl"]}))
+    for dry_run in (True, False):
+        with pytest.raises(CheckpointError, match="config.json of '.*source' names class 'Owl'.*take another --method than"):
+            growkit.widen(tmp_path / "source", tmp_path / "no", hidden=48, dry_run=dry_run, **DIRECT)
+    assert not (tmp_path / "no").exists()
+
+
+def test_new_weights_do_not_depend_on_the_default_dtype():
+    state, config = tiny.make("llama").state_dict(), tiny.make("llama").config
+    request = dict(ffn=64, **DIRECT)
+    once, _ = growkit.grow_state_dict(state, config, **request)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        again, _ = growkit.grow_state_dict(state, config, **request)
+    finally:
+        torch.set_default_dtype(before)
+    assert all(torch.equal(once[name], again[name]) for name in once)

@@ -26,7 +26,7 @@ def grown(
         from growkit.data.tokens import open_tokens
 
         open_tokens(recipe.learn.data)  # refuses what is none before anything is planned
-    result = carry_out(sources, out, recipe, replace(options, proof=verify), _refined)
+    result = carry_out(sources, out, recipe, replace(options, proof=verify), _refined, drawn_as_new)
     if not verify or options.dry_run:
         return result
     from growkit.models.prove import proved  # loads transformers
@@ -35,12 +35,11 @@ def grown(
 
 
 def _refined(plan: "Plan", source: "Checkpoint") -> "Plan":
-    """The plan with what only a live model can tell: maps that learned, new weights, routers from a text."""
+    """The plan with what only a live model can tell: maps that learned, routers from a text."""
     if plan.recipe.learn is not None:
         from growkit.training.learned_growth import learned  # loads transformers
 
         return learned(plan, source)
-    plan = drawn_as_new(plan)
     if plan.recipe.experts is None or plan.recipe.experts.router != "clusters":
         return plan
     from growkit.models.clusters import with_clusters  # loads transformers

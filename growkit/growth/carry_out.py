@@ -41,16 +41,19 @@ def carry_out(
     recipe: Recipe,
     options: Options,
     refine: Refine = lambda plan, _: plan,
+    settle: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Grown:
-    """Plan and write. refine: what only live models can add to a plan. Raises CheckpointError or RequestError."""
+    """Plan and write. settle: what live models without weights add to a plan, a dry run's too; refine: what only those
+    with weights can add. Raises CheckpointError or RequestError."""
     with prepared(sources, out, recipe, options) as ready:
         carried = tuple(path for state in ready.states for path in state.files())
-        done = Grown(folder=ready.folder, plan=ready.plan, carried=carried, dry_run=options.dry_run)
+        plan = settle(ready.plan)
+        done = Grown(folder=ready.folder, plan=plan, carried=carried, dry_run=options.dry_run)
         if options.dry_run:
             return done
-        options.announce(ready.plan)
+        options.announce(plan)
         write_checkpoint(
-            matched(refine(ready.plan, ready.sources[0]), ready.sources),
+            matched(refine(plan, ready.sources[0]), ready.sources),
             ready.sources,
             ready.folder,
             options.shard_bytes,

@@ -23,8 +23,13 @@ from growkit.operators.rule import BLOCK_ELEMENTS, Rule
 
 # Measured as the largest resident size of a process (VmHWM) with torch 2.13 for CPUs on x86-64 Linux:
 PROCESS_BYTES = 252_000_000  # Python with torch and growkit imported
-# and what transformers' config classes bring along where one is asked, those of most families the second too
-STOCK_BYTES = {"transformers.configuration_utils": 24_000_000, "transformers.activations": 85_000_000}
+# and what transformers' config classes bring along where one is asked, those of most families the second too, and its
+# models where one is made
+STOCK_BYTES = {
+    "transformers.configuration_utils": 24_000_000,
+    "transformers.activations": 85_000_000,
+    "transformers.modeling_utils": 60_000_000,
+}
 # per tensor of a result: its plan, its name and its source's header, by examples/benchmarks/plan_30b.py: 31 MB more
 # than after the imports for 18,867 tensors widened, 37 MB for 37,731 stacked (10 MB of either for a vocabulary of
 # 151,936)

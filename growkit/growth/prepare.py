@@ -98,8 +98,8 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
             if kept_state(checkpoints[0].folder) is not None:
                 todo = replace(todo, notes=(*todo.notes, LEFT_OUT))
         todo = replace(todo, notes=(*todo.notes, *_check_beside(checkpoints)))
-        if todo.recipe.method == DIRECT_COPY:
-            _check_alone(checkpoints, options)
+        if todo.recipe.method == DIRECT_COPY and todo.recipe.widens:
+            _check_alone(checkpoints, todo, options)
             if stored:
                 states, stored, todo = [], [], replace(todo, notes=(*todo.notes, LEFT_OUT))
         if options.proof:
@@ -129,12 +129,13 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
         )  # fmt: skip
 
 
-def _check_alone(sources: Sequence[Checkpoint], options: Options) -> None:
+def _check_alone(sources: Sequence[Checkpoint], plan: Plan, options: Options) -> None:
     """Refuse what a corner of a new model has no place for. Raises RequestError."""
     if _words(options.optimizer) not in ([], [AUTO], [NOTHING_BESIDE]):
         raise RequestError(f"--optimizer FILE grows by copies, and --method {DIRECT_COPY} makes none: leave it out")
     folders = [source.folder for source in sources if source.folder is not None]
-    if any(kind == "Dense" for folder in folders for kind, _ in sentence_modules(folder)):
+    dense = any(kind == "Dense" for folder in folders for kind, _ in sentence_modules(folder))
+    if dense and not plan.growth.maps["hidden"].is_identity:
         raise RequestError(
             f"{sources[0].label!r} is a sentence model with a Dense layer of its own, which transformers has no new weights"
             f" for; take another --method than {DIRECT_COPY}"

@@ -13,10 +13,13 @@ import torch
 
 from growkit.errors import CheckpointError
 from growkit.growth.plan import Plan, TensorPlan
+from growkit.growth.request import DIRECT_COPY
 from growkit.models.stock import hushed, unfilled_model
 from growkit.operators.draws import Rest
 from growkit.operators.seeds import stable_seed
 from growkit.training.blank import first_names
+
+REMEDY = f"take another --method than {DIRECT_COPY}"
 
 
 def with_new_weights(plan: Plan) -> Plan:
@@ -24,8 +27,14 @@ def with_new_weights(plan: Plan) -> Plan:
 
     Raises CheckpointError where transformers has no such class, or none of its weights is such a tensor.
     """
-    label = f"{plan.source!r}, grown"
-    model = unfilled_model(plan.config, label, torch.device("meta"), torch.float32)
+    if not any(isinstance(tensor.draw, Rest) for tensor in plan.tensors):
+        return plan
+    named = plan.growth.architecture  # of a config that says none, what its tensors say
+    config = plan.config if plan.config.get("architectures") or not named else {**plan.config, "architectures": [named]}
+    try:
+        model = unfilled_model(config, plan.source, torch.device("meta"), torch.float32)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}, so nobody says how new weights are drawn; {REMEDY}") from None
     live = first_names(plan.family, [tensor.name for tensor in plan.tensors], model)
 
     def drawn(tensor: TensorPlan) -> TensorPlan:
@@ -34,7 +43,7 @@ def with_new_weights(plan: Plan) -> Plan:
         if tensor.name not in live:
             raise CheckpointError(
                 f"tensor {tensor.name!r} is no weight of a {type(model).__name__}, so nobody says how what is new of it"
-                " is drawn; take another --method"
+                f" is drawn; {REMEDY}"
             )
         rule = tensor.parts[0].rule
         shape = (rule.columns.new, rule.rows.new) if rule.transposed else (rule.rows.new, rule.columns.new)
@@ -56,7 +65,7 @@ def new_weight(model: Any, name: str, seed: int) -> torch.Tensor:
         modules.append(getattr(modules[-1], part))
     parameters = modules[-1]._parameters
     blank = parameters[own]
-    weight = torch.nn.Parameter(torch.zeros(blank.shape), requires_grad=False)
+    weight = torch.nn.Parameter(torch.zeros(blank.shape, dtype=torch.float32), requires_grad=False)
     try:
         parameters[own] = weight
         with torch.random.fork_rng(devices=[]), torch.no_grad(), hushed():
