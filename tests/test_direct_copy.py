@@ -222,7 +222,9 @@ def test_a_config_without_a_class_is_of_the_one_its_tensors_are(world, tmp_path)
     config = json.loads((tmp_path / "source" / "config.json").read_text())
     (tmp_path / "source" / "config.json").write_text(json.dumps({**config, "architectures": ["Owl"]}))
     for dry_run in (True, False):
-        with pytest.raises(CheckpointError, match="config.json of '.*source' names class 'Owl'.*take another --method than"):
+        with pytest.raises(
+            CheckpointError, match="config.json of '.*source' names class 'Owl'.*take another --method than"
+        ):
             growkit.widen(tmp_path / "source", tmp_path / "no", hidden=48, dry_run=dry_run, **DIRECT)
     assert not (tmp_path / "no").exists()
 
