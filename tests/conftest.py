@@ -38,10 +38,12 @@ def world(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("world")
     tiny_runs.dataset(folder / "data", 4000)
-    for family in ("llama", "gpt2", "bert", "roberta"):  # gpt2 and bert have dropout
+    for family in ("gpt2", "bert", "roberta"):  # gpt2 and bert have dropout
         tiny.make(family, dtype=torch.float32).save_pretrained(folder / family)
     for family in ("bert", "roberta"):
         tiny_runs.tokenizer().save_pretrained(folder / family)
+    tiny.make("llama", dtype=torch.float32, num_hidden_layers=1).save_pretrained(folder / "llama")
+    tiny.make("llama", dtype=torch.float32).save_pretrained(folder / "llama3")
     tiny.make("llama", dtype=torch.float32, tie_word_embeddings=True).save_pretrained(folder / "tied")
     tiny.make("gpt2", dtype=torch.float32, seed=4, n_layer=1).save_pretrained(folder / "teacher")
     return folder

@@ -29,7 +29,7 @@ USUAL |= dict(weight_decay=0.0)
 def bench(world, tmp_path_factory):
     """Two skills on a panel of the model, of unlike sizes, and an application of both."""
     folder = tmp_path_factory.mktemp("bench")
-    plain_panel(world / "llama", folder / "panel")
+    plain_panel(world / "llama3", folder / "panel")
     skill_on(folder / "panel", folder / "a", size=3, adapter=1, seed=1, strength=0.1)
     skill_on(folder / "panel", folder / "b", size=2, seed=2, strength=0.1)
     learned(world, folder, folder / "run")
@@ -43,11 +43,11 @@ def here(tmp_path, monkeypatch):
 
 def learned(world, bench, out, **more):
     skills = [(bench / "a", 1.0), f"{bench / 'b'}:0.5"]
-    return growkit.skill_apply_layer(world / "llama", skills, world / "data", out, **{**USUAL, **more})
+    return growkit.skill_apply_layer(world / "llama3", skills, world / "data", out, **{**USUAL, **more})
 
 
 def stock(world):
-    return transformers.LlamaForCausalLM.from_pretrained(world / "llama").eval()
+    return transformers.LlamaForCausalLM.from_pretrained(world / "llama3").eval()
 
 
 def logits_of(model):
@@ -107,7 +107,7 @@ def test_an_application_is_what_was_learned(world, bench, strengths_only):
     assert (logits_of(ours) - wanted).abs().max() < 1e-5
     loaded = peft.PeftModel.from_pretrained(stock(world), "run/final")
     assert (logits_of(loaded) - wanted).abs().max() < 1e-5
-    growkit.apply(world / "llama", ["run/final"], "applied")
+    growkit.apply(world / "llama3", ["run/final"], "applied")
     applied = transformers.LlamaForCausalLM.from_pretrained("applied")
     assert torch.allclose(logits_of(applied), wanted, rtol=1e-5, atol=2e-5)
     said = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
@@ -140,16 +140,16 @@ NO = [
     ("plain", "an application is over skills: name some behind the model"),
     ("plain a:x", "has weight 'x', which is no number"),
     ("plain panel", "is no skill: it has no skill.json"),
-    ("other a", "was made for 'llama', weights of SHA-256"),
+    ("other a", "was made for 'llama3', weights of SHA-256"),
 ]
 
 
 @pytest.mark.parametrize(("words", "says"), cases(NO))
 def test_what_no_application_can_be_of(world, bench, words, says):
     tiny.make("llama", dtype=torch.float32, seed=5).save_pretrained("other")
-    growkit.panel(world / "llama", "half", rank=4, layers="1")
+    growkit.panel(world / "llama3", "half", rank=4, layers="1")
     skill_on("half", "few", size=2)
-    places = {"plain": world / "llama", "a": bench / "a", "a:x": f"{bench / 'a'}:x", "panel": bench / "panel"}
+    places = {"plain": world / "llama3", "a": bench / "a", "a:x": f"{bench / 'a'}:x", "panel": bench / "panel"}
     line = [places.get(word, word) for word in words.split()]
     refused("skill", "apply-layer", *line, "--data", world / "data", "--out", "no", "--steps", "2", says=says)
 

@@ -182,7 +182,7 @@ def test_a_dense_layer_stays_where_the_stream_does(tmp_path):
         (source / path).mkdir()
         (source / path / "config.json").write_text(json.dumps(settings))
     save_file({"linear.weight": torch.ones(16, 24)}, source / "2_Dense" / "model.safetensors")
-    with pytest.raises(RequestError, match="a Dense layer of its own.*take another --method than direct-copy"):
+    with pytest.raises(RequestError, match=r"a Dense layer of its own.*take another --method than direct-copy"):
         growkit.widen(source, tmp_path / "out", hidden=48, **DIRECT)
     made = growkit.widen(source, tmp_path / "out", ffn=48, **DIRECT).folder
     assert torch.equal(tensors(made / "2_Dense")["linear.weight"], torch.ones(16, 24))
@@ -223,7 +223,7 @@ def test_a_config_without_a_class_is_of_the_one_its_tensors_are(world, tmp_path)
     (tmp_path / "source" / "config.json").write_text(json.dumps({**config, "architectures": ["Owl"]}))
     for dry_run in (True, False):
         with pytest.raises(
-            CheckpointError, match="config.json of '.*source' names class 'Owl'.*take another --method than"
+            CheckpointError, match=r"config\.json of '.*source' names class 'Owl'.*take another --method than"
         ):
             growkit.widen(tmp_path / "source", tmp_path / "no", hidden=48, dry_run=dry_run, **DIRECT)
     assert not (tmp_path / "no").exists()

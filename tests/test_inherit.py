@@ -27,7 +27,7 @@ def said(out, kind: str) -> list[dict]:
 def test_the_weight_begins_where_the_teacher_has_something_to_say(world):
     """A half for a student that was grown exactly from this very teacher, at once or through another; for others what
     both losses say."""
-    llama = world / "llama"
+    llama = world / "llama3"
     growkit.widen(llama, "wide", hidden=48)
     growkit.stack("wide", "deep", layers=6, method="identity")
     growkit.widen(llama, "aki", hidden=48, method="aki")
@@ -78,7 +78,7 @@ def test_where_nobody_can_tell(world):
     """Without a validation split a teacher teaches for its steps, and a note says so; to be asked for more is
     refused."""
     whole = str(world / "data" / "train.bin")
-    usual = ["--data", whole, "--teacher", world / "llama", "--teacher-steps", "2", "--steps", "4"]
+    usual = ["--data", whole, "--teacher", world / "llama3", "--teacher-steps", "2", "--steps", "4"]
     done = run(*line(world, *usual))
     assert done.exit_code == 0, done.output
     assert [one["alpha"] for one in said("run", "train")] == [1.0, 0.5, 0.0, 0.0]
@@ -101,7 +101,7 @@ def test_a_teacher_that_became_another(world):
 
 def test_a_weight_that_is_measured(world):
     """Where it begins follows from both losses before the first step, and a run that was stopped goes on from it."""
-    taught = dict(model="llama", teacher=str(world / "teacher"), teacher_steps=6, steps=8, save_every=2)
+    taught = dict(model="llama3", teacher=str(world / "teacher"), teacher_steps=6, steps=8, save_every=2)
     growkit.pretrain(world / "teacher", world / "data", "better", steps=120, seq_len=16, batch_size=8, lr=6e-3)
     taught["teacher"] = "better/final"
     pretrain.pretrain(ask(world, "whole", **taught))
@@ -137,7 +137,7 @@ def test_a_weak_teacher_does_no_harm(world):
     usual = dict(seq_len=16, batch_size=8, lr=3e-3, eval_every=5, eval_tokens=480, save_every=100)
     tiny.make("llama", dtype=torch.float32, seed=4, num_hidden_layers=1).save_pretrained("small")
 
-    def end(out: str, checkpoint=world / "llama", steps=30, **more) -> float:
+    def end(out: str, checkpoint=world / "llama3", steps=30, **more) -> float:
         return growkit.pretrain(checkpoint, world / "data", out, steps=steps, **{**usual, **more}).loss
 
     alone = end("alone")

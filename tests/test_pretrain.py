@@ -104,7 +104,7 @@ def test_teachers(world):
 
 @pytest.mark.parametrize(("schedule", "depths"), [("stackbert", [3, 6, 12]), ("mslt", [3, 6, 9, 12])])
 def test_stages_that_grow(world, schedule, depths):
-    pretrain.pretrain(ask(world, "run", schedule, steps=20, to_layers=12, model="llama", save_every=99))
+    pretrain.pretrain(ask(world, "run", schedule, steps=20, to_layers=12, model="tied", save_every=99))
     said = [said[3:5] for _, said in sorted(curve("run").items())]
     assert sorted({depth for depth, _ in said}) == depths
     assert {trained for _, trained in said} == ({3, 12} if schedule == "mslt" else set(depths))
@@ -371,7 +371,7 @@ def test_refusals(world, case):
     more, says = REFUSED[case]
     np.arange(10, dtype="<u2").tofile("little.bin")
     (np.arange(400, dtype="<u2") % 61).tofile("whole.bin")
-    Path("shrink.toml").write_text("[[stage]]\nsteps=4\n[[stage]]\nsteps=4\nlayers=2\n")
+    Path("shrink.toml").write_text("[[stage]]\nsteps=4\n[[stage]]\nsteps=4\nlayers=3\n[[stage]]\nsteps=4\nlayers=2\n")
     Path("fine.toml").write_text("[[stage]]\nsteps=4\n")
     if "--data" in more:
         np.memmap(dataset(Path("large"), 400) / "val.bin", "<u2", "r+")[7] = 61

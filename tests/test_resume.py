@@ -509,10 +509,10 @@ def test_two_processes_are_one_and_a_run_of_two_goes_on_with_one(world, case):
     ]  # 8 steps, 9 windows
     if case == "replicated":  # on two machines, as a person begins it there; the other's process is a fork of this one
         master, words = ("--nnodes", "2", "--master-port", port()), line(world, *more, **asked)
-        forked = ("--run-path", "--start-method", "fork", growkit.__main__.__file__)
+        begin = lambda node, *does: torchrun.main([*master, "--node-rank", node, *does, *words]) or 0  # noqa: E731
         nodes = [
-            child(lambda: torchrun.main([*master, "--node-rank", n, *does, *words]) or 0, OMP_NUM_THREADS="1")
-            for n, does in (("0", ("-m", "growkit")), ("1", forked))
+            child(lambda: begin("0", "-m", "growkit"), OMP_NUM_THREADS="1"),
+            child(lambda: begin("1", "--run-path", "--start-method", "fork", growkit.__main__.__file__)),
         ]
         assert [ended(node) for node in nodes] == [0, 0]
     else:

@@ -221,7 +221,7 @@ class OneModule:
 
     def choose(self, model):
         model.requires_grad_(False)
-        layers_of(model)[1].mlp.requires_grad_(True)
+        layers_of(model)[0].mlp.requires_grad_(True)
 
     def in_step(self, model, plan):
         return submodel(model, plan.depth, plan.trained)
@@ -241,7 +241,7 @@ class OnlyIt:
         write_together(student.machine, folder, fill, record=record)
 
 
-PART = "model.layers.1.mlp."
+PART = "model.layers.0.mlp."
 
 
 def learning_in_part(settings, resume=False, watch=lambda _: None):
