@@ -275,3 +275,10 @@ def test_two_processes_make_one_chain():
     one, two = (json.loads(Path(name, "report/report.json").read_text()) for name in ("one", "two"))
     assert [size["name"] for size in two["sizes"]] == ["small", "medium"] and two["alone"] is None
     assert [size["loss"] for size in two["sizes"]] == pytest.approx([size["loss"] for size in one["sizes"]], abs=1e-4)
+
+
+def test_a_size_that_begins_in_a_corner_leaves_the_state_behind():
+    Path("corner.toml").write_text(SIZES.replace("hidden = 48", 'hidden = 48\nmethod = "direct-copy"'))
+    done = run(*asked(sizes="corner.toml"))
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("family", "medium-start", "growkit.json").read_text())["request"]["method"] == "direct-copy"

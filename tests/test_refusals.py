@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 from filelock import lock_descriptor
-from halting import ended, forked, halted
+from halting import ended, halted
 from on_disk import checkpoint, edit_config, edit_weights, thesis
 from refusing import cases, refused, run, tree
 from safetensors.torch import load_file, save_file
@@ -301,7 +301,7 @@ def test_interrupted_run_leaves_nothing(src):
 
 def test_killed_run_leaves_what_the_next_run_clears_away(src):
     before = tree("src")
-    with caught(forked) as process:
+    with caught(subprocess.Popen) as process:
         result = run(*WIDEN, "-o", "out")  # meanwhile, a second one
         assert result.exit_code == 2 and "another growkit is writing" in result.stderr
         ended(process, signal.SIGKILL)

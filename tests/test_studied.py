@@ -80,7 +80,8 @@ def test_a_recipe_left_open_is_the_one_of_the_row(asked, grows, mixture):
 
 def test_half_of_it_left_open():
     taken, (note,) = as_studied(grow_recipe(hidden=64, layers=4, method="aki", depth=AUTO), False)
-    assert taken.method == "aki" and taken.depth.method == BEST[True, True].depth and "took" in note
+    assert taken.method == "aki" and taken.depth.method == BEST[True, True].depth
+    assert "took stack" in note and "otherwise in the other direction" in note and "nats" not in note
     taken, _ = as_studied(grow_recipe(hidden=64, layers=4, method=AUTO, depth="identity"), False)
     assert taken.method == BEST[True, True].width and taken.depth.method == "identity"
 

@@ -15,7 +15,7 @@ from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.source import PROVENANCE
 from growkit.checkpoint.writer import write_json
 from growkit.errors import RequestError
-from growkit.growth.optimizer import kept_state
+from growkit.growth.prepare import AUTO
 from growkit.growth.sources import open_source
 from growkit.reports.family import FamilyCosts, family_report
 from growkit.training.machine import Machine, this_machine
@@ -168,7 +168,7 @@ class _Making:
             self.doors.init(before, start, seed=size.training["seed"])
         else:
             self._doing(f"{size.name}: grown from {before.parent.name}")
-            self.doors.grow(before, start, **growing(size), optimizer=kept_state(before))
+            self.doors.grow(before, start, **growing(size), optimizer=AUTO)
 
     def _is_made(self, one: PlannedSize, before: Path) -> bool:
         """Whether a start is what its size asks for, made of the bytes before it."""

@@ -148,8 +148,9 @@ def _start(
     ).plan
     if place.start.exists():
         return place.start, grown
-    # a run leaves AdamW's state beside its model, and growing takes it along
-    cast_shadow(grown, before, shadow, keeps_state=kept_state(before) is not None or before != Path(family.origin))
+    # a run leaves AdamW's state beside its model, and growing takes it along where it can
+    state = kept_state(before) is not None or before != Path(family.origin)
+    cast_shadow(grown, before, shadow, keeps_state=state and not grown.recipe.leaves_state)
     return shadow, grown
 
 

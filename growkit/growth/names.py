@@ -16,7 +16,7 @@ def default_name(names: Sequence[str], plan: Plan) -> str:
     if recipe.experts is not None:
         return "-".join([_stem(names), *_expert_marks(recipe.experts)])
     marks = [f"{SHORT[a.axis]}{a.new}" for a in plan.axes if recipe.sizes.get(a.axis) is not None]
-    marks += [recipe.method] if recipe.method != "fpi" else []
+    marks += [recipe.method] if recipe.method != "fpi" and recipe.widens else []
     if recipe.depth is not None:
         how = "slices" if recipe.depth.slices else recipe.depth.method
         marks += [f"l{plan.layers.new}", *([how] if how != "stack" else []), *filter(None, [recipe.depth.where])]

@@ -76,6 +76,11 @@ class Recipe:
         return any(size is not None for size in self.sizes.values()) or self.mode is not None
 
     @property
+    def leaves_state(self) -> bool:
+        """Whether AdamW's state stays behind, since the new weights are no copies."""
+        return self.learn is not None or (self.method == DIRECT_COPY and self.widens)
+
+    @property
     def command(self) -> str:
         """The command that makes such a request."""
         if self.experts is not None:

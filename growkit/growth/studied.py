@@ -54,8 +54,9 @@ def as_studied(recipe: Recipe, mixture: bool) -> tuple[Recipe, list[str]]:
     if depth is not None and depth.method == AUTO and best.depth is not None:
         recipe = replace(recipe, depth=replace(depth, method=best.depth))
         took.append(best.depth)
-    note = (
-        f"auto took {' and '.join(took)}, by the row {best.row!r} of what growing saves (docs/benchmarks.md): {best.below:.2f}"
-        " nats below scratch there, after as many tokens" + (f"; {OF_DENSE}" if mixture else "")
-    )
-    return recipe, [note]
+    note = f"auto took {' and '.join(took)}, by the row {best.row!r} of what growing saves (docs/benchmarks.md)"
+    if best.width in (None, recipe.method) and (recipe.depth is None or recipe.depth.method == best.depth):
+        note += f": {best.below:.2f} nats below scratch there, after as many tokens"
+    else:
+        note += ", which grows otherwise in the other direction"
+    return recipe, [note + (f"; {OF_DENSE}" if mixture else "")]
