@@ -29,7 +29,7 @@ hidden = 48
 teacher_steps = 3
 [[size]]
 name = "large"
-layers = 4
+layers = 2
 lr = 5e-4
 teacher = "none"
 """
@@ -39,7 +39,7 @@ teacher = "none"
 def here(tmp_path, monkeypatch, world):
     monkeypatch.chdir(tmp_path)
     Path("data").symlink_to(world / "data")
-    tiny.make("llama", dtype=torch.float32, num_hidden_layers=2).save_pretrained("llama")
+    tiny.make("llama", dtype=torch.float32, num_hidden_layers=1).save_pretrained("llama")
     Path("sizes.toml").write_text(SIZES)
 
 
@@ -58,7 +58,7 @@ def test_a_chain_is_what_its_steps_are_by_hand():
     growkit.grow("run1/final", "two", hidden=48, seed=1, optimizer=f"run1/final/{state}")
     taught = dict(teacher="run1/final", teacher_steps=3)
     growkit.pretrain("two", "data", "run2", steps=4, lr=1e-3, seed=1, **taught, **usual)
-    growkit.grow("run2/final", "three", layers=4, seed=2, optimizer=f"run2/final/{state}")
+    growkit.grow("run2/final", "three", layers=2, seed=2, optimizer=f"run2/final/{state}")
     growkit.pretrain("three", "data", "run3", steps=4, lr=5e-4, seed=2, **usual)
     growkit.init("three", "bare", seed=2, dtype="float32")
     growkit.pretrain("bare", "data", "alone3", steps=4, lr=5e-4, seed=2, **usual)
@@ -210,7 +210,7 @@ REFUSED = {  # what the file says: what is said of it
     "a shared column that is none": ("lr_max = 1\n" + SIZES, "'lr_max' is none of init, checkpoint"),
     "a size for all": ("hidden = 48\n" + SIZES, "'hidden' is none of .*it belongs into a"),
     "a size that shrinks": (SIZES.replace("hidden = 48", "hidden = 16"), "size 'medium': --hidden 16 is smaller than .* 24"),
-    "layers that shrink": (SIZES.replace("layers = 4", "layers = 1"), "size 'large': .*1"),
+    "layers that shrink": (SIZES.replace("hidden = 48", "layers = 3"), "size 'large': .*2"),
     "a size that cannot be": (SIZES.replace("hidden = 48", "hidden = 49"), "size 'medium': .*nearest"),
     "no size": (SIZES.replace("hidden = 48", ""), "size 'medium' says nothing of how it grows"),
     "a method that is none": (with_('method = "dream"'), "method as one of fpi, aki, shrink-perturb, direct-copy, auto, not 'dream'"),
@@ -262,7 +262,7 @@ def test_folders_that_are_no_chains_or_of_another():
     Path("sizes.toml").write_text(SIZES)
     for name in ("large", "large-start"):
         shutil.rmtree(f"family/{name}")
-    growkit.grow("family/small/final", "family/large-start", layers=4)
+    growkit.grow("family/small/final", "family/large-start", layers=2)
     refused(*asked("--resume", "auto"), says="is not what 'family/medium/final' grows to now")
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import ask, curve, kept_moments, line, losses_of, same, tokenizer, weights
 from torch.distributed import run as torchrun
 
+import growkit.__main__
 from growkit.checkpoint.headers import read_header
 from growkit.errors import CheckpointError, RequestError
 from growkit.reports import runs
@@ -506,9 +507,14 @@ def test_two_processes_are_one_and_a_run_of_two_goes_on_with_one(world, case):
         *options.split(),
         *["--device", "cpu", "--tokens", "512", "--eval-every", "5", "--eval-tokens", "144"],
     ]  # 8 steps, 9 windows
-    if case == "replicated":  # each of the two begins as a person's does
-        words = ["--nproc-per-node", "2", "--master-port", port(), "-m", "growkit", *line(world, *more, **asked)]
-        assert ended(child(lambda: torchrun.main(words) or 0, OMP_NUM_THREADS="1")) == 0
+    if case == "replicated":  # on two machines, as a person begins it there; the other's process is a fork of this one
+        master, words = ("--nnodes", "2", "--master-port", port()), line(world, *more, **asked)
+        forked = ("--run-path", "--start-method", "fork", growkit.__main__.__file__)
+        nodes = [
+            child(lambda: torchrun.main([*master, "--node-rank", n, *does, *words]) or 0, OMP_NUM_THREADS="1")
+            for n, does in (("0", ("-m", "growkit")), ("1", forked))
+        ]
+        assert [ended(node) for node in nodes] == [0, 0]
     else:
         assert pair(lambda: said(run(*line(world, *more, **asked)))) == [0, 0]
     assert run(*line(world, *more, out="one", **asked)).exit_code == 0

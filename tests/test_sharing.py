@@ -168,8 +168,8 @@ class Peak(TorchDispatchMode):
 
 def wide(folder, family, **changes):
     """A model of many tensors, each small beside all of them."""
-    sizes = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=6, vocab_size=61)
-    more = dict(moe_intermediate_size=96, decoder_sparse_step=1) if family == "qwen3_moe" else {}
+    sizes = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=4, vocab_size=61)
+    more = dict(moe_intermediate_size=32, decoder_sparse_step=1) if family == "qwen3_moe" else {}
     model = tiny.make(family, dtype=torch.float32, **{**sizes, **more, **changes})
     model.save_pretrained(folder)
     sizes = [tensor.numel() * 4 for tensor in model.parameters()]
@@ -224,7 +224,8 @@ def test_two_processes_read_and_write_what_one_does(case):
     """Byte for byte, with AdamW's state that lies beside the weights, before anything is learned."""
     family, changes, shard = SHARED[case]
     dataset(Path("data"), 400)
-    tiny.make(family, dtype=torch.bfloat16, **changes).save_pretrained("first")
+    layers = "n_layer" if family == "gpt2" else "num_hidden_layers"
+    tiny.make(family, dtype=torch.bfloat16, **{layers: 1}, **changes).save_pretrained("first")
     tokenizer().save_pretrained("first")
     pretrain.pretrain(ask(Path(), "run", model="first", steps=2, warmup=0, save_every=99))
     assert max(value.abs().max() for value in load_file("run/final/optimizer/optimizer.safetensors").values()) > 0

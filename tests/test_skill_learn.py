@@ -39,7 +39,8 @@ USUAL |= dict(sketch_tokens=128, warmup=0)
 def bench(world, tmp_path_factory):
     """A model's panel, conversations, and a skill that was learned of text, with an adapter."""
     folder = tmp_path_factory.mktemp("bench")
-    plain_panel(world / "llama", folder / "panel")
+    tiny.make("llama", dtype=torch.float32, num_hidden_layers=1).save_pretrained(folder / "llama")
+    plain_panel(folder / "llama", folder / "panel")
     conversations(folder / "talks")
     learned(world, folder, str(folder / "run"), adapter=2)
     return folder
@@ -51,7 +52,7 @@ def here(tmp_path, monkeypatch):
 
 
 def learned(world, bench, out, data=None, **more):
-    return growkit.skill_learn(world / "llama", bench / "panel", data or world / "data", out, **{**USUAL, **more})
+    return growkit.skill_learn(bench / "llama", bench / "panel", data or world / "data", out, **{**USUAL, **more})
 
 
 def begun(world, bench, monkeypatch, **more):
@@ -67,8 +68,8 @@ def begun(world, bench, monkeypatch, **more):
     return held[0]
 
 
-def stock(world):
-    return transformers.LlamaForCausalLM.from_pretrained(world / "llama").eval()
+def stock(bench):
+    return transformers.LlamaForCausalLM.from_pretrained(bench / "llama").eval()
 
 
 def logits_of(model):
@@ -85,7 +86,7 @@ def test_a_new_skill_changes_no_bit_and_its_directions_are_the_datas(world, benc
     """Sketches are the covariances of what each group reads of the rows of the first two steps, computed anew in
     float64, where what fills up is none; outputs are along the gradient of the loss in plain transformers."""
     run = begun(world, bench, monkeypatch, data=None if data == "text" else bench / "talks", adapter=2)
-    model, plain, panel = run.student.model, stock(world), open_panel(bench / "panel")
+    model, plain, panel = run.student.model, stock(bench), open_panel(bench / "panel")
     assert torch.equal(logits_of(model), logits_of(plain))
     inputs, batches = {}, [run.train.rows(step, 0, 4) for step in range(2)]
     real = torch.cat([batch.places.flatten() >= 0 for batch in batches])
@@ -140,7 +141,7 @@ def test_gradients_reach_the_transform_then_the_adapter_and_nothing_else(world, 
     run = begun(world, bench, monkeypatch, adapter=2)
     model, batch = run.student.model, run.train.rows(0, 0, 4)
     for stage, word in (("transform", "middle"), (ADAPTER, ADAPTER)):
-        plan = loop.PlannedStep(stage=stage, lr=1.0, depth=3, trained=3, alpha=0.0)
+        plan = loop.PlannedStep(stage=stage, lr=1.0, depth=1, trained=1, alpha=0.0)
         with run.learners.in_step(model, plan):
             model(batch.inputs, labels=batch.inputs).loss.backward()
         reached = {name for name, p in model.named_parameters() if p.grad is not None}
@@ -154,9 +155,9 @@ def test_the_transform_is_done_when_the_adapter_begins(world, bench):
     half, end = (state.checkpoints_in(bench / "run/checkpoints")[place] for place in (1, 3))
     one, two = (load_file(folder / "part-00001-of-00001.safetensors") for folder in (half, end))
     middles = [name for name in one if name.startswith("model.") and name.endswith("middle")]
-    assert len(middles) == 21 and all(torch.equal(one[name], two[name]) and one[name].any() for name in middles)
+    assert len(middles) == 7 and all(torch.equal(one[name], two[name]) and one[name].any() for name in middles)
     adapters = [name for name in one if name.startswith("model.") and name.endswith(ADAPTER)]
-    assert len(adapters) == 21 and not any(one[name].any() for name in adapters)
+    assert len(adapters) == 7 and not any(one[name].any() for name in adapters)
     assert all(two[name].any() for name in adapters)
 
 
@@ -167,21 +168,21 @@ def test_a_skill_is_what_was_trained(world, bench):
     assert (skill.facts.size, skill.facts.adapter, skill.facts.steps) == (4, 2, 12) and skill.facts.sketch[
         "tokens"
     ] == 128
-    plain, panel = stock(world), open_panel(bench / "panel")
+    plain, panel = stock(bench), open_panel(bench / "panel")
     assert skill.facts.panel == panel.sha256 and skill.facts.base["files"] == panel.header.files
     state = plain.state_dict()
     for weight in skill.facts.weights:
         assert not skill.tensor(f"{weight}.B")[:, 2:].any()
         state[weight] += skill.delta(weight)
     ours = logits_of(plain)
-    assert (ours - logits_of(stock(world))).abs().max() > 1e-2
-    loaded = peft.PeftModel.from_pretrained(stock(world), bench / "run/final")
+    assert (ours - logits_of(stock(bench))).abs().max() > 1e-2
+    loaded = peft.PeftModel.from_pretrained(stock(bench), bench / "run/final")
     assert (logits_of(loaded) - ours).abs().max() < 1e-5
-    growkit.apply(world / "llama", [bench / "run/final"], "applied")
+    growkit.apply(bench / "llama", [bench / "run/final"], "applied")
     applied = transformers.LlamaForCausalLM.from_pretrained("applied")
     assert (logits_of(applied) - ours).abs().max() < 1e-5
     usual = dict(context=16, limit=160)
-    on = growkit.evaluate(world / "llama", world / "data", adapter=bench / "run/final", **usual).loss
+    on = growkit.evaluate(bench / "llama", world / "data", adapter=bench / "run/final", **usual).loss
     assert on == pytest.approx(growkit.evaluate("applied", world / "data", **usual).loss, abs=1e-5)
     (last,) = [
         line
@@ -193,7 +194,7 @@ def test_a_skill_is_what_was_trained(world, bench):
 
 def test_its_gate_is_that_of_its_data_through_the_base(world, bench):
     gate, texts = read_gate(bench / "run/final"), dataset_texts(open_tokens(world / "data"), MOST_TEXTS)
-    fresh = gate_of_texts(stock(world), texts)
+    fresh = gate_of_texts(stock(bench), texts)
     assert all(torch.equal(getattr(gate, name), getattr(fresh, name)) for name in ("mean", "spread", "held"))
     notes = []
     tagged_dataset(Path("few"), lengths=(50, 50))
@@ -204,7 +205,7 @@ def test_its_gate_is_that_of_its_data_through_the_base(world, bench):
 
 def test_the_models_own_run_is_the_skill_it_leaves(world, bench):
     done = learned(world, bench, "run", steps=4)
-    plain, skill = stock(world), read_skill("run/final")
+    plain, skill = stock(bench), read_skill("run/final")
     for weight in skill.facts.weights:
         plain.state_dict()[weight] += skill.delta(weight)
     assert (logits_of(plain) - logits_of(done.run.student.model)).abs().max() < 1e-5
@@ -340,21 +341,21 @@ NO = [
 def test_what_cannot_be_learned(world, bench, words, says):
     make_skill("other")
     usual = [] if "--steps" in words else ["--steps", "2"]
-    line = ["skill", "learn", world / "llama", bench / "panel", "--data", world / "data", "--out", "run", "--size", "4"]
+    line = ["skill", "learn", bench / "llama", bench / "panel", "--data", world / "data", "--out", "run", "--size", "4"]
     refused(*line, "--seq-len", "16", "--batch-size", "4", *usual, *words, says=says)
 
 
 def test_what_does_not_belong_together(world, bench):
-    plain_panel(world / "llama", Path("silent"), text=False)
+    plain_panel(bench / "llama", Path("silent"), text=False)
     tiny.make("llama", dtype=torch.float32, seed=5).save_pretrained("other")
     tail = ["--data", world / "data", "--out", "run", "--steps", "2", "--seq-len", "16", "--size", "4"]
-    line = ["skill", "learn", world / "llama", "silent", *tail]
+    line = ["skill", "learn", bench / "llama", "silent", *tail]
     refused(*line, "--protect", "general", says="has no sketch of general texts; make it with growkit panel --text")
     text = refused("skill", "learn", "other", bench / "panel", *tail, says="was made for 'llama', weights of SHA-256")
     assert "(panel.json), and 'other' has" in text
-    refused("skill", "learn", world / "llama", "other", *tail, says="'other' holds no panel.json, so it is no panel")
+    refused("skill", "learn", bench / "llama", "other", *tail, says="'other' holds no panel.json, so it is no panel")
     within = ["--data", world / "data", "--out", "silent/run", *tail[4:]]
-    refused("skill", "learn", world / "llama", "silent", *within, says="is inside the panel, 'silent'")
+    refused("skill", "learn", bench / "llama", "silent", *within, says="is inside the panel, 'silent'")
     refused("generate", "other", "x", "--adapter", bench / "run/final", says="was made for 'llama'")
     refused("apply", "other", bench / "run/final", "-o", "no", says="was made for 'llama'")
     no_val = Path(world / "data"), Path("alone")
@@ -365,7 +366,7 @@ def test_what_does_not_belong_together(world, bench):
     del meta["splits"]["val"]
     (no_val[1] / "meta.json").write_text(json.dumps(meta))
     tail[1] = "alone"
-    line = ["skill", "learn", world / "llama", bench / "panel", *tail, "--batch-size", "4"]
+    line = ["skill", "learn", bench / "llama", bench / "panel", *tail, "--batch-size", "4"]
     refused(
         *line, "--adapter", "1", says="--adapter learns while validation falls, and 'alone' has no validation split"
     )
