@@ -24,7 +24,7 @@ from growkit.training.blank import first_names
 from growkit.training.new_weights import new_weight, with_new_weights
 
 DIRECT = dict(method="direct-copy")
-# one of each way to draw: plain, by depth, an own deviation for embeddings, scaled by sizes, a gain that is stored less 1
+# one of each way to draw: plain, by depth, an own deviation for embeddings, scaled by sizes, a gain stored less 1
 WAYS = ("llama", "gpt2", "bert", "modernbert", "youtu", "t5", "gemma", "nemotron", "clip", "vit", "llava")
 
 

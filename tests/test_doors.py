@@ -296,7 +296,7 @@ def test_a_misspelt_keyword_is_named_with_the_nearest_right_one(call, says):
     assert str(caught.value).endswith(says)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python says it itself from 3.13 on")
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python has this hint from 3.13 on")
 def test_the_hint_is_that_of_python():
     def plain(source, *, hidden=None):
         return source, hidden

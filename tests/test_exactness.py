@@ -2,8 +2,9 @@
 
 Every growth of every kind of family, each feature of a family at least once, tied and untied heads, whole sequences and
 token by token through the cache, on stock models in float64; every family is test_every_family.py's, and all growths of
-all families are check-family's. Stock code computes norms, softmax or rotary tables in float32 in most families: there 1e-5 is asked of it as it is, and 1e-10 once
-those parts are computed in float64 too, which leaves nothing but growkit's algebra.
+all families are check-family's. Stock code computes norms, softmax or rotary tables in float32 in most families: there
+1e-5 is asked of it as it is, and 1e-10 once those parts are computed in float64 too, which leaves nothing but growkit's
+algebra.
 """
 
 from copy import deepcopy

@@ -49,9 +49,9 @@ def _refined(plan: "Plan", source: "Checkpoint") -> "Plan":
 
 def drawn_as_new(plan: "Plan") -> "Plan":
     """The plan with what it leaves open drawn as transformers draws a new model's weights."""
-    from growkit.growth.request import DIRECT_COPY
+    from growkit.operators.draws import Rest
 
-    if plan.recipe.method != DIRECT_COPY:
+    if not any(isinstance(tensor.draw, Rest) for tensor in plan.tensors):
         return plan
     from growkit.training.new_weights import with_new_weights  # loads transformers
 

@@ -122,7 +122,8 @@ WidthMethod = Annotated[
     Literal["fpi", "aki", "shrink-perturb", "direct-copy", "auto"],
     Option(
         help="fpi keeps the function; aki takes new units from the layer above (bert2BERT); shrink-perturb keeps a share"
-        " of every weight and fills up its length at random; direct-copy puts the source in a corner of a new model; auto: what a study found to train best.",
+        " of every weight and fills up its length at random; direct-copy puts the source in a corner of a new model;"
+        " auto: what a study found to train best.",
         panel=HOW,
         metavar="METHOD",
     ),

@@ -150,7 +150,7 @@ def _start(
         return place.start, grown
     # a run leaves AdamW's state beside its model, and growing takes it along where it can
     state = kept_state(before) is not None or before != Path(family.origin)
-    cast_shadow(grown, before, shadow, keeps_state=state and not grown.recipe.leaves_state)
+    cast_shadow(grown, before, shadow, keeps_state=state and not grown.recipe.corners)
     return shadow, grown
 
 

@@ -14,7 +14,6 @@ from growkit.cli.terminal import Terminal, Words, err, out, print_json, styled, 
 from growkit.growth.carry_out import Grown
 from growkit.growth.inspect import Inspection
 from growkit.growth.plan import Plan
-from growkit.growth.request import DIRECT_COPY
 from growkit.models.verify import Verification
 from growkit.units import count, size
 
@@ -66,11 +65,8 @@ def _how(todo: Plan) -> str:
     elif recipe.widens or recipe.depth is None:
         words.append(recipe.method)
     if words and recipe.mode != "side-by-side":
-        words += (
-            [f"seed {recipe.seed}"]
-            if recipe.method == DIRECT_COPY
-            else [f"{recipe.mapping} mapping", f"noise {recipe.noise}", f"seed {recipe.seed}"]
-        )
+        copied = [] if recipe.corners else [f"{recipe.mapping} mapping", f"noise {recipe.noise}"]
+        words += [*copied, f"seed {recipe.seed}"]
     if recipe.depth is not None:
         words.append(f"depth by {todo.layers.name if todo.layers.name != 'kept' else recipe.depth.method}")
     return ", ".join(words)

@@ -50,6 +50,7 @@ from growkit.maps.exactness import Exactness
 from growkit.maps.notation import KEPT
 
 METHODS, MAPPINGS = ("fpi", "aki", SHRINK_PERTURB, DIRECT_COPY, AUTO), ("cyclic", "random")
+ROUTERS_WOULD = {SHRINK_PERTURB: "part", DIRECT_COPY: "send tokens by chance"}  # of a mixture, by width methods
 
 
 def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
@@ -67,12 +68,13 @@ def grow_plan(sources: Sequence[Headers], recipe: Recipe) -> Plan:
             f"{sources[0].label!r} is a {family.model_type}, which reads images; growkit fuses language models, and widens,"
             " stacks and merges this one"
         )
-    if family.is_moe and recipe.method == SHRINK_PERTURB:
+    if family.is_moe and recipe.method in ROUTERS_WOULD:
         raise RequestError(
-            f"--method {SHRINK_PERTURB} is for dense models; {sources[0].label!r} is a mixture, whose routers would part"
+            f"--method {recipe.method} is for dense models; {sources[0].label!r} is a mixture, whose routers would"
+            f" {ROUTERS_WOULD[recipe.method]}"
         )
     if recipe.method == DIRECT_COPY:
-        check_direct_copy(family, sources[0].label, recipe)
+        check_direct_copy(recipe)
     if family.is_moe and recipe.mode is not None:
         raise RequestError(
             f"{sources[0].label!r} is a mixture of experts ({family.model_type}), whose members would need one router"

@@ -98,7 +98,7 @@ def prepared(sources: Sequence[Path_], out: Path_ | None, recipe: Recipe, option
             if kept_state(checkpoints[0].folder) is not None:
                 todo = replace(todo, notes=(*todo.notes, LEFT_OUT))
         todo = replace(todo, notes=(*todo.notes, *_check_beside(checkpoints)))
-        if todo.recipe.leaves_state and todo.recipe.learn is None:
+        if todo.recipe.corners:
             _check_alone(checkpoints, todo, options)
             if stored:
                 states, stored, todo = [], [], replace(todo, notes=(*todo.notes, LEFT_OUT))

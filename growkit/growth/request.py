@@ -76,9 +76,9 @@ class Recipe:
         return any(size is not None for size in self.sizes.values()) or self.mode is not None
 
     @property
-    def leaves_state(self) -> bool:
-        """Whether AdamW's state stays behind, since the new weights are no copies."""
-        return self.learn is not None or (self.method == DIRECT_COPY and self.widens)
+    def corners(self) -> bool:
+        """Whether the source lies in a corner of a new model: nothing is copied, and AdamW's state stays behind."""
+        return self.method == DIRECT_COPY and self.widens
 
     @property
     def command(self) -> str:

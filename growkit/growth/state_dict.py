@@ -23,19 +23,19 @@ from growkit.growth.sources import head_and_embedding
 
 
 def grown_state(
-    state: Mapping[str, torch.Tensor], config: Any, recipe: Recipe, refine: Callable[[Plan], Plan] = lambda plan: plan
+    state: Mapping[str, torch.Tensor], config: Any, recipe: Recipe, settle: Callable[[Plan], Plan] = lambda plan: plan
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(new state, new config) of a state dict, names to tensors as its model shapes them, and a config or its dict.
 
-    refine: what only live models can add to a plan.
-    Raises CheckpointError for a state that is no model of a known family, RequestError for what cannot be grown.
+    settle: what live models without weights add to a plan. Raises CheckpointError for a state that is no model of a
+    known family, RequestError for what cannot be grown.
     """
-    plan, grown = planned_and_grown(state, config, recipe, refine)
+    plan, grown = planned_and_grown(state, config, recipe, settle)
     return grown, nested(plan.config)
 
 
 def planned_and_grown(
-    state: Mapping[str, torch.Tensor], config: Any, recipe: Recipe, refine: Callable[[Plan], Plan] = lambda plan: plan
+    state: Mapping[str, torch.Tensor], config: Any, recipe: Recipe, settle: Callable[[Plan], Plan] = lambda plan: plan
 ) -> tuple[Plan, dict[str, torch.Tensor]]:
     """(the plan, the new state) of a state dict and a config or its dict. Raises as grown_state does."""
     content = flattened(config.to_dict() if hasattr(config, "to_dict") else config)
@@ -58,6 +58,6 @@ def planned_and_grown(
         body=head is None and not family.stacks and not any(name.startswith(family.prefixes) for name in tensors),
     )
     sources = [StateSource(tensors)]
-    todo = matched(refine(grow_plan([headers], recipe)), sources)
+    todo = matched(settle(grow_plan([headers], recipe)), sources)
     grown = {tensor.name: grow_tensor(tensor, sources, todo.recipe.seed) for tensor in todo.tensors}
     return todo, grown if tensors.keys() == state.keys() else join_experts(family, grown)

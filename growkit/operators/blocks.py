@@ -77,10 +77,9 @@ def expand_rows(
     block = block.to(compute)
     if row_mean is not None and (mode == MEAN).any():
         block[torch.from_numpy(mode == MEAN)] = row_mean.to(compute)
-    # gains that stay as they are stay to the last bit
-    changed = torch.from_numpy((amplitude != 1) | (mode == FREE)).to(compute)[:, None]
-    if rule.offset:
-        block = block + rule.offset * changed
+    if rule.offset:  # gains that stay as they are stay to the last bit
+        offset = rule.offset * torch.from_numpy((amplitude != 1) | (mode == FREE)).to(compute)[:, None]
+        block = block + offset
     if (amplitude != 1).any():
         block = block * torch.from_numpy(amplitude).to(compute)[:, None]
         block[torch.from_numpy(amplitude == 0)] = 0.0  # not -0, which a product may be
@@ -88,7 +87,7 @@ def expand_rows(
         free = torch.from_numpy(np.flatnonzero(mode == FREE))
         block[free] = _random_signs(block[free], generator)
     if rule.offset:
-        block = block - rule.offset * changed
+        block = block - offset
     grown = _expand_columns(block, rule, dtype, generator)
     return grown if rule.among is None else _one_of(grown, rule.among, rule.noise, compute, generator)
 

@@ -27,8 +27,6 @@ def with_new_weights(plan: Plan) -> Plan:
 
     Raises CheckpointError where transformers has no such class, or none of its weights is such a tensor.
     """
-    if not any(isinstance(tensor.draw, Rest) for tensor in plan.tensors):
-        return plan
     named = plan.growth.architecture  # of a config that says none, what its tensors say
     config = plan.config if plan.config.get("architectures") or not named else {**plan.config, "architectures": [named]}
     try:

@@ -18,8 +18,8 @@ class Arm:
     deepens; None: the target's. grow, train: options of growkit.grow and of growkit.pretrain. learn: steps for which
     maps learn, as a share of those that follow; their operations count. relax: share of the steps over which
     multipliers relax. inherits: its source teaches, live. stored: it taught before, all of the data, and a run pays for
-    what it reads of that. source_optimizer: what trained the source. rates_of: the arm whose
-    pilots choose the learning rate. against: the arm from scratch it is compared with.
+    what it reads of that. source_optimizer: what trained the source. rates_of: the arm whose pilots choose the learning
+    rate. against: the arm from scratch it is compared with.
     """
 
     start: str = "grow"

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import transformers
 from study_arms import Arm
 from study_grid import Cell, Grid, arm_of
 
@@ -20,7 +19,9 @@ from growkit.checkpoint.small_files import read_json
 from growkit.checkpoint.writer import write_json
 from growkit.data.tokens import open_tokens
 from growkit.errors import RequestError
+from growkit.growth.sources import open_source
 from growkit.reports.runs import read_run
+from growkit.training.blank import blank_model
 from growkit.training.flops import forward_flops
 
 DONE = "done.json"  # beside a model that is whole, with what the study knows of it
@@ -212,9 +213,10 @@ class Bench:
             began = Clock.now(self.device)
             growkit.teach(source / "final", self.data, store, seq_len=length, device=self.device)
             clock.write_text(f"{Clock.now(self.device) - began}")
-        model = transformers.AutoModelForCausalLM.from_pretrained(source / "final")
+        blank = blank_model(open_source(source / "final"))
+        blank.source.close()
         share = step / len(open_tokens(self.data))
-        return store, {"flops": forward_flops(model, step, length), "seconds": float(clock.read_text()) * share}
+        return store, {"flops": forward_flops(blank.model, step, length), "seconds": float(clock.read_text()) * share}
 
     def _start(self, cell: Cell, arm: Arm, out: Path, steps: int) -> tuple[Path, dict[str, float]]:
         """Where an arm begins, and the FLOPs and seconds that it took where maps learned."""

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from growkit.errors import RequestError
-from growkit.families import Family
 from growkit.growth.request import DIRECT_COPY, Recipe
 from growkit.growth.width.sizes import Sizes
 from growkit.maps.axis import ABSENT, GATHER, AxisMap, axis_map, copy_rank
@@ -31,16 +30,12 @@ def _corner(axis: AxisMap) -> AxisMap:
     return axis_map("corner", axis.old, axis.index, 1.0, 1.0, modes=dict.fromkeys((WRITE, READ, GAIN, SHIFT), mode))
 
 
-def check_direct_copy(family: Family, label: str, recipe: Recipe) -> None:
-    """Raises RequestError for mixtures, and for options that are about copies."""
+def check_direct_copy(recipe: Recipe) -> None:
+    """Raises RequestError for options that are about copies."""
     if recipe.noise:
         raise RequestError(f"--noise parts copies, and --method {DIRECT_COPY} makes none: leave it out")
     if recipe.mapping != "cyclic":
         raise RequestError(f"--mapping says what is copied, and --method {DIRECT_COPY} copies nothing: leave it out")
-    if family.is_moe:
-        raise RequestError(
-            f"--method {DIRECT_COPY} is for dense models; {label!r} is a mixture, whose routers would send tokens by chance"
-        )
 
 
 def check_groups(old: Sizes, new: Sizes) -> None:
