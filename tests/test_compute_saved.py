@@ -1,6 +1,7 @@
 """The study of what growing saves: a grid that is killed and taken up comes to the same, and what nobody knows is refused."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +167,34 @@ def test_cells_come_in_the_order_of_the_file_and_once(tmp_path):
     told = [(cell.arm, cell.base) for cell in cells]
     assert told == [("scratch", 0.02), ("stack", 0.02), ("AKI", 0.02), ("stack", 5.0), ("AKI", 5.0)]
     assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_a_rate_is_not_the_outermost_of_those_tried(text, tmp_path, monkeypatch):
+    """Pilots go on by the same factor until the best has both neighbours, and keep what they came to."""
+    bench = study_cell.Bench(study_grid.read_grid(grid(tmp_path, rates=RATES | {"tried": [1e-2, 2e-2]})), tmp_path / "work",
+                             text / "books", [text / "other"], lambda: None)  # fmt: skip
+    for best, rates in ((3e-3, [1e-2, 2e-2, 5e-3, 2.5e-3, 1.25e-3]), (5e-2, [1e-2, 2e-2, 4e-2, 8e-2])):
+        ran = []
+
+        def run(self, cell, arm, folder, rate, order, best=best, ran=ran):
+            ran.append(rate)
+            folder.mkdir(parents=True)
+            return {"curve": [{"loss": abs(math.log(rate / best)), "flops": 1.0, "seconds": 1.0}]}
+
+        monkeypatch.setattr(study_cell.Bench, "_run", run)
+        cell = study_grid.Cell("scratch", "tiny", best, 0.02, 0)
+        for _ in "once", "again":
+            rate, pilots = bench._rate(cell)
+            assert rate == sorted(rates, key=lambda one: abs(math.log(one / best)))[0]
+            assert list(pilots["losses"]) == ran == rates and pilots["flops"] == len(rates)
+
+
+@pytest.mark.parametrize("longest, pilot", [({}, 5.0), ({"longest_pilot": 1.25}, 1.25)])
+def test_a_pilot_has_an_eighth_of_the_budget_within_limits(tmp_path, longest, pilot):
+    read = study_grid.read_grid(grid(tmp_path, **longest))
+    of = study_grid.Cell("interleave", "tiny", 40.0, 5.0, 2)
+    assert read.pilot_of(of) == study_grid.Cell("stack", "tiny", pilot, 5.0, 0)
+    assert read.pilot_of(replace(of, budget=0.02)).budget == RATES["pilot"]
 
 
 def one(arm, losses, step0=8.0, budget=1.0, source=None):

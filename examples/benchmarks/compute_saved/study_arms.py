@@ -4,7 +4,7 @@ An arm grows one of three sources, which are trained for equally many tokens: `n
 its width, `small` neither. What it says of growth goes to `growkit.grow`, of training to `growkit.pretrain`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 NARROW, SHALLOW, SMALL = "narrow", "shallow", "small"
@@ -104,6 +104,14 @@ ARMS: dict[str, Arm] = {
     "scratch, Muon": Arm(start="init", train=MUON, rates_of="scratch, Muon", against="scratch, Muon"),
     "FPI + stack, Muon": _grown(SMALL, "FPI + stack, Muon", MUON, **BY_MUON),
     "FPI + stack, Muon, carried state, exact": _grown(SMALL, MUON_ON, MUON | EXACT, **BY_MUON, **CARRIED),
+}
+
+# two-stage training after every start that has a plain run
+ARMS |= {
+    f"{name}, two-stage": replace(arm, train=TWO_STAGE)
+    for name, arm in ARMS.items()
+    if arm.start == "grow" and arm.grow["optimizer"] == "none" and not arm.train
+    if not (arm.inherits or arm.stored or name in ("AKI", "FPI", "stack", "AKI + stack"))
 }
 
 # share of compute saved, as published: the source left out unless said; sizes and texts are far from a small study's

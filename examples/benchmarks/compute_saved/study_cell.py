@@ -68,6 +68,15 @@ def _taught(run: Path) -> set[int]:
     return {line["step"] for line in lines if line["kind"] == "train" and line["alpha"] > 0}
 
 
+def beyond(losses: dict[float, float]) -> list[float]:
+    """The rate to try next, in a list, where the best of those tried is the lowest or the highest: as far from it as it is
+    from its neighbour, as a factor. losses: by rate."""
+    rates = sorted(losses)
+    best = min(rates, key=losses.__getitem__)
+    neighbours = {rates[0]: rates[1:2], rates[-1]: rates[-2:-1]}.get(best, [])
+    return [float(f"{best * best / neighbour:.6g}") for neighbour in neighbours]
+
+
 class Bench:
     """Where a grid is measured. work: its folder; books: one with train/ and val/; other: text of another kind, or a
     folder of it. due: called before each run, raises Stopped when no more should begin."""
@@ -159,12 +168,14 @@ class Bench:
         return self.work / "sources" / f"{size}.{arm.source}.{arm.source_optimizer}.base-{base:g}.seed-{seed}"
 
     def _rate(self, cell: Cell) -> tuple[float, dict[str, Any]]:
-        """The learning rate that a pilot chooses, a short cell at each of a few rates, and what they came to."""
-        arm, tried = arm_of(cell.arm), self.said["rates"]["tried"]
+        """The learning rate that a pilot chooses, a short cell at each of a few rates and beyond them as long as the best
+        is an outermost one, and what they came to."""
+        arm, tried = arm_of(cell.arm), list(self.said["rates"]["tried"])
         made_by, losses, flops, seconds = self.grid.made_by(cell, self.hash), {}, 0.0, 0.0
         if arm.source:
             self._source(cell.size, arm, cell.base, cell.seed)
-        for rate in tried:
+        while tried:
+            rate = tried.pop(0)
             folder = self.work / "pilots" / f"{cell.name}.rate-{rate:g}"
             if not (folder / DONE).exists():
                 point = self._run(cell, arm, folder, rate, PILOT)["curve"][-1]
@@ -174,6 +185,7 @@ class Bench:
                 raise RequestError(f"{str(folder)!r} is of other settings; name another --work, or delete it")
             losses[rate] = said["loss"]
             flops, seconds = flops + said["flops"], seconds + said["seconds"]
+            tried = tried or beyond(losses)
         best = min(losses, key=losses.__getitem__)
         of = {"arm": cell.arm, "budget": cell.budget, "base": cell.base if arm.source else None}
         return best, {**of, "losses": losses, "flops": flops, "seconds": seconds}

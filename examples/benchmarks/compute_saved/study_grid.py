@@ -46,6 +46,7 @@ GRID = {
     "rates": Fields(RATES, needed=tuple(RATES)),
     "sizes": MapOf(Fields(SIZE, needed=tuple(SIZE)), Text(r"[a-z0-9-]{1,40}", "a name of small letters and digits")),
     "pilots_to": SHARE,  # up to which budget a forecast sees cells
+    "longest_pilot": SHARE,  # of those that choose a rate
     "cells": ListOf(Fields(CELLS, needed=("arms", "budgets", "seeds")), 1),
 }
 CURE = "mend the grid"
@@ -95,11 +96,12 @@ class Grid:
         return {**of["shape"], "vocab_size": self.said["vocabulary"], **own, **more}
 
     def pilot_of(self, cell: Cell) -> Cell:
-        """The short cell that chooses a cell's rate: an eighth of its budget, or what the grid says if that is more, from
-        the same base."""
+        """The short cell that chooses a cell's rate: an eighth of its budget, within what the grid says of pilots, from the
+        same base."""
         name = ARMS[cell.arm].rates_of
         base = cell.base if ARMS[name].source else float(self.said["base"])
-        return Cell(name, cell.size, max(float(self.said["rates"]["pilot"]), cell.budget / 8), base, 0)
+        budget = min(cell.budget / 8, self.said.get("longest_pilot", cell.budget))
+        return Cell(name, cell.size, max(float(self.said["rates"]["pilot"]), float(budget)), base, 0)
 
     def made_by(self, cell: Cell, data: str) -> str:
         """A hash of all that a cell's result follows from. data: the datasets' hash."""
@@ -120,7 +122,7 @@ class Grid:
 
 def read_grid(path: Path) -> Grid:
     """A grid from its file. Raises CheckpointError for one that cannot be read, or says what nobody knows."""
-    needed = tuple(key for key in GRID if key != "pilots_to")
+    needed = tuple(key for key in GRID if key not in ("pilots_to", "longest_pilot"))
     said = checked(read_toml(path, "a grid"), Fields(GRID, needed=needed), path, CURE)
     where = f"{str(path)!r}"
     _known(said, GRID, where)
