@@ -233,21 +233,26 @@ def test_a_forecast_sees_short_cells_and_is_held_against_long_ones():
 
 def test_what_is_saved_by_hand():
     """Scratch comes to 5 after 40 operations; the grown model is there halfway through its second step, its source having
-    cost 10; scratch at twice the tokens comes to 4 after 80, the grown model after 30."""
+    cost 10; scratch at twice the tokens comes to 4 after 80, the grown model after 30; another ends where a run of scratch
+    of between once and twice the tokens would."""
     source = {"flops": 10.0, "seconds": 3.0}
     found = [
         one("scratch", [7.0, 6.0, 5.5, 5.0]),
         one("scratch", [7.0, 6.5, 6.0, 5.5, 5.0, 4.6, 4.2, 4.0], budget=2.0),
         one("stack", [5.5, 4.5, 4.0, 3.9], step0=6.0, source=source),
         one("AKI", [7.0, 6.0, 5.6, 5.2], step0=9.0, source=source),
+        one("FPI", [7.0, 6.0, 5.5, 4.5], step0=9.0, source=source),
     ]
-    scratch, _, stack, aki = study_figures.rows_of(found)
+    scratch, _, stack, aki, fpi = study_figures.rows_of(found)
     assert scratch.saved == {"flops": 0.0, "seconds": 0.0} and scratch.ahead == (0.0,)
     assert stack.saved == pytest.approx({"flops": 1 - 15 / 40, "seconds": 1 - 1.5 / 4})
     assert stack.with_source == pytest.approx({"flops": 1 - 25 / 40, "seconds": 1 - 4.5 / 4})
     assert stack.to_total["flops"] == pytest.approx(1 - 30 / 80)
     assert stack.to_total_with_source["flops"] == pytest.approx(1 - 40 / 80)
     assert (aki.reached, aki.saved["flops"]) == (0, None) and aki.ahead == pytest.approx((-0.2,))
+    spent = 40 + (2**0.5 - 1) * 40  # of a run of scratch from 5 halfway down to 4
+    assert (fpi.alike, fpi.planned, fpi.planned_with_source) == pytest.approx((2**0.5, 1 - 40 / spent, 1 - 50 / spent))
+    assert (scratch.alike, scratch.planned) == (1.0, 0.0) and stack.alike is aki.alike is None
     begun = study_figures.reach(one("stack", [5.0], step0=4.0), 4.5)
     assert begun == {"flops": 0.0, "seconds": 0.0}
     learned = one("learned (LiGO)", [5.0], step0=4.0) | {"before": {"flops": 7.0, "seconds": 1.0}}

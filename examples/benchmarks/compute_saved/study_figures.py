@@ -4,6 +4,7 @@ saved. Knows curves; ignorant of files and tables.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import mean
 from typing import Any
 
@@ -19,7 +20,9 @@ class Row:
 
     ahead: the loss below scratch's at the end, of each seed. saved: by way of measuring, the share of what scratch spent
     to its final loss that was not needed, the source left out; with_source: counted in; to_total, to_total_with_source:
-    the same of scratch's loss after as many tokens as source and arm had together. reached: seeds that got there.
+    the same of scratch's loss after as many tokens as source and arm had together. reached: seeds that got there. alike:
+    the tokens per parameter after which a run of scratch planned for them ends at the arm's final loss; planned,
+    planned_with_source: the share of that run's FLOPs that was not needed; of seeds with scratch at several budgets.
     """
 
     arm: str
@@ -37,6 +40,9 @@ class Row:
     with_source: dict[str, float | None]
     to_total: dict[str, float | None]
     to_total_with_source: dict[str, float | None]
+    alike: float | None
+    planned: float | None
+    planned_with_source: float | None
 
 
 def rows_of(results: list[Result]) -> list[Row]:
@@ -55,6 +61,7 @@ def _row(key: tuple[Any, ...], group: list[Result], every: list[Result]) -> Row:
     ends = [(scratch["loss"], _spent(scratch)) for _, scratch in pairs]
     totals = [_after(every, result, budget + (base if ARMS[arm].source else 0.0)) for result, _ in pairs]
     alone, both = (_saved([result for result, _ in pairs], ends, counted) for counted in (False, True))
+    like = [(result, found) for result in group if (found := _alike(every, result))]
     return Row(
         arm=arm, size=size, budget=budget, base=base,
         seeds=tuple(result["cell"]["seed"] for result in group),
@@ -67,6 +74,9 @@ def _row(key: tuple[Any, ...], group: list[Result], every: list[Result]) -> Row:
         saved=alone, with_source=both,
         to_total=_saved([result for result, _ in pairs], totals, False),
         to_total_with_source=_saved([result for result, _ in pairs], totals, True),
+        alike=mean(of for _, (of, _) in like) if like else None,
+        planned=mean(1.0 - _spent(result)["flops"] / flops for result, (_, flops) in like) if like else None,
+        planned_with_source=mean(1.0 - _whole(result) / flops for result, (_, flops) in like) if like else None,
     )  # fmt: skip
 
 
@@ -113,19 +123,37 @@ def _scratch(every: list[Result], result: Result) -> Result | None:
     return next((one for one in every if all(one["cell"][key] == like[key] for key in like)), None)
 
 
+def _runs(every: list[Result], result: Result) -> list[Result]:
+    """The runs of scratch that a result is compared with, whatever their budget, the shortest first."""
+    cell = result["cell"]
+    like = {"arm": ARMS[cell["arm"]].against, "size": cell["size"], "seed": cell["seed"]}
+    found = [one for one in every if all(one["cell"][key] == like[key] for key in like)]
+    return sorted(found, key=lambda one: one["cell"]["budget"])
+
+
+def _whole(result: Result) -> float:
+    """All FLOPs of a result, its source's too."""
+    return _spent(result)["flops"] + (result["source"]["flops"] if result["source"] else 0.0)
+
+
+def _alike(every: list[Result], result: Result) -> tuple[float, float] | None:
+    """(tokens per parameter, FLOPs) of a whole run of scratch that ends at a result's final loss, between two budgets
+    that were measured, on a straight line over the logarithm of tokens; None outside of them."""
+    found = _runs(every, result)
+    for low, high in pairwise(found):
+        above, below = low["loss"], high["loss"]
+        if above >= result["loss"] >= below and above > below:
+            at, to = low["cell"]["budget"], high["cell"]["budget"]
+            budget = at * (to / at) ** ((above - result["loss"]) / (above - below))
+            part = (budget - at) / (to - at)
+            return budget, _spent(low)["flops"] + part * (_spent(high)["flops"] - _spent(low)["flops"])
+    return None
+
+
 def _after(every: list[Result], result: Result, budget: float) -> tuple[float, dict[str, float]] | None:
     """(loss, cost) of scratch at a budget: as it was measured, or between two measured budgets, the loss on a straight
     line over the logarithm of tokens. None beyond what was measured."""
-    cell = result["cell"]
-    found = sorted(
-        (
-            one
-            for one in every
-            if one["cell"]["arm"] == ARMS[cell["arm"]].against
-            and all(one["cell"][key] == cell[key] for key in ("size", "seed"))
-        ),
-        key=lambda one: one["cell"]["budget"],
-    )
+    found = _runs(every, result)
     for low, high in zip(found, [*found[1:], *found[-1:]]):
         at, to = low["cell"]["budget"], high["cell"]["budget"]
         if at <= budget <= to:

@@ -21,7 +21,7 @@ import growkit
 Lines = list[str]
 HEADS = (
     "", "seeds", "rate", "step 0", "at the end", "below scratch", "other text", "FLOPs saved", "with source", "time saved",
-    "with source", "FLOPs saved, same tokens in all", "with source",
+    "with source", "FLOPs saved, same tokens in all", "with source", "ends as scratch after", "FLOPs saved, so", "with source",
 )  # fmt: skip
 
 
@@ -65,7 +65,9 @@ def page(grid: Grid, rows: list[Row], results: list[Result], missing: list[Cell]
             ]
         bases = [row for row in rows if row.size == size and row.base != grid.said["base"]]
         if bases:
-            lines += [f"## {size}, other bases\n", *_table(("", "base", *HEADS[1:]), map(_with_base, bases)), ""]
+            bases.sort(key=lambda row: (row.budget, row.base))
+            heads = ("", "tokens per parameter", "base", *HEADS[1:])
+            lines += [f"## {size}, other bases\n", *_table(heads, map(_with_base, bases)), ""]
     for size in grid.said["sizes"] if "pilots_to" in grid.said else ():
         lines += _forecasts(*held_out(results, grid.said["pilots_to"], size, grid.said["base"]), size)
     lines += ["## Sources\n", *_table(("source", "steps", "loss", "FLOPs", "seconds"), _sources(results)), ""]
@@ -129,12 +131,13 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.arm, str(len(row.seeds)), f"{row.rate:g}", f"{row.step0:.3f}", f"{row.loss:.3f}",
         "" if ahead is None else f"{ahead:+.3f}{spread}", f"{row.other:.3f}", *saved, *total,
+        "" if row.alike is None else f"{row.alike:.2f}", _percent(row.planned), _percent(row.planned_with_source),
     )  # fmt: skip
 
 
 def _with_base(row: Row) -> tuple[str, ...]:
     arm, *rest = _cells(row)
-    return (arm, f"{row.base:g}", *rest)
+    return (arm, f"{row.budget:g}", f"{row.base:g}", *rest)
 
 
 def _share(value: float | None, row: Row) -> str:
