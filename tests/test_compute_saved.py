@@ -189,8 +189,8 @@ def test_a_rate_is_not_the_outermost_of_those_tried(text, tmp_path, monkeypatch)
             assert list(pilots["losses"]) == ran == rates and pilots["flops"] == len(rates)
 
 
-@pytest.mark.parametrize("longest, pilot", [({}, 5.0), ({"longest_pilot": 1.25}, 1.25)])
-def test_a_pilot_has_an_eighth_of_the_budget_within_limits(tmp_path, longest, pilot):
+@pytest.mark.parametrize("longest, pilot", [({}, 10.0), ({"longest_pilot": 1.25}, 1.25)])
+def test_a_pilot_has_a_quarter_of_the_budget_within_limits(tmp_path, longest, pilot):
     read = study_grid.read_grid(grid(tmp_path, **longest))
     of = study_grid.Cell("interleave", "tiny", 40.0, 5.0, 2)
     assert read.pilot_of(of) == study_grid.Cell("stack", "tiny", pilot, 5.0, 0)
