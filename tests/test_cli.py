@@ -313,6 +313,13 @@ def test_options_that_do_not_parse(src, options):
     assert tree() == before
 
 
+def test_a_second_word_is_told_where_the_output_is_named():
+    said = run("widen", "src", "dst", "--hidden", "48")
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert "(dst); what is written is named by --out; growkit widen --help says more" in said.stderr
+    assert "--out" not in run("inspect", "src", "dst").stderr
+
+
 def test_sizes_beyond_all_reason(src):
     refused(
         "widen",

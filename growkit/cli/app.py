@@ -34,7 +34,7 @@ class Program(TyperGroup):
                 raise
             code = REFUSED
             if error.format_message():  # where nothing was asked for, help has been shown
-                told(f"{error.format_message().rstrip('.')}; {_help_of(error)} says more", REFUSED, "--json" in words)
+                told(f"{error.format_message().rstrip('.')}; {_cure(error)}", REFUSED, "--json" in words)
         if not standalone_mode:
             return code
         sys.exit(code if isinstance(code, int) else 0)
@@ -48,10 +48,14 @@ class Program(TyperGroup):
         return super().resolve_command(ctx, [both, *args[2:]] if both in self.commands else args)
 
 
-def _help_of(error: Any) -> str:
-    """The line that shows the options of the command that was not understood."""
+def _cure(error: Any) -> str:
+    """What to do about a line of words that was not understood."""
     context = getattr(error, "ctx", None)
-    return f"{context.command_path if context else app.info.name} --help"
+    help_of = f"{context.command_path if context else app.info.name} --help says more"
+    options = [name for one in context.command.params for name in one.opts] if context else []
+    if "--out" in options and "unexpected extra argument" in error.format_message():
+        return f"what is written is named by --out; {help_of}"
+    return help_of
 
 
 app = typer.Typer(
