@@ -48,6 +48,7 @@ def grid(folder, **more):
     said = {
         "vocabulary": 300,
         "base": 0.02,
+        "pilot_share": 0.25,
         "cells": [{"arms": ["scratch", GROWN, LEARNED], "budgets": [0.02], "seeds": [0]}],
         "train": {"seq_len": 16, "batch_size": 2, "evaluations": 2, "eval_tokens": 64, "save_every": 2, "device": "cpu"},
         "rates": RATES,
@@ -189,8 +190,18 @@ def test_a_rate_is_not_the_outermost_of_those_tried(text, tmp_path, monkeypatch)
             assert list(pilots["losses"]) == ran == rates and pilots["flops"] == len(rates)
 
 
+def test_of_whole_runs_beside_the_pilots_rate_the_best_counts(text, tmp_path):
+    file = grid(tmp_path, multiples=[1e-3, 2.0], cells=[{"arms": ["scratch"], "budgets": [0.02], "seeds": [0]}])
+    study.main(asked(text, tmp_path / "work", file))
+    (found,) = results(tmp_path / "work").values()
+    whole, chosen = found["whole"], min(found["pilots"]["losses"].items(), key=lambda one: one[1])[0]
+    assert list(map(float, whole)) == [float(chosen) * of for of in (1, 1e-3, 2)]
+    assert len(set(whole.values())) == 3 and found["loss"] == min(whole.values()) == whole[str(found["rate"])]
+    assert found["rate"] != float(chosen) * 1e-3  # it hardly moves
+
+
 @pytest.mark.parametrize("longest, pilot", [({}, 10.0), ({"longest_pilot": 1.25}, 1.25)])
-def test_a_pilot_has_a_quarter_of_the_budget_within_limits(tmp_path, longest, pilot):
+def test_a_pilot_has_its_share_of_the_budget_within_limits(tmp_path, longest, pilot):
     read = study_grid.read_grid(grid(tmp_path, **longest))
     of = study_grid.Cell("interleave", "tiny", 40.0, 5.0, 2)
     assert read.pilot_of(of) == study_grid.Cell("stack", "tiny", pilot, 5.0, 0)

@@ -108,31 +108,40 @@ class Bench:
         return said
 
     def measure(self, cell: Cell) -> dict[str, Any]:
-        """Measure a cell, and keep its result."""
+        """Measure a cell, and keep its result: that of the rate that pilots chose, or of one beside it which came lower."""
         arm = arm_of(cell.arm)
         rate, pilots = self._rate(self.grid.pilot_of(cell))
         source = self._source(cell.size, arm, cell.base, cell.seed) if arm.source else None
-        folder = self.work / "cells" / cell.name
-        ran = self._run(cell, arm, folder, rate, cell.seed + ORDER)
-        loss = growkit.evaluate(
-            folder / "run" / "final", self.other, split="train", context=self.train["seq_len"],
-            limit=self.train["eval_tokens"], device=self.device,
-        ).loss  # fmt: skip
+        rates = [rate, *(float(f"{rate * of:.6g}") for of in self.said.get("multiples", ()))]
+        whole = {one: self._whole(cell, arm, one) for one in rates}
+        best = min(whole, key=lambda one: whole[one]["loss"])
         result = {
             "made_by": self.grid.made_by(cell, self.hash),
             "growkit": growkit.__version__,
             "cell": asdict(cell),
-            "rate": rate,
-            "other": loss,
+            "rate": best,
+            "whole": {str(one): ran["loss"] for one, ran in whole.items()},
             "source": source,
             "pilots": pilots,
-            **ran,
+            **whole[best],
         }
         (self.work / "results").mkdir(exist_ok=True)
         write_json(self.work / "results" / f"{cell.name}.json", result)
-        for rest in ("start", "deep", "probe", "run/checkpoints", "run/stages"):
-            shutil.rmtree(folder / rest, ignore_errors=True)
         return result
+
+    def _whole(self, cell: Cell, arm: Arm, rate: float) -> dict[str, Any]:
+        """What a cell comes to at a rate, in all its length."""
+        folder = self.work / "cells" / f"{cell.name}.rate-{rate:g}"
+        if not (folder / DONE).exists():
+            ran = self._run(cell, arm, folder, rate, cell.seed + ORDER)
+            loss = growkit.evaluate(
+                folder / "run" / "final", self.other, split="train", context=self.train["seq_len"],
+                limit=self.train["eval_tokens"], device=self.device,
+            ).loss  # fmt: skip
+            write_json(folder / DONE, {"other": loss, **ran})
+            for rest in ("start", "deep", "probe", "run/checkpoints", "run/stages"):
+                shutil.rmtree(folder / rest, ignore_errors=True)
+        return dict(read_json(folder / DONE))
 
     def _steps(self, size: str, budget: float) -> int:
         """Steps of a budget in tokens per parameter of the target."""

@@ -46,9 +46,12 @@ GRID = {
     "rates": Fields(RATES, needed=tuple(RATES)),
     "sizes": MapOf(Fields(SIZE, needed=tuple(SIZE)), Text(r"[a-z0-9-]{1,40}", "a name of small letters and digits")),
     "pilots_to": SHARE,  # up to which budget a forecast sees cells
-    "longest_pilot": SHARE,  # of those that choose a rate
+    "pilot_share": Number(1e-3, 1.0),  # of a cell's budget, that a pilot has which chooses a rate
+    "longest_pilot": SHARE,  # whatever its share
+    "multiples": ListOf(Number(1e-3, 1e3), 1, 20),  # of the rate that pilots chose, at which there are whole runs too
     "cells": ListOf(Fields(CELLS, needed=("arms", "budgets", "seeds")), 1),
 }
+MAY = ("pilots_to", "longest_pilot", "multiples")  # be left out
 CURE = "mend the grid"
 
 
@@ -96,11 +99,11 @@ class Grid:
         return {**of["shape"], "vocab_size": self.said["vocabulary"], **own, **more}
 
     def pilot_of(self, cell: Cell) -> Cell:
-        """The short cell that chooses a cell's rate: a quarter of its budget, within what the grid says of pilots, from the
-        same base. What follows a long base does best at low rates at first, and at higher ones in the end."""
+        """The short cell that chooses a cell's rate: of the share of its budget that the grid says, within its limits,
+        from the same base."""
         name = ARMS[cell.arm].rates_of
         base = cell.base if ARMS[name].source else float(self.said["base"])
-        budget = min(cell.budget / 4, self.said.get("longest_pilot", cell.budget))
+        budget = min(cell.budget * self.said["pilot_share"], self.said.get("longest_pilot", cell.budget))
         return Cell(name, cell.size, max(float(self.said["rates"]["pilot"]), float(budget)), base, 0)
 
     def made_by(self, cell: Cell, data: str) -> str:
@@ -115,14 +118,14 @@ class Grid:
             "pilot": [_stated(ARMS[arm.rates_of]), asdict(self.pilot_of(cell))],
             "target": self.config(cell.size, "target"),
             "source": self.config(cell.size, arm.source) if arm.source else None,
-            **{key: self.said[key] for key in ("base", "train", "rates")},
+            **{key: self.said[key] for key in ("base", "train", "rates", "multiples") if key in self.said},
         }
         return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_grid(path: Path) -> Grid:
     """A grid from its file. Raises CheckpointError for one that cannot be read, or says what nobody knows."""
-    needed = tuple(key for key in GRID if key not in ("pilots_to", "longest_pilot"))
+    needed = tuple(key for key in GRID if key not in MAY)
     said = checked(read_toml(path, "a grid"), Fields(GRID, needed=needed), path, CURE)
     where = f"{str(path)!r}"
     _known(said, GRID, where)
