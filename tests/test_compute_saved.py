@@ -194,10 +194,11 @@ def test_of_whole_runs_beside_the_pilots_rate_the_best_counts(text, tmp_path):
     file = grid(tmp_path, multiples=[1e-3, 2.0], cells=[{"arms": ["scratch"], "budgets": [0.02], "seeds": [0]}])
     study.main(asked(text, tmp_path / "work", file))
     (found,) = results(tmp_path / "work").values()
-    whole, chosen = found["whole"], min(found["pilots"]["losses"].items(), key=lambda one: one[1])[0]
-    assert list(map(float, whole)) == [float(chosen) * of for of in (1, 1e-3, 2)]
-    assert len(set(whole.values())) == 3 and found["loss"] == min(whole.values()) == whole[str(found["rate"])]
-    assert found["rate"] != float(chosen) * 1e-3  # it hardly moves
+    (chosen,), whole = found["pilots"]["losses"], {float(rate): loss for rate, loss in found["whole"].items()}
+    rates = [float(chosen) * of for of in (1, 1e-3, 2)]
+    assert list(whole)[:3] == rates and len(set(whole.values())) == len(whole)
+    assert found["loss"] == min(whole.values()) == whole[found["rate"]] < max(whole[rate] for rate in rates)
+    assert min(whole) < found["rate"] < max(whole)  # gone beyond until it is not an outermost one
 
 
 @pytest.mark.parametrize("longest, pilot", [({}, 10.0), ({"longest_pilot": 1.25}, 1.25)])

@@ -4,13 +4,13 @@ pilots that choose a rate, starts, runs. Knows the order of things; ignorant of 
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from study_arms import Arm
+from study_clock import Clock, taught_steps
 from study_grid import Cell, Grid, arm_of
 
 import growkit
@@ -34,47 +34,17 @@ class Stopped(Exception):
     """The time is over, or a signal came; the same command goes on."""
 
 
-class Clock:
-    """Seconds of training at each step, kept beside a run: of the processor where that is what computes, so that other
-    programs on the machine do not count, else of the wall."""
-
-    def __init__(self, file: Path, device: str):
-        self._file, self._device = file, device
-        self.seconds: dict[int, float] = {0: 0.0}
-        for line in file.read_text().splitlines() if file.exists() else []:
-            step, _, seconds = line.partition(" ")
-            if seconds:
-                self.seconds[int(step)] = float(seconds)
-        self._last = self.now(device)
-
-    @staticmethod
-    def now(device: str) -> float:
-        """Seconds since some moment."""
-        return time.process_time() if device == "cpu" else time.monotonic()
-
-    def __call__(self, line: dict[str, Any]) -> None:
-        """Hear a line of metrics; the time before one that is no step is validation's, or a checkpoint's."""
-        now, before = self.now(self._device), self._last
-        if line["kind"] == "train":
-            self.seconds[line["step"]] = self.seconds[line["step"] - 1] + now - before
-            with self._file.open("a") as file:
-                file.write(f"{line['step']} {self.seconds[line['step']]:.4f}\n")
-        self._last = self.now(self._device)
-
-
-def _taught(run: Path) -> set[int]:
-    """The steps of a run in which its teacher had a weight."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return {line["step"] for line in lines if line["kind"] == "train" and line["alpha"] > 0}
-
-
-def beyond(losses: dict[float, float]) -> list[float]:
-    """The rate to try next, in a list, where the best of those tried is the lowest or the highest: as far from it as it is
-    from its neighbour, as a factor. losses: by rate."""
-    rates = sorted(losses)
-    best = min(rates, key=losses.__getitem__)
-    neighbours = {rates[0]: rates[1:2], rates[-1]: rates[-2:-1]}.get(best, [])
-    return [float(f"{best * best / neighbour:.6g}") for neighbour in neighbours]
+def tried(rates: list[float], run: Callable[[float], dict[str, Any]]) -> dict[float, dict[str, Any]]:
+    """What runs came to, by rate: at the rates asked for and, if these are several, beyond them as long as the best is an
+    outermost one, as far as that is from its neighbour, as a factor. run: what one comes to, its loss among others."""
+    came: dict[float, dict[str, Any]] = {}
+    while rates:
+        came |= {rate: run(rate) for rate in rates}
+        known = sorted(came)
+        best = min(known, key=lambda rate: came[rate]["loss"])
+        neighbours = {known[0]: known[1:2], known[-1]: known[-2:-1]}.get(best, [])
+        rates = [float(f"{best * best / neighbour:.6g}") for neighbour in neighbours]
+    return came
 
 
 class Bench:
@@ -112,8 +82,8 @@ class Bench:
         arm = arm_of(cell.arm)
         rate, pilots = self._rate(self.grid.pilot_of(cell))
         source = self._source(cell.size, arm, cell.base, cell.seed) if arm.source else None
-        rates = [rate, *(float(f"{rate * of:.6g}") for of in self.said.get("multiples", ()))]
-        whole = {one: self._whole(cell, arm, one) for one in rates}
+        beside = [float(f"{rate * of:.6g}") for of in self.said.get("multiples", ())]
+        whole = tried([rate, *beside], lambda one: self._whole(cell, arm, one))
         best = min(whole, key=lambda one: whole[one]["loss"])
         result = {
             "made_by": self.grid.made_by(cell, self.hash),
@@ -177,27 +147,26 @@ class Bench:
         return self.work / "sources" / f"{size}.{arm.source}.{arm.source_optimizer}.base-{base:g}.seed-{seed}"
 
     def _rate(self, cell: Cell) -> tuple[float, dict[str, Any]]:
-        """The learning rate that a pilot chooses, a short cell at each of a few rates and beyond them as long as the best
-        is an outermost one, and what they came to."""
-        arm, tried = arm_of(cell.arm), list(self.said["rates"]["tried"])
-        made_by, losses, flops, seconds = self.grid.made_by(cell, self.hash), {}, 0.0, 0.0
+        """The learning rate that pilots choose, short cells at each of a few rates, and what they came to."""
+        arm, made_by = arm_of(cell.arm), self.grid.made_by(cell, self.hash)
         if arm.source:
             self._source(cell.size, arm, cell.base, cell.seed)
-        while tried:
-            rate = tried.pop(0)
+
+        def pilot(rate: float) -> dict[str, Any]:
             folder = self.work / "pilots" / f"{cell.name}.rate-{rate:g}"
             if not (folder / DONE).exists():
                 point = self._run(cell, arm, folder, rate, PILOT)["curve"][-1]
                 write_json(folder / DONE, {"made_by": made_by, **point})
-            said = read_json(folder / DONE)
+            said = dict(read_json(folder / DONE))
             if said["made_by"] != made_by:
                 raise RequestError(f"{str(folder)!r} is of other settings; name another --work, or delete it")
-            losses[rate] = said["loss"]
-            flops, seconds = flops + said["flops"], seconds + said["seconds"]
-            tried = tried or beyond(losses)
-        best = min(losses, key=losses.__getitem__)
+            return said
+
+        came = tried(self.said["rates"]["tried"], pilot)
+        best = min(came, key=lambda rate: came[rate]["loss"])
+        spent = {way: sum(said[way] for said in came.values()) for way in ("flops", "seconds")}
         of = {"arm": cell.arm, "budget": cell.budget, "base": cell.base if arm.source else None}
-        return best, {**of, "losses": losses, "flops": flops, "seconds": seconds}
+        return best, {**of, "losses": {rate: said["loss"] for rate, said in came.items()}, **spent}
 
     def _run(self, cell: Cell, arm: Arm, folder: Path, rate: float, order: int) -> dict[str, Any]:
         """Make a cell's start and train it. order: the seed of its batches."""
@@ -216,7 +185,7 @@ class Bench:
         if arm.stored:
             train["teacher"], read = self._store(cell, arm)
         curve = self._pretrain(start, folder / "run", steps, rate, order, train)
-        taught = _taught(folder / "run") if arm.stored else set()
+        taught = taught_steps(folder / "run") if arm.stored else set()
         for point in curve:  # a run counts the operations of its start, and of a live teacher, by itself
             reads = sum(step <= point["step"] for step in taught)
             point["seconds"] += spent.get("seconds", 0.0) + reads * read["seconds"]

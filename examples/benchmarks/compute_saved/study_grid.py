@@ -48,7 +48,7 @@ GRID = {
     "pilots_to": SHARE,  # up to which budget a forecast sees cells
     "pilot_share": Number(1e-3, 1.0),  # of a cell's budget, that a pilot has which chooses a rate
     "longest_pilot": SHARE,  # whatever its share
-    "multiples": ListOf(Number(1e-3, 1e3), 1, 20),  # of the rate that pilots chose, at which there are whole runs too
+    "multiples": ListOf(Number(1e-3, 1e3), 1, 20),  # of the pilots' rate, at which there are whole runs too
     "cells": ListOf(Fields(CELLS, needed=("arms", "budgets", "seeds")), 1),
 }
 MAY = ("pilots_to", "longest_pilot", "multiples")  # be left out
