@@ -55,7 +55,7 @@ def grid(folder, **more):
         "sizes": {"tiny": {"shape": SHAPE, "target": sizes(16, 2),
                            "sources": {"narrow": narrow, "shallow": shallow, "small": small}}},
     }  # fmt: skip
-    said |= more
+    said = {key: value for key, value in (said | more).items() if value is not None}
     blocks = "".join("[[cells]]\n" + lines(block) for block in said.pop("cells"))
     file = folder / "grid.toml"
     file.write_text(lines(said) + blocks)
@@ -190,22 +190,24 @@ def test_a_rate_is_not_the_outermost_of_those_tried(text, tmp_path, monkeypatch)
             assert list(pilots["losses"]) == ran == rates and pilots["flops"] == len(rates)
 
 
-def test_of_whole_runs_beside_the_pilots_rate_the_best_counts(text, tmp_path):
-    file = grid(tmp_path, multiples=[1e-3, 2.0], cells=[{"arms": ["scratch"], "budgets": [0.02], "seeds": [0]}])
-    study.main(asked(text, tmp_path / "work", file))
+def test_without_pilots_whole_runs_choose_the_rate(text, tmp_path):
+    said = {"cells": [{"arms": ["scratch"], "budgets": [0.02], "seeds": [0]}], "rates": RATES | {"tried": [1e-2, 2e-2]}}
+    study.main(asked(text, tmp_path / "work", grid(tmp_path, pilot_share=None, **said)))
     (found,) = results(tmp_path / "work").values()
-    (chosen,), whole = found["pilots"]["losses"], {float(rate): loss for rate, loss in found["whole"].items()}
-    rates = [float(chosen) * of for of in (1, 1e-3, 2)]
-    assert list(whole)[:3] == rates and len(set(whole.values())) == len(whole)
-    assert found["loss"] == min(whole.values()) == whole[found["rate"]] < max(whole[rate] for rate in rates)
+    whole = {float(rate): loss for rate, loss in found["whole"].items()}
+    assert found["pilots"] is None and not (tmp_path / "work" / "pilots").exists()
+    assert list(whole)[:2] == [1e-2, 2e-2] and len(set(whole.values())) == len(whole) > 2
+    assert found["loss"] == min(whole.values()) == whole[found["rate"]]
     assert min(whole) < found["rate"] < max(whole)  # gone beyond until it is not an outermost one
+    study.main(asked(text, tmp_path / "work", tmp_path / "grid.toml", "--tables", str(tmp_path / "out")))
+    page = (tmp_path / "out" / "grid.md").read_text()
+    assert "## Whole runs that chose a rate" in page and f"| {found['rate']:g} |" in page and "## Pilots" not in page
 
 
-@pytest.mark.parametrize("longest, pilot", [({}, 10.0), ({"longest_pilot": 1.25}, 1.25)])
-def test_a_pilot_has_its_share_of_the_budget_within_limits(tmp_path, longest, pilot):
-    read = study_grid.read_grid(grid(tmp_path, **longest))
+def test_a_pilot_has_its_share_of_the_budget(tmp_path):
+    read = study_grid.read_grid(grid(tmp_path))
     of = study_grid.Cell("interleave", "tiny", 40.0, 5.0, 2)
-    assert read.pilot_of(of) == study_grid.Cell("stack", "tiny", pilot, 5.0, 0)
+    assert read.pilot_of(of) == study_grid.Cell("stack", "tiny", 10.0, 5.0, 0)
     assert read.pilot_of(replace(of, budget=0.02)).budget == RATES["pilot"]
 
 

@@ -78,12 +78,13 @@ class Bench:
         return said
 
     def measure(self, cell: Cell) -> dict[str, Any]:
-        """Measure a cell, and keep its result: that of the rate that pilots chose, or of one beside it which came lower."""
+        """Measure a cell, and keep its result: at the rate that pilots chose, or whole runs where there are none."""
         arm = arm_of(cell.arm)
-        rate, pilots = self._rate(self.grid.pilot_of(cell))
+        pilot = self.grid.pilot_of(cell)
+        rate, pilots = self._rate(pilot) if pilot else (None, None)
         source = self._source(cell.size, arm, cell.base, cell.seed) if arm.source else None
-        beside = [float(f"{rate * of:.6g}") for of in self.said.get("multiples", ())]
-        whole = tried([rate, *beside], lambda one: self._whole(cell, arm, one))
+        rates = [rate] if rate else self.said["rates"]["tried"]
+        whole = tried(rates, lambda one: self._whole(cell, arm, one))
         best = min(whole, key=lambda one: whole[one]["loss"])
         result = {
             "made_by": self.grid.made_by(cell, self.hash),

@@ -46,12 +46,10 @@ GRID = {
     "rates": Fields(RATES, needed=tuple(RATES)),
     "sizes": MapOf(Fields(SIZE, needed=tuple(SIZE)), Text(r"[a-z0-9-]{1,40}", "a name of small letters and digits")),
     "pilots_to": SHARE,  # up to which budget a forecast sees cells
-    "pilot_share": Number(1e-3, 1.0),  # of a cell's budget, that a pilot has which chooses a rate
-    "longest_pilot": SHARE,  # whatever its share
-    "multiples": ListOf(Number(1e-3, 1e3), 1, 20),  # of the pilots' rate, at which there are whole runs too
+    "pilot_share": Number(1e-3, 1.0),  # of a cell's budget, that pilots of its rate have; without: whole runs choose it
     "cells": ListOf(Fields(CELLS, needed=("arms", "budgets", "seeds")), 1),
 }
-MAY = ("pilots_to", "longest_pilot", "multiples")  # be left out
+MAY = ("pilots_to", "pilot_share")  # be left out
 CURE = "mend the grid"
 
 
@@ -98,27 +96,29 @@ class Grid:
         own = of["target"] if model == "target" else of["sources"][model]
         return {**of["shape"], "vocab_size": self.said["vocabulary"], **own, **more}
 
-    def pilot_of(self, cell: Cell) -> Cell:
-        """The short cell that chooses a cell's rate: of the share of its budget that the grid says, within its limits,
-        from the same base."""
+    def pilot_of(self, cell: Cell) -> Cell | None:
+        """The short cell that chooses a cell's rate, from the same base: of the share of its budget that the grid says, and
+        of no less than its `pilot`. None where whole runs choose."""
+        if "pilot_share" not in self.said:
+            return None
         name = ARMS[cell.arm].rates_of
         base = cell.base if ARMS[name].source else float(self.said["base"])
-        budget = min(cell.budget * self.said["pilot_share"], self.said.get("longest_pilot", cell.budget))
-        return Cell(name, cell.size, max(float(self.said["rates"]["pilot"]), float(budget)), base, 0)
+        budget = max(float(self.said["rates"]["pilot"]), float(cell.budget * self.said["pilot_share"]))
+        return Cell(name, cell.size, budget, base, 0)
 
     def made_by(self, cell: Cell, data: str) -> str:
         """A hash of all that a cell's result follows from. data: the datasets' hash."""
-        arm = ARMS[cell.arm]
+        arm, pilot = ARMS[cell.arm], self.pilot_of(cell)
         of = {
             "format": FORMAT,
             "growkit": growkit.__version__,
             "data": data,
             "cell": asdict(cell),
             "arm": _stated(arm),
-            "pilot": [_stated(ARMS[arm.rates_of]), asdict(self.pilot_of(cell))],
+            "pilot": [_stated(ARMS[arm.rates_of]), asdict(pilot)] if pilot else None,
             "target": self.config(cell.size, "target"),
             "source": self.config(cell.size, arm.source) if arm.source else None,
-            **{key: self.said[key] for key in ("base", "train", "rates", "multiples") if key in self.said},
+            **{key: self.said[key] for key in ("base", "train", "rates")},
         }
         return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
 

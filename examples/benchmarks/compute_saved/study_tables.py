@@ -71,7 +71,11 @@ def page(grid: Grid, rows: list[Row], results: list[Result], missing: list[Cell]
     for size in grid.said["sizes"] if "pilots_to" in grid.said else ():
         lines += _forecasts(*held_out(results, grid.said["pilots_to"], size, grid.said["base"]), size)
     lines += ["## Sources\n", *_table(("source", "steps", "loss", "FLOPs", "seconds"), _sources(results)), ""]
-    lines += ["## Pilots\n", *_table(("arm", "loss by rate", "chosen", "FLOPs", "seconds"), _pilots(results)), ""]
+    for title, heads, found in (
+        ("Pilots", ("arm", "budget", "base", "loss by rate", "chosen", "FLOPs", "seconds"), _pilots(results)),
+        ("Whole runs that chose a rate", ("arm", "budget", "base", "seed", "loss by rate", "chosen"), _whole(results)),
+    ):
+        lines += [f"## {title}\n", *_table(heads, found), ""] if found else []
     lines += ["## Published\n", *_table(("arm", "where", "saved", "from"), PUBLISHED), ""]
     if missing:
         lines += ["## Missing\n", ", ".join(f"`{cell.name}`" for cell in missing), ""]
@@ -171,11 +175,29 @@ def _pilots(results: list[Result]) -> list[tuple[str, ...]]:
     lines: dict[tuple[str, ...], tuple[str, ...]] = {}
     for result in results:
         pilots = result["pilots"]
-        losses = ", ".join(f"{float(rate):g}: {loss:.3f}" for rate, loss in pilots["losses"].items())
+        if pilots is None:
+            continue
+        losses = _losses(pilots["losses"])
         base = "" if pilots["base"] is None else f"{pilots['base']:g}"
         of = (pilots["arm"], f"{pilots['budget']:g}", base)
         lines[of] = (*of, losses, f"{result['rate']:g}", f"{pilots['flops']:.3g}", f"{pilots['seconds']:.0f}")
     return list(lines.values())
+
+
+def _whole(results: list[Result]) -> list[tuple[str, ...]]:
+    """Of each cell that was run whole at several rates, what came of them."""
+    return [
+        (cell["arm"], f"{cell['budget']:g}", f"{cell['base']:g}", str(cell["seed"]), _losses(result["whole"]),
+         f"{result['rate']:g}")
+        for result in results
+        if (cell := result["cell"]) and len(result.get("whole", ())) > 1
+    ]  # fmt: skip
+
+
+def _losses(by_rate: dict[str, float]) -> str:
+    return ", ".join(
+        f"{rate:g}: {loss:.3f}" for rate, loss in sorted((float(rate), loss) for rate, loss in by_rate.items())
+    )
 
 
 def _short(point: dict[str, Any]) -> dict[str, Any]:
