@@ -94,6 +94,7 @@ def _bars(figure_of: Any, rows: list[Row]) -> Any:
         label="source counted in",
     )
     axes.set_yticks(list(places), [row.arm for row in shown], fontsize=8)
+    axes.set_ylim(-1, len(shown))
     axes.set(xlabel="share of scratch's FLOPs saved to scratch's final loss", xlim=(max(-1.0, axes.get_xlim()[0]), 1.0))
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.legend(fontsize=8, loc="lower right")
