@@ -118,9 +118,7 @@ def _spent(result: Result) -> dict[str, float]:
 
 def _scratch(every: list[Result], result: Result) -> Result | None:
     """The model from scratch that a result is compared with."""
-    cell = result["cell"]
-    like = {"arm": ARMS[cell["arm"]].against, **{key: cell[key] for key in ("size", "budget", "seed")}}
-    return next((one for one in every if all(one["cell"][key] == like[key] for key in like)), None)
+    return next((one for one in _runs(every, result) if one["cell"]["budget"] == result["cell"]["budget"]), None)
 
 
 def _runs(every: list[Result], result: Result) -> list[Result]:
