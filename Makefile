@@ -57,7 +57,8 @@ docs: $(VENV)/.ready
 	$(RUN) -m mkdocs build --strict
 
 # TEXT: a folder of text, the better the larger. DOCS: one of another kind, for merging; MERGEKIT: mergekit-yaml of an
-# environment of its own; TRL: a Python that has TRL and growkit. REAL: a file of text, for SmolLM2
+# environment of its own; TRL: a Python that has TRL and growkit; GPU: on a machine with one, tokens for it (examples/
+# benchmarks/gpu.py says how they are made), else that benchmark runs at sizes for a CPU. REAL: a file of text, for SmolLM2
 # (examples/real_model.py). What needs these is left out where they are not given.
 TEXT ?= examples/text
 PEER = $(if $(MERGEKIT),--mergekit $(MERGEKIT))
@@ -70,6 +71,7 @@ bench: $(VENV)/.ready
 	$(RUN) examples/benchmarks/tokenizing.py --corpus $(TEXT)
 	$(RUN) examples/benchmarks/pretrain.py
 	$(RUN) examples/benchmarks/trainer_losses.py
+	$(RUN) examples/benchmarks/gpu.py $(if $(GPU),--data $(GPU),--small) --out bench/gpu
 	$(if $(TRL),$(TRL) examples/benchmarks/sft.py)
 	$(RUN) examples/benchmarks/rewarm.py $(TEXT)
 	$(RUN) examples/benchmarks/weak_teacher.py $(firstword $(wildcard $(TEXT)/*.txt $(TEXT)/*/*.txt)) --work bench/weak-teacher

@@ -101,32 +101,40 @@ class Machine:
         """
         if self.world == 1:
             return model
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-
         copies = self.copies(shard, sum(p.numel() for p in model.parameters()))
-        size = self.world // copies
-        # replicated is sharded over one: the same parts, the same checkpoints
-        mesh = init_device_mesh(self.device.type, (copies, size), mesh_dim_names=("replicate", "shard"))
-        policy = MixedPrecisionPolicy(param_dtype=self.precision, reduce_dtype=torch.float32)
-        more: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": size > 1}
-        for layer in layers:
-            fully_shard(layer, **more)
-        fully_shard(model, **more)
-        # gradients are sums, which the loss divides by the number of tokens; gloo knows no scaled ones, and older torch
-        # no way to say so
-        for module in (*layers, model):
-            divided: Any = module
-            divided.set_gradient_divide_factor(1.0)
-            if hasattr(module, "set_force_sum_reduction_for_comms"):
-                divided.set_force_sum_reduction_for_comms(True)
-        model.whole = MethodType(lambda _, work: work(), model)  # type: ignore[assignment]
-        register_fsdp_forward_method(model, "whole")
-        return model
+        return divided(model, layers, self.device, self.precision, copies, self.world // copies)
 
     def whole(self, model: Any, work: Callable[[], Any]) -> Any:
         """What work() returns, done where the model's own weights, such as its head's, are whole on each process."""
         return work() if self.world == 1 else model.whole(work)
+
+
+def divided(
+    model: torch.nn.Module, layers: Sequence[torch.nn.Module], device: torch.device, precision: torch.dtype, copies: int,
+    size: int,
+) -> torch.nn.Module:  # fmt: skip
+    """A model by PyTorch's fully_shard, layer by layer: so many copies, each over `size` processes; gradients are summed
+    in float32."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+    # replicated is sharded over one: the same parts, the same checkpoints
+    mesh = init_device_mesh(device.type, (copies, size), mesh_dim_names=("replicate", "shard"))
+    policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
+    more: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "reshard_after_forward": size > 1}
+    for layer in layers:
+        fully_shard(layer, **more)
+    fully_shard(model, **more)
+    # gradients are sums, which the loss divides by the number of tokens; gloo knows no scaled ones, and older torch no way
+    # to say so
+    for module in (*layers, model):
+        part: Any = module
+        part.set_gradient_divide_factor(1.0)
+        if hasattr(module, "set_force_sum_reduction_for_comms"):
+            part.set_force_sum_reduction_for_comms(True)
+    model.whole = MethodType(lambda _, work: work(), model)  # type: ignore[assignment]
+    register_fsdp_forward_method(model, "whole")
+    return model
 
 
 def shard_size(shard: str, world: int, local: int, parameters: int, memory: int | None) -> int:

@@ -5,8 +5,8 @@
 
 GRID: a file of grid/. BOOKS: a folder with train/ and val/ of .txt files; OTHER: text of another kind, for the losses out
 of domain. A cell that is measured has its JSON in WORK/results; stopped or killed anywhere, the same command goes on, and
---minutes stops it by itself. --only ARM, several times, measures those arms. --tables writes tables, pictures and one JSON
-of what is there, and says what is missing.
+--minutes stops it by itself, 0 as soon as the datasets are there. --only ARM, several times, measures those arms. --tables
+writes tables, pictures and one JSON of what is there, and says what is missing.
 """
 
 import argparse
@@ -28,6 +28,7 @@ def run(grid: Grid, bench: Bench, only: list[str] | None) -> int:
     cells, measured = grid.cells(only), 0
     for number, cell in enumerate(cells, start=1):
         if bench.result(cell) is None:
+            bench.due()
             began = time.monotonic()
             loss = bench.measure(cell)["loss"]
             took = time.monotonic() - began
