@@ -5,12 +5,12 @@
     python examples/benchmarks/gpu.py --data DATA --out OUT [--parts right,fast,stages,saves] [--minutes 20]
     python examples/benchmarks/gpu.py --small --out OUT                   # the same at sizes that a CPU can do
 
-Needs no network and no installation where torch, transformers, safetensors, typer and rich are: the checkout is on the
-path. Each part is a process with a time limit of its own, each result a line of OUT/results.jsonl at once, so that what
-was cut short still counts; the table of all lines is printed at the end and lies in OUT/table.md, beside the kernels of a
-model that trains slowly and the study's tables and pictures. Exit code 1: a check failed, or a part was cut short. What is
-already in OUT stays: parts may come in several calls. --work: a folder for models and runs, some 30 GB; default a
-temporary one.
+Needs no network and no installation where torch, transformers, accelerate, peft, einops, typer and rich are: the checkout
+is on the path. Each part is a process with a time limit of its own, each result a line of OUT/results.jsonl at once, so
+that what was cut short still counts; the table of all lines is printed at the end and lies in OUT/table.md, beside the
+kernels of a model that trains slowly and the study's tables and pictures. Exit code 1: a check failed, or a part was cut
+short. What is already in OUT stays: parts may come in several calls. --work: a folder for models and runs, some 30 GB;
+default a temporary one.
 """
 
 import argparse

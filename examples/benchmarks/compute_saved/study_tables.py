@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from study_arms import ARMS, PUBLISHED
 from study_cell import Bench
 from study_figures import WAYS, Result, Row, rows_of
@@ -39,7 +40,7 @@ def write_tables(grid: Grid, bench: Bench, out: Path) -> None:
     said = {
         "grid": grid.name,
         "growkit": growkit.__version__,
-        "machine": machine(),
+        "machine": machine(grid),
         "missing": [cell.name for cell in missing],
         "rows": [asdict(row) for row in rows],
         "results": [{**result, "curve": [_short(point) for point in result["curve"]]} for result in results],
@@ -52,7 +53,7 @@ def page(grid: Grid, rows: list[Row], results: list[Result], missing: list[Cell]
     """All tables as Markdown."""
     lines = [
         f"# {grid.name}\n",
-        f"{len(results)} of {len(results) + len(missing)} cells are measured, on {machine()}, one thread a run; growkit"
+        f"{len(results)} of {len(results) + len(missing)} cells are measured, on {machine(grid)}, one thread a run; growkit"
         f" {growkit.__version__}. Cells of one seed say so.\n",
     ]
     for size in grid.said["sizes"]:
@@ -117,8 +118,13 @@ def _told(row: HeldOut) -> tuple[str, ...]:
     )
 
 
-def machine() -> str:
-    """What computes, in words."""
+def machine(grid: Grid) -> str:
+    """What computes here, in words: the device that the grid asks for."""
+    device = grid.said["train"].get("device", "auto")
+    if device != "cpu" and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    if device == "cuda":
+        return "a GPU"  # of another machine: tables are made where one likes
     info = Path("/proc/cpuinfo")
     named = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return named[0] if named else platform.machine()

@@ -101,26 +101,30 @@ def steps_of(
 
 
 def speed(bed: Bed, checkpoint: Path, steps: int, skipped: int, **options: Any) -> dict[str, Any]:
-    """What steps take, the first ones left out, which compile and warm up: median seconds, tokens a second, MFU where the
-    device's peak is known (executed operations, PaLM arXiv 2204.02311 appendix B), peak memory in GB, the last loss."""
+    """What steps take, the first ones left out, which compile and warm up.
+
+    step: mean seconds from the end of one to the end of the next, all that lies between them counted; tokens a second and,
+    where the device's peak is known, MFU (executed operations, PaLM arXiv 2204.02311 appendix B) are by it. median: of
+    steps alone, which one that compiles once more does not change. memory: peak, in GB.
+    """
     free()
     if bed.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    lines = steps_of(bed, checkpoint, steps, **options)
-    timed = lines[skipped:]
-    took = median(line["seconds"] for line in timed)
+    ends: list[float] = []
+    lines = steps_of(bed, checkpoint, steps, each=lambda: ends.append(time.monotonic()), **options)
+    timed, took = lines[skipped:], (ends[-1] - ends[skipped - 1]) / (steps - skipped)
     said = {
         "step": took,
+        "median": median(line["seconds"] for line in timed),
         "tokens_per_second": (lines[1]["tokens"] - lines[0]["tokens"]) / took,
         "flops": (timed[-1]["flops"] - lines[skipped - 1]["flops"]) / len(timed),
-        "loss": lines[-1]["loss"],
         "first": lines[0]["loss"],
-        "begun": sum(line["seconds"] for line in lines[:skipped]) - skipped * took,
+        "last": lines[-1]["loss"],
     }
     if timed[0]["alpha"]:
         said["taught"] = timed[-1]["kd_loss"]
     if timed[0].get("mfu"):
-        said["mfu"] = median(line["mfu"] for line in timed)
+        said["mfu"] = sum(line["mfu"] * line["seconds"] for line in timed) / (len(timed) * took)
     return said | memory(bed.device)
 
 

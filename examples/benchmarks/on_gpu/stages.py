@@ -31,8 +31,8 @@ def stages(bed: Bed) -> None:
 
     def beside(**options: Any) -> dict[str, Any]:
         said = ours(**{"checkpoint": model, **options})
-        base.setdefault("step", said["step"])
-        return {**said, "of_a_full_step": said["step"] / base["step"]}
+        base.setdefault("median", said["median"])
+        return {**said, "of_a_full_step": said["median"] / base["median"]}
 
     bed.check("full step", 60, beside)
     bed.check("a step of the first stage, L/4", 60, lambda: beside(**first))
