@@ -209,6 +209,8 @@ def test_a_pilot_has_its_share_of_the_budget(tmp_path):
     of = study_grid.Cell("interleave", "tiny", 40.0, 5.0, 2)
     assert read.pilot_of(of) == study_grid.Cell("stack", "tiny", 10.0, 5.0, 0)
     assert read.pilot_of(replace(of, budget=0.02)).budget == RATES["pilot"]
+    some = study_grid.read_grid(grid(tmp_path, whole_runs_of=[of.arm]))
+    assert some.pilot_of(of) is None and some.pilot_of(replace(of, arm="stack")) is not None
 
 
 def one(arm, losses, step0=8.0, budget=1.0, source=None):

@@ -47,9 +47,10 @@ GRID = {
     "sizes": MapOf(Fields(SIZE, needed=tuple(SIZE)), Text(r"[a-z0-9-]{1,40}", "a name of small letters and digits")),
     "pilots_to": SHARE,  # up to which budget a forecast sees cells
     "pilot_share": Number(1e-3, 1.0),  # of a cell's budget, that pilots of its rate have; without: whole runs choose it
+    "whole_runs_of": ListOf(OneOf(tuple(ARMS)), 1),  # the arms whose rate whole runs choose all the same
     "cells": ListOf(Fields(CELLS, needed=("arms", "budgets", "seeds")), 1),
 }
-MAY = ("pilots_to", "pilot_share")  # be left out
+MAY = ("pilots_to", "pilot_share", "whole_runs_of")  # be left out
 CURE = "mend the grid"
 
 
@@ -99,7 +100,7 @@ class Grid:
     def pilot_of(self, cell: Cell) -> Cell | None:
         """The short cell that chooses a cell's rate, from the same base: of the share of its budget that the grid says, and
         of no less than its `pilot`. None where whole runs choose."""
-        if "pilot_share" not in self.said:
+        if "pilot_share" not in self.said or cell.arm in self.said.get("whole_runs_of", ()):
             return None
         name = ARMS[cell.arm].rates_of
         base = cell.base if ARMS[name].source else float(self.said["base"])
