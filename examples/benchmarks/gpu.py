@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ def carried_out(part: str, words: argparse.Namespace) -> None:
     """One part, in this process."""
     import torch
     import transformers
-    from on_gpu import fast, right, saves, stages
     from on_gpu.bed import Bed
 
     transformers.logging.set_verbosity_error()
@@ -48,7 +48,7 @@ def carried_out(part: str, words: argparse.Namespace) -> None:
     )  # fmt: skip
     name = torch.cuda.get_device_name() if on_gpu else "no GPU"
     bed.say("device", device=name, torch=torch.__version__, transformers=transformers.__version__)
-    {"right": right.right, "fast": fast.fast, "stages": stages.stages, "saves": saves.saves}[part](bed)
+    getattr(import_module(f"on_gpu.{part}"), part)(bed)
 
 
 def data_of(words: argparse.Namespace) -> Path:

@@ -113,8 +113,8 @@ def divided(
     model: torch.nn.Module, layers: Sequence[torch.nn.Module], device: torch.device, precision: torch.dtype, copies: int,
     size: int,
 ) -> torch.nn.Module:  # fmt: skip
-    """A model by PyTorch's fully_shard, layer by layer: so many copies, each over `size` processes; gradients are summed
-    in float32."""
+    """A model by PyTorch's fully_shard, layer by layer: so many copies, each over `size` processes; gradients are
+    summed in float32."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
@@ -125,8 +125,8 @@ def divided(
     for layer in layers:
         fully_shard(layer, **more)
     fully_shard(model, **more)
-    # gradients are sums, which the loss divides by the number of tokens; gloo knows no scaled ones, and older torch no way
-    # to say so
+    # gradients are sums, which the loss divides by the number of tokens; gloo knows no scaled ones, and older torch
+    # no way to say so
     for module in (*layers, model):
         part: Any = module
         part.set_gradient_divide_factor(1.0)

@@ -5,6 +5,7 @@ clocks; ignorant of what is measured.
 import gc
 import json
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -136,6 +137,7 @@ def memory(device: str) -> dict[str, float]:
 def free() -> None:
     """Give back what the last run held; a compiled layer would be found again."""
     gc.collect()
-    torch.compiler.reset()
+    if "torch._dynamo" in sys.modules:  # seconds to load where nothing was compiled
+        torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -10,13 +10,13 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from on_gpu.bed import Bed, free, speed, steps_of
-from on_gpu.shapes import SHAPES, SMALL, Shape
+from on_gpu.shapes import SKIPPED, Shape, settings, shapes
 from on_gpu.trainer import trainer
 
 from growkit.training import machine as machines
 from growkit.training import objective, ready
 
-STEPS, SKIPPED = 20, 5
+STEPS = 20
 SLOW = 0.40  # MFU under which the kernels of the slowest model are told
 BOTH = ("gpt2-124m", "llama-350m")  # on which what growkit does by itself is measured with and without
 Work = Callable[[], dict[str, Any]]
@@ -41,10 +41,6 @@ def fast(bed: Bed) -> None:
         bed.check(f"{name}, kernels", 40, lambda: kernels(bed, bed.work / name, shapes(bed)[name]))
 
 
-def shapes(bed: Bed) -> dict[str, Shape]:
-    return SMALL if bed.small else SHAPES
-
-
 def ways(bed: Bed, name: str, model: Path, shape: Shape) -> dict[str, tuple[float, Work]]:
     """What is measured of a model, and the seconds that each takes at most."""
     ours = partial(speed, bed, model, STEPS, SKIPPED, **settings(bed, shape))
@@ -61,12 +57,6 @@ def ways(bed: Bed, name: str, model: Path, shape: Shape) -> dict[str, tuple[floa
         found["head whole"] = (40, partial(_within, whole_head(bed), ours))
         found["fully_shard"] = (40, partial(_within, one_divided(bed), ours))
     return found
-
-
-def settings(bed: Bed, shape: Shape) -> dict[str, Any]:
-    """Of growkit's runs, as the Trainer has them: the rate is constant from the first step on."""
-    precision = "bfloat16" if bed.device == "cuda" else "float32"
-    return dict(seq_len=shape.length, batch_size=shape.rows, precision=precision, warmup=0, decay="constant", lr=3e-4)
 
 
 def _kept(found: dict[str, dict[str, Any]], way: str, work: Work) -> dict[str, Any]:

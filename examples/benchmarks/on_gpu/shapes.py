@@ -1,7 +1,11 @@
-"""The models that the GPU's benchmark trains. Data, and nothing else."""
+"""The models that the GPU's benchmark trains, and the settings of their runs. Data, and nothing else."""
 
 from dataclasses import dataclass
 from typing import Any
+
+from on_gpu.bed import Bed
+
+SKIPPED = 5  # first steps, which compile and warm up
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,14 @@ SMALL = {
     "llama-1.1b": Shape(llama(128, 384, 2, 64, 600, kv=1), 64, 2),
     "bert-base": Shape(bert(64, 2, 32, 600), 32, 4),
 }
+
+
+def shapes(bed: Bed) -> dict[str, Shape]:
+    """Of this machine."""
+    return SMALL if bed.small else SHAPES
+
+
+def settings(bed: Bed, shape: Shape) -> dict[str, Any]:
+    """Of growkit's runs, as the Trainer has them: the rate is constant from the first step on."""
+    precision = "bfloat16" if bed.device == "cuda" else "float32"
+    return dict(seq_len=shape.length, batch_size=shape.rows, precision=precision, warmup=0, decay="constant", lr=3e-4)

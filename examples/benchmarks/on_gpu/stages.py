@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from on_gpu.bed import Bed, speed
-from on_gpu.fast import SKIPPED, settings, shapes
-from on_gpu.shapes import llama
+from on_gpu.shapes import SKIPPED, llama, settings, shapes
 
 import growkit
 
