@@ -54,7 +54,7 @@ def carried_out(part: str, words: argparse.Namespace) -> None:
 def data_of(words: argparse.Namespace) -> Path:
     """The dataset: the one that is given, or with --small the excerpt."""
     if words.data:
-        return Path(words.data) / "data"
+        return words.data / "data"
     import growkit
 
     folder: Path = words.work / "text"

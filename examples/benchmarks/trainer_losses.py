@@ -20,19 +20,19 @@ from growkit.data.batches import Batches
 LENGTH, BATCH, STEPS, RATE = 32, 8, 50, 1e-3
 
 
-class _Ordered(transformers.Trainer):
-    """The Trainer, reading its data in order and keeping each step's loss."""
+class Ordered(transformers.Trainer):
+    """The Trainer, reading its data in order and keeping each step's loss, where it is: nothing waits for a device."""
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__(*given, **named)
-        self.losses: list[float] = []
+        self.losses: list[torch.Tensor] = []
 
     def _get_train_sampler(self, *_: Any, **__: Any) -> torch.utils.data.Sampler:
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
     def training_step(self, *given: Any, **named: Any) -> torch.Tensor:
         loss = super().training_step(*given, **named)
-        self.losses.append(float(loss))
+        self.losses.append(loss.detach())
         return loss
 
 
@@ -65,9 +65,9 @@ def main() -> None:
             save_strategy="no", report_to=[], disable_tqdm=True, logging_strategy="no",
         )  # fmt: skip
         model = transformers.AutoModelForCausalLM.from_pretrained(work / "model", dtype=torch.float32)
-        trainer = _Ordered(model, arguments, train_dataset=[{"input_ids": row, "labels": row} for row in windows])
+        trainer = Ordered(model, arguments, train_dataset=[{"input_ids": row, "labels": row} for row in windows])
         trainer.train()
-    ours, theirs = ours[:STEPS], trainer.losses
+    ours, theirs = ours[:STEPS], [float(loss) for loss in trainer.losses]
     for step in (0, 9, 24, 49):
         print(f"step {step + 1:3}  growkit {ours[step]:.6f}  Trainer {theirs[step]:.6f}")
     print(f"largest difference over {STEPS} steps: {max(abs(a - b) for a, b in zip(ours, theirs)):.1e}")

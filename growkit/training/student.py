@@ -34,7 +34,7 @@ class Student:
         layers = list(layers_of(model))
         self.depth = len(layers)
         if s.grad_checkpointing:
-            # transformers 5 renames it and warns of the old name, which 6 will not have
+            # later transformers 5 have a new name and warn of the old one, which 6 will not have
             recompute = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             recompute({"use_reentrant": False})
             # torch warns that layers without a graph have nothing to recompute: they are the ones that do not learn

@@ -109,8 +109,6 @@ def speed(bed: Bed, checkpoint: Path, steps: int, skipped: int, **options: Any) 
     steps alone, which one that compiles once more does not change. memory: peak, in GB.
     """
     free()
-    if bed.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     ends: list[float] = []
     lines = steps_of(bed, checkpoint, steps, each=lambda: ends.append(time.monotonic()), **options)
     timed, took = lines[skipped:], (ends[-1] - ends[skipped - 1]) / (steps - skipped)
@@ -130,14 +128,15 @@ def speed(bed: Bed, checkpoint: Path, steps: int, skipped: int, **options: Any) 
 
 
 def memory(device: str) -> dict[str, float]:
-    """The most that was allocated on a GPU since it was last asked, in GB; nothing on a CPU."""
+    """The most that was allocated on a GPU since all was given back, in GB; nothing on a CPU."""
     return {"memory": torch.cuda.max_memory_allocated() / 1e9} if device == "cuda" else {}
 
 
 def free() -> None:
-    """Give back what the last run held; a compiled layer would be found again."""
+    """Give back what the last run held, and count memory anew; a compiled layer would be found again."""
     gc.collect()
     if "torch._dynamo" in sys.modules:  # seconds to load where nothing was compiled
         torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()

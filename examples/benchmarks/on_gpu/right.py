@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def evaluated(bed: Bed, model: Path) -> dict[str, Any]:
 
 def losses(bed: Bed, model: Path, steps: int, device: str | None = None, **options: Any) -> list[float]:
     """Of the steps of a run in float32."""
-    on = Bed(**{**vars(bed), "device": device or bed.device})
+    on = replace(bed, device=device or bed.device)
     lines = steps_of(on, model, steps, precision="float32", **{**BATCH, "lr": 1e-3, **options})
     if "teacher" in options and not lines[0]["alpha"]:
         raise RuntimeError("the teacher does not teach")
@@ -137,14 +138,11 @@ def kinds(bed: Bed) -> dict[str, tuple[Path, dict[str, Any]]]:
     model = bed.model("llama", llama(128, 256, 4, LENGTH, vocabulary, kv=1))
     teacher = bed.model("teacher", llama(64, 128, 2, LENGTH, vocabulary), seed=1)
     masked = bed.model("bert", bert(128, 4, LENGTH, vocabulary))
-    store, sparse = bed.work / "store", bed.work / "sparse"
+    store, sparse, tokens = bed.work / "store", bed.work / "sparse", bed.work / "few.bin"
     if not store.exists():
-        tokens = bed.work / "few.bin"
         tokens.write_bytes((bed.data / "train.bin").read_bytes()[: 2 * 16384])
         growkit.teach(teacher, tokens, store, seq_len=LENGTH, device=bed.device)
         growkit.upcycle(model, sparse, experts=4, top_k=2)
-    own = Bed(**{**vars(bed), "data": bed.work / "few.bin"})
-    assert own.data.exists()
     taught = dict(teacher_steps=6, teacher_weight=0.5, teacher_until="steps")
     return {
         "plain": (model, {}),
@@ -152,7 +150,7 @@ def kinds(bed: Bed) -> dict[str, tuple[Path, dict[str, Any]]]:
         "prefixes of a first stage": (model, dict(schedule="two-stage", sub_layers=1, sub_steps=6)),
         "growth in mid-run": (model, dict(schedule="late", to_layers=8, jump_at=0.5, decay="wsd")),
         "a live teacher": (model, dict(teacher=teacher, **taught)),
-        "a stored teacher": (model, dict(teacher=store, data=own.data, **taught)),
+        "a stored teacher": (model, dict(teacher=store, data=tokens, **taught)),
         "a mixture": (sparse, {}),
         "recomputed activations": (model, dict(grad_checkpointing=True)),
         "Muon": (model, dict(optimizer="muon")),

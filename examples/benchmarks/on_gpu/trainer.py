@@ -8,25 +8,12 @@ import torch
 import transformers
 from on_gpu.bed import Bed, free, memory
 from on_gpu.shapes import Shape
+from trainer_losses import Ordered
 
 from growkit.data.batches import Batches
 from growkit.data.tokens import open_tokens
 from growkit.growth.sources import open_source
 from growkit.training.ready import mask_token
-
-
-class _Ordered(transformers.Trainer):
-    """The Trainer, reading its data in order and keeping the first step's loss."""
-
-    first: torch.Tensor | None = None
-
-    def _get_train_sampler(self, *_: Any, **__: Any) -> torch.utils.data.Sampler:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
-
-    def training_step(self, *given: Any, **named: Any) -> torch.Tensor:
-        loss = super().training_step(*given, **named)
-        self.first = loss if self.first is None else self.first
-        return loss
 
 
 class _Clock(transformers.TrainerCallback):
@@ -47,8 +34,6 @@ def trainer(bed: Bed, checkpoint: Path, shape: Shape, steps: int, skipped: int, 
 
     With the flags that are fastest: bfloat16 on a GPU, fused AdamW, pinned batches from workers, torch_compile or not."""
     free()
-    if bed.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     config, causal = shape.config, "MaskedLM" not in shape.config["architectures"][0]
     vocabulary = config["vocab_size"]
     masked = None if causal else (mask_token(open_source(checkpoint), vocabulary), vocabulary)
@@ -69,9 +54,8 @@ def trainer(bed: Bed, checkpoint: Path, shape: Shape, steps: int, skipped: int, 
     )  # fmt: skip
     kind = getattr(transformers, config["architectures"][0])
     model, clock = kind.from_pretrained(checkpoint, dtype=torch.float32), _Clock(skipped, steps)
-    own = _Ordered(model, arguments, train_dataset=rows, callbacks=[clock])
+    own = Ordered(model, arguments, train_dataset=rows, callbacks=[clock])
     own.train()
-    assert own.first is not None
     took = (clock.times[1] - clock.times[0]) / (steps - skipped)
-    said = {"step": took, "tokens_per_second": shape.rows * shape.length / took, "first": float(own.first)}
+    said = {"step": took, "tokens_per_second": shape.rows * shape.length / took, "first": float(own.losses[0])}
     return said | memory(bed.device)
